@@ -1,0 +1,126 @@
+// Package filter asks every check about a mail at each phase of its dialogue and makes one explained verdict of the
+// answers.
+package filter
+
+import (
+	"context"
+
+	"sluice/filter/message"
+)
+
+// Phase is the moment of the dialogue at which a check is asked.
+type Phase uint8
+
+// The phases in the order of the dialogue.
+const (
+	Connect Phase = iota
+	Helo
+	Mail
+	Rcpt
+	Data
+	phases
+)
+
+// String returns the phase's name as it stands in logs.
+func (p Phase) String() string {
+	return [...]string{"connect", "helo", "mail", "rcpt", "data", "?"}[min(p, phases)]
+}
+
+// Action is what a hit asks for, weakest first: the strongest of all hits becomes the verdict's.
+type Action uint8
+
+// The actions.
+const (
+	None   Action = iota // an opinion only: logged, never acted on
+	Defer                // temporary refusal, 4xx
+	Reject               // permanent refusal, 5xx
+)
+
+// String returns the action's name as it stands in logs.
+func (a Action) String() string {
+	if a > Reject {
+		return "?"
+	}
+	return [...]string{"accept", "defer", "reject"}[a]
+}
+
+// Class says what a hit takes the mail for. Only Spam, Phish and Virus count towards a lock.
+type Class uint8
+
+// The classes, worst last.
+const (
+	Clean  Class = iota
+	Policy       // refused by a rule (limit, size, syntax), not bad by itself
+	Spam
+	Phish
+	Virus
+)
+
+// String returns the class's name as it stands in logs.
+func (c Class) String() string {
+	if c > Virus {
+		return "?"
+	}
+	return [...]string{"clean", "policy", "spam", "phish", "virus"}[c]
+}
+
+// Bad reports whether a mail of this class is bad by itself, whoever sends it.
+func (c Class) Bad() bool { return c >= Spam }
+
+// Hit is one check's opinion, with what a person needs to understand it.
+type Hit struct {
+	Check    string  // the check that speaks
+	Code     string  // public code, stable for ever: names the reply and its help page ("GTUBE", "RATE-MSG")
+	Class    Class   //
+	Action   Action  //
+	Points   float64 // share in a score; 1 is a certainty by itself
+	SMTP     int     // reply code asked for; 0 leaves it to the action (451 or 550)
+	Enhanced string  // enhanced status code (RFC 3463); "" leaves it to the action (4.7.1 or 5.7.1)
+	Text     string  // what the client reads: plain, one line, no secrets
+	Evidence string  // what the log keeps: the bytes or figures the opinion rests on
+}
+
+// Verdict is the one answer made of all hits.
+type Verdict struct {
+	Action Action
+	Class  Class
+	Hits   []Hit
+	Cause  int // index in Hits of the hit that decided; -1 when nothing was refused
+}
+
+// Refused reports whether the mail, or the step, is not to go on.
+func (v *Verdict) Refused() bool { return v.Action != None }
+
+// Decisive returns the hit that decided, or nil.
+func (v *Verdict) Decisive() *Hit {
+	if v.Cause < 0 || v.Cause >= len(v.Hits) {
+		return nil
+	}
+	return &v.Hits[v.Cause]
+}
+
+// Check is one opinion. It appends its hits to hits and returns the result, so that a clean mail costs no allocation.
+// It must return soon after ctx ends, and must not panic whatever the message holds.
+type Check interface {
+	Check(ctx context.Context, p Phase, m *message.Message, hits []Hit) []Hit
+}
+
+// Step names a check and the phases at which it is asked.
+type Step struct {
+	Name   string
+	Phases []Phase
+	Check  Check
+}
+
+// Outcome is how a transaction ended, for checks that reserve and book (LIM6).
+type Outcome struct {
+	Accepted int  // recipients the client was told 250 for at the end of data; 0 for anything else
+	Verdict  *Verdict
+	Lost     bool // the session was lost before an answer
+}
+
+// Settler is a check that reserved something at rcpt and must be told how the transaction ended. Settle is called
+// exactly once for each message that passed phase mail.
+type Settler interface {
+	Settle(m *message.Message, o Outcome)
+}

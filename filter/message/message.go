@@ -1,0 +1,44 @@
+// Package message describes what a check may see of a mail: the flow it came by, its envelope, header and body.
+package message
+
+import (
+	"time"
+
+	"sluice/intercept/flow"
+)
+
+// Address is a mailbox as it stood between the angle brackets of MAIL or RCPT: empty for the null reverse-path.
+type Address string
+
+// Domain returns the part after the last "@", or "" where there is none.
+func (a Address) Domain() string {
+	for i := len(a) - 1; i >= 0; i-- {
+		if a[i] == '@' {
+			return string(a[i+1:])
+		}
+	}
+	return ""
+}
+
+// Envelope is what MAIL and RCPT said, in order.
+type Envelope struct {
+	From     Address
+	FromSize int64     // SIZE= of MAIL in bytes (RFC 1870), 0 where not declared
+	To       []Address // the recipients that were accepted so far
+	SMTPUTF8 bool
+	Body8Bit bool // BODY=8BITMIME was declared (RFC 6152)
+}
+
+// Message is one mail on its way through the phases. Fields fill up as the dialogue goes on: a check of phase connect
+// sees Flow only. Nothing in it may be changed or kept by a check after it returned.
+type Message struct {
+	ID       string // <flow id>.<n>, the id of the transaction in log and replies
+	Flow     *flow.Flow
+	Helo     string
+	TLS      bool // the client leg is encrypted
+	Envelope Envelope
+	Rcpt     Address // the recipient being asked about, in phase rcpt
+	Data     []byte  // header and body, dots unstuffed, lines ending in CRLF; nil before phase data
+	DataSize int64   // bytes of the whole message; larger than len(Data) when the rest was spilled to disk
+	Received time.Time
+}

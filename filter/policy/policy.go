@@ -1,0 +1,60 @@
+// Package policy holds the settings of users and resolves what a user inherits.
+package policy
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Delivery says from which address a user's mail leaves.
+type Delivery uint8
+
+// The ways to deliver.
+const (
+	Managed Delivery = iota // from a delivery address of the gateway
+	Own                     // from the customer's own address (source-preserving)
+)
+
+// String returns the setting's name in configuration and API.
+func (d Delivery) String() string {
+	if d == Own {
+		return "own"
+	}
+	return "managed"
+}
+
+// Settings are the effective settings of one user, everything inherited already resolved.
+type Settings struct {
+	Delivery          Delivery
+	MessagesPerHour   int // LIM1; 0 is no limit
+	RecipientsPerHour int // LIM1; 0 is no limit
+	RecipientsPerMail int // LIM1; 0 is no limit
+	MessageSize       int64
+	SessionsPerSource int // AUT8
+	SessionsPerPair   int // AUT8: per source and destination
+	Lock              Lock
+}
+
+// Lock are the settings of automatic locks (LCK1, LCK2).
+type Lock struct {
+	Automatic  bool          // off: refuse and alarm only
+	SpamCount  int           // bad messages within Window that lock
+	SpamShare  float64       // and their least share of the messages in Window
+	Window     time.Duration // sliding
+	Time       time.Duration // how long a lock lasts
+	MaxUnlocks int           // automatic unlocks before only a person may unlock
+	Explained  int           // new connections per minute that are explained while locked (INT6)
+}
+
+// Resolver answers the effective settings of a user by its id.
+type Resolver interface {
+	Settings(user uint32) *Settings
+}
+
+// Listed is a user as configuration or the store lists it.
+type Listed struct {
+	ID       uint32
+	Name     string
+	Prefixes []netip.Prefix
+	Contact  string
+}

@@ -69,10 +69,10 @@ func (c Class) Bad() bool { return c >= Spam }
 
 // Hit is one check's opinion, with what a person needs to understand it.
 type Hit struct {
-	Check    string  // the check that speaks
-	Code     string  // public code, stable for ever: names the reply and its help page ("GTUBE", "RATE-MSG")
-	Class    Class   //
-	Action   Action  //
+	Check    string // the check that speaks
+	Code     string // public code, stable for ever: names the reply and its help page ("GTUBE", "RATE-MSG")
+	Class    Class
+	Action   Action
 	Points   float64 // share in a score; 1 is a certainty by itself
 	SMTP     int     // reply code asked for; 0 leaves it to the action (451 or 550)
 	Enhanced string  // enhanced status code (RFC 3463); "" leaves it to the action (4.7.1 or 5.7.1)
@@ -114,7 +114,7 @@ type Step struct {
 
 // Outcome is how a transaction ended, for checks that reserve and book (LIM6).
 type Outcome struct {
-	Accepted int  // recipients the client was told 250 for at the end of data; 0 for anything else
+	Accepted int // recipients the client was told 250 for at the end of data; 0 for anything else
 	Verdict  *Verdict
 	Lost     bool // the session was lost before an answer
 }

@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"sluice/filter"
+	"sluice/intercept/flow"
+)
+
+// Status is how a message, or a session without one, ended.
+type Status uint8
+
+// The statuses.
+const (
+	Delivered Status = iota // the remote's 250 was given to the client
+	Refused                 // 5xx to the client
+	Deferred                // 4xx to the client
+	Ambiguous               // the final dot went onward and no answer came back: the only source of duplicates
+	Lost                    // the client left before an answer, nothing was delivered
+	NoMessage               // a session that never became a message (LOG1)
+)
+
+// String returns the status as it stands in log and API.
+func (s Status) String() string {
+	if s > NoMessage {
+		return "?"
+	}
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message"}[s]
+}
+
+// Record is the log line of one message, or of one session that never became a message. It is complete when it is
+// handed over and is not changed afterwards; its slices may be kept.
+type Record struct {
+	ID       string // <flow id>.<n>; the flow id alone where there was no message
+	Flow     flow.Flow
+	Start    time.Time     // MAIL, or accept where there was no message
+	Duration time.Duration // until the answer
+	Helo     string
+	From     string
+	To       []Recipient
+	Size     int64 // bytes of the message as received, 0 where it never came
+	Status   Status
+	Verdict  filter.Verdict
+	Reply    string     // what the client was told last, one line
+	Remote   string     // what the destination said last, one line; "" where it was not asked
+	Source   netip.Addr // the address the mail left from; invalid where it did not
+	Out      TLS        // the onward leg
+	In       TLS        // the client leg
+	Ticket   string     // the lock's ticket where one answered
+	Note     string     // why, where no reply tells: "client reset", "remote closed after the dot"
+}
+
+// Recipient is one RCPT and what the client heard to it.
+type Recipient struct {
+	Address string
+	Code    int
+	Reply   string // first line, without the code
+}
+
+// TLS says how a leg was protected; Version "" means plain text.
+type TLS struct {
+	Version string // "TLS1.3"
+	Cipher  string
+}
+
+// Log takes records. Put must not wait for a disk.
+type Log interface {
+	Put(*Record)
+}

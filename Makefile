@@ -1,0 +1,80 @@
+# Sluice: everything a developer or an operator does from a checkout. `make help` lists the targets.
+SHELL      := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+BIN     := bin
+PREFIX  ?= /usr
+DESTDIR ?=
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+# gotestsum prints one line per package and the runner's own summary at the end.
+TEST    := $(GO) tool gotestsum --format pkgname --hide-summary=skipped --
+DAEMONS := sluiced sluice-intercept sluice
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the programs, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(DAEMONS:%=./cmd/%)
+
+.PHONY: deps
+deps: ## install what build, tests and lab need (Debian packages; needs root)
+	scripts/deps
+
+.PHONY: demo
+demo: deps build ## the whole path on this machine, with real mail servers, in under five minutes
+	$(GO) run ./scripts/lab/cmd/lab demo --binaries $(BIN)
+
+.PHONY: lab
+lab: deps build ## open the lab network and the gateway to play with, until Ctrl-C
+	$(GO) run ./scripts/lab/cmd/lab up --binaries $(BIN)
+
+.PHONY: test
+test: deps build ## all four tiers; fails where one could not run
+	$(TEST) -race -timeout 10m ./...
+	$(TEST) -timeout 10m -tags bpftest ./bpf/...
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/...
+	$(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+
+.PHONY: test-unit
+test-unit: ## tier 0: Go only
+	$(TEST) -race -timeout 10m ./...
+
+.PHONY: test-bpf
+test-bpf: ## tier 2: the kernel's programs, in the kernel (root)
+	$(TEST) -timeout 10m -tags bpftest ./bpf/...
+
+.PHONY: test-net
+test-net: ## tier 1: rules, routes, sockets in namespaces of their own (root)
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/...
+
+.PHONY: test-lab
+test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
+	$(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+
+.PHONY: bench
+bench: deps build ## CPU per message, messages/s and latency beside plain forwarding and a bare relay
+	$(GO) run ./scripts/bench --binaries $(BIN)
+
+.PHONY: generate
+generate: ## BPF bindings, man pages, example configuration
+	$(GO) generate ./...
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, shellcheck, generated files are current
+	scripts/lint
+
+.PHONY: install
+install: build ## into PREFIX (/usr), with units and an example configuration
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BIN)/sluiced $(BIN)/sluice-intercept $(DESTDIR)$(PREFIX)/sbin/
+	install -m 0755 $(BIN)/sluice $(DESTDIR)$(PREFIX)/bin/
+	scripts/install "$(DESTDIR)" "$(PREFIX)"
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) out

@@ -1,0 +1,99 @@
+package inflight
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+var entry = Entry{
+	ID: "k3x9.1", User: "alice", From: "a@example.org", To: strings.Repeat("x", 300), Rcpts: 3, Size: 10240,
+	Client: netip.MustParseAddrPort("192.0.2.10:40000"), Target: netip.MustParseAddrPort("[2001:db8::25]:25"),
+	Source: netip.MustParseAddr("203.0.113.16"), Sent: time.Unix(1_700_000_000, 5),
+}
+
+func TestEntriesOfAKilledProcessAreFound(t *testing.T) {
+	dir := t.TempDir()
+	if os.Getenv("INFLIGHT_CHILD") != "" {
+		child(os.Getenv("INFLIGHT_CHILD"))
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", t.Name())
+	cmd.Env = append(os.Environ(), "INFLIGHT_CHILD="+dir)
+	if err := cmd.Run(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("the child ended with %v, want killed", err)
+	}
+	j, left, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	want := entry
+	want.To = want.To[:100]
+	if len(left) != 1 || left[0] != want {
+		t.Fatalf("left behind:\n%+v\nwant only\n%+v", left, want)
+	}
+	other, again, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if len(again) != 0 {
+		t.Errorf("a second look found %v, want nothing: our own file is locked, the dead one's is gone", again)
+	}
+}
+
+// child leaves one message unanswered and one answered, and is killed.
+func child(dir string) {
+	j, _, err := Open(dir)
+	if err != nil {
+		os.Exit(3)
+	}
+	j.Answered(j.Sent(&Entry{ID: "answered"}))
+	j.Sent(&entry)
+	self, _ := os.FindProcess(os.Getpid())
+	self.Kill()
+	select {}
+}
+
+func TestFullJournalCounts(t *testing.T) {
+	j, _, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for range slotCount {
+		j.Sent(&entry)
+	}
+	if slot := j.Sent(&entry); slot != -1 || j.Overflowed() != 1 {
+		t.Errorf("a full journal gave slot %d and counted %d, want -1 and 1", slot, j.Overflowed())
+	}
+	j.Answered(-1)
+	j.Answered(7)
+	if slot := j.Sent(&entry); slot != 7 {
+		t.Errorf("after slot 7 was given back the journal gave %d", slot)
+	}
+}
+
+func TestDecodeSurvivesAnything(t *testing.T) {
+	whole := encode(make([]byte, 0, slotSize), &entry)
+	for n := range whole {
+		if _, ok := decode(whole[:n]); ok {
+			t.Errorf("%d of %d bytes decoded as a whole entry", n, len(whole))
+		}
+	}
+}
+
+func BenchmarkSentAnswered(b *testing.B) {
+	j, _, err := Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		j.Answered(j.Sent(&entry))
+	}
+}

@@ -1,0 +1,312 @@
+package smtp
+
+import (
+	"crypto/tls"
+	"net"
+	"time"
+)
+
+// Options bound one Conn; a zero field means its default.
+type Options struct {
+	// ReadTimeout is the longest wait for the next byte (RFC 5321 4.5.3.2: 5 minutes). It is
+	// per read, never for a whole message.
+	ReadTimeout time.Duration
+	// WriteTimeout is the longest wait for the peer to take a byte; default 5 minutes.
+	WriteTimeout time.Duration
+	// HandshakeTimeout bounds a TLS handshake as a whole; default 60 seconds.
+	HandshakeTimeout time.Duration
+	// MaxTotal bounds the bytes read in the connection's life (ErrTotal); 0 means no bound.
+	MaxTotal int64
+}
+
+// outMax is the amount of unsent output at which it is sent without waiting for Flush.
+const outMax = 32 << 10
+
+// Conn is one SMTP connection in either role. It is not safe for use by several goroutines at
+// once, Close excepted.
+type Conn struct {
+	nc        net.Conn
+	tcp       *net.TCPConn // under nc, if there is one
+	encrypted bool
+	handshake time.Duration
+	maxTotal  int64
+	until     time.Time
+
+	buf  []byte // pooled; buf[r:w] is input not yet consumed
+	r, w int
+	out  []byte // pooled; output not yet sent
+	werr error  // first error of a write: sticky
+	rerr error  // first error of a read that no later read can mend: sticky
+
+	rd, wr                    wait
+	in, sent, nreads, nwrites int64
+
+	tick tickState
+	iov  [8][]byte // backing of one vectored write
+	vec  [][]byte  // net.Buffers over iov, here so that it does not escape on each write
+}
+
+// NewConn makes a Conn of nc; it takes no buffer until there is something to read or write.
+// A wrapper around a *net.TCPConn should have a method NetConn() net.Conn: then bodies leave by
+// writev and Probe works on the socket. Such a wrapper must not alter the bytes.
+func NewConn(nc net.Conn, o Options) *Conn {
+	c := &Conn{nc: nc, tcp: underTCP(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
+	_, c.encrypted = nc.(*tls.Conn)
+	c.rd.timeout = or(o.ReadTimeout, 5*time.Minute)
+	c.wr.timeout = or(o.WriteTimeout, 5*time.Minute)
+	return c
+}
+
+func or(d, def time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return d
+}
+
+// underTCP finds the TCP socket below nc, or nil.
+func underTCP(nc net.Conn) *net.TCPConn {
+	for range 4 { // wrappers are few; a bound keeps a wrapper of itself harmless
+		switch v := nc.(type) {
+		case *net.TCPConn:
+			return v
+		case interface{ NetConn() net.Conn }:
+			nc = v.NetConn()
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// SetReadTimeout sets the longest wait for the next byte from now on. A wait ends between d and
+// d/4 more. It costs nothing unless d is much shorter than before.
+func (c *Conn) SetReadTimeout(d time.Duration) { c.rd.set(or(d, 5*time.Minute)) }
+
+// SetWriteTimeout sets the longest wait for the peer to take a byte from now on.
+func (c *Conn) SetWriteTimeout(d time.Duration) { c.wr.set(or(d, 5*time.Minute)) }
+
+// SetUntil bounds all reads and writes by the moment t, whatever progress they make; the zero
+// time lifts the bound.
+func (c *Conn) SetUntil(t time.Time) {
+	if !t.IsZero() && (c.until.IsZero() || t.Before(c.until)) {
+		c.rd.armed, c.wr.armed = 0, 0
+	}
+	c.until = t
+}
+
+// NetConn gives the connection under c: after STARTTLS the *tls.Conn.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// Buffered gives the number of input bytes that have been read from the network but not used.
+func (c *Conn) Buffered() int { return c.w - c.r }
+
+// Pending gives the number of output bytes not yet sent.
+func (c *Conn) Pending() int { return len(c.out) }
+
+// BytesIn gives the number of bytes read so far, below SMTP and above TLS.
+func (c *Conn) BytesIn() int64 { return c.in }
+
+// BytesOut gives the number of bytes written so far, below SMTP and above TLS.
+func (c *Conn) BytesOut() int64 { return c.sent }
+
+// Reads gives the number of reads that brought data.
+func (c *Conn) Reads() int64 { return c.nreads }
+
+// Writes gives the number of writes to the network, a vectored write counting once.
+func (c *Conn) Writes() int64 { return c.nwrites }
+
+// read reads into p once data is there; it flushes the output first, since the peer may be
+// waiting for it.
+func (c *Conn) read(p []byte) (int, error) {
+	if err := c.Flush(); err != nil {
+		return 0, err
+	}
+	if c.rerr != nil {
+		return 0, c.rerr
+	}
+	if c.maxTotal > 0 {
+		rest := c.maxTotal - c.in
+		if rest <= 0 {
+			return 0, ErrTotal
+		}
+		p = p[:min(int64(len(p)), rest)]
+	}
+	if c.rd.armed == 0 {
+		if err := c.armRead(time.Now()); err != nil {
+			return 0, err
+		}
+	}
+	c.rd.fresh = true
+	for {
+		n, err := c.nc.Read(p)
+		if n > 0 {
+			c.in += int64(n)
+			c.nreads++
+			c.tick.after(n)
+			return n, nil // an error beside data comes again with the next read
+		}
+		if err = c.readFailed(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readFailed gives nil if a deadline passed that was only a slice of the time-out.
+func (c *Conn) readFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if !isDeadline(err) {
+		c.rerr = err
+		return err
+	}
+	now := time.Now()
+	if c.rd.over(now, c.until) {
+		c.rd.armed = 0
+		return ErrTimeout
+	}
+	c.tick.wake(now)
+	return c.armRead(now)
+}
+
+func (c *Conn) armRead(now time.Time) error {
+	return c.nc.SetReadDeadline(c.rd.next(now, c.until, c.tick.slice()))
+}
+
+// fill reads more input behind what is buffered, growing the buffer up to most bytes. It must
+// not be called when most bytes are buffered already.
+func (c *Conn) fill(most int) error {
+	switch {
+	case c.buf == nil:
+		c.buf = getBuf(size1K)
+	case c.r == c.w:
+		c.r, c.w = 0, 0
+		if len(c.buf) > size1K { // a long line or a pipelined burst is over
+			putBuf(c.buf)
+			c.buf = getBuf(size1K)
+		}
+	case c.w == len(c.buf) && c.r > 0:
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+	}
+	if c.w == len(c.buf) {
+		b := getBuf(min(4*len(c.buf), max(most, len(c.buf)+1)))
+		copy(b, c.buf[:c.w])
+		putBuf(c.buf)
+		c.buf = b
+	}
+	n, err := c.read(c.buf[c.w:])
+	c.w += n
+	return err
+}
+
+// unread puts bytes that were read for another purpose back in front of an empty buffer.
+func (c *Conn) unread(p []byte) {
+	c.r, c.w = 0, 0
+	if len(p) > len(c.buf) {
+		if c.buf != nil {
+			putBuf(c.buf)
+		}
+		c.buf = getBuf(len(p))
+	}
+	c.w = copy(c.buf, p)
+}
+
+// dropInput forgets all buffered input and gives the buffer back.
+func (c *Conn) dropInput() {
+	if c.buf != nil {
+		putBuf(c.buf)
+	}
+	c.buf, c.r, c.w = nil, 0, 0
+}
+
+// reserve makes room for n more bytes of output.
+func (c *Conn) reserve(n int) {
+	if cap(c.out)-len(c.out) >= n {
+		return
+	}
+	b := getBuf(len(c.out) + n)
+	b = b[:copy(b, c.out)]
+	if c.out != nil {
+		putBuf(c.out)
+	}
+	c.out = b
+}
+
+// WriteRaw appends b to the output as it is: a reply made with AppendReply, or Reply.Raw.
+func (c *Conn) WriteRaw(b []byte) {
+	if c.werr != nil {
+		return
+	}
+	c.reserve(len(b))
+	c.out = append(c.out, b...)
+	c.spillOut()
+}
+
+// spillOut sends the output if much has gathered; the error is kept for Flush.
+func (c *Conn) spillOut() {
+	if len(c.out) >= outMax {
+		c.flushOut()
+	}
+}
+
+// Flush sends the output in one write. After an error it gives the same error always.
+func (c *Conn) Flush() error {
+	if len(c.out) > 0 {
+		c.flushOut()
+	}
+	return c.werr
+}
+
+func (c *Conn) flushOut() {
+	if c.werr == nil {
+		c.werr = c.write(c.out)
+	}
+	putBuf(c.out)
+	c.out = nil
+}
+
+// Close closes the connection without sending what is pending and gives the buffers back.
+func (c *Conn) Close() error {
+	c.release()
+	return c.nc.Close()
+}
+
+func (c *Conn) release() {
+	c.dropInput()
+	if c.out != nil {
+		putBuf(c.out)
+		c.out = nil
+	}
+	if c.werr == nil {
+		c.werr = net.ErrClosed
+	}
+	if c.rerr == nil {
+		c.rerr = net.ErrClosed
+	}
+}
+
+// CloseAfterPeer sends what is pending, closes the sending side and waits up to wait for the
+// peer to close, throwing away what it still sends; then it closes the connection. So the peer
+// gets the last reply (an RST could overtake it) and the side that said goodbye first does not
+// keep the TIME_WAIT.
+func (c *Conn) CloseAfterPeer(wait time.Duration) error {
+	defer c.Close()
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	if err := c.nc.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	b := getBuf(size1K)
+	defer putBuf(b)
+	for total := 0; total < 1<<20; { // a peer that goes on talking is not waited for
+		n, err := c.nc.Read(b)
+		if err != nil {
+			return nil // closed as hoped, or too late: both end here
+		}
+		total += n
+	}
+	return nil
+}

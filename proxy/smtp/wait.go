@@ -1,0 +1,59 @@
+package smtp
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// slices is the number of parts a time-out is armed in. A socket deadline is set once per part,
+// not once per read: a peer that keeps talking costs neither a clock reading nor a timer. The
+// price is that a wait ends between its time-out and a quarter more.
+const slices = 8
+
+// wait is the time-out state of one direction.
+type wait struct {
+	timeout time.Duration // longest wait without progress
+	armed   time.Duration // length of the slice the socket deadline was set for; 0: not set
+	idle    time.Time     // no progress since, valid if !fresh
+	fresh   bool          // progress, or a new wait, since the deadline was last set
+}
+
+// set changes the time-out; a deadline armed for a much longer slice is armed anew.
+func (w *wait) set(d time.Duration) {
+	w.timeout = d
+	if w.armed > 2*max(d/slices, time.Millisecond) {
+		w.armed = 0
+	}
+}
+
+// next gives the moment the socket deadline is to be set to, and remembers it as armed.
+func (w *wait) next(now, until time.Time, longest time.Duration) time.Time {
+	d := w.timeout / slices
+	if rest := w.timeout - now.Sub(w.idle); !w.fresh && rest < d {
+		d = rest
+	}
+	if longest > 0 && d > longest {
+		d = longest
+	}
+	w.armed = max(d, time.Millisecond)
+	at := now.Add(w.armed)
+	if !until.IsZero() && until.Before(at) {
+		at = until
+	}
+	return at
+}
+
+// over tells, when a socket deadline passed at now, whether the whole time-out has.
+func (w *wait) over(now, until time.Time) bool {
+	if !until.IsZero() && !now.Before(until) {
+		return true
+	}
+	if w.fresh {
+		w.fresh, w.idle = false, now
+		return false
+	}
+	return now.Sub(w.idle) >= w.timeout
+}
+
+func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

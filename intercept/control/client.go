@@ -1,0 +1,320 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Client is the proxy's connection to the helper. Its methods are safe for concurrent use.
+type Client struct {
+	conn *net.UnixConn
+	lost chan struct{}
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]*call
+	err     error // set once the connection has ended
+}
+
+// call collects the replies to one request; done is closed when the last one is there.
+type call struct {
+	reply *Reply
+	done  chan struct{}
+}
+
+// Dial connects to the helper at path, gives it copies of the listeners that this process holds from an earlier helper
+// (their files stay the caller's), and returns the helper's welcome. The error is an *Error with CodeNotReady while the
+// helper waits for another proxy to hand the listener back.
+func Dial(ctx context.Context, path string, give []Listener) (*Client, *Welcome, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unixpacket", path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("could not reach sluice-intercept at %s: %w; is it running, and may this user open the socket?", path, err)
+	}
+	c := &Client{conn: nc.(*net.UnixConn), lost: make(chan struct{}), waiting: make(map[uint64]*call)}
+	go c.read()
+	w, err := c.hello(ctx, give)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	return c, w, nil
+}
+
+func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
+	req := &Request{Op: OpHello}
+	for _, l := range give {
+		req.Names = append(req.Names, l.Name)
+		req.Files = append(req.Files, l.File)
+	}
+	rep, err := c.do(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	w := rep.Welcome
+	if w == nil || len(rep.Names) != len(rep.Files) {
+		closeAll(rep.Files)
+		return nil, fmt.Errorf("%w: a welcome with %d names and %d files", errMessage, len(rep.Names), len(rep.Files))
+	}
+	for i, name := range rep.Names {
+		if name != heartbeatName {
+			w.Listeners = append(w.Listeners, Listener{Name: name, File: rep.Files[i]})
+			continue
+		}
+		w.Heartbeat, err = openHeartbeat(rep.Files[i])
+		if cerr := rep.Files[i].Close(); err != nil || cerr != nil {
+			closeAll(rep.Files)
+			return nil, errors.Join(err, cerr)
+		}
+	}
+	return w, nil
+}
+
+// SetUsers replaces the runtime set of sources. The error is an *Error with CodeCeiling that names the prefix when one
+// of them is looser than the helper's configuration allows; then nothing has changed.
+func (c *Client) SetUsers(ctx context.Context, sources []Source) error {
+	const part = 400 // of at most 110 bytes each
+	return c.parts(ctx, func() *Request {
+		n := min(part, len(sources))
+		r := &Request{Op: OpUsers, Sources: sources[:n], More: n < len(sources)}
+		sources = sources[n:]
+		return r
+	})
+}
+
+// SetLocks replaces the whole set of locks, as after a start of the proxy.
+func (c *Client) SetLocks(ctx context.Context, locks []Lock) error {
+	const entries = 800 // prefixes of at most 48 bytes each; a lock counts as three
+	return c.parts(ctx, func() *Request {
+		n, size := 0, 0
+		for n < len(locks) && (n == 0 || size+3+len(locks[n].Prefixes) <= entries) {
+			size += 3 + len(locks[n].Prefixes)
+			n++
+		}
+		r := &Request{Op: OpLocks, Locks: locks[:n], More: n < len(locks)}
+		locks = locks[n:]
+		return r
+	})
+}
+
+// parts sends a list in several packets under one id and waits for the one reply.
+func (c *Client) parts(ctx context.Context, next func() *Request) error {
+	id, w, err := c.register()
+	if err != nil {
+		return err
+	}
+	for more := true; more; {
+		req := next()
+		more = req.More
+		req.V, req.ID = Version, id
+		if err := send(c.conn, req, nil); err != nil {
+			c.forget(id)
+			return c.sendError(err)
+		}
+	}
+	_, err = c.wait(ctx, id, w)
+	return err
+}
+
+// Lock puts one lock in force; when it returns, the kernel holds it.
+func (c *Client) Lock(ctx context.Context, l Lock) error {
+	_, err := c.do(ctx, &Request{Op: OpLock, Lock: &l})
+	return err
+}
+
+// Unlock lifts the lock of a user; a user who has none is no error.
+func (c *Client) Unlock(ctx context.Context, user uint32) error {
+	_, err := c.do(ctx, &Request{Op: OpUnlock, User: user})
+	return err
+}
+
+// Announce announces a planned restart of at most MaxRestart: connections wait instead of meeting the fail mode.
+func (c *Client) Announce(ctx context.Context, d time.Duration) error {
+	_, err := c.do(ctx, &Request{Op: OpAnnounce, For: d})
+	return err
+}
+
+// Counters returns the kernel's counters by name.
+func (c *Client) Counters(ctx context.Context) (map[string]uint64, error) {
+	rep, err := c.do(ctx, &Request{Op: OpCounters})
+	if err != nil {
+		return nil, err
+	}
+	return rep.Counters, nil
+}
+
+// UserCounters returns the kernel's counters of every user that has any.
+func (c *Client) UserCounters(ctx context.Context) ([]UserCount, error) {
+	rep, err := c.do(ctx, &Request{Op: OpUserCounters})
+	if err != nil {
+		return nil, err
+	}
+	return rep.Users, nil
+}
+
+// Status returns the helper's view of itself.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	rep, err := c.do(ctx, &Request{Op: OpStatus})
+	if err != nil {
+		return nil, err
+	}
+	if rep.Status == nil {
+		return nil, fmt.Errorf("%w: a reply without a status", errMessage)
+	}
+	return rep.Status, nil
+}
+
+// Connect returns a connection to dst, port 25, whose source is src, the customer's own address. The helper starts it
+// and this side waits for its end, at most until the context does; a refused or failed connection is an *net.OpError.
+func (c *Client) Connect(ctx context.Context, src netip.Addr, dst netip.AddrPort) (*net.TCPConn, error) {
+	rep, err := c.do(ctx, &Request{Op: OpConnect, Connect: &Connect{Src: src, Dst: dst}})
+	if err != nil {
+		return nil, err
+	}
+	if len(rep.Files) != 1 {
+		closeAll(rep.Files)
+		return nil, fmt.Errorf("%w: %d sockets instead of one", errMessage, len(rep.Files))
+	}
+	tc, err := completeConnect(ctx, rep.Files[0])
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Source: &net.TCPAddr{IP: src.AsSlice()},
+			Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+	}
+	return tc, nil
+}
+
+// Lost is closed when the connection to the helper has ended.
+func (c *Client) Lost() <-chan struct{} { return c.lost }
+
+// Close ends the connection. What the kernel holds stays in force.
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	<-c.lost
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) do(ctx context.Context, req *Request) (*Reply, error) {
+	id, w, err := c.register()
+	if err != nil {
+		return nil, err
+	}
+	req.V, req.ID = Version, id
+	if err := send(c.conn, req, req.Files); err != nil {
+		c.forget(id)
+		return nil, c.sendError(err)
+	}
+	return c.wait(ctx, id, w)
+}
+
+// sendError tells a broken connection from a message that could not be sent.
+func (c *Client) sendError(err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		return ErrLost
+	}
+	return err
+}
+
+func (c *Client) register() (uint64, *call, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return 0, nil, c.err
+	}
+	c.next++
+	w := &call{done: make(chan struct{})}
+	c.waiting[c.next] = w
+	return c.next, w, nil
+}
+
+func (c *Client) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, id)
+}
+
+func (c *Client) wait(ctx context.Context, id uint64, w *call) (*Reply, error) {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		c.forget(id)
+		select {
+		case <-w.done: // it came after all: its files must not be lost
+		default:
+			return nil, fmt.Errorf("no answer from sluice-intercept: %w", context.Cause(ctx))
+		}
+	}
+	switch {
+	case w.reply == nil:
+		return nil, ErrLost
+	case w.reply.Err != nil:
+		return nil, w.reply.Err
+	}
+	return w.reply, nil
+}
+
+// read takes replies until the connection ends.
+func (c *Client) read() {
+	buf, oob := make([]byte, MaxPacket+1), make([]byte, unix.CmsgSpace(MaxFiles*4))
+	for {
+		b, files, err := receive(c.conn, buf, oob)
+		if err == nil {
+			err = c.take(b, files)
+		}
+		if err != nil {
+			c.end()
+			return
+		}
+	}
+}
+
+func (c *Client) take(b []byte, files []*os.File) error {
+	rep := new(Reply)
+	if err := decode(b, rep); err != nil || rep.V != Version {
+		closeAll(files)
+		return errors.Join(errMessage, err)
+	}
+	rep.Files = files
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w, ok := c.waiting[rep.ID]
+	if !ok { // the caller has given up
+		closeAll(files)
+		return nil
+	}
+	if w.reply != nil {
+		if len(w.reply.Users)+len(rep.Users) > MaxEntries {
+			closeAll(files)
+			return errMessage
+		}
+		rep.Users = append(w.reply.Users, rep.Users...)
+	}
+	w.reply = rep
+	if !rep.More {
+		delete(c.waiting, rep.ID)
+		close(w.done)
+	}
+	return nil
+}
+
+func (c *Client) end() {
+	_ = c.conn.Close() // it is gone already, or the peer broke the rules
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = ErrLost
+	for id, w := range c.waiting {
+		delete(c.waiting, id)
+		w.reply = nil
+		close(w.done)
+	}
+	close(c.lost)
+}

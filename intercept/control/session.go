@@ -1,0 +1,141 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// session is one peer's connection on the helper's side.
+type session struct {
+	server  *Server
+	conn    *net.UnixConn
+	cancel  context.CancelFunc
+	peer    Peer
+	lists   map[uint64]*Request // lists of which parts are still to come
+	entries int                 // in all of them
+	slots   chan struct{}
+	pending sync.WaitGroup
+}
+
+// run reads requests. Short ones are answered in order and at once; lists and what may wait have a goroutine of their
+// own, so that a lock never waits behind a million prefixes.
+func (s *session) run(ctx context.Context) error {
+	buf, oob := make([]byte, MaxPacket+1), make([]byte, unix.CmsgSpace(MaxFiles*4))
+	for {
+		b, files, err := receive(s.conn, buf, oob)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		req, err := s.request(b, files)
+		if err != nil {
+			closeAll(files)
+			return err
+		}
+		if req == nil {
+			continue
+		}
+		switch req.Op {
+		case OpLock, OpUnlock, OpConnect:
+			if err := s.answer(ctx, req); err != nil {
+				return err
+			}
+		default:
+			s.slots <- struct{}{} // back-pressure on a peer that asks faster than it is answered
+			s.pending.Add(1)
+			go s.later(ctx, req)
+		}
+	}
+}
+
+// request decodes a packet; it returns nil while further parts of a list are to come.
+func (s *session) request(b []byte, files []*os.File) (*Request, error) {
+	req, err := decodeRequest(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(files) != len(req.Names) || (len(files) > 0 && req.Op != OpHello) {
+		return nil, fmt.Errorf("%w: %d files beside %d names in %s", errMessage, len(files), len(req.Names), req.Op)
+	}
+	req.Files = files
+	if req.Op != OpUsers && req.Op != OpLocks {
+		return req, nil
+	}
+	whole := s.lists[req.ID]
+	switch {
+	case whole == nil && len(s.lists) >= 4:
+		return nil, fmt.Errorf("%w: more than 4 unfinished lists", errMessage)
+	case whole == nil:
+		whole = req
+	case whole.Op != req.Op:
+		return nil, fmt.Errorf("%w: list changes from %s to %s", errMessage, whole.Op, req.Op)
+	default:
+		whole.Sources = append(whole.Sources, req.Sources...)
+		whole.Locks = append(whole.Locks, req.Locks...)
+	}
+	size := len(req.Sources) + len(req.Locks)
+	s.entries += size
+	if s.entries > MaxEntries {
+		return nil, fmt.Errorf("%w: more than %d entries", errMessage, MaxEntries)
+	}
+	if req.More {
+		s.lists[req.ID] = whole
+		return nil, nil
+	}
+	delete(s.lists, req.ID)
+	s.entries -= len(whole.Sources) + len(whole.Locks)
+	return whole, nil
+}
+
+func (s *session) later(ctx context.Context, req *Request) {
+	defer s.pending.Done()
+	defer func() { <-s.slots }()
+	if err := s.answer(ctx, req); err != nil {
+		s.cancel() // run then ends, too
+	}
+}
+
+// answer asks the handler and sends its reply.
+func (s *session) answer(ctx context.Context, req *Request) error {
+	rep, err := s.server.Handler.Handle(ctx, s.peer, req)
+	if rep == nil || err != nil {
+		rep = &Reply{Err: asError(err)}
+	}
+	if rep.CloseFiles {
+		defer closeAll(rep.Files)
+	}
+	rep.V, rep.ID = Version, req.ID
+	if err := s.conn.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+		return err
+	}
+	const part = 300 // users of at most 200 bytes each
+	for len(rep.Users) > part {
+		head := &Reply{V: Version, ID: req.ID, More: true, Users: rep.Users[:part]}
+		if err := send(s.conn, head, nil); err != nil {
+			return err
+		}
+		rep.Users = rep.Users[part:]
+	}
+	return send(s.conn, rep, rep.Files)
+}
+
+func asError(err error) *Error {
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		return e
+	}
+	return &Error{Code: CodeFailed, Text: err.Error()}
+}

@@ -1,0 +1,284 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op names what a request asks for.
+type Op string
+
+// The requests.
+const (
+	OpHello        Op = "hello"         // Names and Files: listeners given back
+	OpUsers        Op = "users"         // Sources, in parts
+	OpLock         Op = "lock"          // Lock
+	OpUnlock       Op = "unlock"        // User
+	OpLocks        Op = "locks"         // Locks, in parts
+	OpConnect      Op = "connect"       // Connect; the reply carries one file
+	OpCounters     Op = "counters"      // nothing
+	OpUserCounters Op = "user-counters" // nothing; the reply comes in parts
+	OpStatus       Op = "status"        // nothing
+	OpAnnounce     Op = "announce"      // For
+)
+
+// Request is one packet from the proxy to the helper.
+type Request struct {
+	V       int           `json:"v"`
+	ID      uint64        `json:"id"`
+	Op      Op            `json:"op"`
+	More    bool          `json:"more,omitempty"` // further parts of the list follow under the same id
+	Names   []string      `json:"names,omitempty"`
+	Sources []Source      `json:"sources,omitempty"`
+	Lock    *Lock         `json:"lock,omitempty"`
+	Locks   []Lock        `json:"locks,omitempty"`
+	User    uint32        `json:"user,omitempty"`
+	Connect *Connect      `json:"connect,omitempty"`
+	For     time.Duration `json:"for,omitempty"`
+
+	Files []*os.File `json:"-"` // in the order of Names
+}
+
+// Reply is one packet from the helper to the proxy.
+type Reply struct {
+	V        int               `json:"v"`
+	ID       uint64            `json:"id"`
+	More     bool              `json:"more,omitempty"`
+	Err      *Error            `json:"err,omitempty"`
+	Welcome  *Welcome          `json:"welcome,omitempty"`
+	Names    []string          `json:"names,omitempty"` // of the files beside a welcome; "heartbeat" is the map
+	Counters map[string]uint64 `json:"counters,omitempty"`
+	Users    []UserCount       `json:"users,omitempty"`
+	Status   *Status           `json:"status,omitempty"`
+
+	Files      []*os.File `json:"-"`
+	CloseFiles bool       `json:"-"` // close Files once they are sent
+}
+
+// WelcomeReply makes the answer to a hello. The listeners and the heartbeat map (nil when there is none) stay the
+// caller's.
+func WelcomeReply(w Welcome, listeners []Listener, heartbeat *os.File) *Reply {
+	r := &Reply{Welcome: &w}
+	for _, l := range listeners {
+		r.Names, r.Files = append(r.Names, l.Name), append(r.Files, l.File)
+	}
+	if heartbeat != nil {
+		r.Names, r.Files = append(r.Names, heartbeatName), append(r.Files, heartbeat)
+	}
+	return r
+}
+
+// heartbeatName marks the map's descriptor among the files of a welcome.
+const heartbeatName = "heartbeat"
+
+// errMessage marks a peer that broke the protocol and is cut off.
+var errMessage = errors.New("control message breaks the protocol")
+
+// decodeRequest reads one request strictly: unknown keys, trailing bytes, another version, an op without its argument
+// or with a senseless one are errors.
+func decodeRequest(b []byte) (*Request, error) {
+	r := new(Request)
+	if err := decode(b, r); err != nil {
+		return nil, err
+	}
+	if r.V != Version {
+		return nil, fmt.Errorf("%w: version %d instead of %d; restart the older of the two programs", errMessage, r.V, Version)
+	}
+	if err := r.check(); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errMessage, r.Op, err)
+	}
+	return r, nil
+}
+
+func (r *Request) check() error {
+	if r.More && r.Op != OpUsers && r.Op != OpLocks {
+		return errors.New("parts are for lists only")
+	}
+	switch r.Op {
+	case OpHello:
+		if len(r.Names) > MaxFiles {
+			return fmt.Errorf("more than %d listeners", MaxFiles)
+		}
+	case OpUsers:
+		for _, s := range r.Sources {
+			if err := s.check(); err != nil {
+				return err
+			}
+		}
+	case OpLock:
+		if r.Lock == nil {
+			return errors.New("without a lock")
+		}
+		return r.Lock.check()
+	case OpLocks:
+		for i := range r.Locks {
+			if err := r.Locks[i].check(); err != nil {
+				return err
+			}
+		}
+	case OpUnlock:
+		if r.User == 0 {
+			return errors.New("without a user")
+		}
+	case OpConnect:
+		if r.Connect == nil || !r.Connect.Src.IsValid() || !r.Connect.Dst.IsValid() {
+			return errors.New("without two addresses")
+		}
+	case OpAnnounce:
+		if r.For < 0 || r.For > MaxRestart {
+			return fmt.Errorf("%v is not between 0 and %v", r.For, MaxRestart)
+		}
+	case OpCounters, OpUserCounters, OpStatus:
+	default:
+		return errors.New("not an operation")
+	}
+	return nil
+}
+
+func (s Source) check() error {
+	if err := checkPrefix(s.Prefix); err != nil {
+		return err
+	}
+	if s.User == 0 || s.Mode == 0 || s.Fail == 0 {
+		return fmt.Errorf("%v has no user, mode or fail mode", s.Prefix)
+	}
+	return nil
+}
+
+func (l *Lock) check() error {
+	if l.User == 0 {
+		return errors.New("lock without a user")
+	}
+	if len(l.Prefixes) > MaxLockPrefixes {
+		return fmt.Errorf("lock of user %d has more than %d prefixes", l.User, MaxLockPrefixes)
+	}
+	if l.PerMinute < 0 || l.PerMinute > 1<<16 {
+		return fmt.Errorf("lock of user %d: %d connections a minute is not between 0 and %d", l.User, l.PerMinute, 1<<16)
+	}
+	for _, p := range l.Prefixes {
+		if err := checkPrefix(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPrefix holds that a prefix has one spelling only.
+func checkPrefix(p netip.Prefix) error {
+	switch {
+	case !p.IsValid():
+		return errors.New("not a prefix")
+	case p.Addr().Is4In6():
+		return fmt.Errorf("%v is IPv4 written as IPv6; write it as IPv4", p)
+	case p != p.Masked():
+		return fmt.Errorf("%v has bits set beyond its length; write %v", p, p.Masked())
+	}
+	return nil
+}
+
+// decode reads exactly one JSON object.
+func decode(b []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: %w", errMessage, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("%w: bytes after the object", errMessage)
+	}
+	return nil
+}
+
+// send writes one packet with its descriptors.
+func send(c *net.UnixConn, v any, files []*os.File) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("could not write a control message: %w", err)
+	}
+	if len(b) > MaxPacket {
+		return fmt.Errorf("could not send a control message: %d bytes are more than %d", len(b), MaxPacket)
+	}
+	if len(files) > MaxFiles {
+		return fmt.Errorf("could not send a control message: %d files are more than %d", len(files), MaxFiles)
+	}
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(rawFd(f))
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	_, _, err = c.WriteMsgUnix(b, oob, nil)
+	for _, f := range files {
+		runtime.KeepAlive(f)
+	}
+	return err
+}
+
+// rawFd returns the descriptor without switching the file to blocking mode, as File.Fd would for one that the poller
+// holds.
+func rawFd(f *os.File) (fd uintptr) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return ^uintptr(0)
+	}
+	if err := rc.Control(func(d uintptr) { fd = d }); err != nil {
+		return ^uintptr(0)
+	}
+	return fd
+}
+
+// receive reads one packet into buf (MaxPacket+1 bytes) and returns its bytes and the files beside it, close-on-exec.
+func receive(c *net.UnixConn, buf, oob []byte) ([]byte, []*os.File, error) {
+	n, oobn, flags, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := parseFiles(oob[:oobn])
+	if err != nil {
+		return nil, nil, err
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || n > MaxPacket {
+		closeAll(files)
+		return nil, nil, fmt.Errorf("%w: more than %d bytes or %d files", errMessage, MaxPacket, MaxFiles)
+	}
+	return buf[:n], files, nil
+}
+
+func parseFiles(oob []byte) ([]*os.File, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMessage, err)
+	}
+	var files []*os.File
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			continue // credentials or another kind that carries no descriptor
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "control"))
+		}
+	}
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // the descriptor is gone either way
+	}
+}

@@ -1,0 +1,237 @@
+// Package cert keeps the certificate that clients see when they encrypt their leg.
+package cert
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options say where the certificate comes from.
+type Options struct {
+	Name string // gateway name; the self-made certificate is for it
+	// CertFile and KeyFile are PEM files of the operator's own certificate; both or none.
+	CertFile, KeyFile string
+	// Dir keeps the self-made certificate when there is no CertFile, so that clients that remember it see the same one
+	// after a restart. "" keeps it in memory only.
+	Dir string
+}
+
+// Lifetimes of the self-made certificate: nobody verifies it, but some clients refuse one that has expired.
+const (
+	lifetime = 397 * 24 * time.Hour
+	renewal  = 30 * 24 * time.Hour
+	recheck  = 10 * time.Second // how often changed files are looked for, at most
+)
+
+// Store holds the certificate in force. It is safe for concurrent use.
+type Store struct {
+	o       Options
+	now     func() time.Time
+	current atomic.Pointer[tls.Certificate]
+	checked atomic.Int64 // unix nanoseconds of the last look at the files
+	reload  sync.Mutex
+	stamp   time.Time // modification time of the loaded files; under reload
+	failed  atomic.Pointer[error]
+}
+
+// New loads or makes the certificate.
+func New(o Options) (*Store, error) {
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, errors.New("could not load the certificate: only one of certificate file and key file is set; set both or none")
+	}
+	if o.CertFile == "" && o.Name == "" {
+		return nil, errors.New("could not make a certificate: the gateway has no name; set it")
+	}
+	s := &Store{o: o, now: time.Now}
+	return s, s.Reload()
+}
+
+// Config returns the settings of the client leg: TLS 1.2 or newer, no client certificate asked.
+func (s *Store) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			s.refresh()
+			return s.current.Load(), nil
+		},
+	}
+}
+
+// Reload takes the files as they are now. On an error the certificate in force stays.
+func (s *Store) Reload() error {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	err := s.load()
+	s.failed.Store(&err)
+	return err
+}
+
+// Err returns why the last look at the files failed, or nil.
+func (s *Store) Err() error {
+	if e := s.failed.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// NotAfter is the end of the certificate in force.
+func (s *Store) NotAfter() time.Time { return s.current.Load().Leaf.NotAfter }
+
+// refresh looks for changed or ageing files, seldom, and never makes a handshake wait for another's look.
+func (s *Store) refresh() {
+	now := s.now()
+	last := s.checked.Load()
+	if now.UnixNano()-last < int64(recheck) || !s.checked.CompareAndSwap(last, now.UnixNano()) || !s.reload.TryLock() {
+		return
+	}
+	defer s.reload.Unlock()
+	due := s.o.CertFile == "" && s.NotAfter().Sub(now) < renewal
+	if s.o.CertFile != "" {
+		stamp, err := modified(s.o.CertFile, s.o.KeyFile)
+		due = err == nil && !stamp.Equal(s.stamp)
+	}
+	if due {
+		err := s.load()
+		s.failed.Store(&err) // the one in force stays; Err tells
+	}
+}
+
+func (s *Store) load() error {
+	if s.o.CertFile == "" {
+		return s.loadOwn()
+	}
+	stamp, err := modified(s.o.CertFile, s.o.KeyFile)
+	if err != nil {
+		return fmt.Errorf("could not load the certificate: %w; check the path and that the proxy's user may read it", err)
+	}
+	c, err := tls.LoadX509KeyPair(s.o.CertFile, s.o.KeyFile)
+	if err != nil {
+		return fmt.Errorf("could not load the certificate %s with key %s: %w; check that they are PEM files of one pair", s.o.CertFile, s.o.KeyFile, err)
+	}
+	s.stamp = stamp
+	return s.use(c)
+}
+
+// loadOwn takes the self-made certificate from disk, or makes a new one where there is none for this name or it is old.
+func (s *Store) loadOwn() error {
+	file := filepath.Join(s.o.Dir, "client-leg.pem")
+	if s.o.Dir != "" {
+		b, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("could not read the self-made certificate: %w; make it readable or remove it", err)
+		}
+		if c, err := tls.X509KeyPair(b, b); err == nil && s.fits(&c) {
+			return s.use(c)
+		}
+	}
+	b, err := s.make()
+	if err != nil {
+		return fmt.Errorf("could not make a certificate for %s: %w", s.o.Name, err)
+	}
+	if s.o.Dir != "" {
+		if err := replace(file, b); err != nil {
+			return fmt.Errorf("could not keep the self-made certificate: %w; give a state directory the proxy's user may write", err)
+		}
+	}
+	c, err := tls.X509KeyPair(b, b)
+	if err != nil {
+		return fmt.Errorf("could not use the certificate just made: %w", err)
+	}
+	return s.use(c)
+}
+
+// fits tells whether a kept certificate may still be used.
+func (s *Store) fits(c *tls.Certificate) bool {
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	return err == nil && len(leaf.DNSNames) == 1 && leaf.DNSNames[0] == s.o.Name && leaf.NotAfter.Sub(s.now()) >= renewal
+}
+
+func (s *Store) use(c tls.Certificate) error {
+	if c.Leaf == nil {
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			return fmt.Errorf("could not read the certificate: %w", err)
+		}
+		c.Leaf = leaf
+	}
+	s.current.Store(&c)
+	return nil
+}
+
+// make returns a new key and certificate as PEM.
+func (s *Store) make() ([]byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	now := s.now()
+	t := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: s.o.Name},
+		DNSNames:     []string{s.o.Name},
+		NotBefore:    now.Add(-time.Hour), // clients' clocks are not all right
+		NotAfter:     now.Add(lifetime),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return append(b, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...), nil
+}
+
+// modified returns the younger modification time of the two files.
+func modified(a, b string) (time.Time, error) {
+	fa, err := os.Stat(a)
+	if err != nil {
+		return time.Time{}, err
+	}
+	fb, err := os.Stat(b)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if fa.ModTime().After(fb.ModTime()) {
+		return fa.ModTime(), nil
+	}
+	return fb.ModTime(), nil
+}
+
+// replace writes file whole or not at all, readable by its owner only.
+func replace(file string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(file), ".client-leg-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Package config reads the one configuration file that sluice-intercept and sluiced share, and names file, line, key
+// and remedy where it is wrong.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the whole configuration with everything inherited already resolved: the settings of a user that the file
+// leaves out hold the general ones. The struct tags are the manual: toml is the key, default its value when left out,
+// enum, min and max what may stand there, doc what it means (see Describe).
+type Config struct {
+	File      string    `toml:"-"` // where it was read from
+	Gateway   Gateway   `toml:"gateway" doc:"Who the gateway is, as clients and operators see it."`
+	Intercept Intercept `toml:"intercept" doc:"What the kernel hands to the proxy. Read by sluice-intercept; it bounds whatever sluiced may ask for at run time."`
+	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
+	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
+	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
+	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
+	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
+	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
+	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
+	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. The onward leg always takes what the destination offers."`
+	Store     Store     `toml:"store" doc:"Where sluiced keeps users, locks and its own certificate."`
+	Log       Log       `toml:"log" doc:"The message log."`
+	API       API       `toml:"api" doc:"The HTTP API that the command sluice speaks to."`
+}
+
+// Gateway names the gateway.
+type Gateway struct {
+	Name         string `toml:"name" required:"true" doc:"Fully qualified name of the gateway. Greeting, EHLO reply, Received header and every refusal of ours carry it."`
+	HelpURL      string `toml:"help_url" doc:"Start of the link in refusals; the code of the reason is appended. Empty: no link."`
+	Contact      string `toml:"contact" doc:"Mailbox or telephone number that refusals name for questions."`
+	AdminAddress string `toml:"admin_address" doc:"Mailbox to which even a locked user's mail passes."`
+}
+
+// Intercept is the part of the helper with privileges.
+type Intercept struct {
+	CustomerInterfaces []string `toml:"customer_interfaces" required:"true" doc:"Names or shell patterns of the interfaces behind which customers are. They are attached as they appear."`
+	Uplinks            []string `toml:"uplinks" required:"true" doc:"Names or shell patterns of the interfaces towards the internet. The guard stands there, so that an interface that appears late is never a hole."`
+	Ports              []uint16 `toml:"ports" default:"25" doc:"Destination ports that are mail. Never 465 or 587: submission to third parties is not opened."`
+	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|pass|reject|drop" doc:"Mode of a source that belongs to no user."`
+	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`
+	ReversePath        bool     `toml:"reverse_path" default:"true" doc:"Refuse a source address that is not routed to the interface it came by."`
+	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact" doc:"How the BPF program is attached; auto tries tcx, then clsact."`
+	Mark               uint32   `toml:"mark" default:"0x02000000" doc:"Packet mark, exactly one bit, that routes intercepted packets to this host."`
+	JudgedMark         uint32   `toml:"judged_mark" default:"0x04000000" doc:"Packet mark, exactly one other bit, that tells the guard at the uplink that a packet was judged."`
+	Table              uint32   `toml:"table" default:"5325" min:"1" doc:"Number of the routing table for intercepted packets."`
+	RulePriority       uint32   `toml:"rule_priority" default:"90" min:"1" max:"32000" doc:"Priority of the first of three policy rules per family; the others are 10 and 20 higher."`
+	ListenPort         uint16   `toml:"listen_port" default:"10025" min:"1" doc:"Local port of the listening socket. Nothing needs to reach it directly."`
+	PinDir             string   `toml:"pin_dir" default:"/sys/fs/bpf/sluice" doc:"Directory on a BPF file system for programs and maps."`
+	StateDir           string   `toml:"state_dir" default:"/var/lib/sluice-intercept" doc:"Where the last applied table is kept for boot."`
+	ControlSocket      string   `toml:"control_socket" default:"/run/sluice-intercept/control.sock" doc:"Unix socket on which sluice-intercept and sluiced meet."`
+	DaemonUser         string   `toml:"daemon_user" default:"sluice" doc:"The only account that may speak on the control socket."`
+	RuntimeLoosen      []Prefix `toml:"runtime_loosen" doc:"Source prefixes for which sluiced may ask for less than this file says. Empty: it may only tighten and lock."`
+}
+
+// Exempt is one exempted destination.
+type Exempt struct {
+	Prefix Prefix    `toml:"prefix" required:"true" doc:"Destination prefix or address."`
+	Port   uint16    `toml:"port" doc:"Destination port; 0 is every mail port."`
+	Mode   string    `toml:"mode" default:"pass" enum:"intercept|pass|reject|drop" doc:"Mode for connections to this destination."`
+	Reason string    `toml:"reason" required:"true" doc:"Why, for whoever reads the file next."`
+	Until  time.Time `toml:"until" doc:"When the exemption ends (RFC 3339, such as 2027-01-31T00:00:00Z). Left out: never."`
+}
+
+// Delivery says how mail leaves.
+type Delivery struct {
+	Mode            string    `toml:"mode" default:"own" enum:"managed|own" doc:"managed: from a delivery address of the gateway. own: from the customer's own address."`
+	Prefixes        []Prefix  `toml:"prefixes" doc:"Prefixes routed to this host that hold delivery addresses; sluice-intercept makes them local."`
+	Address         []Address `toml:"address" doc:"A delivery address. At least one is needed where the mode is managed; a family without one delivers from the customer's own address."`
+	ConnectTimeout  Duration  `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection and greet."`
+	CommandTimeout  Duration  `toml:"command_timeout" default:"5m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data (RFC 5321 4.5.3.2)."`
+	AnswerTimeout   Duration  `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
+	HopLimit        int       `toml:"hop_limit" default:"100" min:"10" max:"500" doc:"Received headers above which a message is a loop (RFC 5321 6.3)."`
+	CapabilityCache Duration  `toml:"capability_cache" default:"10m" max:"1h" doc:"How long a destination's EHLO reply is remembered, to answer a client at once."`
+	ReuseIdle       Duration  `toml:"reuse_idle" default:"30s" max:"5m" doc:"How long an onward session is kept for the same user's next message. 0s: never."`
+}
+
+// Address is one delivery address.
+type Address struct {
+	Address netip.Addr `toml:"address" required:"true" doc:"IPv4 or IPv6 address, on this host or inside delivery.prefixes."`
+	Helo    string     `toml:"helo" required:"true" doc:"Name given in EHLO. The address's PTR and the name's A or AAAA must agree with it."`
+	Weight  int        `toml:"weight" default:"1" min:"0" max:"1000" doc:"Share of the traffic in relation to the other addresses of its family. 0: none."`
+}
+
+// Template says what happens to unknown sources.
+type Template struct {
+	Unknown string `toml:"unknown" default:"make" enum:"make|refuse" doc:"make: a user is made for the source, named after its prefix. refuse: 421 to every connection."`
+	IPv4    int    `toml:"ipv4" default:"32" min:"8" max:"32" doc:"Prefix length of users made for IPv4 sources."`
+	IPv6    int    `toml:"ipv6" default:"64" min:"32" max:"128" doc:"Prefix length of users made for IPv6 sources."`
+}
+
+// Limits bound what a user may send.
+type Limits struct {
+	MessagesPerHour      int  `toml:"messages_per_hour" default:"500" min:"0" doc:"Messages in any 60 minutes. 0: no limit."`
+	RecipientsPerHour    int  `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
+	RecipientsPerMessage int  `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
+	MessageSize          Size `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
+	SessionsPerSource    int  `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address; the excess waits for its greeting."`
+	SessionsPerPair      int  `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address to one destination; the excess waits for its greeting."`
+}
+
+// Lock says what locks a user.
+type Lock struct {
+	Automatic  bool     `toml:"automatic" default:"false" doc:"Lock by itself. Off: bad mail is refused and reported only."`
+	SpamCount  int      `toml:"spam_count" default:"5" min:"1" doc:"Bad messages inside the window that lock."`
+	SpamShare  float64  `toml:"spam_share" default:"0.2" min:"0" max:"1" doc:"Least share of bad messages among the user's messages in the window."`
+	Window     Duration `toml:"window" default:"10m" min:"1m" max:"24h" doc:"The sliding window."`
+	Time       Duration `toml:"time" default:"60m" min:"1m" max:"7d" doc:"How long a lock lasts. Above 4d the client's own queue may give up first."`
+	MaxUnlocks int      `toml:"max_unlocks" default:"3" min:"0" max:"100" doc:"Automatic unlocks before only a person may unlock."`
+	Explained  int      `toml:"explained_per_minute" default:"10" min:"0" max:"1000" doc:"New connections per minute of a locked user that get an SMTP explanation; further ones are reset by the kernel."`
+}
+
+// User is one outgoing user.
+type User struct {
+	Name     string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
+	Prefixes []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
+	Mode     string   `toml:"mode" enum:"intercept|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections of the user."`
+	Fail     string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
+	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
+	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
+	Limits   Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
+	Lock     Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
+}
+
+// SMTP bounds the dialogue with clients.
+type SMTP struct {
+	BareNewline     string   `toml:"bare_newline" default:"normalise" enum:"normalise|refuse" doc:"A bare LF in a message becomes CRLF, or the message is refused. It never ends a message; a bare CR is always refused."`
+	ErrorLimit      int      `toml:"error_limit" default:"10" min:"1" max:"1000" doc:"Replies 500 to 504 of ours after which a session ends with 421. Refusals by the destination never count."`
+	CommandTimeout  Duration `toml:"command_timeout" default:"5m" min:"5s" max:"1h" doc:"How long a client may be silent between commands (RFC 5321 4.5.3.2.7)."`
+	DataTimeout     Duration `toml:"data_timeout" default:"3m" min:"5s" max:"1h" doc:"How long a client may be silent inside a message (RFC 5321 4.5.3.2.5)."`
+	FilterTimeout   Duration `toml:"filter_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for all checks of one message together."`
+	FinWait         Duration `toml:"fin_wait" default:"2s" max:"30s" doc:"How long we wait after 221 for the client to close, so that it may use its port again at once."`
+	GreetingWait    Duration `toml:"greeting_wait" default:"60s" max:"4m" doc:"How long a connection above the session limits waits for its greeting before it gets 421."`
+	Sessions        int      `toml:"sessions" default:"20000" min:"1" doc:"Connections open at once; more wait in the kernel's queue."`
+	BodyMemory      Size     `toml:"body_memory" default:"1MiB" min:"64KiB" max:"64MiB" doc:"A message up to this size is kept in memory, a larger one goes on to a file in spill_dir."`
+	BodyMemoryTotal Size     `toml:"body_memory_total" default:"512MiB" min:"1MiB" doc:"Memory for messages on their way, all sessions together; above it bodies go to files."`
+	SpillDir        string   `toml:"spill_dir" default:"/var/lib/sluice/spill" doc:"Directory for large messages on their way. Its files have no name and vanish with the process."`
+	Drain           Duration `toml:"drain" default:"25s" max:"60s" doc:"How long a planned restart waits for transactions to finish."`
+}
+
+// TLS is the client's leg.
+type TLS struct {
+	StartTLS    string `toml:"starttls" default:"offer" enum:"offer|strip" doc:"offer: STARTTLS is offered wherever the destination does and its handshake succeeded. strip: never offered."`
+	Certificate string `toml:"certificate" doc:"PEM file with the certificate chain for clients. Empty: a self-made one for gateway.name."`
+	Key         string `toml:"key" doc:"PEM file with its private key, readable by sluiced."`
+}
+
+// Store is the state of sluiced.
+type Store struct {
+	Dir string `toml:"dir" default:"/var/lib/sluice" doc:"Directory of the database and of the self-made certificate."`
+}
+
+// Log is the message log.
+type Log struct {
+	Dir       string   `toml:"dir" default:"/var/log/sluice" doc:"Directory of the message log's segments."`
+	Retention Duration `toml:"retention" default:"35d" min:"1h" doc:"How long log lines are kept."`
+}
+
+// API is the HTTP API.
+type API struct {
+	Socket string `toml:"socket" default:"/run/sluice/api.sock" doc:"Unix socket of the API, mode 0660. Whoever may open it may lock and unlock users."`
+	Group  string `toml:"group" doc:"Group of the socket; sluiced must be a member. Empty: its own group."`
+}

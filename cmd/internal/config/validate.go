@@ -1,0 +1,225 @@
+package config
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"net/url"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// validator looks at what single values cannot tell.
+type validator struct {
+	doc  *document
+	errs Errors
+}
+
+func (v *validator) report(key, what, remedy string) {
+	v.errs = append(v.errs, Error{File: v.doc.file, Line: v.doc.line(key), Key: key, What: what, Remedy: remedy})
+}
+
+func validate(c *Config, doc *document) Errors {
+	v := &validator{doc: doc}
+	v.required(reflect.ValueOf(c).Elem(), schema(reflect.TypeFor[Config]()), "")
+	v.gateway(&c.Gateway)
+	v.intercept(&c.Intercept)
+	v.delivery(&c.Delivery)
+	v.users(c)
+	v.paths(c)
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		v.report("tls.certificate", "certificate and key belong together", "give both, or neither for a self-made certificate")
+	}
+	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
+		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
+	}
+	return v.errs.sorted()
+}
+
+// required reports keys without which nothing works.
+func (v *validator) required(s reflect.Value, fields []*field, here string) {
+	for _, f := range fields {
+		key, fv := join(here, f.name), s.Field(f.index)
+		switch {
+		case f.list:
+			for i := range fv.Len() {
+				v.required(fv.Index(i), f.children, key+"["+strconv.Itoa(i)+"]")
+			}
+		case f.children != nil:
+			v.required(fv, f.children, key)
+		case f.tag.Get("required") != "" && (fv.IsZero() || fv.Kind() == reflect.Slice && fv.Len() == 0):
+			v.report(key, "is missing", "add "+f.name+" = …: "+f.tag.Get("doc"))
+		}
+	}
+}
+
+func (v *validator) gateway(g *Gateway) {
+	if g.Name != "" && !fqdn(g.Name) {
+		v.report("gateway.name", strconv.Quote(g.Name)+" is not a fully qualified host name", `write it like "gw1.provider.example"`)
+	}
+	if u, err := url.Parse(g.HelpURL); g.HelpURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		v.report("gateway.help_url", strconv.Quote(g.HelpURL)+" is not a web address", `write it like "https://help.provider.example/mail/"`)
+	}
+	v.oneLine("gateway.contact", g.Contact)
+	if g.AdminAddress != "" && !mailbox(g.AdminAddress) {
+		v.report("gateway.admin_address", strconv.Quote(g.AdminAddress)+" is not a mailbox", `write it like "postmaster@provider.example"`)
+	}
+}
+
+// oneLine refuses text that could break an SMTP reply apart.
+func (v *validator) oneLine(key, s string) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) || len(s) > 200 {
+		v.report(key, "stands in SMTP replies and must be one line of at most 200 printable ASCII characters", "shorten or rewrite it")
+	}
+}
+
+func (v *validator) intercept(i *Intercept) {
+	for _, p := range i.CustomerInterfaces {
+		v.pattern("intercept.customer_interfaces", p)
+	}
+	for _, p := range i.Uplinks {
+		v.pattern("intercept.uplinks", p)
+		if slices.Contains(i.CustomerInterfaces, p) {
+			v.report("intercept.uplinks", strconv.Quote(p)+" is a customer interface too", "an interface is either one or the other")
+		}
+	}
+	for _, p := range i.Ports {
+		if p == 465 || p == 587 || p == 0 {
+			v.report("intercept.ports", fmt.Sprintf("port %d cannot be intercepted", p), "only ports where mail servers speak plain SMTP to each other: 25, 2525")
+		}
+	}
+	for key, mark := range map[string]uint32{"intercept.mark": i.Mark, "intercept.judged_mark": i.JudgedMark} {
+		if bits.OnesCount32(mark) != 1 {
+			v.report(key, fmt.Sprintf("%#x is not exactly one bit", mark), "choose one that nothing else on this host uses, like 0x02000000")
+		}
+	}
+	if i.Mark == i.JudgedMark {
+		v.report("intercept.judged_mark", "is the same bit as mark", "choose another bit")
+	}
+	if slices.Contains([]uint32{253, 254, 255}, i.Table) {
+		v.report("intercept.table", fmt.Sprintf("table %d belongs to the kernel", i.Table), "choose a number that no other program uses, like 5325")
+	}
+}
+
+// pattern refuses what can match no interface (IFNAMSIZ is 16 with the final zero) or everything.
+func (v *validator) pattern(key, p string) {
+	_, err := path.Match(p, "x")
+	switch {
+	case err != nil:
+		v.report(key, strconv.Quote(p)+" is not a shell pattern", "close its brackets")
+	case p == "" || len(p) > 15 && !strings.ContainsAny(p, "*?["):
+		v.report(key, strconv.Quote(p)+" names no interface", "interface names have 1 to 15 characters; see `ip link`")
+	case strings.Trim(p, "*") == "":
+		v.report(key, strconv.Quote(p)+" matches every interface", `name them by what they have in common, like "cust*" or "vlan*"`)
+	}
+}
+
+func (v *validator) delivery(d *Delivery) {
+	seen := map[netip.Addr]bool{}
+	for i, a := range d.Address {
+		key := fmt.Sprintf("delivery.address[%d]", i)
+		if a.Address.IsValid() {
+			v.deliveryAddress(key+".address", a.Address, d.Prefixes, seen)
+		}
+		if a.Helo != "" && !fqdn(a.Helo) {
+			v.report(key+".helo", strconv.Quote(a.Helo)+" is not a fully qualified host name", `write the name of the address's PTR record, like "out1.provider.example"`)
+		}
+	}
+	usable := slices.ContainsFunc(d.Address, func(a Address) bool { return a.Weight > 0 })
+	if d.Mode == "managed" && !usable {
+		v.report("delivery.mode", `"managed" needs a delivery address with weight`, `add [[delivery.address]], or write mode = "own"`)
+	}
+}
+
+func (v *validator) deliveryAddress(key string, a netip.Addr, prefixes []Prefix, seen map[netip.Addr]bool) {
+	switch {
+	case seen[a]:
+		v.report(key, a.String()+" stands twice", "remove one, or raise its weight")
+	case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast():
+		v.report(key, a.String()+" cannot send mail", "give a global unicast address")
+	case len(prefixes) > 0 && !a.IsLoopback() && !slices.ContainsFunc(prefixes, func(p Prefix) bool { return p.Contains(a) }) && sameFamily(prefixes, a):
+		v.report(key, a.String()+" is outside of delivery.prefixes", "correct it, or add its prefix")
+	}
+	seen[a] = true
+}
+
+func sameFamily(ps []Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(ps, func(p Prefix) bool { return p.Addr().Is4() == a.Is4() })
+}
+
+func (v *validator) users(c *Config) {
+	named := map[string]int{}
+	held := map[netip.Prefix]string{}
+	usable := slices.ContainsFunc(c.Delivery.Address, func(a Address) bool { return a.Weight > 0 })
+	for i, u := range c.User {
+		key := fmt.Sprintf("user[%d]", i)
+		if first, ok := named[u.Name]; ok && u.Name != "" {
+			v.report(key+".name", strconv.Quote(u.Name)+fmt.Sprintf(" stands on line %d already", v.doc.line(fmt.Sprintf("user[%d].name", first))), "give each user a name of his own")
+		}
+		named[u.Name] = i
+		v.userName(key, u.Name)
+		for _, p := range u.Prefixes {
+			if other, ok := held[p.Prefix]; ok {
+				v.report(key+".prefixes", p.String()+" belongs to user "+strconv.Quote(other)+" already", "an address has one user; narrow one of the two")
+			}
+			held[p.Prefix] = u.Name
+		}
+		if u.Contact != "" && !mailbox(u.Contact) {
+			v.report(key+".contact", strconv.Quote(u.Contact)+" is not a mailbox", `write it like "alice@customer.example"`)
+		}
+		if u.Delivery == "managed" && c.Delivery.Mode != "managed" && !usable {
+			v.report(key+".delivery", `"managed" needs a delivery address`, "add [[delivery.address]]")
+		}
+	}
+}
+
+// userName refuses names that a command line or a table could not show, and those that made users have.
+func (v *validator) userName(key, name string) {
+	bad := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || strings.ContainsRune(`/"'`, r) }
+	if strings.ContainsFunc(name, bad) || len(name) > 64 {
+		v.report(key+".name", strconv.Quote(name)+" cannot be a name", "use at most 64 letters, digits, dots, dashes, @; no blanks, quotes or slashes (names with a slash are made for unknown sources)")
+	}
+}
+
+func (v *validator) paths(c *Config) {
+	for key, p := range map[string]string{
+		"intercept.pin_dir": c.Intercept.PinDir, "intercept.state_dir": c.Intercept.StateDir,
+		"intercept.control_socket": c.Intercept.ControlSocket, "smtp.spill_dir": c.SMTP.SpillDir,
+		"store.dir": c.Store.Dir, "log.dir": c.Log.Dir, "api.socket": c.API.Socket,
+		"tls.certificate": c.TLS.Certificate, "tls.key": c.TLS.Key,
+	} {
+		switch {
+		case p == "" && strings.HasPrefix(key, "tls."):
+		case !filepath.IsAbs(p):
+			v.report(key, strconv.Quote(p)+" is not an absolute path", "begin it with a slash")
+		case strings.HasSuffix(key, "socket") && len(p) > 107:
+			v.report(key, "is longer than the 107 bytes a socket's path may have", "choose a shorter one")
+		}
+	}
+}
+
+// fqdn reports whether s is a host name of at least two labels (RFC 1123 2.1, RFC 5321 4.1.2).
+func fqdn(s string) bool {
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		ok := l != "" && len(l) <= 63 && l[0] != '-' && l[len(l)-1] != '-' &&
+			!strings.ContainsFunc(l, func(r rune) bool {
+				return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-')
+			})
+		if !ok {
+			return false
+		}
+	}
+	return len(labels) >= 2 && len(s) <= 253
+}
+
+// mailbox reports whether s looks like local@domain with nothing that could break a reply or header apart.
+func mailbox(s string) bool {
+	i := strings.LastIndexByte(s, '@')
+	return i > 0 && fqdn(s[i+1:]) && !strings.ContainsFunc(s[:i], func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`<>()",;:\[]@`, r) })
+}

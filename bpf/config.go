@@ -1,0 +1,113 @@
+package bpf
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"time"
+)
+
+// SetConfig replaces the configuration and the port rules. Sources, locks and bypass are not touched.
+func (d *Datapath) SetConfig(c Config) error {
+	if err := checkMarks(c.InterceptMark, c.JudgedMark); err != nil {
+		return err
+	}
+	fallback, err := sourceValue(c.Default)
+	if err != nil {
+		return fmt.Errorf("could not use the default for unknown sources: %w", err)
+	}
+	rules, ports, err := portRules(c.Ports)
+	if err != nil {
+		return err
+	}
+	if _, err := replaceTable(d.objects.PortRules, rules); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.config.MarkIntercept, d.config.MarkJudged = c.InterceptMark, c.JudgedMark
+	d.config.Fallback, d.config.Ports = fallback, ports
+	d.setFlag(mailConfigFlagCONFIG_RPF, c.ReversePath)
+	return d.writeConfig()
+}
+
+func checkMarks(intercept, judged uint32) error {
+	if bits.OnesCount32(intercept) != 1 || bits.OnesCount32(judged) != 1 || intercept == judged {
+		return fmt.Errorf("could not use marks %#x and %#x: each must be one bit, and not the same", intercept, judged)
+	}
+	return nil
+}
+
+// portRules makes the table of rules and the short list that packets are compared with first.
+func portRules(rules []PortRule) (map[mailPortKey]mailPortRule, [mailNumberEXTRA_PORTS]uint16, error) {
+	table := make(map[mailPortKey]mailPortRule, len(rules))
+	var list [mailNumberEXTRA_PORTS]uint16
+	seen := make(map[uint16]bool)
+	for _, r := range rules {
+		switch {
+		case r.Port == 0 || r.Port == uint16(mailNumberMAIL_PORT):
+			return nil, list, fmt.Errorf("could not use port %d: 25 is a mail port always, 0 never", r.Port)
+		case r.Mode != ModeNone && r.Mode != ModePass && r.Mode != ModeReject:
+			return nil, list, fmt.Errorf("could not use mode %s for port %d: only pass and reject, or none for the source's own", r.Mode, r.Port)
+		}
+		if !seen[r.Port] {
+			if len(seen) == len(list) {
+				return nil, list, fmt.Errorf("could not use port %d: no more than %d mail ports beside 25", r.Port, len(list))
+			}
+			list[len(seen)] = htons(r.Port)
+			seen[r.Port] = true
+		}
+		table[mailPortKey{Ifindex: r.Ifindex, Port: htons(r.Port)}] = mailPortRule{Mode: uint8(r.Mode)}
+	}
+	return table, list, nil
+}
+
+// SetBypass forwards what would be intercepted, shadowed or observed, until the given time; the zero time ends it at once, and
+// BypassForGood needs no end. Locks, reject and drop stay in force.
+func (d *Datapath) SetBypass(until time.Time) error {
+	ns, err := deadline(until)
+	if err != nil {
+		return err
+	}
+	if until.Equal(BypassForGood) {
+		ns = math.MaxUint64
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.config.BypassUntilNs = ns
+	return d.writeConfig()
+}
+
+// BypassForGood is the time for a bypass without an end.
+var BypassForGood = time.Unix(1<<40, 0)
+
+// Bypass gives the end of the bypass in force, or the zero time.
+func (d *Datapath) Bypass() (time.Time, error) {
+	d.mu.Lock()
+	ns := d.config.BypassUntilNs
+	d.mu.Unlock()
+	if ns == math.MaxUint64 {
+		return BypassForGood, nil
+	}
+	now, err := monotonic()
+	if err != nil || ns <= now {
+		return time.Time{}, err
+	}
+	return wallTime(ns)
+}
+
+func (d *Datapath) setFlag(f mailConfigFlag, on bool) {
+	if on {
+		d.config.Flags |= uint32(f)
+	} else {
+		d.config.Flags &^= uint32(f)
+	}
+}
+
+// writeConfig needs the lock.
+func (d *Datapath) writeConfig() error {
+	if err := d.objects.Config.Put(uint32(0), d.config); err != nil {
+		return fmt.Errorf("could not write map config: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package bpf
+
+import "fmt"
+
+// reasons names the counters in the order of enum reason.
+var reasons = [mailReasonREASON_MAX]string{
+	"established", "cookie", "old_flow", "local",
+	"intercept", "pass", "observe", "port_pass", "bypass",
+	"fail_open", "fail_open_cap", "wait", "wait_drop", "fail_closed",
+	"reject", "drop", "port_reject",
+	"lock_explain", "lock_reset", "lock_cut",
+	"loop", "spoof_path", "spoof_bind",
+	"frag_first", "frag_tiny", "options", "truncated", "bad_address", "nested_vlan", "unparsed_pass",
+	"assign_failed", "icmp_local", "reply", "asymmetric",
+	"guard_drop", "guard_unparsed", "user_full", "no_config",
+}
+
+// Counters gives the packets by the reason why they left the programs, since the maps were made. Packets that are not for
+// a mail port are not counted.
+func (d *Datapath) Counters() (map[string]uint64, error) {
+	sums := make(map[string]uint64, len(reasons))
+	for i, name := range reasons {
+		var perCPU []uint64
+		if err := d.objects.Counters.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("could not read map counters: %w", err)
+		}
+		for _, n := range perCPU {
+			sums[name] += n
+		}
+	}
+	return sums, nil
+}
+
+// UserCounters are the fresh connections of a user by what happened to them. Reset and dropped ones are SYNs, so a client
+// that tries again counts again.
+type UserCounters struct {
+	SYN, Intercepted, Passed, Rejected, Dropped    uint64
+	Explained, LockReset, FailedOpen, FailedClosed uint64
+	Spoofed, Unparsed, LockCut                     uint64
+}
+
+// UserCounters gives the counters of every user seen.
+func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
+	have, err := readTable[uint32, mailUserCounts](d.objects.UserCounters)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[uint32]UserCounters, len(have))
+	for user, v := range have {
+		all[user] = UserCounters{
+			SYN:          v.N[mailUserReasonUSER_SYN],
+			Intercepted:  v.N[mailUserReasonUSER_INTERCEPTED],
+			Passed:       v.N[mailUserReasonUSER_PASSED],
+			Rejected:     v.N[mailUserReasonUSER_REJECTED],
+			Dropped:      v.N[mailUserReasonUSER_DROPPED],
+			Explained:    v.N[mailUserReasonUSER_EXPLAINED],
+			LockReset:    v.N[mailUserReasonUSER_LOCK_RESET],
+			FailedOpen:   v.N[mailUserReasonUSER_FAILED_OPEN],
+			FailedClosed: v.N[mailUserReasonUSER_FAILED_CLOSED],
+			Spoofed:      v.N[mailUserReasonUSER_SPOOFED],
+			Unparsed:     v.N[mailUserReasonUSER_UNPARSED],
+			LockCut:      v.N[mailUserReasonUSER_LOCK_CUT],
+		}
+	}
+	return all, nil
+}
+
+// ForgetUsers deletes the counters of users that are gone, to make room.
+func (d *Datapath) ForgetUsers(users ...uint32) error {
+	return deleteKeys(d.objects.UserCounters, users)
+}

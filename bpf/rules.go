@@ -1,0 +1,54 @@
+package bpf
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// ReplaceExemptions makes the table of exempt destinations equal to the list.
+func (d *Datapath) ReplaceExemptions(list []Exemption) (Change, error) {
+	want := make(map[mailNetKey]mailExemption, len(list))
+	for _, e := range list {
+		if err := checkPrefix(e.Prefix); err != nil {
+			return Change{}, err
+		}
+		if e.Mode == ModeNone || e.Mode > ModeDrop {
+			return Change{}, fmt.Errorf("could not use the exemption of %s: mode %s is none that packets can have", e.Prefix, e.Mode)
+		}
+		until, err := deadline(e.Until)
+		if err != nil {
+			return Change{}, err
+		}
+		want[netKey(e.Prefix, e.Port)] = mailExemption{UntilNs: until, Mode: uint8(e.Mode), Bits: uint8(e.Prefix.Bits())}
+	}
+	return replaceTable(d.objects.Exempt, want)
+}
+
+// ReplaceLockExempt sets the destinations that locks leave open: the MX of the administrator's address.
+func (d *Datapath) ReplaceLockExempt(list []netip.Prefix) (Change, error) {
+	return replaceSet(d.objects.LockExempt, list)
+}
+
+// ReplaceLocal sets the gateway's own addresses: every address and prefix of its local routing table. A SYN to one of
+// them is let alone; one that is missing here would be given to the proxy, which refuses it.
+func (d *Datapath) ReplaceLocal(list []netip.Prefix) (Change, error) {
+	return replaceSet(d.objects.Local, list)
+}
+
+// ReplaceDelivery sets the addresses that the proxy delivers from: a SYN from one of them at a customer interface is a loop.
+func (d *Datapath) ReplaceDelivery(list []netip.Prefix) (Change, error) {
+	return replaceSet(d.objects.Delivery, list)
+}
+
+func replaceSet(m *ebpf.Map, list []netip.Prefix) (Change, error) {
+	want := make(map[mailNetKey]uint32, len(list))
+	for _, p := range list {
+		if err := checkPrefix(p); err != nil {
+			return Change{}, err
+		}
+		want[netKey(p, 0)] = 1
+	}
+	return replaceTable(m, want)
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/*
+ * What the programs and the loader share: the numbers, the keys and values of every map, and the maps.
+ * bpf2go makes the Go side of all of it; change LAYOUT when the meaning of a pinned map changes.
+ */
+#ifndef SLUICE_H
+#define SLUICE_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define NSEC_PER_SEC 1000000000ULL
+#define BEAT_MAX_AGE (1 * NSEC_PER_SEC)   /* a younger beat means that the proxy accepts */
+#define CLOSED_WAIT (20 * NSEC_PER_SEC)   /* so long a `closed` source waits for a proxy that is away */
+#define RESTART_MAX (60 * NSEC_PER_SEC)   /* longest planned restart, counted from the last beat */
+#define BUDGET_WINDOW (60 * NSEC_PER_SEC) /* budgets of locks and of fail-open are per minute */
+
+enum number {
+	LAYOUT = 1,        /* a pinned set of maps with another number is replaced by the loader */
+	MAIL_PORT = 25,    /* always */
+	EXTRA_PORTS = 8,   /* mail ports beside it */
+	OPEN_SYN_CAP = 30, /* SYNs per source and minute that fail-open forwards */
+	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
+};
+
+/* What happens to a fresh connection. The numbers are kept on disk and on the wire: never renumber. */
+enum mode {
+	MODE_NONE = 0, /* nothing said: the next wider rule holds */
+	MODE_PASS = 1,
+	MODE_OBSERVE = 2,
+	MODE_SHADOW = 3,
+	MODE_INTERCEPT = 4,
+	MODE_REJECT = 5,
+	MODE_DROP = 6,
+};
+
+/* What happens when the proxy is away. */
+enum fail {
+	FAIL_OPEN = 0,
+	FAIL_CLOSED = 1,
+};
+
+enum source_flag {
+	SOURCE_RPF = 1,      /* reverse-path check on SYN */
+	SOURCE_BIND_IF = 2,  /* only through this ifindex */
+	SOURCE_BIND_MAC = 4, /* only from this Ethernet address */
+};
+
+enum config_flag {
+	CONFIG_RPF = 1,   /* reverse-path check for every source */
+	CONFIG_LONG6 = 2, /* source_nets holds an IPv6 prefix longer than /64 */
+};
+
+enum lock_flag {
+	LOCK_KEEP_FLOWS = 1, /* forwarded flows that are open may end by themselves */
+};
+
+/* Why a packet left the programs: one counter each. The Go names stand in counters.go, in this order. */
+enum reason {
+	REASON_ESTABLISHED = 0,   /* given to the proxy's socket */
+	REASON_COOKIE,            /* last ACK of a SYN cookie, given to the listener */
+	REASON_OLD_FLOW,          /* no SYN, no socket: began before us or was passed; goes on */
+	REASON_LOCAL,             /* for the gateway itself */
+	REASON_INTERCEPT,         /* SYN given to the listener */
+	REASON_PASS,              /* SYN forwarded by mode pass */
+	REASON_OBSERVE,           /* SYN forwarded by mode observe */
+	REASON_PORT_PASS,         /* SYN forwarded by the rule of its port */
+	REASON_BYPASS,            /* SYN forwarded because bypass is on */
+	REASON_FAIL_OPEN,         /* SYN forwarded because the proxy is away */
+	REASON_FAIL_OPEN_CAP,     /* the same beyond the cap: dropped */
+	REASON_WAIT,              /* proxy away for a moment: SYN given to the listener all the same */
+	REASON_WAIT_DROP,         /* proxy away for a moment and no listener: dropped, the client tries again */
+	REASON_FAIL_CLOSED,       /* proxy away for too long: reset */
+	REASON_REJECT,            /* reset by mode reject */
+	REASON_DROP,              /* dropped by mode drop */
+	REASON_PORT_REJECT,       /* reset by the rule of its port */
+	REASON_LOCK_EXPLAIN,      /* SYN of a locked source given to the listener */
+	REASON_LOCK_RESET,        /* SYN of a locked source reset */
+	REASON_LOCK_CUT,          /* packet of a locked source's open forwarded flow reset */
+	REASON_LOOP,              /* SYN from one of our own delivery addresses: dropped */
+	REASON_SPOOF_PATH,        /* SYN that fails the reverse-path check: dropped */
+	REASON_SPOOF_BIND,        /* SYN through the wrong interface or from the wrong MAC: dropped */
+	REASON_FRAG_FIRST,        /* first fragment for a mail port: dropped */
+	REASON_FRAG_TINY,         /* fragment that hides or rewrites a TCP header: dropped */
+	REASON_OPTIONS,           /* IPv4 options or IPv6 headers beyond the parser, for a mail port: dropped */
+	REASON_TRUNCATED,         /* headers longer than the packet: dropped */
+	REASON_BAD_ADDRESS,       /* IPv4-mapped address on the wire: dropped */
+	REASON_NESTED_VLAN,       /* tag inside a priority tag: dropped */
+	REASON_UNPARSED_PASS,     /* undecidable but from a source in mode pass: forwarded */
+	REASON_ASSIGN_FAILED,     /* the kernel refused the assignment: dropped */
+	REASON_ICMP_LOCAL,        /* path MTU message for one of the proxy's sockets */
+	REASON_REPLY,             /* uplink: reply given to a source-preserving socket */
+	REASON_ASYMMETRIC,        /* uplink: SYN-ACK to an intercepted source without a socket here */
+	REASON_GUARD_DROP,        /* guard: unjudged SYN of a closed source dropped */
+	REASON_GUARD_UNPARSED,    /* guard: unjudged, undecidable packet of a closed source dropped */
+	REASON_USER_FULL,         /* user_counters is full (counts beside another reason) */
+	REASON_NO_CONFIG,         /* config map not readable: packet let alone */
+	REASON_MAX,
+};
+
+/* Counters of a user. */
+enum user_reason {
+	USER_SYN = 0, /* fresh connections tried */
+	USER_INTERCEPTED,
+	USER_PASSED,
+	USER_REJECTED,
+	USER_DROPPED,
+	USER_EXPLAINED,
+	USER_LOCK_RESET,
+	USER_FAILED_OPEN,
+	USER_FAILED_CLOSED,
+	USER_SPOOFED,
+	USER_UNPARSED,
+	USER_LOCK_CUT,
+	USER_MAX,
+};
+
+/* Address families as the keys say them. */
+enum family {
+	FAMILY_4 = 4,
+	FAMILY_6 = 6,
+};
+
+/* One address, or the /64 around it; IPv4 stands in the first four bytes, the rest is zero. */
+struct host_key {
+	__u16 family;
+	__u16 bits; /* 32, 128 or 64 */
+	__u8 addr[16];
+};
+
+/* A prefix in a trie; family and port are the first 32 bits of the matched string. */
+struct net_key {
+	__u32 prefixlen; /* 32 + bits of the address */
+	__u16 family;
+	__be16 port; /* 0 except in `exempt` */
+	__u8 addr[16];
+};
+
+struct source {
+	__u32 user;
+	__u8 mode;
+	__u8 fail;
+	__u8 bits; /* prefix length, for comparison with a lock's */
+	__u8 flags;
+	__u32 ifindex;
+	__u8 mac[6];
+	__u8 pad[2];
+};
+
+struct exemption {
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0: for good */
+	__u8 mode;
+	__u8 bits;
+	__u8 pad[6];
+};
+
+struct lock {
+	__u64 until_ns; /* CLOCK_MONOTONIC; 0: for good */
+	__u32 id;       /* whose budget is used: the user */
+	__u16 budget;   /* connections per minute that the proxy may explain; 0: none */
+	__u8 bits;
+	__u8 flags;
+};
+
+/* Connections since the start of a window. */
+struct budget {
+	__u64 start_ns;
+	__u64 count;
+};
+
+struct port_key {
+	__u32 ifindex; /* 0: every interface */
+	__be16 port;
+	__u16 pad;
+};
+
+struct port_rule {
+	__u8 mode; /* MODE_NONE: like port 25; MODE_PASS or MODE_REJECT: never opened */
+	__u8 pad[3];
+};
+
+struct config {
+	__u32 layout;
+	__u32 flags;
+	__u32 mark_intercept; /* bit that the policy route knows */
+	__u32 mark_judged;    /* bit that the guard knows */
+	__u64 start_ns;       /* a proxy that never beat is away since then */
+	__u64 bypass_until_ns;
+	struct source fallback; /* unknown sources */
+	__be16 ports[EXTRA_PORTS];
+	__u32 pad;
+};
+
+/*
+ * Written through mmap by the proxy, which has no privilege; both fields are CLOCK_MONOTONIC nanoseconds,
+ * written whole by aligned 64-bit stores. The proxy sets restart_until_ns back to 0 with its first beat.
+ */
+struct heartbeat {
+	__u64 beat_ns;          /* offset 0 */
+	__u64 restart_until_ns; /* offset 8 */
+};
+
+/* What the programs remember for themselves. */
+struct runtime {
+	__u64 empty_since_ns; /* the listener's slot was first seen empty; 0: it is filled */
+};
+
+struct user_counts {
+	__u64 n[USER_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct heartbeat);
+} heartbeat SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct runtime);
+} runtime SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct host_key);
+	__type(value, struct source);
+} source_hosts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct net_key);
+	__type(value, struct source);
+} source_nets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct net_key);
+	__type(value, struct exemption);
+} exempt SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct net_key);
+	__type(value, struct lock);
+} locks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct budget);
+} lock_budgets SEC(".maps");
+
+/* Destinations that a lock does not close: the MX of the administrator's address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct net_key);
+	__type(value, __u32);
+} lock_exempt SEC(".maps");
+
+/* The gateway's own addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct net_key);
+	__type(value, __u32);
+} local SEC(".maps");
+
+/* Addresses that the proxy delivers from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct net_key);
+	__type(value, __u32);
+} delivery SEC(".maps");
+
+/* SYNs that fail-open forwarded; forgetting an old source is harmless, so LRU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct host_key);
+	__type(value, struct budget);
+} open_budgets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 32768);
+	__type(key, struct port_key);
+	__type(value, struct port_rule);
+} port_rules SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASON_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* Not per CPU: SYNs are rare beside packets, and memory would grow with users times CPUs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct user_counts);
+} user_counters SEC(".maps");
+
+#endif

@@ -1,0 +1,160 @@
+package bpf
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// ReplaceSources makes the kernel's source table equal to the list, whatever stood there before; each prefix changes at
+// once and without a gap. A prefix given twice is an error and nothing is changed.
+func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
+	hosts := make(map[mailHostKey]mailSource)
+	nets := make(map[mailNetKey]mailSource)
+	long := false
+	for _, s := range list {
+		v, err := checkedSource(s)
+		if err != nil {
+			return Change{}, err
+		}
+		before := len(hosts) + len(nets)
+		if isHost(s.Prefix) {
+			hosts[hostKey(s.Prefix)] = v
+		} else {
+			nets[netKey(s.Prefix, 0)] = v
+		}
+		if len(hosts)+len(nets) == before {
+			return Change{}, fmt.Errorf("could not use source %s: it is given twice", s.Prefix)
+		}
+		long = long || isLong6(s.Prefix)
+	}
+	// The flag goes up before such prefixes come and down after they went.
+	if long {
+		if err := d.setLong6(true); err != nil {
+			return Change{}, err
+		}
+	}
+	c, err := replaceTable(d.objects.SourceNets, nets)
+	if err != nil {
+		return Change{}, err
+	}
+	h, err := replaceTable(d.objects.SourceHosts, hosts)
+	if err != nil {
+		return Change{}, err
+	}
+	return c.plus(h), d.setLong6(long)
+}
+
+// PutSources adds or changes single sources.
+func (d *Datapath) PutSources(list ...Source) error {
+	for _, s := range list {
+		v, err := checkedSource(s)
+		if err != nil {
+			return err
+		}
+		if isLong6(s.Prefix) {
+			if err := d.setLong6(true); err != nil {
+				return err
+			}
+		}
+		if err := d.sourceMap(s.Prefix).Put(sourceKey(s.Prefix), v); err != nil {
+			return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
+		}
+	}
+	return nil
+}
+
+// DeleteSources takes single sources away; one that is not there is no error.
+func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) error {
+	for _, p := range prefixes {
+		if err := deleteKeys(d.sourceMap(p), []any{sourceKey(p)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Sources reads the table back, in no order.
+func (d *Datapath) Sources() ([]Source, error) {
+	hosts, err := readTable[mailHostKey, mailSource](d.objects.SourceHosts)
+	if err != nil {
+		return nil, err
+	}
+	nets, err := readTable[mailNetKey, mailSource](d.objects.SourceNets)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Source, 0, len(hosts)+len(nets))
+	for k, v := range hosts {
+		list = append(list, v.source(k.prefix()))
+	}
+	for k, v := range nets {
+		list = append(list, v.source(k.prefix()))
+	}
+	return list, nil
+}
+
+func (d *Datapath) sourceMap(p netip.Prefix) *ebpf.Map {
+	if isHost(p) {
+		return d.objects.SourceHosts
+	}
+	return d.objects.SourceNets
+}
+
+func sourceKey(p netip.Prefix) any {
+	if isHost(p) {
+		return hostKey(p)
+	}
+	return netKey(p, 0)
+}
+
+func (d *Datapath) setLong6(on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.setFlag(mailConfigFlagCONFIG_LONG6, on)
+	return d.writeConfig()
+}
+
+func checkedSource(s Source) (mailSource, error) {
+	if err := checkPrefix(s.Prefix); err != nil {
+		return mailSource{}, err
+	}
+	v, err := sourceValue(s)
+	if err != nil {
+		return mailSource{}, fmt.Errorf("could not use source %s: %w", s.Prefix, err)
+	}
+	v.Bits = uint8(s.Prefix.Bits())
+	return v, nil
+}
+
+func sourceValue(s Source) (mailSource, error) {
+	if s.Mode == ModeNone || s.Mode > ModeDrop {
+		return mailSource{}, fmt.Errorf("mode %s is none that packets can have", s.Mode)
+	}
+	v := mailSource{User: s.User, Mode: uint8(s.Mode), Fail: uint8(s.Fail), Ifindex: s.Ifindex}
+	if s.ReversePath {
+		v.Flags |= uint8(mailSourceFlagSOURCE_RPF)
+	}
+	if s.Ifindex != 0 {
+		v.Flags |= uint8(mailSourceFlagSOURCE_BIND_IF)
+	}
+	if s.MAC != nil {
+		if len(s.MAC) != len(v.Mac) {
+			return mailSource{}, fmt.Errorf("%s is not an Ethernet address", s.MAC)
+		}
+		copy(v.Mac[:], s.MAC)
+		v.Flags |= uint8(mailSourceFlagSOURCE_BIND_MAC)
+	}
+	return v, nil
+}
+
+func (v mailSource) source(p netip.Prefix) Source {
+	s := Source{Prefix: p, User: v.User, Mode: Mode(v.Mode), Fail: Fail(v.Fail), Ifindex: v.Ifindex}
+	s.ReversePath = v.Flags&uint8(mailSourceFlagSOURCE_RPF) != 0
+	if v.Flags&uint8(mailSourceFlagSOURCE_BIND_MAC) != 0 {
+		s.MAC = net.HardwareAddr(append([]byte(nil), v.Mac[:]...))
+	}
+	return s
+}

@@ -1,0 +1,74 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Default returns the settings of a user for whom nothing else is said.
+func Default() Settings {
+	return Settings{
+		Delivery:          Managed,
+		MessagesPerHour:   500,
+		RecipientsPerHour: 2000,
+		RecipientsPerMail: 1000,
+		MessageSize:       50 << 20,
+		SessionsPerSource: 100,
+		SessionsPerPair:   20,
+		Lock: Lock{
+			SpamCount:  5,
+			SpamShare:  0.20,
+			Window:     10 * time.Minute,
+			Time:       time.Hour,
+			MaxUnlocks: 3,
+			Explained:  10,
+		},
+	}
+}
+
+// Bounds of settings. A lock above a week outlives every queue that holds the mail it deferred (LCK2).
+const (
+	MaxLockTime   = 7 * 24 * time.Hour
+	MaxLockWindow = 24 * time.Hour
+	MaxUnlocks    = 100
+	MaxSpamCount  = 1000
+)
+
+// Validate reports every setting that is out of its bounds, by name.
+func (s *Settings) Validate() error {
+	var errs []error
+	atLeast := func(name string, v, least int64) {
+		if v < least {
+			errs = append(errs, fmt.Errorf("%s is %d, want at least %d", name, v, least))
+		}
+	}
+	atLeast("messages_per_hour", int64(s.MessagesPerHour), 0)
+	atLeast("recipients_per_hour", int64(s.RecipientsPerHour), 0)
+	atLeast("recipients_per_mail", int64(s.RecipientsPerMail), 0)
+	atLeast("message_size", s.MessageSize, 0)
+	atLeast("sessions_per_source", int64(s.SessionsPerSource), 0)
+	atLeast("sessions_per_pair", int64(s.SessionsPerPair), 0)
+	if s.Delivery > Own {
+		errs = append(errs, fmt.Errorf("delivery is %d, want managed or own", s.Delivery))
+	}
+	return errors.Join(append(errs, s.Lock.validate()...)...)
+}
+
+func (l *Lock) validate() []error {
+	var errs []error
+	between := func(name string, v, least, most int64, unit string) {
+		if v < least || v > most {
+			errs = append(errs, fmt.Errorf("%s is %d%s, want %d to %d%s", name, v, unit, least, most, unit))
+		}
+	}
+	between("lock spam_count", int64(l.SpamCount), 1, MaxSpamCount, "")
+	between("lock window", int64(l.Window/time.Second), 1, int64(MaxLockWindow/time.Second), " s")
+	between("lock time", int64(l.Time/time.Second), 60, int64(MaxLockTime/time.Second), " s")
+	between("lock max_unlocks", int64(l.MaxUnlocks), 1, MaxUnlocks, "")
+	between("lock explained", int64(l.Explained), 0, 1<<16, "")
+	if !(l.SpamShare >= 0 && l.SpamShare <= 1) { // also refuses NaN
+		errs = append(errs, fmt.Errorf("lock spam_share is %g, want 0 to 1", l.SpamShare))
+	}
+	return errs
+}

@@ -1,0 +1,90 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+)
+
+// Overrides are the settings that a user does not inherit. A nil field inherits.
+type Overrides struct {
+	Delivery          *Delivery `json:"delivery,omitempty"` // "managed" or "own"
+	MessagesPerHour   *int      `json:"messages_per_hour,omitempty"`
+	RecipientsPerHour *int      `json:"recipients_per_hour,omitempty"`
+	RecipientsPerMail *int      `json:"recipients_per_mail,omitempty"`
+	MessageSize       *int64    `json:"message_size,omitempty"` // bytes
+	SessionsPerSource *int      `json:"sessions_per_source,omitempty"`
+	SessionsPerPair   *int      `json:"sessions_per_pair,omitempty"`
+	LockAutomatic     *bool     `json:"lock_automatic,omitempty"`
+	LockSpamCount     *int      `json:"lock_spam_count,omitempty"`
+	LockSpamShare     *float64  `json:"lock_spam_share,omitempty"`     // 0 to 1
+	LockWindowMinutes *int      `json:"lock_window_minutes,omitempty"` // sliding
+	LockMinutes       *int      `json:"lock_minutes,omitempty"`
+	LockMaxUnlocks    *int      `json:"lock_max_unlocks,omitempty"`
+	LockExplained     *int      `json:"lock_explained,omitempty"` // connections per minute
+}
+
+// Apply returns s with the overrides in place of what they name.
+func (o *Overrides) Apply(s Settings) Settings {
+	set(&s.Delivery, o.Delivery)
+	set(&s.MessagesPerHour, o.MessagesPerHour)
+	set(&s.RecipientsPerHour, o.RecipientsPerHour)
+	set(&s.RecipientsPerMail, o.RecipientsPerMail)
+	set(&s.MessageSize, o.MessageSize)
+	set(&s.SessionsPerSource, o.SessionsPerSource)
+	set(&s.SessionsPerPair, o.SessionsPerPair)
+	set(&s.Lock.Automatic, o.LockAutomatic)
+	set(&s.Lock.SpamCount, o.LockSpamCount)
+	set(&s.Lock.SpamShare, o.LockSpamShare)
+	setMinutes(&s.Lock.Window, o.LockWindowMinutes)
+	setMinutes(&s.Lock.Time, o.LockMinutes)
+	set(&s.Lock.MaxUnlocks, o.LockMaxUnlocks)
+	set(&s.Lock.Explained, o.LockExplained)
+	return s
+}
+
+// Validate reports every override that is out of its bounds, by name.
+func (o *Overrides) Validate() error {
+	for _, m := range []*int{o.LockWindowMinutes, o.LockMinutes} {
+		// Beyond these the multiplication to a duration could wrap round into the allowed range.
+		if m != nil && (*m < 0 || *m > int(MaxLockTime/time.Minute)) {
+			return fmt.Errorf("%d minutes are not between 1 and %d", *m, int(MaxLockTime/time.Minute))
+		}
+	}
+	s := o.Apply(Default())
+	return s.Validate()
+}
+
+func set[T any](dst, v *T) {
+	if v != nil {
+		*dst = *v
+	}
+}
+
+func setMinutes(dst *time.Duration, m *int) {
+	if m != nil {
+		*dst = time.Duration(*m) * time.Minute
+	}
+}
+
+// ParseDelivery reads the setting's name in configuration and API.
+func ParseDelivery(name string) (Delivery, error) {
+	switch name {
+	case "managed":
+		return Managed, nil
+	case "own":
+		return Own, nil
+	}
+	return 0, fmt.Errorf("delivery %q is unknown; use managed or own", name)
+}
+
+// MarshalText returns the setting's name.
+func (d Delivery) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the setting's name.
+func (d *Delivery) UnmarshalText(text []byte) error {
+	v, err := ParseDelivery(string(text))
+	if err == nil {
+		*d = v
+	}
+	return err
+}

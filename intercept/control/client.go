@@ -55,6 +55,9 @@ func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
 		req.Files = append(req.Files, l.File)
 	}
 	rep, err := c.do(ctx, req)
+	if errors.Is(err, ErrLost) {
+		return nil, errors.New("sluice-intercept hung up before its welcome; is this process's user the one its configuration names?")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +177,13 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // Connect returns a connection to dst, port 25, whose source is src, the customer's own address. The helper starts it
 // and this side waits for its end, at most until the context does; a refused or failed connection is an *net.OpError.
 func (c *Client) Connect(ctx context.Context, src netip.Addr, dst netip.AddrPort) (*net.TCPConn, error) {
+	failed := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Source: &net.TCPAddr{IP: src.AsSlice()}, Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+	}
 	rep, err := c.do(ctx, &Request{Op: OpConnect, Connect: &Connect{Src: src, Dst: dst}})
+	if e := (*Error)(nil); errors.As(err, &e) && e.Code == CodeUnreachable {
+		return nil, failed(e)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +193,7 @@ func (c *Client) Connect(ctx context.Context, src netip.Addr, dst netip.AddrPort
 	}
 	tc, err := completeConnect(ctx, rep.Files[0])
 	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Source: &net.TCPAddr{IP: src.AsSlice()},
-			Addr: net.TCPAddrFromAddrPort(dst), Err: err}
+		return nil, failed(err)
 	}
 	return tc, nil
 }

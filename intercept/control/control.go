@@ -188,11 +188,12 @@ type UserCount struct {
 
 // The codes of Error.
 const (
-	CodeCeiling  = "ceiling"   // looser than the helper's own configuration allows
-	CodeRefused  = "refused"   // Connect: not a customer's address, or not port 25
-	CodeInvalid  = "invalid"   // the request makes no sense
-	CodeNotReady = "not-ready" // the listener has not been handed back yet: dial again
-	CodeFailed   = "failed"    // the kernel said no
+	CodeCeiling     = "ceiling"     // looser than the helper's own configuration allows
+	CodeRefused     = "refused"     // Connect: not a customer's address, or not port 25
+	CodeInvalid     = "invalid"     // the request makes no sense
+	CodeNotReady    = "not-ready"   // the listener has not been handed back yet: dial again
+	CodeUnreachable = "unreachable" // Connect: the kernel refused at once; Client.Connect makes it a *net.OpError
+	CodeFailed      = "failed"      // the kernel said no
 )
 
 // Error is a refusal by the helper. A caller may act on Code; Text names the cause and the remedy.

@@ -118,7 +118,7 @@ func (s *session) answer(ctx context.Context, req *Request) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 		return err
 	}
-	const part = 300 // users of at most 200 bytes each
+	const part = 100 // users of at most 600 bytes each
 	for len(rep.Users) > part {
 		head := &Reply{V: Version, ID: req.ID, More: true, Users: rep.Users[:part]}
 		if err := send(s.conn, head, nil); err != nil {

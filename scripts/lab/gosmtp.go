@@ -1,0 +1,95 @@
+package lab
+
+import (
+	"io"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// goSMTP makes a sink's storage the backend of go-smtp's server: a peer whose
+// dialogue this project did not write. Scripts do not apply to it.
+type goSMTP struct {
+	sink *Sink
+}
+
+// startGoSMTP must run inside the namespace "net".
+func (l *Lab) startGoSMTP(m MX) error {
+	s, err := newSink(m, filepath.Join(l.dir, "sink", m.Name), l.certs, 0)
+	if err != nil {
+		return err
+	}
+	server := smtp.NewServer(goSMTP{s})
+	server.Domain = m.Hostname()
+	server.ReadTimeout, server.WriteTimeout = 5*time.Minute, 5*time.Minute
+	server.MaxMessageBytes = 50 << 20
+	server.MaxLineLength = 1 << 20 // bodies may have long lines
+	server.EnableSMTPUTF8, server.EnableDSN = true, true
+	server.TLSConfig = l.certs.config(m.Hostname())
+	server.ErrorLog = discardLog{}
+	for _, a := range m.Addrs() {
+		ln, err := listen(netip.AddrPortFrom(a, 25).String())
+		if err != nil {
+			return err
+		}
+		go func() { _ = server.Serve(ln) }() // ends with server.Close
+	}
+	l.onClose(server)
+	l.addSink(m.Name, s)
+	return nil
+}
+
+// discardLog drops the server's complaints about clients that leave.
+type discardLog struct{}
+
+func (discardLog) Printf(string, ...any) {}
+func (discardLog) Println(...any)        {}
+
+// NewSession is part of smtp.Backend.
+func (g goSMTP) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	return &goSMTPSession{sink: g.sink, conn: c}, nil
+}
+
+type goSMTPSession struct {
+	sink *Sink
+	conn *smtp.Conn
+	msg  Message
+}
+
+func (x *goSMTPSession) Mail(from string, _ *smtp.MailOptions) error {
+	x.msg.Mail = "FROM:<" + from + ">"
+	return nil
+}
+
+func (x *goSMTPSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	switch {
+	case strings.HasPrefix(to, "reject"):
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "Recipient unknown"}
+	case strings.HasPrefix(to, "defer"):
+		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Try again later"}
+	}
+	x.msg.Rcpts = append(x.msg.Rcpts, "TO:<"+to+">")
+	return nil
+}
+
+func (x *goSMTPSession) Data(r io.Reader) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	m := x.msg
+	m.Data = data
+	m.Helo = x.conn.Hostname()
+	m.ESMTP = true
+	_, m.TLS = x.conn.TLSConnectionState()
+	m.Peer, _ = netip.ParseAddrPort(x.conn.Conn().RemoteAddr().String())
+	m.Local, _ = netip.ParseAddrPort(x.conn.Conn().LocalAddr().String())
+	m.Reply = "250 2.0.0 OK: queued"
+	return x.sink.store(&m)
+}
+
+func (x *goSMTPSession) Reset()        { x.msg = Message{} }
+func (x *goSMTPSession) Logout() error { return nil }

@@ -1,0 +1,2 @@
+package lab
+type MTA struct{}

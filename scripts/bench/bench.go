@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -202,19 +203,21 @@ func (b *bench) measure(ctx context.Context, g *gate, cell matrix.Cell, slice ti
 	used := after.minus(before)
 	s.GatewayCPU, s.SinkCPU = perMessage(used.gateway, n), perMessage(used.sink, n)
 	client := time.Duration(s.ClientCPU * float64(n) * float64(time.Microsecond))
-	s.Elsewhere = max(0, float64(used.all-used.gateway-used.sink-client)/float64(used.wall)/float64(cores()))
+	capacity := used.wall * time.Duration(runtime.NumCPU())
+	s.Elsewhere = max(0, float64(capacity-used.idle-used.gateway-used.sink-client)/float64(capacity))
 	return s, nil
 }
 
 // usage is CPU time used so far.
 type usage struct {
-	gateway, sink, all time.Duration
-	wall               time.Duration
-	at                 time.Time
+	gateway, sink time.Duration
+	idle          time.Duration
+	wall          time.Duration
+	at            time.Time
 }
 
 func (u usage) minus(v usage) usage {
-	return usage{gateway: u.gateway - v.gateway, sink: u.sink - v.sink, all: u.all - v.all, wall: u.at.Sub(v.at)}
+	return usage{gateway: u.gateway - v.gateway, sink: u.sink - v.sink, idle: u.idle - v.idle, wall: u.at.Sub(v.at)}
 }
 
 func (b *bench) usage(g *gate) (usage, error) {
@@ -222,7 +225,7 @@ func (b *bench) usage(g *gate) (usage, error) {
 	u := usage{at: time.Now()}
 	u.gateway, errs[0] = g.cpu()
 	u.sink, errs[1] = b.sink.CPU()
-	u.all, errs[2] = testbed.Busy()
+	u.idle, errs[2] = testbed.Idle()
 	return u, errors.Join(errs[:]...)
 }
 

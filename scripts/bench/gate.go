@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"time"
 
@@ -28,8 +27,6 @@ var starters = map[string]func(context.Context, *bench, *gate, options) error{
 	"relay":   startRelay,
 	"sluice":  startSluice,
 }
-
-func cores() int { return runtime.NumCPU() }
 
 // launch starts a program of the gateway; its output goes to a log that explain shows.
 func (b *bench) launch(g *gate, name string, c *exec.Cmd) error {

@@ -63,7 +63,7 @@ type Sample struct {
 	ClientCPU  float64     `json:"client_cpu_us_per_msg"`
 	SinkCPU    float64     `json:"sink_cpu_us_per_msg"`
 	// Elsewhere is the share of all cores used by neither load nor sink nor
-	// gateway: neighbours, and packets handled outside any of the three.
+	// gateway: neighbours, the hypervisor, packets handled outside any of the three.
 	Elsewhere float64 `json:"cpu_elsewhere_share"`
 }
 

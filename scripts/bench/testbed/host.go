@@ -53,16 +53,17 @@ func LoadAvg() string {
 	return string(bytes.Join(fields[:min(3, len(fields))], []byte(" ")))
 }
 
-// Busy is the CPU time that all cores together spent on anything, interrupts
-// and time stolen by the hypervisor included.
-func Busy() (time.Duration, error) {
+// Idle is the time that all cores together had nothing to do since boot. What
+// is not idle was used, by interrupts and by the hypervisor for others too;
+// the kernel measures idle time, but only samples what the rest was used for.
+func Idle() (time.Duration, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
 	}
-	var user, nice, system, idle, iowait, irq, softirq, steal int64
-	if _, err := fmt.Sscanf(string(b), "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); err != nil {
+	var user, nice, system, idle, iowait int64
+	if _, err := fmt.Sscanf(string(b), "cpu %d %d %d %d %d", &user, &nice, &system, &idle, &iowait); err != nil {
 		return 0, fmt.Errorf("could not read /proc/stat: %w", err)
 	}
-	return time.Duration(user+nice+system+irq+softirq+steal) * tick, nil
+	return time.Duration(idle+iowait) * tick, nil
 }

@@ -147,7 +147,6 @@ route add %[10]s via %[9]s
 			fmt.Fprintf(&internet, "addr add %s/32 dev lo\n", t.Addr())
 		}
 	}
-	// The answers' table must not swallow what goes to a gateway itself.
 	return append(steps, step{b.Client, client.String()}, step{b.Internet, internet.String()})
 }
 

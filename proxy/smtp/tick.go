@@ -10,18 +10,27 @@ type tickState struct {
 	err   error // first error of fn, after which it is not called again
 }
 
-func (t *tickState) start(fn func() error, every time.Duration) {
-	*t = tickState{}
-	if fn != nil && every > 0 {
-		*t = tickState{fn: fn, every: every, last: time.Now()}
+// startTick begins the calls for the upload of b.
+func (c *Conn) startTick(b *Body) {
+	if b.o.Tick == nil || b.o.TickEvery <= 0 || b.tickErr != nil {
+		return
 	}
+	c.tick = tickState{fn: b.o.Tick, every: b.o.TickEvery, last: time.Now()}
+	c.rd.armed = 0 // shorter slices from now on
+}
+
+func (c *Conn) stopTick(b *Body) {
+	if c.tick.err != nil {
+		b.tickErr = c.tick.err
+	}
+	c.tick = tickState{}
 }
 
 // slice bounds how long a read may sleep; 0: no bound.
 func (t *tickState) slice() time.Duration { return t.every / 4 }
 
 // after is called when a read brought data: only then, if ticks are asked for, is the clock read.
-func (t *tickState) after(int) {
+func (t *tickState) after() {
 	if t.fn != nil {
 		t.wake(time.Now())
 	}

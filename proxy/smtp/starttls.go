@@ -1,0 +1,72 @@
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+)
+
+// StartServerTLS answers STARTTLS with "220 2.0.0 ready" and does the handshake as server.
+//
+// If the client has already sent more plaintext behind its command it gives ErrPlaintextQueued
+// and writes nothing: the caller answers 503 and the session goes on in plaintext (RFC 3207 4
+// makes STARTTLS the last of a pipelined group). Plaintext that arrives later is read by
+// the handshake and breaks it. So no plaintext is ever taken for a command under TLS (CVE-2011-0411).
+// After any other error the connection is to be closed.
+func (c *Conn) StartServerTLS(cfg *tls.Config, ready string) error {
+	if c.Buffered() > 0 {
+		return ErrPlaintextQueued
+	}
+	c.WriteReply(220, Enhanced{2, 0, 0}, ready)
+	return c.startTLS(tls.Server, cfg)
+}
+
+// StartClientTLS does the handshake as client, after the 220 reply to STARTTLS was read. If the
+// server sent more plaintext behind that reply it gives ErrUnsolicited. After an error the
+// connection is to be closed.
+func (c *Conn) StartClientTLS(cfg *tls.Config) error {
+	if c.Buffered() > 0 {
+		return ErrUnsolicited
+	}
+	return c.startTLS(tls.Client, cfg)
+}
+
+// startTLS puts TLS between c and its network connection. The caller should set
+// DynamicRecordSizingDisabled in cfg; if it did not, a copy is made that has it: else the first
+// 128 KiB leave in records of one packet each, which is a system call each.
+func (c *Conn) startTLS(role func(net.Conn, *tls.Config) *tls.Conn, cfg *tls.Config) error {
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	if !cfg.DynamicRecordSizingDisabled {
+		cfg = cfg.Clone()
+		cfg.DynamicRecordSizingDisabled = true
+	}
+	end := time.Now().Add(c.handshake)
+	if !c.until.IsZero() && c.until.Before(end) {
+		end = c.until
+	}
+	if err := c.nc.SetDeadline(end); err != nil {
+		return err
+	}
+	t := role(c.nc, cfg)
+	if err := t.HandshakeContext(context.Background()); err != nil {
+		if isDeadline(err) {
+			return ErrTimeout
+		}
+		return err
+	}
+	c.dropInput()
+	c.nc, c.encrypted = t, true
+	c.rd.armed, c.wr.armed = 0, 0
+	return t.SetWriteDeadline(time.Time{})
+}
+
+// TLS gives the state of TLS on the connection, if there is any.
+func (c *Conn) TLS() (tls.ConnectionState, bool) {
+	if t, ok := c.nc.(*tls.Conn); ok {
+		return t.ConnectionState(), true
+	}
+	return tls.ConnectionState{}, false
+}

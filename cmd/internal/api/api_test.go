@@ -1,0 +1,278 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write openapi.json anew")
+
+// fake is a gateway with one user, one flow, one lock and one message.
+type fake struct {
+	users []User
+	tail  chan *Message
+	asked Query
+	who   string
+}
+
+func (f *fake) Status(context.Context) (*Status, error) {
+	return &Status{Gateway: "gw.example", Users: len(f.users)}, nil
+}
+func (f *fake) Counters(context.Context) (*Counters, error) {
+	return &Counters{Daemon: map[string]uint64{"flows": 1}}, nil
+}
+func (f *fake) Doctor(context.Context) ([]Finding, error) { return nil, errors.New("no doctor today") }
+func (f *fake) Users(context.Context) ([]User, error)     { return f.users, nil }
+func (f *fake) User(_ context.Context, name string) (*UserDetail, error) {
+	for _, u := range f.users {
+		if u.Name == name {
+			return &UserDetail{User: u}, nil
+		}
+	}
+	return nil, &Problem{Status: 404, Code: "no-such-user", What: "there is no user " + name, Remedy: "`sluice users list` shows all"}
+}
+func (f *fake) AddUser(_ context.Context, who string, n NewUser) (*User, error) {
+	f.who = who
+	u := User{ID: 7, Name: n.Name, Prefixes: n.Prefixes, Origin: "command"}
+	f.users = append(f.users, u)
+	return &u, nil
+}
+func (f *fake) RemoveUser(_ context.Context, _, name string) (*User, error) {
+	return &User{Name: name}, nil
+}
+func (f *fake) Flows() []Flow {
+	return []Flow{{ID: "a1", User: "alice", State: "data"}, {ID: "a2", User: "bob"}}
+}
+func (f *fake) Locks(context.Context) ([]Lock, error) {
+	return []Lock{{Ticket: "T1", User: "alice"}, {Ticket: "T2", User: "bob"}}, nil
+}
+func (f *fake) History(_ context.Context, user string, limit int) ([]Lock, error) {
+	return make([]Lock, limit), nil
+}
+func (f *fake) Lock(_ context.Context, who string, r LockRequest) (*Lock, error) {
+	return &Lock{Ticket: "T3", User: r.User, By: who, Reason: r.Reason}, nil
+}
+func (f *fake) Unlock(_ context.Context, _ string, r UnlockRequest) (*Lock, error) {
+	return nil, &Problem{Status: 409, Code: "not-locked", What: r.User + " is not locked"}
+}
+func (f *fake) Find(_ context.Context, q Query) ([]*Message, error) {
+	f.asked = q
+	return nil, nil
+}
+func (f *fake) Tail(ctx context.Context, _ Query, take func(*Message) error) error {
+	for {
+		select {
+		case m := <-f.tail:
+			if m == nil {
+				return errors.New("the log ended")
+			}
+			if err := take(m); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// serve starts the API of f on a socket of its own.
+func serve(t *testing.T, f *fake) *Client {
+	t.Helper()
+	// A socket's path is short: t.TempDir may be too long.
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(Backend{f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-done); err != nil {
+			t.Error(err)
+		}
+	})
+	return NewClient(path)
+}
+
+func TestRequests(t *testing.T) {
+	t.Parallel()
+	c := serve(t, &fake{users: []User{{ID: 3, Name: "192.0.2.66/32"}}})
+	for _, tt := range []struct {
+		method, path string
+		in           any
+		want         string // of the answer, or of the error
+	}{
+		{"GET", "/v1/status", nil, `"gateway":"gw.example"`},
+		{"GET", "/v1/users", nil, `"name":"192.0.2.66/32"`},
+		{"GET", "/v1/users/192.0.2.66/32", nil, `"id":3`},
+		{"GET", "/v1/users/carol", nil, "there is no user carol; `sluice users list`"},
+		{"POST", "/v1/users", NewUser{Name: "x"}, "at least one prefix"},
+		{"POST", "/v1/users", map[string]string{"nmae": "x"}, `unknown field "nmae"`},
+		{"DELETE", "/v1/users/bob", nil, `"name":"bob"`},
+		{"GET", "/v1/flows?user=alice", nil, `[{"id":"a1"`},
+		{"GET", "/v1/flows?usr=alice", nil, `no parameter "usr"; known here: user`},
+		{"GET", "/v1/locks?user=bob", nil, `[{"ticket":"T2"`},
+		{"GET", "/v1/locks?history=1&limit=0", nil, "is not a number from 1"},
+		{"POST", "/v1/lock", LockRequest{User: "bob"}, "needs a reason"},
+		{"POST", "/v1/lock", LockRequest{User: "bob", Reason: "x", Seconds: 700000}, "no time for a lock"},
+		{"POST", "/v1/unlock", UnlockRequest{User: "bob"}, "bob is not locked"},
+		{"GET", "/v1/log", nil, "[]"},
+		{"GET", "/v1/log?status=gone", nil, `"gone" is not a status; use one of delivered`},
+		{"GET", "/v1/log?since=yesterday", nil, "is not a time"},
+		{"GET", "/v1/log?client=192.0.2.1/24", nil, "write 192.0.2.0/24"},
+		{"GET", "/v1/doctor", nil, "no doctor today; the journal"},
+		{"GET", "/v1/nothing", nil, "there is no GET /v1/nothing; GET /v1/openapi.json"},
+		{"DELETE", "/v1/status", nil, "there is no DELETE /v1/status"},
+	} {
+		var raw jsonText
+		err := c.Do(t.Context(), tt.method, tt.path, tt.in, &raw)
+		got := string(raw)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%s %s: %s, want %s", tt.method, tt.path, got, tt.want)
+		}
+	}
+}
+
+// jsonText keeps an answer as it came.
+type jsonText []byte
+
+func (j *jsonText) UnmarshalJSON(b []byte) error { *j = append((*j)[:0], b...); return nil }
+
+func TestQueryReachesTheLog(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	c := serve(t, f)
+	want := Query{User: "alice", Status: "refused", ID: "a.1", Ticket: "T", From: "a.example", To: "b@b.example", Limit: 7,
+		Client: netip.MustParsePrefix("192.0.2.0/24"), Since: time.Unix(1e9, 0).UTC(), Until: time.Unix(2e9, 0).UTC()}
+	if err := c.Do(t.Context(), "GET", "/v1/log?"+want.Values().Encode(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if f.asked != want {
+		t.Errorf("the log was asked %+v, want %+v", f.asked, want)
+	}
+}
+
+func TestOperatorIsNamed(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	c := serve(t, f)
+	if err := c.Do(t.Context(), "POST", "/v1/users", NewUser{Name: "x", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if f.who == "" || f.who == "unknown" {
+		t.Errorf("the act was by %q, want the account of this test", f.who)
+	}
+}
+
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	f := &fake{tail: make(chan *Message, 3)}
+	c := serve(t, f)
+	f.tail <- &Message{ID: "a.1"}
+	f.tail <- &Message{ID: "a.2"}
+	f.tail <- nil
+	var got []string
+	err := c.Follow(t.Context(), Query{}, func(m *Message) error { got = append(got, m.ID); return nil })
+	if err == nil || !strings.Contains(err.Error(), "the log ended") {
+		t.Errorf("the stream's end was told as %v", err)
+	}
+	if strings.Join(got, " ") != "a.1 a.2" {
+		t.Errorf("followed %v", got)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dead := filepath.Join(dir, "dead")
+	if err := os.WriteFile(dead, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "absent"): "systemctl start sluiced",
+		dead:                         "systemctl status sluiced",
+	} {
+		err := NewClient(path).Do(t.Context(), "GET", "/v1/status", nil, nil)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", path, err, want)
+		}
+	}
+}
+
+func TestListenTakesOver(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "s")
+	old, err := Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatalf("the old one took the new one's name away: %v", err)
+	}
+	if fi.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, want 0660", fi.Mode().Perm())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(filepath.Join(dir, "no", "folder"), ""); err == nil || !strings.Contains(err.Error(), "does its folder exist") {
+		t.Errorf("a missing folder was told as %v", err)
+	}
+}
+
+func TestOpenAPI(t *testing.T) {
+	got, err := describe((&Server{}).routes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("openapi.json", got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(got, openAPI) {
+		t.Error("openapi.json does not describe the routes; run `make generate`")
+	}
+	c := serve(t, &fake{})
+	res, err := c.send(t.Context(), "GET", "/v1/openapi.json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if served, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(served, got) {
+		t.Errorf("the served description differs (%v)", err)
+	}
+}

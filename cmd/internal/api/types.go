@@ -1,0 +1,268 @@
+// Package api serves Sluice's HTTP API on a unix socket, and holds the client that the command sluice speaks it with.
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Status is the gateway at a glance.
+type Status struct {
+	Gateway   string            `json:"gateway" doc:"name of the gateway"`
+	Version   string            `json:"version"`
+	PID       int               `json:"pid"`
+	Started   time.Time         `json:"started"`
+	Accepting bool              `json:"accepting" doc:"the accept loop runs and is not draining"`
+	Queue     Queue             `json:"queue"`
+	Helper    Helper            `json:"helper"`
+	Flows     int               `json:"flows" doc:"connections open now"`
+	Waiting   int               `json:"waiting" doc:"connections that wait for their greeting because their source is at its cap"`
+	Users     int               `json:"users"`
+	Locks     int               `json:"locks" doc:"users locked now"`
+	Messages  map[string]uint64 `json:"messages" doc:"messages since start by status: delivered, refused, deferred, ambiguous, lost"`
+	Addresses []Address         `json:"addresses" doc:"delivery addresses"`
+	Config    Config            `json:"config"`
+	Log       LogStats          `json:"log"`
+}
+
+// Queue is the kernel's accept queue of the listening socket.
+type Queue struct {
+	Waiting int `json:"waiting"`
+	Limit   int `json:"limit"`
+}
+
+// Helper is what sluice-intercept says about itself and the kernel.
+type Helper struct {
+	Connected      bool        `json:"connected"`
+	Error          string      `json:"error,omitempty" doc:"why it is not connected"`
+	Version        string      `json:"version,omitempty"`
+	PID            int         `json:"pid,omitempty"`
+	Path           string      `json:"path,omitempty" doc:"tcx or clsact"`
+	PathReason     string      `json:"path_reason,omitempty"`
+	Heartbeat      string      `json:"heartbeat,omitempty" doc:"alive, restarting, stale or never"`
+	HeartbeatAgeMS int64       `json:"heartbeat_age_ms,omitempty"`
+	Interfaces     []Interface `json:"interfaces,omitempty"`
+	Sources        int         `json:"sources,omitempty" doc:"prefixes in the kernel's source table"`
+	Locks          int         `json:"locks,omitempty" doc:"locks in the kernel"`
+	Problems       []string    `json:"problems,omitempty"`
+}
+
+// Interface is one interface that the helper attached to, or wanted to.
+type Interface struct {
+	Name  string `json:"name"`
+	Role  string `json:"role" doc:"customer or uplink"`
+	Path  string `json:"path,omitempty" doc:"tcx, clsact, or empty when not attached"`
+	Error string `json:"error,omitempty"`
+}
+
+// Address is one delivery address.
+type Address struct {
+	Address netip.Addr `json:"address"`
+	Helo    string     `json:"helo"`
+	Weight  int        `json:"weight"`
+}
+
+// Config says which configuration is in force.
+type Config struct {
+	File   string    `json:"file"`
+	Loaded time.Time `json:"loaded"`
+	Error  string    `json:"error,omitempty" doc:"why the last reload was refused; the one before it is in force"`
+}
+
+// LogStats are the message log's own figures since start.
+type LogStats struct {
+	Records uint64 `json:"records"`
+	Lost    uint64 `json:"lost" doc:"records that could not be written"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// User is one outgoing user.
+type User struct {
+	ID       uint32         `json:"id"`
+	Name     string         `json:"name"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Contact  string         `json:"contact,omitempty"`
+	Origin   string         `json:"origin" doc:"config, command, or template for users made for unknown sources"`
+	Mode     string         `json:"mode,omitempty"`
+	Fail     string         `json:"fail,omitempty"`
+	Flows    int            `json:"flows" doc:"connections open now"`
+	Locked   bool           `json:"locked"`
+	Ticket   string         `json:"ticket,omitempty" doc:"of the lock"`
+}
+
+// UserDetail is a user with what holds for him.
+type UserDetail struct {
+	User
+	Settings Settings          `json:"settings"`
+	Kernel   map[string]uint64 `json:"kernel,omitempty" doc:"the kernel's counters of this user"`
+	Unlocks  int               `json:"unlocks" doc:"automatic unlocks so far"`
+}
+
+// Settings are a user's effective settings. Times are in seconds, sizes in bytes; 0 is no limit.
+type Settings struct {
+	Delivery             string  `json:"delivery" doc:"managed or own"`
+	MessagesPerHour      int     `json:"messages_per_hour"`
+	RecipientsPerHour    int     `json:"recipients_per_hour"`
+	RecipientsPerMessage int     `json:"recipients_per_message"`
+	MessageSize          int64   `json:"message_size"`
+	SessionsPerSource    int     `json:"sessions_per_source"`
+	SessionsPerPair      int     `json:"sessions_per_pair"`
+	LockAutomatic        bool    `json:"lock_automatic"`
+	LockSpamCount        int     `json:"lock_spam_count"`
+	LockSpamShare        float64 `json:"lock_spam_share"`
+	LockWindow           int     `json:"lock_window"`
+	LockTime             int     `json:"lock_time"`
+	LockMaxUnlocks       int     `json:"lock_max_unlocks"`
+	LockExplained        int     `json:"lock_explained_per_minute"`
+}
+
+// NewUser asks for a user to be added.
+type NewUser struct {
+	Name     string         `json:"name"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Contact  string         `json:"contact,omitempty"`
+}
+
+// Flow is one open connection.
+type Flow struct {
+	ID       string         `json:"id"`
+	User     string         `json:"user"`
+	Client   netip.AddrPort `json:"client"`
+	Target   netip.AddrPort `json:"target"`
+	Helo     string         `json:"helo,omitempty"`
+	State    string         `json:"state" doc:"where the dialogue stands"`
+	Since    time.Time      `json:"since"`
+	Messages int            `json:"messages"`
+	Bytes    int64          `json:"bytes"`
+	TLS      bool           `json:"tls"`
+}
+
+// Lock is one lock, in force or past.
+type Lock struct {
+	Ticket    string       `json:"ticket"`
+	User      string       `json:"user"`
+	Prefix    netip.Prefix `json:"prefix" doc:"by which the user was attributed"`
+	Code      string       `json:"code" doc:"public code of the reason"`
+	Reason    string       `json:"reason"`
+	By        string       `json:"by" doc:"who locked"`
+	Automatic bool         `json:"automatic"`
+	Since     time.Time    `json:"since"`
+	Until     *time.Time   `json:"until,omitempty" doc:"left out: until a person unlocks"`
+	Evidence  []Evidence   `json:"evidence,omitempty"`
+	Ended     *time.Time   `json:"ended,omitempty"`
+	EndedBy   string       `json:"ended_by,omitempty"`
+	EndedWhy  string       `json:"ended_why,omitempty"`
+}
+
+// Evidence is one message that led to a lock.
+type Evidence struct {
+	Message string    `json:"message" doc:"id of the message"`
+	Time    time.Time `json:"time"`
+	Code    string    `json:"code"`
+	Text    string    `json:"text,omitempty"`
+}
+
+// LockRequest asks for a lock by hand.
+type LockRequest struct {
+	User    string `json:"user" doc:"name of the user, or an address whose user is meant"`
+	Seconds int    `json:"seconds" doc:"how long; 0 until a person unlocks"`
+	Reason  string `json:"reason"`
+}
+
+// UnlockRequest asks for a lock to be lifted.
+type UnlockRequest struct {
+	User   string `json:"user" doc:"name of the user, or an address whose user is meant"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Message is one line of the message log: a message, or a session that never became one.
+type Message struct {
+	ID         string         `json:"id"`
+	Time       time.Time      `json:"time"`
+	DurationMS int64          `json:"duration_ms"`
+	User       string         `json:"user"`
+	Client     netip.AddrPort `json:"client"`
+	Target     netip.AddrPort `json:"target"`
+	Helo       string         `json:"helo,omitempty"`
+	From       string         `json:"from"`
+	To         []Recipient    `json:"to,omitempty"`
+	Size       int64          `json:"size"`
+	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost or no-message"`
+	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus"`
+	Code       string         `json:"code,omitempty" doc:"public code of the reason that decided"`
+	Hits       []Hit          `json:"hits,omitempty"`
+	Reply      string         `json:"reply,omitempty" doc:"what the client was told last"`
+	Remote     string         `json:"remote,omitempty" doc:"what the destination said last"`
+	Source     string         `json:"source,omitempty" doc:"address the mail left from"`
+	TLSIn      string         `json:"tls_in,omitempty"`
+	TLSOut     string         `json:"tls_out,omitempty"`
+	Ticket     string         `json:"ticket,omitempty"`
+	Note       string         `json:"note,omitempty"`
+}
+
+// Recipient is one RCPT and what the client heard to it.
+type Recipient struct {
+	Address string `json:"address"`
+	Code    int    `json:"code"`
+	Reply   string `json:"reply"`
+}
+
+// Hit is one check's opinion.
+type Hit struct {
+	Check    string  `json:"check"`
+	Code     string  `json:"code"`
+	Class    string  `json:"class"`
+	Action   string  `json:"action"`
+	Points   float64 `json:"points,omitempty"`
+	Text     string  `json:"text,omitempty"`
+	Evidence string  `json:"evidence,omitempty"`
+}
+
+// Query selects lines of the message log. Zero fields select everything.
+type Query struct {
+	Since, Until time.Time
+	User         string
+	Status       string
+	ID           string // of a message or a flow
+	Ticket       string
+	From, To     string // address or domain
+	Client       netip.Prefix
+	Limit        int // 0 is 100
+}
+
+// Counters are figures since start, by name.
+type Counters struct {
+	Daemon map[string]uint64 `json:"daemon" doc:"of sluiced"`
+	Kernel map[string]uint64 `json:"kernel,omitempty" doc:"of the BPF programs"`
+}
+
+// Finding is one line of a check-up.
+type Finding struct {
+	Check  string `json:"check"`
+	State  string `json:"state" doc:"ok, warn or fail"`
+	Text   string `json:"text"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// The states of a finding.
+const (
+	OK   = "ok"
+	Warn = "warn"
+	Fail = "fail"
+)
+
+// Problem is an error as the API tells it.
+type Problem struct {
+	Status int    `json:"-"` // of HTTP
+	Code   string `json:"code" doc:"stable word for programs"`
+	What   string `json:"message"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Error tells the problem with its remedy.
+func (p *Problem) Error() string {
+	if p.Remedy == "" {
+		return p.What
+	}
+	return p.What + "; " + p.Remedy
+}

@@ -20,8 +20,6 @@ type Heartbeat struct {
 	rest *atomic.Uint64
 }
 
-// heartbeatSize is the size in bytes of the map's value.
-const heartbeatSize = 16
 
 // openHeartbeat maps the memory behind a descriptor of the heartbeat map; the file stays the caller's.
 func openHeartbeat(f *os.File) (*Heartbeat, error) {

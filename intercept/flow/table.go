@@ -1,0 +1,85 @@
+package flow
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Table ties sources to users by longest prefix. It never changes, so any number of goroutines may read it.
+type Table struct {
+	users []User
+	exact map[netip.Addr]uint32 // whole addresses first: they are most of a provider's table
+	nets  [2][]level            // by family; longest prefixes first
+}
+
+// level holds the prefixes of one length.
+type level struct {
+	bits  int
+	users map[netip.Addr]uint32 // by network address
+}
+
+// NewTable builds a table from users, one entry for each prefix; a user with several prefixes stands in it several
+// times. A prefix that is not masked, is IPv4 written as IPv6, or stands there twice is an error that names it.
+func NewTable(users []User) (*Table, error) {
+	t := &Table{users: slices.Clone(users), exact: make(map[netip.Addr]uint32)}
+	var nets [2]map[int]map[netip.Addr]uint32
+	nets[0], nets[1] = make(map[int]map[netip.Addr]uint32), make(map[int]map[netip.Addr]uint32)
+	for i, u := range t.users {
+		p := u.Prefix
+		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("could not build the source table: prefix %v of user %q is not in its plain form", p, u.Name)
+		}
+		m := t.exact
+		if !p.IsSingleIP() {
+			f := family(p.Addr())
+			if m = nets[f][p.Bits()]; m == nil {
+				m = make(map[netip.Addr]uint32)
+				nets[f][p.Bits()] = m
+			}
+		}
+		if j, ok := m[p.Addr()]; ok {
+			return nil, fmt.Errorf("could not build the source table: users %q and %q both have %v; give it to one", t.users[j].Name, u.Name, p)
+		}
+		m[p.Addr()] = uint32(i)
+	}
+	for f, byBits := range nets {
+		for bits, m := range byBits {
+			t.nets[f] = append(t.nets[f], level{bits, m})
+		}
+		slices.SortFunc(t.nets[f], func(a, b level) int { return cmp.Compare(b.bits, a.bits) })
+	}
+	return t, nil
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// Len returns the number of prefixes.
+func (t *Table) Len() int { return len(t.users) }
+
+// Attribute returns the user with the longest prefix that holds src; false when there is none.
+func (t *Table) Attribute(src netip.Addr) (User, bool) {
+	src = src.Unmap().WithZone("")
+	if i, ok := t.exact[src]; ok {
+		return t.users[i], true
+	}
+	if !src.IsValid() {
+		return User{}, false
+	}
+	for _, l := range t.nets[family(src)] {
+		p, err := src.Prefix(l.bits)
+		if err != nil {
+			continue // cannot happen: the length is the family's
+		}
+		if i, ok := l.users[p.Addr()]; ok {
+			return t.users[i], true
+		}
+	}
+	return User{}, false
+}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/scripts/bench/matrix"
 	"sluice/scripts/bench/testbed"
 )
@@ -94,7 +96,10 @@ func runMatrix(ctx context.Context, args []string) error {
 // measureAll builds the network, measures and removes everything again. With
 // an error come the samples measured until then.
 func measureAll(ctx context.Context, o options, progress io.Writer) (samples []matrix.Sample, err error) {
-	dir, err := os.MkdirTemp("", "sluice-bench-")
+	if err := sweep(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", testbed.Name(os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +126,28 @@ func measureAll(ctx context.Context, o options, progress io.Writer) (samples []m
 		}
 	}
 	return samples, nil
+}
+
+// sweep removes the directories, and the BPF file systems in them, of
+// benchmarks that were killed.
+func sweep() error {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "sluice-bench-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		if !testbed.Gone(dir) {
+			continue
+		}
+		err := unix.Unmount(filepath.Join(dir, bpfDir), unix.MNT_DETACH)
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("could not unmount what %s left: %w", dir, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // complaint tells at once what else only the table would say at the end.

@@ -19,6 +19,9 @@ import (
 // daemonUser runs sluiced: any account without privileges will do.
 const daemonUser = "nobody"
 
+// bpfDir is where a run mounts a BPF file system of its own.
+const bpfDir = "bpf"
+
 // sluiceConfig is a gateway with the checks on and limits that the load stays
 // under: what is measured is counting, not refusing. Every source address
 // becomes a user of its own.
@@ -111,7 +114,7 @@ func sluiceDirs(b *bench, g *gate, owner *syscall.Credential) error {
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"bpf", "intercept", "daemon", "daemon/spill", "daemon/log"} {
+	for _, name := range []string{bpfDir, "intercept", "daemon", "daemon/spill", "daemon/log"} {
 		if err := os.Mkdir(b.path(name), 0o755); err != nil {
 			return err
 		}
@@ -121,10 +124,10 @@ func sluiceDirs(b *bench, g *gate, owner *syscall.Credential) error {
 			return err
 		}
 	}
-	if err := unix.Mount("bpf", b.path("bpf"), "bpf", 0, ""); err != nil {
+	if err := unix.Mount("bpf", b.path(bpfDir), "bpf", 0, ""); err != nil {
 		return fmt.Errorf("could not mount a BPF file system: %w", err)
 	}
-	g.undo = append(g.undo, func() error { return unix.Unmount(b.path("bpf"), unix.MNT_DETACH) })
+	g.undo = append(g.undo, func() error { return unix.Unmount(b.path(bpfDir), unix.MNT_DETACH) })
 	return nil
 }
 

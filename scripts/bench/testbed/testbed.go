@@ -81,7 +81,7 @@ func New(ctx context.Context, names []string) (*Bed, error) {
 
 // plan lays out names and addresses; it touches nothing.
 func plan(pid int, names []string) *Bed {
-	base := prefix + strconv.Itoa(pid) + "-"
+	base := Name(pid)
 	b := &Bed{Client: base + "client", Internet: base + "net"}
 	for i := range sources {
 		b.Sources = append(b.Sources, netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + i)}))
@@ -182,17 +182,25 @@ func sweep(ctx context.Context) error {
 		return err
 	}
 	for _, path := range left {
-		ns := filepath.Base(path)
-		number, _, _ := strings.Cut(strings.TrimPrefix(ns, prefix), "-")
-		pid, err := strconv.Atoi(number)
-		if err != nil || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		if !Gone(path) {
 			continue
 		}
-		if err := run(ctx, "ip", "netns", "del", ns); err != nil {
+		if err := run(ctx, "ip", "netns", "del", filepath.Base(path)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Name begins the name of anything that outlives a benchmark which is killed.
+func Name(pid int) string { return prefix + strconv.Itoa(pid) + "-" }
+
+// Gone says that path is named by Name and that its benchmark no longer runs.
+func Gone(path string) bool {
+	rest, named := strings.CutPrefix(filepath.Base(path), prefix)
+	number, _, _ := strings.Cut(rest, "-")
+	pid, err := strconv.Atoi(number)
+	return named && err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
 func run(ctx context.Context, name string, args ...string) error {

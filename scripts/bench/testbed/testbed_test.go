@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 )
@@ -60,6 +61,23 @@ func TestScriptNamesEachLinkOnce(t *testing.T) {
 			if !strings.Contains(steps[i].input, line+"\n") {
 				t.Errorf("step %d lacks %q:\n%s", i, line, steps[i].input)
 			}
+		}
+	}
+}
+
+func TestGone(t *testing.T) {
+	t.Parallel()
+	// No process can have this id: it is above the kernel's largest pid_max.
+	dead := Name(1<<22 + 1)
+	for path, want := range map[string]bool{
+		"/run/netns/" + dead + "client":       true,
+		"/tmp/" + dead + "12":                 true,
+		"/tmp/" + Name(os.Getpid()) + "12":    false,
+		"/run/netns/sluice-bench-x-client":    false,
+		"/run/netns/other-" + dead + "client": false,
+	} {
+		if got := Gone(path); got != want {
+			t.Errorf("Gone(%s) is %v", path, got)
 		}
 	}
 }

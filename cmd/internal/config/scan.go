@@ -122,6 +122,10 @@ func (s *scanner) keyValue(e *unstable.Node, here string, fields []*field) {
 			return
 		}
 		here = join(here, name)
+		if first, ok := s.lines[here]; ok && it.IsLast() {
+			s.report(line, here, "stands on line "+strconv.Itoa(first)+" already", "remove one of the two")
+			return
+		}
 		s.lines[here] = line
 		if it.IsLast() {
 			s.value(e.Value(), f, here, line)

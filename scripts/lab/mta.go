@@ -1,2 +1,413 @@
 package lab
-type MTA struct{}
+
+import (
+	"bytes"
+	"context"
+	_ "embed" // mtaroots
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Accounts inside the mail servers' roots. The postdrop group is also in
+// mtaroots, which gives it the set-group-ID programs.
+const (
+	uidPostfix = 20101
+	gidDrop    = 20102
+	uidExim    = 20103
+	uidArchive = 20110 // receives the mail of every unknown local user
+)
+
+const passwd = `root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+mail:x:8:8:mail:/var/mail:/usr/sbin/nologin
+uucp:x:10:10:uucp:/var/spool/uucp:/usr/sbin/nologin
+www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
+postfix:x:20101:20101::/var/spool/postfix:/usr/sbin/nologin
+Debian-exim:x:20103:20103::/var/spool/exim4:/usr/sbin/nologin
+archive:x:20110:20110::/home/archive:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+`
+
+const group = `root:x:0:
+daemon:x:1:
+adm:x:4:
+tty:x:5:
+mail:x:8:
+uucp:x:10:
+www-data:x:33:
+postfix:x:20101:
+postdrop:x:20102:
+Debian-exim:x:20103:
+archive:x:20110:
+nogroup:x:65534:
+`
+
+// flavour is what differs between the mail servers.
+type flavour interface {
+	pkg() string // folder in the cache
+	configure(ctx context.Context, m *MTA) error
+	command() []string // runs the server in the foreground
+	listening() string // text in the log once it is ready
+	logPath() string   // inside the root
+	queue(ctx context.Context, m *MTA) ([]QueueEntry, error)
+	flush(ctx context.Context, m *MTA) error
+	sendmail() string
+	parse(log string) []Delivery
+}
+
+// MTA is a running mail server of Debian's in a root of its own.
+type MTA struct {
+	lab    *Lab
+	host   string
+	domain string
+	fqdn   string
+	listen []string // addresses; empty: all
+	root   string
+	proc   *Process
+	kind   flavour
+}
+
+// Mail is a message to hand to a mail server.
+type Mail struct {
+	From string // "" is the null sender
+	To   []string
+	Data []byte
+	Args []string // further arguments of sendmail, as in -N or -O
+}
+
+// QueueEntry is one message in a mail server's queue.
+type QueueEntry struct {
+	ID         string
+	Sender     string
+	Size       int
+	Recipients []QueuedRecipient
+}
+
+// QueuedRecipient is a recipient that is still to be delivered.
+type QueuedRecipient struct {
+	Address string
+	Reason  string // of the delay, where the server tells
+}
+
+// Postfix starts Debian's Postfix with its stock configuration on a customer
+// or returns the one that runs. settings are main.cf lines ("name = value")
+// that count only for the start.
+func (l *Lab) Postfix(ctx context.Context, host string, settings ...string) (*MTA, error) {
+	return l.mta(ctx, host+"-postfix", &MTA{
+		host: host, domain: host + ".example", fqdn: "mail." + host + ".example", kind: &postfix{settings: settings},
+	})
+}
+
+// Exim starts Debian's Exim with its stock configuration on a customer or
+// returns the one that runs.
+func (l *Lab) Exim(ctx context.Context, host string) (*MTA, error) {
+	return l.mta(ctx, host+"-exim", &MTA{
+		host: host, domain: host + ".example", fqdn: "mail." + host + ".example", kind: &exim{},
+	})
+}
+
+// MX starts one of the internet's real mail servers, "postfix" or "exim", or
+// returns the one that runs. The other MX hosts run from the start.
+func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
+	plan, err := HostMX(name)
+	if err != nil {
+		return nil, err
+	}
+	m := &MTA{host: Internet, domain: plan.Domain(), fqdn: plan.Hostname()}
+	for _, a := range plan.Addrs() {
+		m.listen = append(m.listen, a.String())
+	}
+	switch plan.Kind {
+	case KindPostfix:
+		m.kind = &postfix{}
+	case KindExim:
+		m.kind = &exim{}
+	default:
+		return nil, fmt.Errorf("could not start MX %s: it is no real mail server; see Sink", name)
+	}
+	return l.mta(ctx, "mx-"+name, m)
+}
+
+func (l *Lab) mta(ctx context.Context, key string, m *MTA) (*MTA, error) {
+	l.mu.Lock()
+	running, ok := l.mtas[key]
+	l.mu.Unlock()
+	if ok {
+		return running, nil
+	}
+	m.lab, m.root = l, filepath.Join(l.dir, "mta", key)
+	if err := m.start(ctx); err != nil {
+		return nil, fmt.Errorf("could not start %s: %w", key, err)
+	}
+	l.mu.Lock()
+	l.mtas[key] = m
+	l.mu.Unlock()
+	return m, nil
+}
+
+func (m *MTA) start(ctx context.Context) error {
+	pkg, err := unpacked(ctx, m.lab.cache, m.kind.pkg())
+	if err != nil {
+		return err
+	}
+	if err := m.makeRoot(ctx, pkg); err != nil {
+		return err
+	}
+	if err := m.kind.configure(ctx, m); err != nil {
+		return err
+	}
+	m.proc, err = m.lab.Start(m.host, Command{Args: m.kind.command(), Root: m.root})
+	if err != nil {
+		return err
+	}
+	return m.waitReady(ctx)
+}
+
+// waitReady waits until the server's log says that it listens.
+func (m *MTA) waitReady(ctx context.Context) error {
+	for {
+		data, err := os.ReadFile(m.LogPath())
+		if err == nil && bytes.Contains(data, []byte(m.kind.listening())) {
+			return nil
+		}
+		select {
+		case <-m.proc.Done():
+			out, _ := os.ReadFile(m.proc.LogPath())
+			return fmt.Errorf("it ended at once (%v): %s %s", m.proc.Err(), tail(out), tail(data))
+		case <-ctx.Done():
+			return fmt.Errorf("it does not get ready: %w: %s", ctx.Err(), tail(data))
+		case <-time.After(logPoll):
+		}
+	}
+}
+
+//go:embed mtaroots
+var mtaroots string
+
+// unpacked makes sure that the cache has the packages and names the folder.
+func unpacked(ctx context.Context, cache, name string) (string, error) {
+	dir := filepath.Join(cache, name)
+	if _, err := os.Stat(filepath.Join(dir, ".complete")); err == nil {
+		return dir, nil
+	}
+	out, err := exec.CommandContext(ctx, "bash", "-c", mtaroots, "mtaroots", cache).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("unpack the mail servers: %w: %s; scripts/lab/mtaroots does it by hand", err, tail(out))
+	}
+	return dir, nil
+}
+
+// makeRoot fills the server's root and mounts programs and devices into it.
+func (m *MTA) makeRoot(ctx context.Context, pkg string) error {
+	script := `set -eu
+root=$1 pkg=$2
+mkdir -p "$root"/usr "$root"/dev "$root"/proc "$root"/root "$root"/run/lock "$root"/home/archive "$root"/etc
+for d in bin sbin lib lib64; do ln -s usr/$d "$root/$d"; done
+cp -a "$pkg/etc/." "$root/etc/"
+cp -a "$pkg/var" "$root/var"
+mkdir -p "$root"/var/log "$root"/var/spool "$root"/var/lib "$root"/var/mail "$root"/var/tmp "$root"/tmp
+chmod 1777 "$root"/tmp "$root"/var/tmp
+ln -s /run "$root/var/run"
+for f in services protocols alternatives ld.so.cache ld.so.conf ld.so.conf.d localtime; do
+	if [ -e "/etc/$f" ]; then cp -a "/etc/$f" "$root/etc/"; fi
+done
+mkdir -p "$root"/etc/ssl/certs "$root"/etc/ssl/private
+`
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", script, "sh", m.root, pkg)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make its root: %w: %s", err, tail(out))
+	}
+	if err := m.writeEtc(); err != nil {
+		return err
+	}
+	if err := os.Chown(filepath.Join(m.root, "home/archive"), uidArchive, uidArchive); err != nil {
+		return err
+	}
+	return m.lab.inMounts(func() error { return m.mounts(pkg) })
+}
+
+func (m *MTA) writeEtc() error {
+	cert, key, err := m.lab.certs.pem(m.fqdn)
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"passwd":        passwd,
+		"group":         group,
+		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+		"hosts":         "127.0.0.1 localhost\n::1 localhost\n",
+		"hostname":      m.fqdn + "\n",
+		"mailname":      m.domain + "\n",
+		"resolv.conf":   fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:2\n", ResolverV4),
+		"aliases":       "postmaster: archive\nroot: archive\n",
+		// Where Debian's ssl-cert puts the certificate that stock servers use.
+		"ssl/certs/ssl-cert-snakeoil.pem":   string(cert),
+		"ssl/private/ssl-cert-snakeoil.key": string(key),
+	} {
+		if err := os.WriteFile(filepath.Join(m.root, "etc", name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write its /etc: %w", err)
+		}
+	}
+	return nil
+}
+
+// mounts runs inside the lab's mount namespace.
+func (m *MTA) mounts(pkg string) error {
+	lower := "lowerdir=" + filepath.Join(pkg, "usr") + ":/usr"
+	if err := unix.Mount("overlay", filepath.Join(m.root, "usr"), "overlay", unix.MS_RDONLY, lower); err != nil {
+		return fmt.Errorf("mount its /usr (%s): %w", lower, err)
+	}
+	if err := unix.Mount("proc", filepath.Join(m.root, "proc"), "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount its /proc: %w", err)
+	}
+	dev := filepath.Join(m.root, "dev")
+	if err := unix.Mount("tmpfs", dev, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount its /dev: %w", err)
+	}
+	// No /dev/log: what it logs must not reach the machine's own log.
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "random": 8, "urandom": 9} {
+		path := filepath.Join(dev, name)
+		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
+			return fmt.Errorf("make its /dev/%s: %w", name, err)
+		}
+		if err := unix.Chmod(path, 0o666); err != nil {
+			return err
+		}
+	}
+	return os.Symlink("/proc/self/fd", filepath.Join(dev, "fd"))
+}
+
+// run runs a program inside the server's root.
+func (m *MTA) run(ctx context.Context, stdin []byte, args ...string) (string, error) {
+	return m.lab.must(ctx, m.host, Command{Args: args, Root: m.root, Stdin: bytes.NewReader(stdin)})
+}
+
+// Exec runs a program inside the server's root, for instance postconf.
+func (m *MTA) Exec(ctx context.Context, args ...string) (Output, error) {
+	return m.lab.Run(ctx, m.host, Command{Args: args, Root: m.root})
+}
+
+// Send hands a message to the server's sendmail, which takes over the duty.
+// Line ends may be CRLF or LF.
+func (m *MTA) Send(ctx context.Context, mail Mail) error {
+	args := []string{m.kind.sendmail(), "-i", "-f", mail.From}
+	if mail.From == "" {
+		args[3] = "<>"
+	}
+	args = append(append(args, mail.Args...), "--")
+	args = append(args, mail.To...)
+	data := bytes.ReplaceAll(mail.Data, []byte("\r\n"), []byte("\n"))
+	_, err := m.run(ctx, data, args...)
+	return err
+}
+
+// Queue is what the server has still to deliver.
+func (m *MTA) Queue(ctx context.Context) ([]QueueEntry, error) { return m.kind.queue(ctx, m) }
+
+// Flush makes the server try everything in its queue now.
+func (m *MTA) Flush(ctx context.Context) error { return m.kind.flush(ctx, m) }
+
+// WaitEmpty waits until the queue is empty.
+func (m *MTA) WaitEmpty(ctx context.Context) error {
+	for {
+		q, err := m.Queue(ctx)
+		if err != nil {
+			return err
+		}
+		if len(q) == 0 {
+			return nil
+		}
+		if err := sleep(ctx, 5*logPoll); err != nil {
+			return fmt.Errorf("%d messages are still queued on %s: %w: %+v", len(q), m.host, err, q[0])
+		}
+	}
+}
+
+// LogPath is the server's mail log.
+func (m *MTA) LogPath() string { return filepath.Join(m.root, m.kind.logPath()) }
+
+// Root is the folder that the server sees as /.
+func (m *MTA) Root() string { return m.root }
+
+// Deliveries are all attempts in the server's log, oldest first.
+func (m *MTA) Deliveries() ([]Delivery, error) {
+	data, err := os.ReadFile(m.LogPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("could not read the mail log of %s: %w", m.host, err)
+	}
+	return m.kind.parse(string(data)), nil
+}
+
+// WaitDeliveries returns the attempts as soon as enough is true for them.
+func (m *MTA) WaitDeliveries(ctx context.Context, enough func([]Delivery) bool) ([]Delivery, error) {
+	for {
+		all, err := m.Deliveries()
+		if err != nil || enough(all) {
+			return all, err
+		}
+		if err := sleep(ctx, logPoll); err != nil {
+			return all, fmt.Errorf("waited for deliveries on %s, %d seen: %w", m.host, len(all), err)
+		}
+	}
+}
+
+// Mailbox is the mail that the server delivered locally, oldest first.
+func (m *MTA) Mailbox() ([][]byte, error) {
+	files, err := filepath.Glob(filepath.Join(m.root, "home/archive/Maildir/new/*"))
+	if err != nil {
+		return nil, err
+	}
+	sort.Slice(files, func(i, j int) bool { return modified(files[i]).Before(modified(files[j])) })
+	var all [][]byte
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("could not read the mailbox on %s: %w", m.host, err)
+		}
+		all = append(all, data)
+	}
+	return all, nil
+}
+
+func modified(path string) time.Time {
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// WaitMailbox returns the mailbox as soon as it has n messages.
+func (m *MTA) WaitMailbox(ctx context.Context, n int) ([][]byte, error) {
+	for {
+		all, err := m.Mailbox()
+		if err != nil || len(all) >= n {
+			return all, err
+		}
+		if err := sleep(ctx, logPoll); err != nil {
+			return all, fmt.Errorf("waited for mail in %s, %d came: %w", m.domain, len(all), err)
+		}
+	}
+}
+
+// Stop ends the server; its queue and log stay.
+func (m *MTA) Stop(ctx context.Context) error {
+	m.lab.mu.Lock()
+	for key, x := range m.lab.mtas {
+		if x == m {
+			delete(m.lab.mtas, key)
+		}
+	}
+	m.lab.mu.Unlock()
+	return m.proc.Stop(ctx)
+}

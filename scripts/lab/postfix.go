@@ -1,0 +1,139 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// postfix is Debian's Postfix as a fresh installation ("Internet Site") makes
+// it; only names and addresses, the log file and the mailbox are the lab's.
+type postfix struct {
+	settings []string
+}
+
+func (*postfix) pkg() string       { return "postfix" }
+func (*postfix) listening() string { return "daemon started" }
+func (*postfix) logPath() string   { return "var/log/mail.log" }
+func (*postfix) sendmail() string  { return "/usr/sbin/sendmail" }
+func (*postfix) command() []string { return []string{"/usr/sbin/postfix", "start-fg"} }
+
+func (p *postfix) configure(ctx context.Context, m *MTA) error {
+	inet := "all"
+	if len(m.listen) > 0 {
+		inet = strings.Join(m.listen, ", ")
+	}
+	// What Debian's postinst writes after main.cf.debian and main.cf.tls.
+	lines := append([]string{
+		"smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination",
+		"myhostname = " + m.fqdn,
+		"alias_maps = hash:/etc/aliases",
+		"alias_database = hash:/etc/aliases",
+		"myorigin = /etc/mailname",
+		"mydestination = $myhostname, " + m.domain + ", localhost",
+		"relayhost =",
+		"mynetworks = 127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128",
+		"mailbox_size_limit = 0",
+		"recipient_delimiter = +",
+		"inet_interfaces = " + inet,
+		"inet_protocols = all",
+		// The lab's.
+		"maillog_file = /var/log/mail.log",
+		"home_mailbox = Maildir/",
+		"local_recipient_maps =",
+		"luser_relay = archive",
+		"compatibility_level = 3.6",
+	}, p.settings...)
+	main := strings.Join(lines, "\n") + "\n"
+	if err := os.WriteFile(filepath.Join(m.root, "etc/postfix/main.cf.lab"), []byte(main), 0o644); err != nil {
+		return err
+	}
+	_, err := m.run(ctx, nil, "/bin/sh", "-c", `set -e
+cd /etc/postfix
+cp /usr/share/postfix/master.cf.dist master.cf
+cp /usr/share/postfix/dynamicmaps.cf dynamicmaps.cf
+# Later lines win; Debian's own file first.
+cat /usr/share/postfix/main.cf.debian /usr/share/postfix/main.cf.tls main.cf.lab > main.cf
+mkdir -p /var/spool/postfix /var/lib/postfix
+chown postfix: /var/lib/postfix
+# Postfix waits until a file that was just edited has cooled down.
+touch -d '1 hour ago' /etc/aliases main.cf master.cf
+newaliases
+/usr/lib/postfix/configure-instance.sh - 2>/dev/null
+`)
+	return err
+}
+
+func (*postfix) flush(ctx context.Context, m *MTA) error {
+	_, err := m.run(ctx, nil, "/usr/sbin/postqueue", "-f")
+	return err
+}
+
+func (*postfix) queue(ctx context.Context, m *MTA) ([]QueueEntry, error) {
+	out, err := m.run(ctx, nil, "/usr/sbin/postqueue", "-j")
+	if err != nil {
+		return nil, err
+	}
+	var all []QueueEntry
+	for line := range strings.Lines(out) {
+		var e struct {
+			ID         string `json:"queue_id"`
+			Sender     string `json:"sender"`
+			Size       int    `json:"message_size"`
+			Recipients []struct {
+				Address string `json:"address"`
+				Reason  string `json:"delay_reason"`
+			} `json:"recipients"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			return nil, fmt.Errorf("could not read postqueue's line %q: %w", line, err)
+		}
+		q := QueueEntry{ID: e.ID, Sender: e.Sender, Size: e.Size}
+		for _, r := range e.Recipients {
+			q.Recipients = append(q.Recipients, QueuedRecipient(r))
+		}
+		all = append(all, q)
+	}
+	return all, nil
+}
+
+var (
+	postfixLine = regexp.MustCompile(`^(\S+ +\d+ [\d:]+) \S+ postfix/\S+\[\d+\]: ([0-9A-Za-z]+): (.*)$`)
+	postfixTo   = regexp.MustCompile(`^to=<([^>]*)>,.* relay=([^,]+),.* dsn=([\d.]+), status=(\w+) \((.*)\)$`)
+	postfixSaid = regexp.MustCompile(`(?s)^host \S+ (?:said|refused to talk to me): (.*?)(?: \(in reply to [^)]*\))?$`)
+)
+
+func (*postfix) parse(log string) []Delivery {
+	var all []Delivery
+	ids, senders := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(log) {
+		f := postfixLine.FindStringSubmatch(strings.TrimRight(line, "\n"))
+		if f == nil {
+			continue
+		}
+		id, rest := f[2], f[3]
+		if v, ok := strings.CutPrefix(rest, "message-id="); ok {
+			ids[id] = v
+			continue
+		}
+		if v, ok := strings.CutPrefix(rest, "from=<"); ok {
+			senders[id], _, _ = strings.Cut(v, ">")
+			continue
+		}
+		t := postfixTo.FindStringSubmatch(rest)
+		if t == nil {
+			continue
+		}
+		d := Delivery{QueueID: id, MessageID: ids[id], From: senders[id], To: t[1], Relay: t[2], DSN: t[3], Text: t[5], Reply: t[5]}
+		d.Status = map[string]string{"sent": Sent, "deferred": Deferred, "bounced": Bounced}[t[4]]
+		if said := postfixSaid.FindStringSubmatch(t[5]); said != nil {
+			d.Reply = said[1]
+		}
+		all = append(all, d)
+	}
+	return all
+}

@@ -34,9 +34,11 @@ type Conn struct {
 
 	buf  []byte // pooled; buf[r:w] is input not yet consumed
 	r, w int
-	out  []byte // pooled; output not yet sent
-	werr error  // first error of a write: sticky
-	rerr error  // first error of a read that no later read can mend: sticky
+	// burst: the last read filled the buffer, so more may be waiting (a pipelining client).
+	burst bool
+	out   []byte // pooled; output not yet sent
+	werr  error  // first error of a write: sticky
+	rerr  error  // first error of a read that no later read can mend: sticky
 
 	rd, wr                    wait
 	in, sent, nreads, nwrites int64
@@ -177,28 +179,41 @@ func (c *Conn) armRead(now time.Time) error {
 // fill reads more input behind what is buffered, growing the buffer up to most bytes. It must
 // not be called when most bytes are buffered already.
 func (c *Conn) fill(most int) error {
-	switch {
-	case c.buf == nil:
-		c.buf = getBuf(size1K)
-	case c.r == c.w:
-		c.r, c.w = 0, 0
-		if len(c.buf) > size1K { // a long line or a pipelined burst is over
-			putBuf(c.buf)
-			c.buf = getBuf(size1K)
-		}
-	case c.w == len(c.buf) && c.r > 0:
+	want := size1K
+	if c.burst { // the last read found more than fitted
+		want = size16K
+	}
+	switch left := c.w - c.r; {
+	case c.buf == nil || left == 0 && len(c.buf) != want:
+		c.resize(want)
+	case c.burst && len(c.buf) < want:
+		c.resize(want)
+	case c.w < len(c.buf):
+	case c.r > 0:
 		c.w = copy(c.buf, c.buf[c.r:c.w])
 		c.r = 0
+	default:
+		c.resize(min(4*left, max(most, left+1)))
 	}
-	if c.w == len(c.buf) {
-		b := getBuf(min(4*len(c.buf), max(most, len(c.buf)+1)))
-		copy(b, c.buf[:c.w])
-		putBuf(c.buf)
-		c.buf = b
+	if c.r == c.w {
+		c.r, c.w = 0, 0
 	}
-	n, err := c.read(c.buf[c.w:])
+	room := c.buf[c.w:]
+	n, err := c.read(room)
 	c.w += n
+	c.burst = n == len(room)
 	return err
+}
+
+// resize takes another buffer of at least n bytes for what is buffered.
+func (c *Conn) resize(n int) {
+	b := getBuf(n)
+	c.w = copy(b, c.buf[c.r:c.w])
+	c.r = 0
+	if c.buf != nil {
+		putBuf(c.buf)
+	}
+	c.buf = b
 }
 
 // unread puts bytes that were read for another purpose back in front of an empty buffer.

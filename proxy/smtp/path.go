@@ -211,7 +211,7 @@ func isLiteral(s string) bool {
 		return err == nil && a.Is6() && a.Zone() == ""
 	}
 	if tag, content, found := strings.Cut(s, ":"); found {
-		return isKeyword(tag) && isDcontent(content)
+		return isKeyword(tag) && !isDigit(tag[0]) && isDcontent(content)
 	}
 	a, err := netip.ParseAddr(s)
 	return err == nil && a.Is4()

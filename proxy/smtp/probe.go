@@ -1,18 +1,15 @@
 package smtp
 
-import (
-	"io"
-	"time"
-)
+import "time"
 
 // probeWait is how long Probe reads where it cannot look at the socket, or where bytes have
 // arrived that TLS may take for itself.
 const probeWait = time.Millisecond
 
 // Probe looks, without waiting, whether the peer has closed the connection or sent anything.
-// pending: input waits, in the Conn or the socket; for a client that expects no reply this means that the server
-// said something unasked (a 421 before it closes, most often). err: the connection is gone
-// (io.EOF, a reset). With both false and nil it is as idle as can be seen from here.
+// pending: input waits, in the Conn or the socket; for a client that expects no reply this means
+// that the server said something unasked (a 421 before it closes, most often). err: the
+// connection is gone (io.EOF, a reset). With false and nil it is as idle as can be seen from here.
 func (c *Conn) Probe() (pending bool, err error) {
 	if c.Buffered() > 0 {
 		return true, nil
@@ -20,6 +17,7 @@ func (c *Conn) Probe() (pending bool, err error) {
 	if c.rerr != nil {
 		return false, c.rerr
 	}
+	wait := probeWait
 	if c.tcp != nil {
 		n, err := peek(c.tcp)
 		switch {
@@ -27,20 +25,20 @@ func (c *Conn) Probe() (pending bool, err error) {
 		case err != nil:
 			c.rerr = err
 			return false, err
-		case n == 0:
-			return false, nil
 		case !c.encrypted:
-			return true, nil
+			return n > 0, nil
+		case n == 0:
+			wait = -time.Second // what TLS holds back is read even so, the socket is not
 		}
 	}
-	return c.probeRead()
+	return c.probeRead(wait)
 }
 
 // probeRead reads with a very short deadline and keeps what comes. Under TLS it takes session
 // tickets and alerts out of the way, which are not input.
-func (c *Conn) probeRead() (pending bool, err error) {
+func (c *Conn) probeRead(wait time.Duration) (pending bool, err error) {
 	c.rd.armed = 0
-	if err := c.nc.SetReadDeadline(time.Now().Add(probeWait)); err != nil {
+	if err := c.nc.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return false, err
 	}
 	if c.buf == nil {
@@ -56,8 +54,5 @@ func (c *Conn) probeRead() (pending bool, err error) {
 		return false, nil
 	}
 	c.rerr = err
-	if err == io.ErrUnexpectedEOF {
-		c.rerr = io.EOF
-	}
 	return false, c.rerr
 }

@@ -2,14 +2,18 @@ package main
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"sluice/scripts/bench/matrix"
 	"sluice/scripts/bench/sink"
+	"sluice/scripts/bench/testbed"
 )
 
 func contains(text string, parts ...string) bool {
@@ -67,5 +71,31 @@ func TestWriteJSON(t *testing.T) {
 	var got result
 	if err := json.Unmarshal(b, &got); err != nil || len(got.Samples) != 1 || got.Samples[0].Arrived.Received != 3 || got.Samples[0].Cell != want.Cell {
 		t.Errorf("read back %+v, %v", got, err)
+	}
+}
+
+// TestSluiceConfigIsTOML checks the template alone; that the programs accept it shows when they start.
+func TestSluiceConfigIsTOML(t *testing.T) {
+	t.Parallel()
+	g := &gate{Gate: testbed.Gate{Customer: "cust0", Uplink: "up0", Delivery: netip.MustParsePrefix("203.0.113.192/27")}}
+	var c struct {
+		Intercept struct {
+			CustomerInterfaces []string `toml:"customer_interfaces"`
+			PinDir             string   `toml:"pin_dir"`
+		}
+		Delivery struct {
+			Address []struct{ Address netip.Addr }
+		}
+	}
+	if err := toml.Unmarshal([]byte(sluiceConfigFor(g, "/run/x")), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Intercept.CustomerInterfaces[0] != "cust0" || c.Intercept.PinDir != "/run/x/bpf/sluice" || len(c.Delivery.Address) != 8 {
+		t.Errorf("configuration is %+v", c)
+	}
+	for _, a := range c.Delivery.Address {
+		if !g.Delivery.Contains(a.Address) {
+			t.Errorf("delivery address %v is outside %v", a.Address, g.Delivery)
+		}
 	}
 }

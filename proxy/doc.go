@@ -3,6 +3,9 @@
 package proxy
 
 import (
+	"context"
+	"net/netip"
+
 	"sluice/filter"
 	"sluice/filter/message"
 )
@@ -14,4 +17,18 @@ type Locks interface {
 	Locked(user uint32) (ticket string, locked bool)
 	// Judged tells the verdict of a whole message, before the client hears it.
 	Judged(m *message.Message, v *filter.Verdict)
+}
+
+// Gate bounds concurrent sessions (AUT8). Enter waits until the session may begin or ctx ends, and then gives ctx's
+// error; release must be called exactly once after a nil error.
+type Gate interface {
+	Enter(ctx context.Context, src, dst netip.Addr, perSource, perPair int) (release func(), err error)
+}
+
+// Inflight remembers the messages between their final dot and the answer, so that what a killed process leaves
+// undecided can be listed. Sent is called right before the last bytes of r's message leave; Answered, with what Sent
+// gave, once the client was told. r is not finished: ID, Flow, From, To, Size and Source are set.
+type Inflight interface {
+	Sent(r *Record) (slot int)
+	Answered(slot int)
 }

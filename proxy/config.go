@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/policy"
+	"sluice/filter/sign"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// Config is what a Server is made of for its whole life. Fields without "may be nil" are needed.
+type Config struct {
+	Settings Settings // the first; Configure replaces them
+	Policy   policy.Resolver
+	Locks    Locks
+	Log      Log
+	Dialer   *relay.Dialer
+	Tracer   *sign.Tracer
+	Gate     Gate        // may be nil: sessions are not bounded
+	Inflight Inflight    // may be nil
+	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+}
+
+// Settings may be replaced while the Server runs. A session takes the new ones with its next transaction.
+type Settings struct {
+	Name     string // gateway name, in every reply of ours
+	HelpURL  string // a refusal's link is this and the code; "" leaves the link out
+	Contact  string // whom a locked user may ask
+	Admin    string // administrator address, to which locked users may write; "" is none
+	Pool     *pool.Pool
+	Pipeline *filter.Pipeline
+	Local    func(netip.Addr) bool // tells the gateway's own addresses, which are no destination; may be nil
+
+	MaxHops      int   // Received fields above which a mail is going round; 100
+	MaxSize      int64 // bytes of a message where the user's setting has none or more; 50 MiB
+	BodyMemory   int   // bytes of one body kept in memory, the rest goes to SpillDir; 1 MiB
+	BodiesMemory int64 // bytes of all bodies in memory; 256 MiB
+	SpillDir     string
+	RefuseBareLF bool // 550 instead of a normalised line end
+
+	Timeouts Timeouts
+}
+
+// Timeouts bound the waits for a client; zero fields mean the defaults. Those for a destination stand in relay.Timeouts.
+type Timeouts struct {
+	Gate    time.Duration // for the greeting of a session above the bounds (AUT8); 60 s
+	Command time.Duration // for the next command (RFC 5321 4.5.3.2.7: at least 5 min); 5 min
+	Block   time.Duration // for the next bytes of a body (RFC 5321 4.5.3.2.5: at least 3 min); 3 min
+	Verdict time.Duration // for all checks at the end of data; 30 s
+	Answer  time.Duration // for everything after the client's final dot (RFC 5321 4.5.3.2.6: 10 min); 9 min
+	Noop    time.Duration // between two NOOP to a destination while a client uploads; 75 s
+	Bye     time.Duration // for the client's FIN after our last reply; 2 s
+}
+
+// adminPerHour is how many mails a locked user may send to the administrator in an hour (LCK3).
+const adminPerHour = 20
+
+// resolved are Settings with their defaults, and the replies that can be made beforehand.
+type resolved struct {
+	Settings
+	fixed replies
+	spill func() (smtp.Spill, error)
+}
+
+func (s Settings) resolve() (*resolved, error) {
+	switch {
+	case s.Name == "" || strings.ContainsAny(s.Name, " \t\r\n\x00"):
+		return nil, fmt.Errorf("could not use %q as the gateway's name: it is empty or has a space; give a host name", s.Name)
+	case s.Pipeline == nil:
+		return nil, errors.New("could not use the settings: there is no filter pipeline; give one, if need be without steps")
+	}
+	positive(&s.MaxHops, 100)
+	positive(&s.MaxSize, 50<<20)
+	positive(&s.BodyMemory, 1<<20)
+	positive(&s.BodiesMemory, 256<<20)
+	t := &s.Timeouts
+	positive(&t.Gate, 60*time.Second)
+	positive(&t.Command, 5*time.Minute)
+	positive(&t.Block, 3*time.Minute)
+	positive(&t.Verdict, 30*time.Second)
+	positive(&t.Answer, 9*time.Minute)
+	positive(&t.Noop, 75*time.Second)
+	positive(&t.Bye, 2*time.Second)
+	spill := func() (smtp.Spill, error) { return openSpill(s.SpillDir) }
+	return &resolved{Settings: s, fixed: makeReplies(s.Name), spill: spill}, nil
+}
+
+func positive[N int | int64 | time.Duration](n *N, def N) {
+	if *n <= 0 {
+		*n = def
+	}
+}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// The stages of a session, as Live tells them. Only an idle session may be woken to be ended.
+const (
+	waiting  uint32 = iota // for its greeting
+	idle                   // for a command, no transaction open
+	envelope               // in a command, or between MAIL and DATA
+	upload                 // the body is coming
+	judging
+	onward // waiting for the destination's answer to the message
+	closing
+	woken // was idle when the server began to stop
+)
+
+var stages = [...]string{"waiting", "idle", "envelope", "data", "verdict", "onward", "closing", "closing"}
+
+// errWoken is what the read of an idle session gives when the server stops.
+var errWoken = errors.New("the gateway is stopping")
+
+// clientConn is the client's connection with a stage, so that another goroutine can end an idle wait and nothing else.
+// It does not touch the bytes.
+type clientConn struct {
+	net.Conn
+	stage atomic.Uint32
+}
+
+// NetConn gives the connection below, for vectored writes and probes of the socket.
+func (c *clientConn) NetConn() net.Conn { return c.Conn }
+
+// wake ends the wait for a command of an idle session.
+func (c *clientConn) wake() {
+	if c.stage.CompareAndSwap(idle, woken) {
+		_ = c.Conn.SetReadDeadline(past) // an error means that it is closed already
+	}
+}
+
+var past = time.Unix(1, 0)
+
+// SetReadDeadline keeps a woken connection from waiting again, whoever comes last.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	err := c.Conn.SetReadDeadline(t)
+	if c.stage.Load() == woken {
+		err = c.Conn.SetReadDeadline(past)
+	}
+	return err
+}
+
+// Read reads; the wait of a woken connection ends with errWoken, which unlike a passed deadline is final.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && c.stage.Load() == woken {
+		err = errWoken
+	}
+	return n, err
+}

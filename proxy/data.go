@@ -1,0 +1,251 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/sign"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// dataCommand takes the message, judges it, and passes it on when it is good. The client hears 250 only after the
+// destination's 250.
+func (s *session) dataCommand(cmd *smtp.Command) {
+	t := &s.tx
+	switch {
+	case !t.open && s.helo == "":
+		s.say(sayHelloFirst)
+		return
+	case !t.open:
+		s.say(sayMailFirst)
+		return
+	case len(cmd.Arg) > 0:
+		s.say(noArgument)
+		return
+	case t.failed != nil:
+		s.tellFailure(t.failed)
+		s.finish(ending{status: Deferred, note: t.failed.Error()})
+		return
+	case t.tried == 0:
+		s.say(sayRcptFirst)
+		return
+	case len(t.passed) == 0:
+		s.say(noValidRcpt)
+		return
+	}
+	body := s.receive()
+	if body == nil {
+		return
+	}
+	defer body.Release()
+	s.judge(body, time.Now())
+}
+
+// receive reads the message into memory and file; nil when it did not come whole, which is then answered and logged.
+func (s *session) receive() *smtp.Body {
+	s.stage(upload)
+	s.conn.WriteRaw(s.set.fixed.goAhead)
+	s.data = smtp.DataOptions{
+		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: 4 * s.set.MaxSize,
+		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
+	}
+	if s.remote != nil {
+		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop
+	}
+	s.conn.SetReadTimeout(s.set.Timeouts.Block)
+	body, err := s.conn.ReadData(&s.data)
+	s.conn.SetReadTimeout(s.set.Timeouts.Command)
+	if err == nil {
+		return body
+	}
+	body.Release()
+	code, enh, text, ok := smtp.ReplyFor(err)
+	if !ok {
+		s.note, s.gone = "client reset during the message", true
+		s.finish(ending{status: Lost, lost: true, note: s.note})
+		return nil
+	}
+	s.say(answer{code, enh, text})
+	e := ending{status: Refused, note: text}
+	if code/100 == 4 {
+		e.status = Deferred
+	}
+	if !smtp.Recoverable(err) {
+		s.note, s.bye = text, true
+		e.status, e.lost = Lost, true
+	}
+	s.finish(e)
+	return nil
+}
+
+// openSpill opens a file that vanishes with its descriptor.
+func openSpill(dir string) (smtp.Spill, error) {
+	f, err := os.CreateTemp(dir, "body-*")
+	if err != nil {
+		return nil, fmt.Errorf("could not open a file for a large message: %w; make %q writable", err, dir)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// judge asks the filter about the whole message, tells the locks before the client can hear anything, and answers.
+func (s *session) judge(body *smtp.Body, at time.Time) {
+	s.stage(judging)
+	t := &s.tx
+	t.msg.Data, t.msg.DataSize = body.Bytes(), body.Size()
+	defer func() { t.msg.Data = nil }()
+	v := s.verdict(body, at)
+	user := s.flow.User.ID
+	s.srv.cfg.Locks.Judged(&t.msg, &v)
+	ticket, is := s.srv.cfg.Locks.Locked(user)
+	if !is && t.ticket != "" && !t.admin {
+		ticket, is = t.ticket, true // unlocked meanwhile, but no destination has seen the envelope: it comes again
+	}
+	e := ending{verdict: v, status: Refused, size: body.Size()}
+	switch {
+	case v.Refused() && v.Class.Bad():
+		s.say(refusal(s.set, &v))
+		e.status = statusOf(&v)
+	case is && !t.admin:
+		s.dropRemote()
+		s.say(locked(s.set, ticket))
+		e.status, e.ticket = Deferred, ticket
+	case v.Refused():
+		s.say(refusal(s.set, &v))
+		e.status = statusOf(&v)
+	default:
+		s.deliver(body, at, &e)
+		return
+	}
+	s.finish(e)
+}
+
+// verdict is the filter's, unless the mail is going round, which no check needs to look at.
+func (s *session) verdict(body *smtp.Body, at time.Time) filter.Verdict {
+	t := &s.tx
+	hops, loop := s.srv.cfg.Tracer.Hops(body.Header(), s.flow.User.ID, t.msg.Envelope.To)
+	if loop || hops > s.set.MaxHops {
+		h := filter.Hit{
+			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",
+			Text: "this message is going round in a loop", Evidence: fmt.Sprintf("%d Received fields, one of ours for this recipient: %t", hops, loop),
+		}
+		return filter.Judge([]filter.Hit{h})
+	}
+	ctx := newBudget(s.ctx, at.Add(s.set.Timeouts.Verdict))
+	defer ctx.end()
+	return s.set.Pipeline.Ask(ctx, filter.Data, &t.msg)
+}
+
+func statusOf(v *filter.Verdict) Status {
+	if v.Action == filter.Defer {
+		return Deferred
+	}
+	return Refused
+}
+
+// deliver sends the message onward and passes the destination's answer back.
+func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
+	s.stage(onward)
+	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
+	if s.remote == nil || time.Since(s.used) > time.Second && !s.remote.Alive() {
+		if f := s.replay(until); f != nil {
+			s.undelivered(f, e)
+			return
+		}
+	}
+	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
+	t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
+	t.rec.Out = tlsOf(s.remote.TLS())
+	s.slot = -1
+	reply, err := s.remote.Deliver(s.trace, body, until, s)
+	s.used = time.Now()
+	switch {
+	case err == nil:
+		s.pass(reply.Raw)
+		s.heard = s.last
+		s.answered(reply, e)
+	case errors.Is(err, relay.ErrGone):
+		s.remote.Close() // the destination waits for a body: without its dot there is no message
+		s.remote = nil
+		t.rec.Source = netip.Addr{}
+		s.note, s.gone = "client left before the message went onward", true
+		e.status, e.lost, e.note = Lost, true, s.note
+		s.finish(*e)
+	default:
+		f := asFailure(err)
+		s.loseRemote(f)
+		if !f.Sent {
+			t.rec.Source = netip.Addr{}
+		}
+		s.undelivered(f, e)
+	}
+}
+
+// Gone tells, right before the message leaves, whether its client is still there to hear the answer. From here on the
+// message is in flight.
+func (s *session) Gone() bool {
+	if _, err := s.conn.Probe(); err != nil {
+		return true
+	}
+	if s.srv.cfg.Inflight != nil {
+		s.slot = s.srv.cfg.Inflight.Sent(s.tx.rec)
+	}
+	return false
+}
+
+// answered ends a transaction to which the destination gave its final reply.
+func (s *session) answered(reply *smtp.Reply, e *ending) {
+	switch reply.Class() {
+	case 2:
+		e.status, e.accepted = Delivered, len(s.tx.passed)
+	case 4:
+		e.status = Deferred
+	default:
+		e.status = Refused
+	}
+	s.told(e)
+}
+
+// undelivered answers a message whose destination failed.
+func (s *session) undelivered(f *relay.Failure, e *ending) {
+	s.tellFailure(f)
+	e.note = f.Error()
+	switch {
+	case f.Sent:
+		e.status = Ambiguous
+	case f.Code >= 500:
+		e.status = Refused
+	default:
+		e.status = Deferred
+	}
+	s.told(e)
+}
+
+// told sends the answer at once, and only then does what the client need not wait for.
+func (s *session) told(e *ending) {
+	if err := s.conn.Flush(); err != nil && e.status == Delivered {
+		e.status, e.note = Ambiguous, "client left before it heard that the message was delivered"
+	}
+	if s.slot >= 0 && s.srv.cfg.Inflight != nil {
+		s.srv.cfg.Inflight.Answered(s.slot)
+		s.slot = -1
+	}
+	s.finish(*e)
+}
+
+// hop is this message's step over the gateway.
+func (s *session) hop() *sign.Hop {
+	t := &s.tx
+	s.hopRoom = sign.Hop{
+		Flow: s.flow.ID, N: int(s.sent.Load()), User: s.flow.User.ID, Helo: s.helo, Client: s.flow.Client.Addr(),
+		By: s.set.Name, ESMTP: s.esmtp, TLS: s.secure.Load(), UTF8: t.mail.UTF8, Recipient: t.passed[0].Address, Time: t.start,
+	}
+	return &s.hopRoom
+}

@@ -1,0 +1,210 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"sluice/filter"
+	"sluice/filter/policy"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// ours is what the proxy itself can do. STARTTLS and PIPELINING are added by their own rules.
+const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced
+
+// greet lets the session in and greets; release, where not nil, is to be called at its end.
+func (s *session) greet() (release func(), ok bool) {
+	s.user = s.srv.cfg.Policy.Settings(s.flow.User.ID)
+	target, client := s.flow.Target.Addr(), s.flow.Client.Addr()
+	switch {
+	case s.user == nil:
+		return nil, s.leave(unknownUser)
+	case s.set.Pool.Has(target) || s.set.Local != nil && s.set.Local(target):
+		return nil, s.leave(ownTarget)
+	case s.set.Pool.Has(client):
+		return nil, s.leave(ownSource)
+	}
+	if s.srv.cfg.Gate != nil {
+		ctx, cancel := context.WithTimeout(s.srv.drain, s.set.Timeouts.Gate)
+		defer cancel()
+		r, err := s.srv.cfg.Gate.Enter(ctx, client, target, s.user.SessionsPerSource, s.user.SessionsPerPair)
+		if err != nil && s.srv.drain.Err() != nil {
+			return nil, s.leave(stopping)
+		}
+		if err != nil {
+			return nil, s.leave(crowded)
+		}
+		release = r
+	}
+	m := s.base()
+	if v := s.ask(filter.Connect, &m); v.Refused() {
+		return release, s.leave(refusal(s.set, &v))
+	}
+	s.conn.WriteRaw(s.set.fixed.greeting)
+	return release, true
+}
+
+// hello answers EHLO and HELO: what the client sees is what the destination and we both can do.
+func (s *session) hello(cmd *smtp.Command) {
+	if s.tx.open {
+		s.finish(ending{status: s.tx.outcome(), note: "client said EHLO within the transaction"})
+	} else if s.helo != "" {
+		s.noise()
+		if s.bye {
+			return
+		}
+	}
+	name, err := smtp.ParseHello(string(cmd.Arg))
+	if err != nil {
+		s.sayError(err)
+		return
+	}
+	s.helo, s.esmtp = name, cmd.Verb == smtp.EHLO
+	s.name.Store(&name)
+	m := s.base()
+	if v := s.ask(filter.Helo, &m); v.Refused() {
+		s.helo = ""
+		s.say(refusal(s.set, &v))
+		return
+	}
+	if !s.learn() {
+		return
+	}
+	if !s.esmtp {
+		s.conn.WriteReply(250, smtp.Enhanced{}, s.set.Name)
+		return
+	}
+	s.conn.WriteRaw(s.offer.AppendReply(nil, s.set.Name+" greets "+name))
+}
+
+// sayError answers a client's mistake that the wire engine found.
+func (s *session) sayError(err error) {
+	if code, enh, text, ok := smtp.ReplyFor(err); ok {
+		s.say(answer{code, enh, text})
+		return
+	}
+	s.say(notKnown)
+}
+
+// learn finds what can be offered: from what is known of the destination, else by asking it now, so that the client
+// hears of a dead one at the first moment and tries its next MX. A locked user's client is offered our own list, and
+// nobody is asked. False means that the session was answered and ends.
+func (s *session) learn() bool {
+	mine := smtp.Extensions{Set: ours, Size: s.maxSize()}
+	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
+		s.dropRemote()
+		s.offer = mine
+		s.offerOurs(true)
+		return true
+	}
+	var caps relay.Caps
+	if s.remote != nil {
+		caps = *s.remote.Caps()
+	} else {
+		route := s.route("", "")
+		known, ok := s.srv.cfg.Dialer.Known(&route)
+		if !ok {
+			r, err := s.srv.cfg.Dialer.Open(s.ctx, route)
+			if err != nil {
+				s.fail(err)
+				return false
+			}
+			s.take(r)
+			known = *r.Caps()
+		}
+		caps = known
+	}
+	s.offer = caps.Intersect(&mine)
+	if !caps.ESMTP {
+		s.offer = smtp.Extensions{}
+	}
+	s.offerOurs(caps.Encrypted)
+	return true
+}
+
+// offerOurs adds what depends on us: PIPELINING always, STARTTLS where the onward leg keeps what it promises (DEL7).
+func (s *session) offerOurs(encrypted bool) {
+	s.offer.Set |= smtp.ExtPipelining
+	if encrypted && s.srv.cfg.TLS != nil && !s.secure.Load() {
+		s.offer.Set |= smtp.ExtStartTLS
+	}
+}
+
+// maxSize is the largest message of this user.
+func (s *session) maxSize() int64 {
+	if n := s.user.MessageSize; n > 0 && n < s.set.MaxSize {
+		return n
+	}
+	return s.set.MaxSize
+}
+
+// route chooses the way for a mail of these domains: the user's delivery address for them, else, and where the
+// destination's family has none, the customer's own address under the customer's own name.
+func (s *session) route(sender, recipient string) relay.Route {
+	r := relay.Route{Target: s.flow.Target}
+	if s.user.Delivery == policy.Managed {
+		k := pool.Key{User: s.flow.User.ID, Sender: sender, Recipient: recipient}
+		if a, ok := s.set.Pool.Choose(k, s.flow.Target.Addr()); ok {
+			r.Source, r.Helo = a.IP, a.Helo
+			return r
+		}
+	}
+	r.Source, r.Own, r.Helo = s.flow.Client.Addr(), true, s.helo
+	return r
+}
+
+// fail answers a failure of the destination where nothing but the session depends on it.
+func (s *session) fail(err error) {
+	var f *relay.Failure
+	if !errors.As(err, &f) {
+		f = &relay.Failure{Code: 451, Enh: smtp.Enhanced{4, 4, 2}, Text: "the destination failed", Err: err}
+	}
+	s.tellFailure(f)
+	if s.note == "" {
+		s.note = f.Error()
+	}
+	s.bye = true
+}
+
+// tellFailure writes what the client is to hear of a failure.
+func (s *session) tellFailure(f *relay.Failure) {
+	if f.Raw != nil {
+		s.heard = firstLine(f.Raw)
+		s.pass(f.Raw)
+	} else {
+		s.say(failure(f))
+	}
+	s.bye = s.bye || f.Close
+}
+
+// startTLS encrypts the client leg with our certificate and forgets what was said before (RFC 3207 4.2).
+func (s *session) startTLS(cmd *smtp.Command) {
+	switch {
+	case s.secure.Load():
+		s.say(tlsAlready)
+		return
+	case !s.offer.Has(smtp.ExtStartTLS):
+		s.say(notImplemented)
+		return
+	case len(cmd.Arg) > 0:
+		s.say(noArgument)
+		return
+	}
+	if s.tx.open {
+		s.finish(ending{status: s.tx.outcome(), note: "client began TLS within the transaction"})
+	}
+	err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead")
+	if errors.Is(err, smtp.ErrPlaintextQueued) {
+		s.sayError(err)
+		return
+	}
+	if err != nil {
+		s.note = "TLS handshake with the client failed: " + err.Error()
+		s.gone = true
+		return
+	}
+	s.secure.Store(true)
+	s.helo, s.offer = "", smtp.Extensions{}
+}

@@ -1,0 +1,76 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"strings"
+	"time"
+
+	"sluice/filter"
+)
+
+// ending is how a transaction ended.
+type ending struct {
+	status   Status
+	accepted int // recipients the client was told 250 for at the end of data
+	verdict  filter.Verdict
+	ticket   string
+	note     string
+	size     int64
+	lost     bool // the session was lost before an answer
+}
+
+// finish ends the open transaction: what was reserved is settled, the destination forgets it, the record is written.
+func (s *session) finish(e ending) {
+	t := &s.tx
+	t.open = false
+	if s.remote != nil {
+		s.remote.Abandon()
+	}
+	if len(e.verdict.Hits) == 0 && len(t.rec.Verdict.Hits) > 0 {
+		e.verdict = t.rec.Verdict // a recipient was refused and nothing was said later
+	}
+	if len(e.verdict.Hits) == 0 {
+		e.verdict.Cause = -1
+	}
+	s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &e.verdict, Lost: e.lost})
+	if t.tried > 0 {
+		s.manner.mailed()
+	}
+	s.log(e)
+}
+
+// log writes the record of the transaction.
+func (s *session) log(e ending) {
+	r := s.tx.rec
+	if e.size > 0 {
+		r.Size = e.size
+	}
+	r.Duration = time.Since(r.Start)
+	r.Status, r.Verdict, r.Ticket, r.Note = e.status, e.verdict, e.ticket, e.note
+	r.Reply, r.Remote = s.last, s.heard
+	r.In = tlsOf(s.conn.TLS())
+	if s.remote != nil && r.Out.Version == "" {
+		r.Out = tlsOf(s.remote.TLS())
+	}
+	s.heard = ""
+	s.tx.rec = nil
+	s.srv.cfg.Log.Put(r)
+}
+
+// logEmpty writes the record of a session that never became a message (LOG1).
+func (s *session) logEmpty() {
+	r := &Record{
+		ID: s.flow.ID.String(), Flow: s.flow, Start: s.flow.Start, Duration: time.Since(s.flow.Start), Helo: s.helo,
+		Status: NoMessage, Reply: s.last, Remote: s.heard, Note: s.note, In: tlsOf(s.conn.TLS()),
+	}
+	r.Verdict.Cause = -1
+	s.srv.cfg.Log.Put(r)
+}
+
+// tlsOf describes a leg.
+func tlsOf(st tls.ConnectionState, encrypted bool) TLS {
+	if !encrypted {
+		return TLS{}
+	}
+	return TLS{Version: strings.ReplaceAll(tls.VersionName(st.Version), " ", ""), Cipher: tls.CipherSuiteName(st.CipherSuite)}
+}

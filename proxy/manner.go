@@ -1,0 +1,40 @@
+package proxy
+
+import "time"
+
+// Bounds of LIM5. A client that mails does not come near: what it says between messages is forgotten with each message.
+const (
+	mostErrors = 10  // replies 500–504 of ours in a session
+	freeNoise  = 20  // commands without mail that are answered at once
+	mostNoise  = 100 // commands without mail after which the session ends
+	noiseStep  = 50 * time.Millisecond
+	mostDelay  = 3 * time.Second
+)
+
+// manner counts a client's mistakes and idle talk.
+type manner struct {
+	errors int
+	idle   int
+}
+
+// replied counts a reply of ours. Refusals by the destination or by policy never come here as 500–504.
+func (m *manner) replied(code int) {
+	if code >= 500 && code <= 504 {
+		m.errors++
+	}
+}
+
+// worn tells whether the client has made too many mistakes.
+func (m *manner) worn() bool { return m.errors >= mostErrors }
+
+// noise counts a command without mail and gives how long its answer is to wait, or that it is one too many.
+func (m *manner) noise() (wait time.Duration, over bool) {
+	m.idle++
+	if m.idle > mostNoise {
+		return 0, true
+	}
+	return min(max(0, time.Duration(m.idle-freeNoise)*noiseStep), mostDelay), false
+}
+
+// mailed forgets the idle talk before a message.
+func (m *manner) mailed() { m.idle = 0 }

@@ -1,0 +1,79 @@
+package relay
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Bounds of the capability cache.
+const (
+	cacheTime  = 10 * time.Minute
+	cacheRoom  = 1 << 16 // destinations times sources; about 300 bytes each
+	cacheParts = 16      // independent locks
+)
+
+// place is what capabilities are remembered by: some destinations answer differently by source.
+type place struct {
+	target netip.AddrPort
+	source netip.Addr
+}
+
+// known is what was seen at a place.
+type known struct {
+	caps   Caps
+	noTLS  bool // STARTTLS was offered but the handshake failed
+	expiry time.Time
+}
+
+// cache remembers what destinations can do. It is safe for concurrent use.
+type cache struct {
+	parts [cacheParts]struct {
+		sync.Mutex
+		m map[place]*known
+	}
+}
+
+func (c *cache) part(p place) int {
+	b := p.target.Addr().As16()
+	return int(b[15]^b[14]^b[7]^byte(p.target.Port())) % cacheParts
+}
+
+// get returns what is known of p, or nil. The result must not be changed.
+func (c *cache) get(p place, now time.Time) *known {
+	s := &c.parts[c.part(p)]
+	s.Lock()
+	defer s.Unlock()
+	k := s.m[p]
+	if k != nil && now.After(k.expiry) {
+		delete(s.m, p)
+		return nil
+	}
+	return k
+}
+
+// put remembers k for p. When the part is full some entry gives way.
+func (c *cache) put(p place, k known, now time.Time) {
+	k.expiry = now.Add(cacheTime)
+	s := &c.parts[c.part(p)]
+	s.Lock()
+	defer s.Unlock()
+	if s.m == nil {
+		s.m = make(map[place]*known)
+	}
+	if len(s.m) >= cacheRoom/cacheParts && s.m[p] == nil {
+		for old := range s.m { // map order is as good as random
+			delete(s.m, old)
+			break
+		}
+	}
+	s.m[p] = &k
+}
+
+// drop forgets p.
+func (c *cache) drop(p place) {
+	s := &c.parts[c.part(p)]
+	s.Lock()
+	defer s.Unlock()
+	delete(s.m, p)
+}

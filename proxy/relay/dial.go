@@ -1,0 +1,143 @@
+package relay
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+// OwnDialer connects from a customer's own address, which only the privileged helper may do. The connection is the
+// caller's.
+type OwnDialer interface {
+	DialOwn(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error)
+}
+
+// Options make a Dialer.
+type Options struct {
+	Timeouts Timeouts
+	Own      OwnDialer // nil: delivery from customers' own addresses is not possible
+	// TLS overrides the settings of the onward leg, for tests; nil is opportunistic TLS 1.2 or newer, any certificate.
+	TLS *tls.Config
+}
+
+// Dialer opens onward sessions and remembers what destinations can do. It is safe for concurrent use.
+type Dialer struct {
+	timeouts Timeouts
+	own      OwnDialer
+	tls      *tls.Config
+	cache    cache
+}
+
+// NewDialer returns a Dialer.
+func NewDialer(o Options) *Dialer {
+	d := &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, tls: o.TLS}
+	if d.tls == nil {
+		// Opportunistic (RFC 7435): any certificate is better than plain text, since plain text is what would be sent
+		// instead; there is no name to verify either, the customer's server chose the address.
+		d.tls = &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			InsecureSkipVerify: true,
+			ClientSessionCache: tls.NewLRUClientSessionCache(1024),
+		}
+	}
+	return d
+}
+
+// Known returns what the destination of r can do as far as it was seen in the last ten minutes.
+func (d *Dialer) Known(r *Route) (Caps, bool) {
+	if k := d.cache.get(r.place(), time.Now()); k != nil {
+		return k.caps, true
+	}
+	return Caps{}, false
+}
+
+// Forget drops what is known of the destination of r.
+func (d *Dialer) Forget(r *Route) { d.cache.drop(r.place()) }
+
+func (r *Route) place() place { return place{r.Target, r.Source} }
+
+// errHandshake: the destination offers STARTTLS, but the handshake with it fails.
+var errHandshake = errors.New("TLS handshake failed")
+
+// Open connects, reads the greeting, says EHLO and encrypts where it can. The error is a *Failure.
+func (d *Dialer) Open(ctx context.Context, r Route) (*Session, error) {
+	k := d.cache.get(r.place(), time.Now())
+	plain := k != nil && k.noTLS
+	s, f := d.open(ctx, r, plain)
+	if f != nil && errors.Is(f, errHandshake) && !plain {
+		plain = true
+		s, f = d.open(ctx, r, plain)
+	}
+	if f != nil {
+		d.cache.drop(r.place())
+		return nil, f
+	}
+	d.cache.put(r.place(), known{caps: s.caps, noTLS: plain}, time.Now())
+	return s, nil
+}
+
+func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Failure) {
+	nc, f := d.connect(ctx, &r)
+	if f != nil {
+		return nil, f
+	}
+	s := &Session{route: r, timeouts: &d.timeouts, conn: smtp.NewConn(nc, smtp.Options{
+		ReadTimeout:      d.timeouts.Greeting,
+		WriteTimeout:     d.timeouts.Command,
+		HandshakeTimeout: d.timeouts.Handshake,
+	})}
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	f = s.start(d.tls, plain)
+	if !stop() && f == nil {
+		f = unreachable("the gateway is stopping", ctx.Err())
+	}
+	if f != nil {
+		s.Close()
+		return nil, f
+	}
+	s.conn.SetReadTimeout(d.timeouts.Command)
+	return s, nil
+}
+
+// connect opens the TCP connection.
+func (d *Dialer) connect(ctx context.Context, r *Route) (net.Conn, *Failure) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeouts.Connect)
+	defer cancel()
+	var nc net.Conn
+	var err error
+	switch {
+	case !r.Own:
+		nd := net.Dialer{
+			KeepAlive: -1, // every wait has its own time-out
+			Control:   leaveFrom,
+		}
+		nd.SetMultipathTCP(false)
+		if r.Source.IsValid() {
+			nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.Source, 0))
+		}
+		nc, err = nd.DialContext(ctx, "tcp", r.Target.String())
+	case d.own == nil:
+		err = errors.New("delivery from customers' own addresses is not set up")
+	default:
+		nc, err = d.own.DialOwn(ctx, r.Source, r.Target)
+	}
+	if err == nil {
+		return nc, nil
+	}
+	why := "could not be reached"
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = "refused the connection"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		why = "did not answer"
+	}
+	return nil, unreachable(fmt.Sprintf("the destination %v %s", r.Target.Addr(), why), err)
+}

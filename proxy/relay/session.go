@@ -1,0 +1,407 @@
+package relay
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+// Session is one onward SMTP session. It belongs to one goroutine. After an error of one of its methods it is of no
+// further use but to be closed.
+type Session struct {
+	route    Route
+	timeouts *Timeouts
+	conn     *smtp.Conn
+	caps     Caps
+	rep      smtp.Reply
+	used     time.Time // end of the last exchange
+	begun    int       // transactions that MAIL opened
+
+	open    bool       // MAIL was accepted and not yet ended
+	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
+	reset   bool       // RSET is owed before the next MAIL
+}
+
+// start leads the session to where a transaction can begin.
+func (s *Session) start(cfg *tls.Config, plain bool) *Failure {
+	if err := s.conn.ReadReply(&s.rep); err != nil {
+		return s.silent(err)
+	}
+	if s.rep.Class() != 2 {
+		if s.rep.Class() == 3 {
+			return broken("the connection with an impossible code", nil)
+		}
+		return refusal(&s.rep)
+	}
+	if f := s.hello(); f != nil {
+		return f
+	}
+	if plain || !s.caps.Has(smtp.ExtStartTLS) {
+		s.caps.Set &^= smtp.ExtStartTLS
+		return nil
+	}
+	return s.encrypt(cfg)
+}
+
+// silent sorts an error before the session stands: to the client it is a destination that cannot be reached.
+func (s *Session) silent(err error) *Failure {
+	f := failed(err)
+	if f.Enh == errProto {
+		return f
+	}
+	return unreachable(f.Text, err)
+}
+
+// hello says EHLO, or HELO to a server that does not know EHLO (RFC 5321 3.2).
+func (s *Session) hello() *Failure {
+	for _, verb := range [...]string{"EHLO ", "HELO "} {
+		if f := s.command(verb, s.route.Helo); f != nil {
+			if f.Raw == nil {
+				return s.silent(f)
+			}
+			return f
+		}
+		switch s.rep.Class() {
+		case 2:
+			s.caps = Caps{ESMTP: verb == "EHLO "}
+			if s.caps.ESMTP {
+				s.caps.Extensions = smtp.ParseExtensions(&s.rep)
+			}
+			return nil
+		case 3:
+			return broken("EHLO with an impossible code", nil)
+		case 4:
+			return refusal(&s.rep)
+		}
+	}
+	return refusal(&s.rep)
+}
+
+// encrypt tries STARTTLS. A server that offers it and then refuses it is spoken to in plain text.
+func (s *Session) encrypt(cfg *tls.Config) *Failure {
+	s.caps.Set &^= smtp.ExtStartTLS
+	if f := s.command("STARTTLS"); f != nil {
+		return f
+	}
+	if s.rep.Code != 220 {
+		return nil
+	}
+	if err := s.conn.StartClientTLS(cfg); err != nil {
+		return unreachable("the destination failed in the TLS handshake", errors.Join(errHandshake, err))
+	}
+	if f := s.hello(); f != nil {
+		return f
+	}
+	s.caps.Encrypted = true
+	s.caps.Set &^= smtp.ExtStartTLS
+	return nil
+}
+
+// command writes one command and reads its reply into s.rep.
+func (s *Session) command(parts ...string) *Failure {
+	if f := s.quiet(); f != nil {
+		return f
+	}
+	if err := s.conn.WriteCommand(parts...); err != nil {
+		return failed(err)
+	}
+	return s.read()
+}
+
+// read reads one reply into s.rep; 421 is a failure wherever it comes (RFC 5321 3.8).
+func (s *Session) read() *Failure {
+	if err := s.conn.ReadReply(&s.rep); err != nil {
+		return failed(err)
+	}
+	if s.rep.Code == 421 {
+		return refusal(&s.rep)
+	}
+	return nil
+}
+
+// quiet makes sure that nothing is there which nobody asked for; a 421 may come at any time.
+func (s *Session) quiet() *Failure {
+	if s.conn.Buffered() == 0 {
+		return nil
+	}
+	if s.conn.LineBuffered() {
+		if f := s.read(); f != nil {
+			return f
+		}
+	}
+	return failed(smtp.ErrUnsolicited)
+}
+
+// Listener hears the destination's reply to each recipient. The reply is valid during the call.
+type Listener interface {
+	Answer(i int, r *smtp.Reply)
+}
+
+// Recipients sends rcpts onward, before them MAIL where it has not gone yet in this transaction (and RSET where one is
+// owed), in one write if the destination takes PIPELINING, and tells each reply in order. When MAIL is refused its
+// refusal answers every recipient. The error is a *Failure; recipients up to it have been told.
+func (s *Session) Recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) error {
+	if f := s.recipients(mail, rcpts, told); f != nil {
+		return f
+	}
+	return nil
+}
+
+func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) *Failure {
+	if f := s.quiet(); f != nil {
+		return f
+	}
+	if s.open || s.refused.Code != 0 {
+		return s.more(0, rcpts, told)
+	}
+	reset := s.reset
+	s.begun++
+	if !s.caps.Has(smtp.ExtPipelining) {
+		if reset {
+			if f := s.Reset(); f != nil {
+				return f
+			}
+		}
+		if err := s.writeMail(mail); err != nil {
+			return failed(err)
+		}
+		if f := s.readMail(); f != nil {
+			return f
+		}
+		return s.more(0, rcpts, told)
+	}
+	if reset {
+		if err := s.conn.WriteCommand("RSET"); err != nil {
+			return failed(err)
+		}
+	}
+	if err := s.writeMail(mail); err != nil {
+		return failed(err)
+	}
+	if err := s.writeRcpts(rcpts); err != nil {
+		return failed(err)
+	}
+	if reset {
+		if f := s.readReset(); f != nil {
+			return f
+		}
+	}
+	if f := s.readMail(); f != nil {
+		return f
+	}
+	return s.answers(0, rcpts, told)
+}
+
+// more sends further recipients of an open transaction.
+func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
+	switch {
+	case s.refused.Code != 0:
+		for i := range rcpts {
+			told.Answer(i, &s.refused)
+		}
+		return nil
+	case s.caps.Has(smtp.ExtPipelining):
+		if err := s.writeRcpts(rcpts); err != nil {
+			return failed(err)
+		}
+		return s.answers(from, rcpts, told)
+	}
+	for i := range rcpts {
+		if err := s.writeRcpts(rcpts[i : i+1]); err != nil {
+			return failed(err)
+		}
+		if f := s.answers(i, rcpts[i:i+1], told); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// answers reads the replies to rcpts, the first of which is number from.
+func (s *Session) answers(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
+	for i := range rcpts {
+		if f := s.read(); f != nil {
+			return f
+		}
+		switch {
+		case s.refused.Code != 0: // what it says to RCPT without a MAIL does not matter
+			told.Answer(from+i, &s.refused)
+		case s.rep.Class() == 3:
+			return broken("RCPT with an impossible code", nil)
+		default:
+			told.Answer(from+i, &s.rep)
+		}
+	}
+	return nil
+}
+
+func (s *Session) writeMail(m *smtp.Mail) error {
+	p := m.Params
+	if p != "" {
+		if !s.caps.Has(smtp.ExtSize) && m.Size >= 0 {
+			p = p.Without("SIZE") // the client's own estimate: nothing is lost with it
+		}
+		if !s.caps.Has(smtp.Ext8BitMIME) && m.Body == smtp.Body7Bit {
+			p = p.Without("BODY")
+		}
+	}
+	return s.conn.WriteCommand("MAIL FROM:<", m.Address, ">", p.Wire())
+}
+
+func (s *Session) writeRcpts(rcpts []smtp.Rcpt) error {
+	for i := range rcpts {
+		if err := s.conn.WriteCommand("RCPT TO:<", rcpts[i].Address, ">", rcpts[i].Params.Wire()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) readMail() *Failure {
+	if f := s.read(); f != nil {
+		return f
+	}
+	switch s.rep.Class() {
+	case 2:
+		s.open = true
+	case 3:
+		return broken("MAIL with an impossible code", nil)
+	default:
+		s.refused = s.rep.Clone()
+	}
+	return nil
+}
+
+func (s *Session) readReset() *Failure {
+	if f := s.read(); f != nil {
+		return f
+	}
+	if s.rep.Class() != 2 {
+		return broken("RSET with a refusal", nil)
+	}
+	s.reset = false
+	return nil
+}
+
+// Abandon ends the transaction without a message. RSET goes out with the next MAIL, or never.
+func (s *Session) Abandon() {
+	s.reset = s.reset || s.open
+	s.open = false
+	s.refused.Code = 0
+}
+
+// Reset sends the RSET that is owed, at once.
+func (s *Session) Reset() *Failure {
+	if f := s.quiet(); f != nil {
+		return f
+	}
+	if err := s.conn.WriteCommand("RSET"); err != nil {
+		return failed(err)
+	}
+	return s.readReset()
+}
+
+// Noop keeps the destination patient while a client uploads slowly. The error is a *Failure.
+func (s *Session) Noop() error {
+	if f := s.command("NOOP"); f != nil {
+		return f
+	}
+	return nil
+}
+
+// Alive tells, without waiting, whether the destination is still there and has said nothing.
+func (s *Session) Alive() bool {
+	if s.conn.Buffered() > 0 {
+		return false
+	}
+	pending, err := s.conn.Probe()
+	return err == nil && !pending
+}
+
+// Client is asked whether it is still there.
+type Client interface {
+	Gone() bool
+}
+
+// Bound bounds all that follows by the moment t, until Deliver has succeeded.
+func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
+
+// Deliver sends DATA and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
+// until the next call. The client is asked after 354, right before the first byte of the message: one that is gone
+// stops everything with ErrGone. until bounds it all. A reply to DATA that refuses is a final reply too. The error is ErrGone or a *Failure.
+func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
+	s.conn.SetUntil(until)
+	if f := s.command("DATA"); f != nil {
+		return nil, f
+	}
+	s.open = false
+	switch {
+	case s.rep.Code == 354:
+	case s.rep.Class() == 2:
+		return nil, broken("DATA with success before the message", nil)
+	case s.rep.Class() == 3:
+		return nil, broken("DATA with an impossible code", nil)
+	default:
+		s.reset = true // the transaction is over by most readings, but not by all
+		s.conn.SetUntil(time.Time{})
+		return &s.rep, nil
+	}
+	if s.conn.Buffered() > 0 {
+		return nil, failed(smtp.ErrUnsolicited)
+	}
+	if c.Gone() {
+		return nil, ErrGone
+	}
+	s.conn.SetReadTimeout(s.timeouts.Final)
+	if err := s.conn.WriteData(prefix, body); err != nil {
+		return nil, failed(err) // the dot is the last byte: it has not left whole
+	}
+	if f := s.read(); f != nil {
+		f.Sent = f.Raw == nil
+		return nil, f
+	}
+	if s.rep.Class() == 3 {
+		f := broken("the message with an impossible code", nil)
+		f.Sent = true
+		return nil, f
+	}
+	s.conn.SetReadTimeout(s.timeouts.Command)
+	s.conn.SetUntil(time.Time{})
+	return &s.rep, nil
+}
+
+// ErrGone: the client left, so the message was not sent.
+var ErrGone = errors.New("the client left before the message went onward")
+
+// Caps returns what the destination can do.
+func (s *Session) Caps() *Caps { return &s.caps }
+
+// Begun returns how many transactions were begun on the session.
+func (s *Session) Begun() int { return s.begun }
+
+// Refused tells whether MAIL was refused in this transaction.
+func (s *Session) Refused() bool { return s.refused.Code != 0 }
+
+// Source returns the address the session leaves from.
+func (s *Session) Source() netip.Addr { return s.route.Source }
+
+// Route returns the way of the session.
+func (s *Session) Route() *Route { return &s.route }
+
+// TLS returns the state of the leg's encryption.
+func (s *Session) TLS() (tls.ConnectionState, bool) { return s.conn.TLS() }
+
+// Close ends the session. With QUIT where that can be said without waiting.
+func (s *Session) Close() { s.conn.Close() }
+
+// Quit says QUIT and closes without waiting for the answer. What the destination still says to it does not matter,
+// and it closes by itself, so that TIME_WAIT stands there.
+func (s *Session) Quit() {
+	if s.conn.WriteCommand("QUIT") == nil {
+		_ = s.conn.Flush() // it is closed whatever becomes of it
+	}
+	s.conn.Close()
+}

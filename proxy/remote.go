@@ -1,0 +1,142 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// asFailure gives the failure in an error of package relay.
+func asFailure(err error) *relay.Failure {
+	var f *relay.Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return &relay.Failure{Code: 451, Enh: smtp.Enhanced{4, 4, 2}, Text: "the destination failed", Err: err}
+}
+
+// reach gives the transaction an onward session from the address that is chosen for it: the one at hand where it
+// leaves from there, else a new one; fresh tells which.
+func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
+	t := &s.tx
+	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
+	if s.remote != nil && *s.remote.Route() != route {
+		s.dropRemote()
+	}
+	if s.remote == nil {
+		fresh = true
+		r, err := s.srv.cfg.Dialer.Open(ctx, route)
+		if err != nil {
+			return fresh, asFailure(err)
+		}
+		s.take(r)
+	}
+	if a := s.unfit(t.asked); a != nil {
+		return fresh, &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
+	}
+	return fresh, nil
+}
+
+// unfit tells why the onward session at hand cannot carry the transaction: its destination was asked some minutes ago,
+// and the client was told what it could do then.
+func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
+	caps, t := s.remote.Caps(), &s.tx
+	if s.secure.Load() && !caps.Encrypted {
+		return &plainOnward // DEL7: never weaker than the client's own leg
+	}
+	var need smtp.ExtSet
+	if t.mail.Body == smtp.Body8BitMIME {
+		need |= smtp.Ext8BitMIME
+	}
+	if t.mail.UTF8 {
+		need |= smtp.ExtSMTPUTF8
+	}
+	if t.mail.Ret != "" || t.mail.EnvID != "" {
+		need |= smtp.ExtDSN
+	}
+	for i := range rcpts {
+		if rcpts[i].Notify != 0 || rcpts[i].ORcpt != "" {
+			need |= smtp.ExtDSN
+		}
+	}
+	if !caps.Has(need) {
+		return &lostSkill
+	}
+	return nil
+}
+
+// take makes r the onward session.
+func (s *session) take(r *relay.Session) {
+	s.remote, s.used = r, time.Now()
+}
+
+// dropRemote says goodbye to the destination.
+func (s *session) dropRemote() {
+	if s.remote != nil {
+		s.remote.Quit()
+		s.remote.Close()
+		s.remote = nil
+	}
+}
+
+// loseRemote closes an onward session that failed.
+func (s *session) loseRemote(f *relay.Failure) {
+	if f.Raw != nil {
+		s.heard = firstLine(f.Raw)
+	}
+	s.remote.Close()
+	s.remote = nil
+}
+
+// noop keeps the destination patient during an upload. When it is gone a new session is opened once the whole message
+// is here, since that may take hours.
+func (s *session) noop() error {
+	if s.remote == nil {
+		return nil
+	}
+	err := s.remote.Noop()
+	if err != nil {
+		s.loseRemote(asFailure(err))
+	}
+	return err
+}
+
+// replay opens a new onward session and gives it the envelope; the destination must accept all that the client was
+// told it had accepted.
+func (s *session) replay(until time.Time) *relay.Failure {
+	t := &s.tx
+	if s.remote != nil {
+		s.remote.Close()
+		s.remote = nil
+	}
+	ctx, cancel := context.WithDeadline(s.ctx, until)
+	defer cancel()
+	t.asked = append(t.asked[:0], t.passed...)
+	defer func() { t.asked = t.asked[:0] }()
+	if _, f := s.reach(ctx); f != nil {
+		return f
+	}
+	s.remote.Bound(until)
+	var again agreement
+	for from := 0; from < len(t.asked); from += batch {
+		if err := s.remote.Recipients(&t.mail, t.asked[from:min(from+batch, len(t.asked))], &again); err != nil {
+			f := asFailure(err)
+			s.loseRemote(f)
+			return f
+		}
+	}
+	if again.refused {
+		s.remote.Abandon()
+		return &relay.Failure{Code: notReplayed.code, Enh: notReplayed.enh, Text: notReplayed.text}
+	}
+	return nil
+}
+
+// agreement hears whether all recipients are accepted again.
+type agreement struct{ refused bool }
+
+// Answer hears the reply to one recipient.
+func (a *agreement) Answer(_ int, r *smtp.Reply) { a.refused = a.refused || r.Class() != 2 }

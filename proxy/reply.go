@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"strings"
+
+	"sluice/filter"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// replies are those of every session, made once. Each carries the gateway's name, so that nobody blames the
+// recipient's postmaster for what we say (DEL15).
+type replies struct {
+	greeting, senderOK, rcptOK, goAhead, reset, noop, bye, verify, help []byte
+}
+
+func makeReplies(name string) replies {
+	r := func(code int, enh smtp.Enhanced, text string) []byte {
+		return smtp.AppendReply(nil, code, enh, name+text)
+	}
+	return replies{
+		greeting: r(220, smtp.Enhanced{}, " ESMTP Sluice"),
+		senderOK: r(250, smtp.Enhanced{2, 1, 0}, ": sender noted"),
+		rcptOK:   r(250, smtp.Enhanced{2, 1, 5}, ": recipient noted"),
+		goAhead:  r(354, smtp.Enhanced{}, ": go ahead, end with <CR><LF>.<CR><LF>"),
+		reset:    r(250, smtp.Enhanced{2, 0, 0}, ": forgotten"),
+		noop:     r(250, smtp.Enhanced{2, 0, 0}, ": still here"),
+		bye:      r(221, smtp.Enhanced{2, 0, 0}, ": goodbye"),
+		verify:   r(252, smtp.Enhanced{2, 5, 0}, ": cannot verify, but will pass the message on"),
+		help:     r(214, smtp.Enhanced{2, 0, 0}, ": this gateway passes mail on to the destination you chose (RFC 5321)"),
+	}
+}
+
+// answer is a reply of ours before it is written.
+type answer struct {
+	code int
+	enh  smtp.Enhanced
+	text string // without the gateway's name
+}
+
+// The answers of ours that do not depend on anything.
+var (
+	sayHelloFirst  = answer{503, smtp.Enhanced{5, 5, 1}, "say EHLO first"}
+	sayMailFirst   = answer{503, smtp.Enhanced{5, 5, 1}, "say MAIL first"}
+	sayRcptFirst   = answer{503, smtp.Enhanced{5, 5, 1}, "say RCPT first"}
+	nestedMail     = answer{503, smtp.Enhanced{5, 5, 1}, "a transaction is open, end it with DATA or RSET"}
+	noValidRcpt    = answer{554, smtp.Enhanced{5, 5, 1}, "no valid recipients"}
+	notImplemented = answer{502, smtp.Enhanced{5, 5, 1}, "command not implemented"}
+	notKnown       = answer{500, smtp.Enhanced{5, 5, 1}, "command not known"}
+	noArgument     = answer{501, smtp.Enhanced{5, 5, 4}, "this command takes no argument"}
+	tlsAlready     = answer{503, smtp.Enhanced{5, 5, 1}, "the connection is encrypted already"}
+	tooManyErrors  = answer{421, smtp.Enhanced{4, 7, 0}, "too many errors, closing the connection"}
+	tooMuchNoise   = answer{421, smtp.Enhanced{4, 7, 0}, "too many commands without mail, closing the connection"}
+	stopping       = answer{421, smtp.Enhanced{4, 3, 2}, "the gateway is restarting, try again"}
+	crowded        = answer{421, smtp.Enhanced{4, 7, 0}, "Too many concurrent SMTP connections from this IP address; please try again later"}
+	ownTarget      = answer{554, smtp.Enhanced{5, 4, 6}, "this destination is the gateway itself, mail for it would loop"}
+	ownSource      = answer{554, smtp.Enhanced{5, 4, 6}, "this connection comes from the gateway itself, mail on it would loop"}
+	unknownUser    = answer{554, smtp.Enhanced{5, 7, 1}, "mail is not accepted from this address"}
+	plainOnward    = answer{451, smtp.Enhanced{4, 7, 5}, "the destination does not encrypt any more, and your connection does"}
+	lostSkill      = answer{451, smtp.Enhanced{4, 4, 2}, "the destination does not offer any more what this message needs, start again"}
+	notReplayed    = answer{451, smtp.Enhanced{4, 4, 2}, "the destination left and now answers otherwise, try again"}
+	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}
+)
+
+// refusal makes the answer to what the filter refused, with code and link (DEL15, LOG4).
+func refusal(set *resolved, v *filter.Verdict) answer {
+	h := v.Decisive()
+	a := answer{code: 550, enh: smtp.Enhanced{5, 7, 1}}
+	if v.Action == filter.Defer {
+		a = answer{code: 451, enh: smtp.Enhanced{4, 7, 1}}
+	}
+	if h == nil {
+		return a
+	}
+	if h.SMTP != 0 {
+		a.code = h.SMTP
+	}
+	if e := smtp.ParseEnhanced([]byte(h.Enhanced)); e != (smtp.Enhanced{}) {
+		a.enh = e
+	} else if a.enh[0] != uint16(a.code/100) {
+		a.enh = smtp.Enhanced{uint16(a.code / 100), 7, 1}
+	}
+	a.text = coded(set, h.Code, h.Text)
+	return a
+}
+
+// coded puts the public code before a text and its page behind it.
+func coded(set *resolved, code, text string) string {
+	var b strings.Builder
+	b.Grow(len(code) + len(text) + len(set.HelpURL) + len(code) + 16)
+	if code != "" {
+		b.WriteString("[" + code + "] ")
+	}
+	b.WriteString(text)
+	if code != "" && set.HelpURL != "" {
+		b.WriteString("; see " + set.HelpURL + code)
+	}
+	return b.String()
+}
+
+// locked makes the answer to a locked user's message (LCK3).
+func locked(set *resolved, ticket string) answer {
+	text := "sending is locked, ticket " + ticket
+	if set.Contact != "" {
+		text += ", contact " + set.Contact
+	}
+	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, "LOCKED", text)}
+}
+
+// failure makes the answer to a failure of the destination, unless its own reply is to be passed on.
+func failure(f *relay.Failure) answer { return answer{f.Code, f.Enh, f.Text} }

@@ -1,0 +1,188 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/intercept/flow"
+)
+
+// Server leads the sessions of all flows. It is safe for concurrent use.
+type Server struct {
+	cfg      Config
+	set      atomic.Pointer[resolved]
+	bodies   atomic.Int64 // bytes of bodies in memory
+	reserve  func(int) bool
+	admin    adminBudget
+	base     context.Context // ends when sessions must be cut
+	cut      context.CancelFunc
+	drain    context.Context // ends when the server begins to stop
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+}
+
+// New returns a Server, or why it can not be made.
+func New(c Config) (*Server, error) {
+	switch {
+	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
+		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
+	}
+	s := &Server{cfg: c, sessions: make(map[*session]struct{})}
+	if err := s.Configure(c.Settings); err != nil {
+		return nil, err
+	}
+	s.reserve = s.reserveBody
+	s.base, s.cut = context.WithCancel(context.Background())
+	s.drain, s.stop = context.WithCancel(s.base)
+	return s, nil
+}
+
+// Configure replaces the settings, or says why they can not be used and keeps the old ones.
+func (s *Server) Configure(set Settings) error {
+	r, err := set.resolve()
+	if err == nil {
+		s.set.Store(r)
+	}
+	return err
+}
+
+// ServeConn leads the session on nc to its end and closes nc. One goroutine does everything for a flow. It ends early
+// when ctx ends.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow) {
+	ss := newSession(s, nc, f)
+	if !s.enter(ss) {
+		ss.turnAway()
+		return
+	}
+	defer s.leave(ss)
+	stop := context.AfterFunc(ctx, ss.kill)
+	defer stop()
+	ss.run()
+}
+
+// enter lists a session; false when the server is stopping.
+func (s *Server) enter(ss *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drain.Err() != nil {
+		return false
+	}
+	s.wg.Add(1)
+	s.sessions[ss] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(ss *session) {
+	s.mu.Lock()
+	delete(s.sessions, ss)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// Shutdown lets open transactions finish and ends all other sessions with 421 4.3.2. When ctx ends the rest is cut.
+// It returns when no session is left: nil, or ctx's error when some had to be cut.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	for _, ss := range s.list() {
+		ss.wake()
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		s.cut()
+		return nil
+	case <-ctx.Done():
+	}
+	s.cut()
+	for _, ss := range s.list() {
+		ss.kill()
+	}
+	<-done
+	return ctx.Err()
+}
+
+func (s *Server) list() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*session, 0, len(s.sessions))
+	for ss := range s.sessions {
+		all = append(all, ss)
+	}
+	return all
+}
+
+// Live is a session as it is now.
+type Live struct {
+	Flow     flow.Flow
+	State    string // "waiting", "idle", "envelope", "data", "verdict", "onward", "closing"
+	Since    time.Time
+	Messages int    // transactions begun
+	Helo     string // "" before
+	TLS      bool   // the client leg is encrypted
+}
+
+// Flows returns all open sessions, in no order.
+func (s *Server) Flows() []Live {
+	all := s.list()
+	out := make([]Live, 0, len(all))
+	for _, ss := range all {
+		out = append(out, ss.live())
+	}
+	return out
+}
+
+// Sessions returns the number of open sessions.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
+
+// Cut ends all open sessions of a user at once, without a reply, and returns how many. Locks do not need it: a locked
+// user's open sessions hear of the lock at the end of their data.
+func (s *Server) Cut(user uint32) (n int) {
+	for _, ss := range s.list() {
+		if ss.flow.User.ID == user {
+			ss.kill()
+			n++
+		}
+	}
+	return n
+}
+
+// reserveBody keeps the account of memory in bodies.
+func (s *Server) reserveBody(delta int) bool {
+	if n := s.bodies.Add(int64(delta)); delta > 0 && n > s.set.Load().BodiesMemory {
+		s.bodies.Add(-int64(delta))
+		return false
+	}
+	return true
+}
+
+// adminBudget counts the mails that locked users sent to the administrator in the present hour.
+type adminBudget struct {
+	mu   sync.Mutex
+	hour int64
+	sent map[uint32]int
+}
+
+// take tells whether user may send one more.
+func (b *adminBudget) take(user uint32, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if h := now.Unix() / 3600; h != b.hour || b.sent == nil {
+		b.hour, b.sent = h, make(map[uint32]int)
+	}
+	if b.sent[user] >= adminPerHour {
+		return false
+	}
+	b.sent[user]++
+	return true
+}

@@ -1,0 +1,299 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+	"sluice/filter/sign"
+	"sluice/intercept/flow"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// session is one connection's dialogue. One goroutine leads it; only stage, sent and name are read by others.
+type session struct {
+	srv    *Server
+	set    *resolved
+	user   *policy.Settings
+	ctx    context.Context // ends when sessions are cut
+	client clientConn
+	conn   *smtp.Conn
+	flow   flow.Flow
+
+	stageAt atomic.Int64 // unix nanoseconds
+	sent    atomic.Int32 // transactions begun
+	name    atomic.Pointer[string]
+	secure  atomic.Bool // the client leg is encrypted
+
+	helo   string
+	esmtp  bool
+	offer  smtp.Extensions // what the client was offered
+	remote *relay.Session  // nil: none
+	used   time.Time       // last use of remote
+	tx     transaction
+	manner manner
+
+	next    smtp.Command // a command read ahead
+	nextErr error
+	ahead   bool
+
+	data  smtp.DataOptions
+	trace []byte // room for the trace field
+	last  string // our last reply that was worth a note
+	heard string // the destination's last reply
+	note  string // why the session ended without a message
+	bye   bool   // the last reply is written: close
+	gone  bool   // nobody is there to be answered: close
+
+	tick    func() error // noop, made once
+	slot    int          // of the message in flight; -1: none
+	hopRoom sign.Hop
+}
+
+func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
+	s := &session{srv: srv, set: srv.set.Load(), ctx: srv.base, flow: f, slot: -1}
+	s.tick = s.noop
+	s.client.Conn = nc
+	s.conn = smtp.NewConn(&s.client, smtp.Options{
+		ReadTimeout: s.set.Timeouts.Command, WriteTimeout: s.set.Timeouts.Command,
+	})
+	s.stageAt.Store(f.Start.UnixNano())
+	return s
+}
+
+// run leads the session to its end.
+func (s *session) run() {
+	defer s.end()
+	release, ok := s.greet()
+	if release != nil {
+		defer release()
+	}
+	for ok {
+		ok = s.step() && !s.bye && !s.gone
+	}
+}
+
+// step reads and answers one command; false ends the session.
+func (s *session) step() bool {
+	if !s.tx.open {
+		s.set = s.srv.set.Load()
+		s.stage(idle)
+		if s.srv.drain.Err() != nil {
+			s.stage(envelope)
+			return s.leave(stopping)
+		}
+	}
+	cmd, err := s.read()
+	if !s.tx.open && !s.client.stage.CompareAndSwap(idle, envelope) || errors.Is(err, errWoken) {
+		return s.leave(stopping)
+	}
+	if err != nil {
+		return s.unread(err)
+	}
+	s.dispatch(&cmd)
+	if s.manner.worn() && !s.bye {
+		return s.leave(tooManyErrors)
+	}
+	return true
+}
+
+// read gives the next command, the one read ahead first.
+func (s *session) read() (smtp.Command, error) {
+	if s.ahead {
+		s.ahead = false
+		return s.next, s.nextErr
+	}
+	return s.conn.ReadCommand()
+}
+
+// unread answers a command that could not be read; false ends the session.
+func (s *session) unread(err error) bool {
+	code, enh, text, ok := smtp.ReplyFor(err)
+	if !ok {
+		s.note, s.gone = "client reset", true
+		return false
+	}
+	s.say(answer{code, enh, text})
+	if !smtp.Recoverable(err) {
+		s.note = text
+		s.bye = true
+		return false
+	}
+	if s.manner.worn() {
+		return s.leave(tooManyErrors)
+	}
+	return true
+}
+
+func (s *session) dispatch(cmd *smtp.Command) {
+	switch cmd.Verb {
+	case smtp.EHLO, smtp.HELO:
+		s.hello(cmd)
+	case smtp.MAIL:
+		s.mail(cmd)
+	case smtp.RCPT:
+		s.rcpt(cmd)
+	case smtp.DATA:
+		s.dataCommand(cmd)
+	case smtp.RSET:
+		if s.tx.open {
+			s.finish(ending{status: s.tx.outcome(), note: "client reset the transaction"})
+		} else {
+			s.noise()
+		}
+		s.conn.WriteRaw(s.set.fixed.reset)
+	case smtp.NOOP:
+		s.noise()
+		s.conn.WriteRaw(s.set.fixed.noop)
+	case smtp.QUIT:
+		s.quit()
+	case smtp.VRFY, smtp.EXPN:
+		s.noise()
+		s.conn.WriteRaw(s.set.fixed.verify)
+	case smtp.HELP:
+		s.noise()
+		s.conn.WriteRaw(s.set.fixed.help)
+	case smtp.STARTTLS:
+		s.startTLS(cmd)
+	case smtp.Unknown:
+		s.say(notKnown)
+	default:
+		s.say(notImplemented)
+	}
+}
+
+// say writes an answer of ours, with the gateway's name, and counts errors.
+func (s *session) say(a answer) {
+	text := s.set.Name + ": " + a.text
+	s.conn.WriteReply(a.code, a.enh, text)
+	s.last = line(a.code, a.enh, text)
+	s.manner.replied(a.code)
+}
+
+// line is a reply as the log keeps it.
+func line(code int, enh smtp.Enhanced, text string) string {
+	if enh == (smtp.Enhanced{}) {
+		return strconv.Itoa(code) + " " + text
+	}
+	return strconv.Itoa(code) + " " + enh.String() + " " + text
+}
+
+// pass writes a reply of the destination as it is.
+func (s *session) pass(raw []byte) {
+	s.conn.WriteRaw(raw)
+	s.last = firstLine(raw)
+}
+
+// firstLine cuts a reply to its first line.
+func firstLine(raw []byte) string {
+	for i, c := range raw {
+		if c == '\r' || c == '\n' {
+			return string(raw[:i])
+		}
+	}
+	return string(raw)
+}
+
+// leave says a last answer; always false.
+func (s *session) leave(a answer) bool {
+	s.say(a)
+	if s.note == "" {
+		s.note = a.text
+	}
+	s.bye = true
+	return false
+}
+
+// quit answers QUIT.
+func (s *session) quit() {
+	s.conn.WriteRaw(s.set.fixed.bye)
+	s.bye = true
+	if s.note == "" {
+		s.note = "client quit"
+	}
+}
+
+// noise counts a command that brings no mail, and slows down whoever sends many.
+func (s *session) noise() {
+	wait, over := s.manner.noise()
+	switch {
+	case over:
+		s.leave(tooMuchNoise)
+	case wait > 0:
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.srv.drain.Done():
+		}
+	}
+}
+
+// end closes both legs and logs what is left to be logged. After our last reply the client may close first, so that
+// TIME_WAIT stands on its side and not in the way of its next connection from the same port.
+func (s *session) end() {
+	if s.tx.open {
+		s.finish(ending{status: Lost, lost: true, note: s.note})
+	}
+	s.stage(closing)
+	if s.remote != nil {
+		s.remote.Quit()
+	}
+	if s.bye {
+		_ = s.conn.CloseAfterPeer(s.set.Timeouts.Bye) // the client is gone in any case
+	} else {
+		s.conn.Close()
+	}
+	if s.remote != nil {
+		s.remote.Close()
+	}
+	if s.sent.Load() == 0 {
+		s.logEmpty()
+	}
+}
+
+// turnAway answers a session that came while the server is stopping.
+func (s *session) turnAway() {
+	s.leave(stopping)
+	s.end()
+}
+
+// wake ends the session if it is idle.
+func (s *session) wake() { s.client.wake() }
+
+// kill ends the session at once. It may be called by any goroutine.
+func (s *session) kill() {
+	s.client.Conn.Close()
+}
+
+func (s *session) stage(to uint32) {
+	s.client.stage.Store(to)
+}
+
+func (s *session) live() Live {
+	l := Live{
+		Flow: s.flow, State: stages[s.client.stage.Load()], Messages: int(s.sent.Load()), TLS: s.secure.Load(),
+		Since: time.Unix(0, s.stageAt.Load()),
+	}
+	if n := s.name.Load(); n != nil {
+		l.Helo = *n
+	}
+	return l
+}
+
+// base returns the message as far as the session knows it.
+func (s *session) base() message.Message {
+	return message.Message{Flow: &s.flow, Helo: s.helo, TLS: s.secure.Load()}
+}
+
+// ask asks the filter at a phase without a time limit of its own: those checks do not wait.
+func (s *session) ask(p filter.Phase, m *message.Message) filter.Verdict {
+	return s.set.Pipeline.Ask(s.ctx, p, m)
+}

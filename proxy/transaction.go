@@ -1,0 +1,267 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// batch is how many recipients go onward in one write at most: their replies, even of 512 bytes, then fit into the
+// socket buffers while we still write.
+const batch = 64
+
+// transaction is what lies between MAIL and its end.
+type transaction struct {
+	open   bool
+	start  time.Time
+	mail   smtp.Mail
+	msg    message.Message
+	rec    *Record
+	ticket string // of the lock on the user; "" is none
+	admin  bool   // a locked user's mail to the administrator: it goes on
+	failed *relay.Failure
+
+	asked  []smtp.Rcpt // recipients of this batch, on their way
+	passed []smtp.Rcpt // recipients that were accepted
+	tried  int         // RCPT commands that were answered
+	temp   bool        // one of them with 4xx
+}
+
+// outcome is the status of a transaction that ends before its data.
+func (t *transaction) outcome() Status {
+	switch {
+	case t.tried == 0 || len(t.passed) > 0:
+		return Lost
+	case t.temp:
+		return Deferred
+	}
+	return Refused
+}
+
+// mail begins a transaction: it is answered by us and goes onward with the first recipient.
+func (s *session) mail(cmd *smtp.Command) {
+	switch {
+	case s.helo == "":
+		s.say(sayHelloFirst)
+		return
+	case s.tx.open:
+		s.say(nestedMail)
+		return
+	}
+	mail, err := smtp.ParseMail(string(cmd.Arg))
+	if err == nil {
+		err = s.offer.CheckMail(&mail)
+	}
+	if err != nil {
+		s.sayError(err)
+		return
+	}
+	s.begin(&mail)
+	v := s.ask(filter.Mail, &s.tx.msg)
+	if v.Refused() {
+		s.say(refusal(s.set, &v))
+		s.tx.open = false
+		s.log(ending{status: statusOf(&v), verdict: v})
+		return
+	}
+	s.tx.ticket, _ = s.srv.cfg.Locks.Locked(s.flow.User.ID)
+	s.conn.WriteRaw(s.set.fixed.senderOK)
+}
+
+// begin fills the transaction in place.
+func (s *session) begin(mail *smtp.Mail) {
+	n := int(s.sent.Add(1))
+	t := &s.tx
+	now := time.Now()
+	s.stageAt.Store(now.UnixNano())
+	*t = transaction{open: true, start: now, mail: *mail, asked: t.asked[:0], passed: t.passed[:0], msg: message.Message{
+		ID: transactionID(s.flow.ID.String(), n), Flow: &s.flow, Helo: s.helo, TLS: s.secure.Load(), Received: now,
+		Envelope: message.Envelope{
+			From: message.Address(mail.Address), FromSize: max(mail.Size, 0), To: t.msg.Envelope.To[:0],
+			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,
+		},
+	}}
+	t.rec = &Record{ID: t.msg.ID, Flow: s.flow, Start: now, Helo: s.helo, From: mail.Address}
+}
+
+func transactionID(id string, n int) string {
+	var room [32]byte
+	return string(strconv.AppendInt(append(append(room[:0], id...), '.'), int64(n), 10))
+}
+
+// rcpt takes this recipient and all that the client has pipelined behind it, so that they go onward in one write.
+func (s *session) rcpt(cmd *smtp.Command) {
+	for {
+		s.rcptOne(cmd)
+		if s.bye || s.manner.worn() || len(s.tx.asked) >= batch || !s.conn.LineBuffered() {
+			break
+		}
+		s.next, s.nextErr = s.conn.ReadCommand()
+		if s.nextErr != nil || s.next.Verb != smtp.RCPT {
+			s.ahead = true
+			break
+		}
+		cmd = &s.next
+	}
+	s.sendAsked()
+}
+
+// rcptOne checks one recipient and puts it on its way, or answers it.
+func (s *session) rcptOne(cmd *smtp.Command) {
+	t := &s.tx
+	refuse := func(a answer) {
+		s.sendAsked() // replies keep the order of the commands
+		if !s.bye {
+			s.say(a)
+		}
+	}
+	if !t.open {
+		if s.helo == "" {
+			refuse(sayHelloFirst)
+		} else {
+			refuse(sayMailFirst)
+		}
+		return
+	}
+	r, err := smtp.ParseRcpt(string(cmd.Arg))
+	switch {
+	case err != nil:
+	case r.NonASCII && !t.mail.UTF8:
+		err = smtp.ErrNeedsUTF8
+	default:
+		err = s.offer.CheckRcpt(&r)
+	}
+	if err != nil {
+		if code, enh, text, ok := smtp.ReplyFor(err); ok {
+			refuse(answer{code, enh, text})
+		}
+		return
+	}
+	if t.ticket != "" && !s.lockedRcpt(&r, refuse) {
+		return
+	}
+	t.msg.Rcpt = message.Address(r.Address)
+	v := s.ask(filter.Rcpt, &t.msg)
+	t.msg.Rcpt = ""
+	if v.Refused() {
+		a := refusal(s.set, &v)
+		refuse(a)
+		s.noteRcpt(r.Address, a.code, s.set.Name+": "+a.text)
+		if len(t.rec.Verdict.Hits) == 0 {
+			t.rec.Verdict = v
+		}
+		return
+	}
+	// A check of the next recipient sees this one as accepted, though the destination has not answered: with a bound on
+	// recipients the doubt is on the strict side.
+	t.msg.Envelope.To = append(t.msg.Envelope.To, message.Address(r.Address))
+	t.asked = append(t.asked, r)
+}
+
+// lockedRcpt decides about a recipient of a locked user: only mail for the administrator goes on, and not mixed with
+// other mail (LCK3).
+func (s *session) lockedRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
+	t := &s.tx
+	admin := s.set.Admin != "" && strings.EqualFold(r.Address, s.set.Admin)
+	if t.tried == 0 && len(t.asked) == 0 {
+		t.admin = admin && s.srv.admin.take(s.flow.User.ID, t.start)
+		return true
+	}
+	if t.admin != admin && (t.admin || s.set.Admin != "" && admin) {
+		refuse(splitAdmin)
+		return false
+	}
+	return true
+}
+
+// sendAsked sends the recipients on their way onward and passes the replies back.
+func (s *session) sendAsked() {
+	t := &s.tx
+	if len(t.asked) == 0 {
+		return
+	}
+	defer func() { t.asked = t.asked[:0] }()
+	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
+		s.dropRemote()
+		for i := range t.asked {
+			s.conn.WriteRaw(s.set.fixed.rcptOK)
+			s.accept(i, 250, "noted")
+		}
+		return
+	}
+	told := t.tried
+	if t.failed == nil {
+		t.failed = s.relayAsked()
+	}
+	t.msg.Envelope.To = t.msg.Envelope.To[:0]
+	for i := range t.passed {
+		t.msg.Envelope.To = append(t.msg.Envelope.To, message.Address(t.passed[i].Address))
+	}
+	if t.failed == nil {
+		return
+	}
+	for i := t.tried - told; i < len(t.asked); i++ {
+		if s.bye {
+			return // one 421 is the last reply
+		}
+		s.tellFailure(t.failed)
+		t.temp = true
+		s.noteRcpt(t.asked[i].Address, t.failed.Code, t.failed.Text)
+	}
+}
+
+// relayAsked sends the recipients onward. A session that was used before and turns out dead is replaced unseen, as
+// long as the client has heard nothing of this transaction from it.
+func (s *session) relayAsked() *relay.Failure {
+	t := &s.tx
+	fresh, f := s.reach(s.ctx)
+	for f == nil {
+		before := t.tried
+		err := s.remote.Recipients(&t.mail, t.asked, s)
+		s.used = time.Now()
+		if err == nil {
+			return nil
+		}
+		f = asFailure(err)
+		s.loseRemote(f)
+		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) {
+			return f
+		}
+		fresh, f = s.reach(s.ctx)
+	}
+	return f
+}
+
+// Answer hears the destination's reply to recipient i of those asked.
+func (s *session) Answer(i int, r *smtp.Reply) {
+	s.pass(r.Raw)
+	s.heard = s.last
+	text := s.last
+	if len(text) > 4 {
+		text = text[4:]
+	} else {
+		text = ""
+	}
+	s.accept(i, r.Code, text)
+}
+
+// accept books the answer to recipient i of those asked.
+func (s *session) accept(i, code int, text string) {
+	t := &s.tx
+	s.noteRcpt(t.asked[i].Address, code, text)
+	if code/100 == 2 {
+		t.passed = append(t.passed, t.asked[i])
+	}
+	t.temp = t.temp || code/100 == 4
+}
+
+func (s *session) noteRcpt(address string, code int, text string) {
+	s.tx.tried++
+	s.tx.temp = s.tx.temp || code/100 == 4
+	s.tx.rec.To = append(s.tx.rec.To, Recipient{Address: address, Code: code, Reply: text})
+}

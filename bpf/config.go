@@ -57,7 +57,7 @@ func portRules(rules []PortRule) (map[mailPortKey]mailPortRule, [mailNumberEXTRA
 			list[len(seen)] = htons(r.Port)
 			seen[r.Port] = true
 		}
-		table[mailPortKey{Ifindex: r.Ifindex, Port: htons(r.Port)}] = mailPortRule{Mode: uint8(r.Mode)}
+		table[mailPortKey{Ifindex: r.Ifindex, Port: htons(r.Port)}] = mailPortRule{Mode: mailMode(r.Mode)}
 	}
 	return table, list, nil
 }
@@ -98,9 +98,9 @@ func (d *Datapath) Bypass() (time.Time, error) {
 
 func (d *Datapath) setFlag(f mailConfigFlag, on bool) {
 	if on {
-		d.config.Flags |= uint32(f)
+		d.config.Flags |= f
 	} else {
-		d.config.Flags &^= uint32(f)
+		d.config.Flags &^= f
 	}
 }
 

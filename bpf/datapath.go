@@ -81,8 +81,8 @@ func (d *Datapath) start() error {
 	if err != nil {
 		return err
 	}
-	d.config = mailConfig{Layout: uint32(mailNumberLAYOUT), StartNs: now}
-	d.config.Fallback.Mode = uint8(ModePass) // nothing is touched before SetConfig
+	d.config = mailConfig{Layout: mailNumberLAYOUT, StartNs: now}
+	d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
 	return d.writeConfig()
 }
 

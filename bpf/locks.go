@@ -75,7 +75,7 @@ func (d *Datapath) Locks() ([]Lock, error) {
 		}
 		list = append(list, Lock{
 			Prefix: k.prefix(), ID: v.Id, Until: until, Budget: v.Budget,
-			KeepFlows: v.Flags&uint8(mailLockFlagLOCK_KEEP_FLOWS) != 0,
+			KeepFlows: v.Flags&mailLockFlagLOCK_KEEP_FLOWS != 0,
 		})
 	}
 	return list, nil
@@ -91,7 +91,7 @@ func lockValue(l Lock) (mailLock, error) {
 	}
 	v := mailLock{UntilNs: until, Id: l.ID, Budget: l.Budget, Bits: uint8(l.Prefix.Bits())}
 	if l.KeepFlows {
-		v.Flags = uint8(mailLockFlagLOCK_KEEP_FLOWS)
+		v.Flags = mailLockFlagLOCK_KEEP_FLOWS
 	}
 	return v, nil
 }

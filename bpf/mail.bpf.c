@@ -1,33 +1,554 @@
 //go:build ignore
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
-#include "sluice.h"
+/*
+ * The programs at the gateway's interfaces. Each has two entries: with an Ethernet header, and without one (_l3).
+ *
+ *   mail_ingress    customer interface: every packet to a mail port finds its socket, its listener, its reset or its way on
+ *   uplink_ingress  uplink: answers to the proxy's source-preserving connections
+ *   uplink_guard    uplink, outgoing: fresh mail connections that no mail_ingress has judged
+ *
+ * They return TC_ACT_UNSPEC (TCX_NEXT) for what is not ours or goes on, so that other programs on the interface have
+ * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
+ */
+#include "judge.h"
+#include "packet.h"
+#include "reset.h"
 
-const enum mode *unused_mode __attribute__((unused));
-const enum fail *unused_fail __attribute__((unused));
-const enum reason *unused_reason __attribute__((unused));
-const enum user_reason *unused_user_reason __attribute__((unused));
-const enum source_flag *unused_source_flag __attribute__((unused));
-const enum config_flag *unused_config_flag __attribute__((unused));
-const enum lock_flag *unused_lock_flag __attribute__((unused));
-const enum number *unused_number __attribute__((unused));
-const enum family *unused_family __attribute__((unused));
+#define TCP_LISTEN 10
+#define VLAN_ID 0xfff
 
-#define TOUCH(m) do { __u32 z = 0; if (bpf_map_lookup_elem(&m, &z)) return -1; } while (0)
-static __always_inline int touch(void)
+static __always_inline void set_mark(struct __sk_buff *skb, const struct config *cfg, __u32 bits)
 {
-	TOUCH(config); TOUCH(heartbeat); TOUCH(runtime); TOUCH(counters); TOUCH(user_counters); TOUCH(lock_budgets);
-	struct net_key n = {}; struct host_key h = {}; struct port_key p = {};
-	bpf_map_lookup_elem(&source_nets, &n); bpf_map_lookup_elem(&exempt, &n); bpf_map_lookup_elem(&locks, &n);
-	bpf_map_lookup_elem(&lock_exempt, &n); bpf_map_lookup_elem(&local, &n); bpf_map_lookup_elem(&delivery, &n);
-	bpf_map_lookup_elem(&source_hosts, &h); bpf_map_lookup_elem(&open_budgets, &h); bpf_map_lookup_elem(&port_rules, &p);
-	__u32 z = 0; struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &z); if (sk) bpf_sk_release(sk);
-	return -1;
+	skb->mark = (skb->mark & ~(cfg->mark_intercept | cfg->mark_judged)) | bits;
 }
-SEC("tc") int mail_ingress(struct __sk_buff *skb) { return touch(); }
-SEC("tc") int mail_ingress_l3(struct __sk_buff *skb) { return -1; }
-SEC("tc") int uplink_ingress(struct __sk_buff *skb) { return -1; }
-SEC("tc") int uplink_ingress_l3(struct __sk_buff *skb) { return -1; }
-SEC("tc") int uplink_guard(struct __sk_buff *skb) { return -1; }
-SEC("tc") int uplink_guard_l3(struct __sk_buff *skb) { return -1; }
+
+/* Forwards, and tells the guard that this packet was judged. */
+static __always_inline int forward(struct __sk_buff *skb, const struct config *cfg)
+{
+	set_mark(skb, cfg, cfg->mark_judged);
+	return TC_ACT_UNSPEC;
+}
+
+/* Sends to local delivery by the policy route. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct config *cfg)
+{
+	set_mark(skb, cfg, cfg->mark_intercept | cfg->mark_judged);
+	return TC_ACT_OK;
+}
+
+/* Gives the packet to the socket of its connection, unless there is none. Consumes nothing else. */
+static __always_inline int to_own_socket(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock *sk = find_socket(skb, p);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->state != TCP_LISTEN;
+	/* May fail, since the mark alone leads there: this only spares the kernel a second look-up. */
+	if (found)
+		bpf_sk_assign(skb, sk, 0);
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Puts the packet's fate down for both sets of counters. */
+static __always_inline void note(enum reason why, const struct source *src, enum user_reason user_why)
+{
+	count(why);
+	count_user(src->user, user_why);
+}
+
+/* What becomes of a fresh connection that the proxy should have. */
+enum answer {
+	ANSWER_ASSIGN, /* the proxy is there, or was announced to come back */
+	ANSWER_WAIT,   /* it is away for a moment: its listener's queue keeps the connection */
+	ANSWER_RETRY,  /* it is away for a moment, with its listener: the client sends its SYN again */
+	ANSWER_AWAY,   /* it is away: the fail mode holds */
+};
+
+static __always_inline enum answer ask_proxy(const struct config *cfg, enum fail fail, int filled, __u64 now)
+{
+	struct proxy s = proxy_state(cfg, now);
+	__u64 empty = slot_empty_for(filled, now);
+
+	if (s.restarting || s.age <= BEAT_MAX_AGE) {
+		if (filled)
+			return ANSWER_ASSIGN;
+		if (s.restarting)
+			return ANSWER_RETRY;
+		/* It beats and has no listener: a fault that must not last, so the slot's age counts. */
+	}
+	if (!filled && empty > s.age)
+		s.age = empty;
+	if (s.age <= BEAT_MAX_AGE)
+		return ANSWER_RETRY;
+	if (fail == FAIL_CLOSED && s.age <= CLOSED_WAIT)
+		return filled ? ANSWER_WAIT : ANSWER_RETRY;
+	return ANSWER_AWAY;
+}
+
+/* Assigns to the listener, if the proxy is there to be asked and, for a locked source, its budget is not used up. */
+static __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enum fail fail, const struct lock *lock, __u64 now)
+{
+	__u32 zero = 0;
+	struct bpf_sock *sk;
+	enum answer a;
+
+	if (!cfg)
+		return ANSWER_AWAY;
+	sk = bpf_map_lookup_elem(&listeners, &zero);
+	a = ask_proxy(cfg, fail, sk != 0, now);
+	if (!sk)
+		return a;
+	if (a == ANSWER_ASSIGN || a == ANSWER_WAIT) {
+		if (lock && !spend_lock(lock->id, lock->budget, now)) {
+			a = ANSWER_AWAY;
+		} else if (bpf_sk_assign(skb, sk, 0)) {
+			count(REASON_ASSIGN_FAILED);
+			a = ANSWER_RETRY;
+		}
+	}
+	bpf_sk_release(sk);
+	return a;
+}
+
+/* A fresh connection that the proxy shall have. */
+static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
+{
+	switch (try_listener(skb, cfg, src->fail, 0, now)) {
+	case ANSWER_ASSIGN: /* the usual way */
+		note(REASON_INTERCEPT, src, USER_INTERCEPTED);
+		return deliver(skb, cfg);
+	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
+		note(REASON_WAIT, src, USER_INTERCEPTED);
+		return deliver(skb, cfg);
+	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
+		note(REASON_WAIT_DROP, src, USER_DROPPED);
+		return TC_ACT_SHOT;
+	}
+	if (src->fail == FAIL_CLOSED) { /* away for too long, and this source must not go round the proxy */
+		note(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
+		return reset(skb, p);
+	}
+	if (!spend_open(p, now)) { /* fail-open is no invitation to flood */
+		note(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
+		return TC_ACT_SHOT;
+	}
+	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
+	return forward(skb, cfg);
+}
+
+/* A fresh connection of a locked source; a lock never loosens what the mode says. */
+static __always_inline int locked(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, const struct lock *lock, __u64 now)
+{
+	if (src->mode == MODE_DROP) { /* stricter than the lock */
+		note(REASON_DROP, src, USER_DROPPED);
+		return TC_ACT_SHOT;
+	}
+	if (src->mode != MODE_REJECT) {
+		switch (try_listener(skb, cfg, FAIL_CLOSED, lock, now)) {
+		case ANSWER_ASSIGN:
+		case ANSWER_WAIT: /* the proxy explains */
+			note(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
+			return deliver(skb, cfg);
+		}
+	}
+	note(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
+	return reset(skb, p);
+}
+
+/* A SYN that meets no connection. */
+static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+{
+	__u64 now = bpf_ktime_get_ns();
+	const struct source *src;
+	const struct lock *lock;
+	enum mode mode;
+
+	if (in_set(&local, p->family, p->daddr)) { /* the gateway's own mail server, or whatever listens there */
+		count(REASON_LOCAL);
+		return forward(skb, cfg);
+	}
+	if (in_set(&delivery, p->family, p->saddr)) { /* our own delivery came back at a customer interface */
+		count(REASON_LOOP);
+		return TC_ACT_SHOT;
+	}
+	src = find_source(cfg, p->family, p->saddr);
+	if (!src) /* never: the fallback is always there */
+		return TC_ACT_SHOT;
+	count_user(src->user, USER_SYN);
+	if (src->flags & (SOURCE_BIND_IF | SOURCE_BIND_MAC) && !binding_ok(skb, p, src)) { /* a neighbour borrows the address */
+		note(REASON_SPOOF_BIND, src, USER_SPOOFED);
+		return TC_ACT_SHOT;
+	}
+	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, p)) { /* an address from elsewhere */
+		note(REASON_SPOOF_PATH, src, USER_SPOOFED);
+		return TC_ACT_SHOT;
+	}
+	if (p->rule == MODE_PASS) { /* submission to others: counted, never opened */
+		note(REASON_PORT_PASS, src, USER_PASSED);
+		return forward(skb, cfg);
+	}
+	if (p->rule == MODE_REJECT) { /* submission to others is forbidden here */
+		note(REASON_PORT_REJECT, src, USER_REJECTED);
+		return reset(skb, p);
+	}
+	lock = find_lock(p->family, p->saddr, now);
+	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->daddr))
+		return locked(skb, cfg, p, src, lock, now);
+	mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+	switch (mode) {
+	case MODE_REJECT:
+		note(REASON_REJECT, src, USER_REJECTED);
+		return reset(skb, p);
+	case MODE_PASS:
+		note(REASON_PASS, src, USER_PASSED);
+		return forward(skb, cfg);
+	case MODE_OBSERVE:
+	case MODE_SHADOW:
+	case MODE_INTERCEPT:
+		break;
+	default: /* MODE_DROP, and what no loader writes */
+		note(REASON_DROP, src, USER_DROPPED);
+		return TC_ACT_SHOT;
+	}
+	if (cfg->bypass_until_ns > now) { /* the operator's way out */
+		note(REASON_BYPASS, src, USER_PASSED);
+		return forward(skb, cfg);
+	}
+	if (mode == MODE_OBSERVE) { /* forwarded untouched */
+		note(REASON_OBSERVE, src, USER_PASSED);
+		return forward(skb, cfg);
+	}
+	return intercept(skb, cfg, p, src, now);
+}
+
+/* Is this the last ACK of a handshake that the listener answered with a SYN cookie? Assigns it if so. */
+static __noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 zero = 0;
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &zero);
+	struct tcphdr tcp;
+	long bad = 1;
+
+	if (!sk)
+		return 0;
+	if (p && !bpf_skb_load_bytes(skb, p->l4, &tcp, sizeof(tcp))) {
+		if (p->family == FAMILY_4) {
+			struct iphdr ip;
+
+			if (!bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)))
+				bad = bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
+		} else {
+			struct ipv6hdr ip;
+
+			if (!bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)))
+				bad = bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
+		}
+	}
+	if (!bad)
+		bad = bpf_sk_assign(skb, sk, 0);
+	bpf_sk_release(sk);
+	return !bad;
+}
+
+/* No SYN and no socket: a cookie's last ACK, or a flow that began before us or was passed. */
+static __always_inline int old_flow(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+{
+	const struct source *src;
+	const struct lock *lock;
+	__u64 now = bpf_ktime_get_ns();
+
+	lock = find_lock(p->family, p->saddr, now);
+	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, p)) {
+		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
+		src = find_source(cfg, p->family, p->saddr);
+		if (src) {
+			enum mode mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+
+			if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
+				count(REASON_COOKIE);
+				return deliver(skb, cfg);
+			}
+		}
+	}
+	/* The customer's own server answering from port 25 is never touched; submission is not the lock's matter. */
+	if (lock && !(lock->flags & LOCK_KEEP_FLOWS) && !(p->flags & TH_RST) && p->rule == MODE_NONE && !is_mail_port(cfg, p->sport)) {
+		src = find_source(cfg, p->family, p->saddr);
+		if (src && lock_means(lock, src) && !in_set(&local, p->family, p->daddr) && !in_set(&lock_exempt, p->family, p->daddr)) {
+			note(REASON_LOCK_CUT, src, USER_LOCK_CUT); /* its sender sees "connection reset" */
+			return reset(skb, p);
+		}
+	}
+	count(REASON_OLD_FLOW);
+	return forward(skb, cfg);
+}
+
+/* A packet that may be for a mail port and cannot be judged: unparsed must never mean unfiltered. */
+static __always_inline int unparsed(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+{
+	__u64 now = bpf_ktime_get_ns();
+	const struct source *src = find_source(cfg, p->family, p->saddr);
+	const struct lock *lock;
+	int open;
+
+	if (!src) /* never: the fallback is always there */
+		return TC_ACT_SHOT;
+	lock = find_lock(p->family, p->saddr, now);
+	/* Where nothing would be filtered, nothing is dropped for being unfilterable. */
+	open = src->mode == MODE_PASS || src->mode == MODE_OBSERVE || (cfg->bypass_until_ns > now && src->mode < MODE_REJECT);
+	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, src))) || in_set(&local, p->family, p->daddr))) {
+		count(REASON_UNPARSED_PASS);
+		return forward(skb, cfg);
+	}
+	note(p->why, src, USER_UNPARSED); /* each kind has its own counter */
+	return TC_ACT_SHOT;
+}
+
+/*
+ * A path MTU message about one of the proxy's connections would be forwarded to whom it seems to belong, the real server or
+ * the customer, and the connection would stall behind a tunnel.
+ */
+static __noinline int icmp_for_proxy(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
+{
+	struct packet q = {};
+	__be16 ports[2];
+	__u8 head[2];
+	__u32 at;
+
+	if (!cfg || !p || bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
+		return 0;
+	at = p->l4 + 8;
+	if (p->family == FAMILY_4) {
+		struct iphdr ip;
+
+		if (head[0] != ICMP_DEST_UNREACH || head[1] != ICMP_FRAG_NEEDED || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) ||
+		    ip.protocol != IPPROTO_TCP)
+			return 0;
+		set_addresses4(&q, &ip);
+		at += ip.ihl * 4;
+	} else {
+		struct ipv6hdr ip;
+
+		if (head[0] != ICMPV6_PKT_TOOBIG || bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.nexthdr != IPPROTO_TCP)
+			return 0;
+		set_addresses6(&q, &ip);
+		at += sizeof(ip);
+	}
+	if (bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
+		return 0;
+	/* The quoted packet is one that we sent; the socket is found by the packet that would answer it. */
+	if (!is_mail_port(cfg, ports[0]) && !is_mail_port(cfg, ports[1]))
+		return 0;
+	struct packet answer = {.family = q.family, .sport = ports[1], .dport = ports[0]};
+	__builtin_memcpy(answer.saddr, q.daddr, 16);
+	__builtin_memcpy(answer.daddr, q.saddr, 16);
+
+	struct bpf_sock *sk = find_socket(skb, &answer);
+	if (!sk)
+		return 0;
+	int found = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
+static __always_inline int icmp(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
+{
+	if (!icmp_for_proxy(skb, cfg, p))
+		return TC_ACT_UNSPEC; /* anybody else's */
+	count(REASON_ICMP_LOCAL);
+	return deliver(skb, cfg);
+}
+
+/*
+ * TCP from a mail port. The socket of a source-preserving connection gets it; the gateway's own connections find theirs
+ * without us; everything else is a customer's server answering the world, or the world answering a customer.
+ */
+static __always_inline int reply_to_own_socket(struct __sk_buff *skb, const struct packet *p)
+{
+	return !in_set(&local, p->family, p->daddr) && to_own_socket(skb, p);
+}
+
+/* Tags inside a priority tag are stripped after the programs ran, so what they hide would pass unjudged. */
+static __noinline int hides_in_priority_tag(struct __sk_buff *skb)
+{
+	__be16 tci;
+
+	if (skb->protocol != bpf_htons(ETH_P_8021Q) && skb->protocol != bpf_htons(ETH_P_8021AD))
+		return 0;
+	return bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &tci, sizeof(tci)) || !(bpf_ntohs(tci) & VLAN_ID);
+}
+
+static __always_inline const struct config *get_config(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
+{
+	const struct config *cfg = get_config();
+	struct packet p = {};
+	enum kind kind;
+
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	if (skb->vlan_present) {
+		if (skb->vlan_tci & VLAN_ID) /* belongs to a VLAN device, where it comes in again */
+			return TC_ACT_UNSPEC;
+		if (l2 && hides_in_priority_tag(skb)) { /* no honest host sends that */
+			count(REASON_NESTED_VLAN);
+			return TC_ACT_SHOT;
+		}
+	}
+	kind = parse(skb, cfg, &p, l2);
+	if (kind == KIND_FOREIGN) /* not mail: the way of nearly all packets */
+		return TC_ACT_UNSPEC;
+	p.ifindex = skb->ifindex;
+	if (kind == KIND_ICMP)
+		return icmp(skb, cfg, &p);
+	if (kind == KIND_REPLY) {
+		if (!reply_to_own_socket(skb, &p)) /* a customer's own server answers: never touched */
+			return TC_ACT_UNSPEC;
+		count(REASON_REPLY);
+		return deliver(skb, cfg);
+	}
+	if (kind == KIND_UNDECIDED)
+		return unparsed(skb, cfg, &p);
+	p.rule = port_mode(p.ifindex, p.dport);
+	if (p.rule == MODE_DROP) /* a mail port, but not on this interface */
+		return TC_ACT_UNSPEC;
+	if (to_own_socket(skb, &p)) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
+		count(REASON_ESTABLISHED);
+		return deliver(skb, cfg);
+	}
+	return (p.flags & (TH_SYN | TH_ACK)) == TH_SYN ? fresh(skb, cfg, &p) : old_flow(skb, cfg, &p);
+}
+
+/* Did the world answer a SYN that should have come to the proxy? Then the customer's packets take another way out. */
+static __noinline int is_asymmetric(const struct config *cfg, const struct packet *p)
+{
+	__u64 now = bpf_ktime_get_ns();
+	const struct source *src;
+	struct proxy s;
+	enum mode mode;
+
+	if (!cfg || !p)
+		return 0;
+	src = find_source(cfg, p->family, p->daddr);
+	if (!src || cfg->bypass_until_ns > now)
+		return 0;
+	mode = mode_towards(src, p->family, p->saddr, p->sport, now);
+	if (mode != MODE_INTERCEPT && mode != MODE_SHADOW)
+		return 0;
+	s = proxy_state(cfg, now);
+	return src->fail == FAIL_CLOSED || s.restarting || s.age <= BEAT_MAX_AGE; /* else fail-open let the SYN go */
+}
+
+static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
+{
+	const struct config *cfg = get_config();
+	struct packet p = {};
+	enum kind kind;
+
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	if (skb->vlan_present && skb->vlan_tci & VLAN_ID) /* belongs to a VLAN device, where it comes in again */
+		return TC_ACT_UNSPEC;
+	kind = parse(skb, cfg, &p, l2);
+	if (kind == KIND_ICMP)
+		return icmp(skb, cfg, &p);
+	if (kind != KIND_REPLY) /* not an answer to mail */
+		return TC_ACT_UNSPEC;
+	if (reply_to_own_socket(skb, &p)) {
+		count(REASON_REPLY);
+		return deliver(skb, cfg);
+	}
+	if ((p.flags & (TH_SYN | TH_ACK | TH_RST)) == (TH_SYN | TH_ACK) && !in_set(&local, p.family, p.daddr) && is_asymmetric(cfg, &p))
+		count(REASON_ASYMMETRIC); /* counted only: it goes to its customer */
+	return TC_ACT_UNSPEC;
+}
+
+/* Would this source's connection have been filtered, and must it not leave unfiltered? */
+static __noinline int guarded(const struct config *cfg, const struct packet *p)
+{
+	__u64 now = bpf_ktime_get_ns();
+	const struct source *src;
+	enum mode mode;
+
+	if (!cfg || !p)
+		return 0;
+	src = find_source(cfg, p->family, p->saddr);
+	if (!src || src->fail != FAIL_CLOSED)
+		return 0;
+	mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+	if (mode == MODE_PASS || mode == MODE_OBSERVE)
+		return 0;
+	return cfg->bypass_until_ns <= now || mode >= MODE_REJECT;
+}
+
+static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)
+{
+	const struct config *cfg = get_config();
+	__u32 ifindex = skb->ingress_ifindex;
+	struct packet p = {};
+	enum kind kind;
+	enum mode rule;
+
+	if (!cfg || !ifindex) /* the gateway's own, the proxy's deliveries among them */
+		return TC_ACT_UNSPEC;
+	if (skb->mark & cfg->mark_judged) /* a mail_ingress has seen it */
+		return TC_ACT_UNSPEC;
+	kind = parse(skb, cfg, &p, l2);
+	if (kind != KIND_OUTBOUND && kind != KIND_UNDECIDED) /* not mail */
+		return TC_ACT_UNSPEC;
+	if (kind == KIND_OUTBOUND && (p.flags & (TH_SYN | TH_ACK)) != TH_SYN) /* a flow goes on as it began */
+		return TC_ACT_UNSPEC;
+	rule = port_mode(ifindex, p.dport);
+	if (kind == KIND_OUTBOUND && (rule == MODE_DROP || rule == MODE_PASS)) /* not opened on that interface */
+		return TC_ACT_UNSPEC;
+	if (!guarded(cfg, &p)) /* open, passed or exempt */
+		return TC_ACT_UNSPEC;
+	count(kind == KIND_OUTBOUND ? REASON_GUARD_DROP : REASON_GUARD_UNPARSED); /* an interface nobody judges */
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int mail_ingress(struct __sk_buff *skb)
+{
+	return mail(skb, sizeof(struct ethhdr));
+}
+
+SEC("tc")
+int mail_ingress_l3(struct __sk_buff *skb)
+{
+	return mail(skb, 0);
+}
+
+SEC("tc")
+int uplink_ingress(struct __sk_buff *skb)
+{
+	return uplink(skb, sizeof(struct ethhdr));
+}
+
+SEC("tc")
+int uplink_ingress_l3(struct __sk_buff *skb)
+{
+	return uplink(skb, 0);
+}
+
+SEC("tc")
+int uplink_guard(struct __sk_buff *skb)
+{
+	return guard(skb, sizeof(struct ethhdr));
+}
+
+SEC("tc")
+int uplink_guard_l3(struct __sk_buff *skb)
+{
+	return guard(skb, 0);
+}
 
 char _license[] SEC("license") = "Dual MIT/GPL";

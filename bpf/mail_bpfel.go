@@ -21,8 +21,8 @@ type mailBudget struct {
 
 type mailConfig struct {
 	_             structs.HostLayout
-	Layout        uint32
-	Flags         uint32
+	Layout        mailNumber
+	Flags         mailConfigFlag
 	MarkIntercept uint32
 	MarkJudged    uint32
 	StartNs       uint64
@@ -42,12 +42,12 @@ const (
 type mailExemption struct {
 	_       structs.HostLayout
 	UntilNs uint64
-	Mode    uint8
+	Mode    mailMode
 	Bits    uint8
 	Pad     [6]uint8
 }
 
-type mailFail uint32
+type mailFail uint8
 
 const (
 	mailFailFAIL_OPEN   mailFail = 0
@@ -80,16 +80,16 @@ type mailLock struct {
 	Id      uint32
 	Budget  uint16
 	Bits    uint8
-	Flags   uint8
+	Flags   mailLockFlag
 }
 
-type mailLockFlag uint32
+type mailLockFlag uint8
 
 const (
 	mailLockFlagLOCK_KEEP_FLOWS mailLockFlag = 1
 )
 
-type mailMode uint32
+type mailMode uint8
 
 const (
 	mailModeMODE_NONE      mailMode = 0
@@ -128,7 +128,7 @@ type mailPortKey struct {
 
 type mailPortRule struct {
 	_    structs.HostLayout
-	Mode uint8
+	Mode mailMode
 	Pad  [3]uint8
 }
 
@@ -172,8 +172,7 @@ const (
 	mailReasonREASON_GUARD_DROP     mailReason = 34
 	mailReasonREASON_GUARD_UNPARSED mailReason = 35
 	mailReasonREASON_USER_FULL      mailReason = 36
-	mailReasonREASON_NO_CONFIG      mailReason = 37
-	mailReasonREASON_MAX            mailReason = 38
+	mailReasonREASON_MAX            mailReason = 37
 )
 
 type mailRuntime struct {
@@ -184,16 +183,16 @@ type mailRuntime struct {
 type mailSource struct {
 	_       structs.HostLayout
 	User    uint32
-	Mode    uint8
-	Fail    uint8
+	Mode    mailMode
+	Fail    mailFail
 	Bits    uint8
-	Flags   uint8
+	Flags   mailSourceFlag
 	Ifindex uint32
 	Mac     [6]uint8
 	Pad     [2]uint8
 }
 
-type mailSourceFlag uint32
+type mailSourceFlag uint8
 
 const (
 	mailSourceFlagSOURCE_RPF      mailSourceFlag = 1
@@ -250,15 +249,6 @@ const (
 	mailProgUplinkGuardL3   = "uplink_guard_l3"
 	mailProgUplinkIngress   = "uplink_ingress"
 	mailProgUplinkIngressL3 = "uplink_ingress_l3"
-	mailVarUnusedConfigFlag = "unused_config_flag"
-	mailVarUnusedFail       = "unused_fail"
-	mailVarUnusedFamily     = "unused_family"
-	mailVarUnusedLockFlag   = "unused_lock_flag"
-	mailVarUnusedMode       = "unused_mode"
-	mailVarUnusedNumber     = "unused_number"
-	mailVarUnusedReason     = "unused_reason"
-	mailVarUnusedSourceFlag = "unused_source_flag"
-	mailVarUnusedUserReason = "unused_user_reason"
 )
 
 // loadMail returns the embedded CollectionSpec for mail.
@@ -337,15 +327,6 @@ type mailMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailVariableSpecs struct {
-	UnusedConfigFlag *ebpf.VariableSpec `ebpf:"unused_config_flag"`
-	UnusedFail       *ebpf.VariableSpec `ebpf:"unused_fail"`
-	UnusedFamily     *ebpf.VariableSpec `ebpf:"unused_family"`
-	UnusedLockFlag   *ebpf.VariableSpec `ebpf:"unused_lock_flag"`
-	UnusedMode       *ebpf.VariableSpec `ebpf:"unused_mode"`
-	UnusedNumber     *ebpf.VariableSpec `ebpf:"unused_number"`
-	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
-	UnusedSourceFlag *ebpf.VariableSpec `ebpf:"unused_source_flag"`
-	UnusedUserReason *ebpf.VariableSpec `ebpf:"unused_user_reason"`
 }
 
 // mailObjects contains all objects after they have been loaded into the kernel.
@@ -411,15 +392,6 @@ func (m *mailMaps) Close() error {
 //
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailVariables struct {
-	UnusedConfigFlag *ebpf.Variable `ebpf:"unused_config_flag"`
-	UnusedFail       *ebpf.Variable `ebpf:"unused_fail"`
-	UnusedFamily     *ebpf.Variable `ebpf:"unused_family"`
-	UnusedLockFlag   *ebpf.Variable `ebpf:"unused_lock_flag"`
-	UnusedMode       *ebpf.Variable `ebpf:"unused_mode"`
-	UnusedNumber     *ebpf.Variable `ebpf:"unused_number"`
-	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
-	UnusedSourceFlag *ebpf.Variable `ebpf:"unused_source_flag"`
-	UnusedUserReason *ebpf.Variable `ebpf:"unused_user_reason"`
 }
 
 // mailPrograms contains all programs after they have been loaded into the kernel.

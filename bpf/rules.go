@@ -21,7 +21,7 @@ func (d *Datapath) ReplaceExemptions(list []Exemption) (Change, error) {
 		if err != nil {
 			return Change{}, err
 		}
-		want[netKey(e.Prefix, e.Port)] = mailExemption{UntilNs: until, Mode: uint8(e.Mode), Bits: uint8(e.Prefix.Bits())}
+		want[netKey(e.Prefix, e.Port)] = mailExemption{UntilNs: until, Mode: mailMode(e.Mode), Bits: uint8(e.Prefix.Bits())}
 	}
 	return replaceTable(d.objects.Exempt, want)
 }

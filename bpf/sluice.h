@@ -34,19 +34,19 @@ enum mode {
 	MODE_INTERCEPT = 4,
 	MODE_REJECT = 5,
 	MODE_DROP = 6,
-};
+} __attribute__((packed));
 
 /* What happens when the proxy is away. */
 enum fail {
 	FAIL_OPEN = 0,
 	FAIL_CLOSED = 1,
-};
+} __attribute__((packed));
 
 enum source_flag {
 	SOURCE_RPF = 1,      /* reverse-path check on SYN */
 	SOURCE_BIND_IF = 2,  /* only through this ifindex */
 	SOURCE_BIND_MAC = 4, /* only from this Ethernet address */
-};
+} __attribute__((packed));
 
 enum config_flag {
 	CONFIG_RPF = 1,   /* reverse-path check for every source */
@@ -55,7 +55,7 @@ enum config_flag {
 
 enum lock_flag {
 	LOCK_KEEP_FLOWS = 1, /* forwarded flows that are open may end by themselves */
-};
+} __attribute__((packed));
 
 /* Why a packet left the programs: one counter each. The Go names stand in counters.go, in this order. */
 enum reason {
@@ -89,14 +89,13 @@ enum reason {
 	REASON_BAD_ADDRESS,       /* IPv4-mapped address on the wire: dropped */
 	REASON_NESTED_VLAN,       /* tag inside a priority tag: dropped */
 	REASON_UNPARSED_PASS,     /* undecidable but from a source in mode pass: forwarded */
-	REASON_ASSIGN_FAILED,     /* the kernel refused the assignment: dropped */
+	REASON_ASSIGN_FAILED,     /* the kernel refused to assign the listener: dropped */
 	REASON_ICMP_LOCAL,        /* path MTU message for one of the proxy's sockets */
 	REASON_REPLY,             /* uplink: reply given to a source-preserving socket */
 	REASON_ASYMMETRIC,        /* uplink: SYN-ACK to an intercepted source without a socket here */
 	REASON_GUARD_DROP,        /* guard: unjudged SYN of a closed source dropped */
 	REASON_GUARD_UNPARSED,    /* guard: unjudged, undecidable packet of a closed source dropped */
 	REASON_USER_FULL,         /* user_counters is full (counts beside another reason) */
-	REASON_NO_CONFIG,         /* config map not readable: packet let alone */
 	REASON_MAX,
 };
 
@@ -140,10 +139,10 @@ struct net_key {
 
 struct source {
 	__u32 user;
-	__u8 mode;
-	__u8 fail;
+	enum mode mode;
+	enum fail fail;
 	__u8 bits; /* prefix length, for comparison with a lock's */
-	__u8 flags;
+	enum source_flag flags;
 	__u32 ifindex;
 	__u8 mac[6];
 	__u8 pad[2];
@@ -151,7 +150,7 @@ struct source {
 
 struct exemption {
 	__u64 until_ns; /* CLOCK_MONOTONIC; 0: for good */
-	__u8 mode;
+	enum mode mode;
 	__u8 bits;
 	__u8 pad[6];
 };
@@ -161,7 +160,7 @@ struct lock {
 	__u32 id;       /* whose budget is used: the user */
 	__u16 budget;   /* connections per minute that the proxy may explain; 0: none */
 	__u8 bits;
-	__u8 flags;
+	enum lock_flag flags;
 };
 
 /* Connections since the start of a window. */
@@ -177,13 +176,13 @@ struct port_key {
 };
 
 struct port_rule {
-	__u8 mode; /* MODE_NONE: like port 25; MODE_PASS or MODE_REJECT: never opened */
+	enum mode mode; /* MODE_NONE: like port 25; MODE_PASS or MODE_REJECT: never opened */
 	__u8 pad[3];
 };
 
 struct config {
-	__u32 layout;
-	__u32 flags;
+	enum number layout;
+	enum config_flag flags;
 	__u32 mark_intercept; /* bit that the policy route knows */
 	__u32 mark_judged;    /* bit that the guard knows */
 	__u64 start_ns;       /* a proxy that never beat is away since then */

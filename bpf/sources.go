@@ -133,27 +133,27 @@ func sourceValue(s Source) (mailSource, error) {
 	if s.Mode == ModeNone || s.Mode > ModeDrop {
 		return mailSource{}, fmt.Errorf("mode %s is none that packets can have", s.Mode)
 	}
-	v := mailSource{User: s.User, Mode: uint8(s.Mode), Fail: uint8(s.Fail), Ifindex: s.Ifindex}
+	v := mailSource{User: s.User, Mode: mailMode(s.Mode), Fail: mailFail(s.Fail), Ifindex: s.Ifindex}
 	if s.ReversePath {
-		v.Flags |= uint8(mailSourceFlagSOURCE_RPF)
+		v.Flags |= mailSourceFlagSOURCE_RPF
 	}
 	if s.Ifindex != 0 {
-		v.Flags |= uint8(mailSourceFlagSOURCE_BIND_IF)
+		v.Flags |= mailSourceFlagSOURCE_BIND_IF
 	}
 	if s.MAC != nil {
 		if len(s.MAC) != len(v.Mac) {
 			return mailSource{}, fmt.Errorf("%s is not an Ethernet address", s.MAC)
 		}
 		copy(v.Mac[:], s.MAC)
-		v.Flags |= uint8(mailSourceFlagSOURCE_BIND_MAC)
+		v.Flags |= mailSourceFlagSOURCE_BIND_MAC
 	}
 	return v, nil
 }
 
 func (v mailSource) source(p netip.Prefix) Source {
 	s := Source{Prefix: p, User: v.User, Mode: Mode(v.Mode), Fail: Fail(v.Fail), Ifindex: v.Ifindex}
-	s.ReversePath = v.Flags&uint8(mailSourceFlagSOURCE_RPF) != 0
-	if v.Flags&uint8(mailSourceFlagSOURCE_BIND_MAC) != 0 {
+	s.ReversePath = v.Flags&mailSourceFlagSOURCE_RPF != 0
+	if v.Flags&mailSourceFlagSOURCE_BIND_MAC != 0 {
 		s.MAC = net.HardwareAddr(append([]byte(nil), v.Mac[:]...))
 	}
 	return s

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0 */
+/* What the maps say about a packet: source, exemption, lock, budgets, and the proxy's sign of life. */
+#ifndef SLUICE_JUDGE_H
+#define SLUICE_JUDGE_H
+
+#include "packet.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+static __noinline int count(enum reason why)
+{
+	__u32 key = why;
+	__u64 *n = bpf_map_lookup_elem(&counters, &key);
+
+	if (n)
+		*n += 1; /* per CPU */
+	return 0;
+}
+
+static __noinline int count_user(__u32 user, enum user_reason why)
+{
+	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
+
+	if (!c) {
+		struct user_counts zero = {};
+
+		bpf_map_update_elem(&user_counters, &user, &zero, BPF_NOEXIST);
+		c = bpf_map_lookup_elem(&user_counters, &user);
+		if (!c)
+			return count(REASON_USER_FULL);
+	}
+	if (why < USER_MAX)
+		__sync_fetch_and_add(&c->n[why], 1);
+	return 0;
+}
+
+static __always_inline void set_net_key(struct net_key *k, __u16 family, const __u32 *addr, __be16 port)
+{
+	k->prefixlen = 32 + (family == FAMILY_4 ? 32 : 128);
+	k->family = family;
+	k->port = port;
+	__builtin_memcpy(k->addr, addr, 16);
+}
+
+static __always_inline int in_set(void *set, __u16 family, const __u32 *addr)
+{
+	struct net_key k;
+
+	set_net_key(&k, family, addr, 0);
+	return bpf_map_lookup_elem(set, &k) != 0;
+}
+
+/* The entry of the longest prefix: the exact table first, since it costs a third of the trie; never null. */
+static __noinline const struct source *find_source(const struct config *cfg, enum family family, const __u32 *addr)
+{
+	struct host_key h = {.family = family, .bits = family == FAMILY_4 ? 32 : 128};
+	const struct source *s, *subnet = 0;
+	struct net_key n;
+
+	if (!cfg || !addr)
+		return 0;
+	__builtin_memcpy(h.addr, addr, 16);
+	s = bpf_map_lookup_elem(&source_hosts, &h);
+	if (s)
+		return s;
+	if (family == FAMILY_6) {
+		h.bits = 64;
+		__builtin_memset(h.addr + 8, 0, 8);
+		subnet = bpf_map_lookup_elem(&source_hosts, &h);
+		if (subnet && !(cfg->flags & CONFIG_LONG6))
+			return subnet;
+	}
+	set_net_key(&n, family, addr, 0);
+	s = bpf_map_lookup_elem(&source_nets, &n);
+	if (subnet)
+		return s && s->bits > 64 ? s : subnet;
+	return s ? s : &cfg->fallback;
+}
+
+static __always_inline const struct exemption *find_exemption(struct net_key *k, __be16 port, __u64 now)
+{
+	const struct exemption *e;
+
+	k->port = port;
+	e = bpf_map_lookup_elem(&exempt, k);
+	return e && e->until_ns && e->until_ns <= now ? 0 : e;
+}
+
+/* The mode of a source towards a destination. */
+static __noinline enum mode mode_towards(const struct source *src, enum family family, const __u32 *addr, __be16 port, __u64 now)
+{
+	const struct exemption *one, *all;
+	struct net_key k;
+
+	if (!src || !addr)
+		return MODE_NONE;
+	set_net_key(&k, family, addr, 0);
+	one = find_exemption(&k, port, now);
+	all = find_exemption(&k, 0, now);
+	if (one && (!all || one->bits >= all->bits))
+		return one->mode;
+	return all ? all->mode : src->mode;
+}
+
+/* The lock in force on an address, if any; whether it is this source's is asked next. */
+static __always_inline const struct lock *find_lock(__u16 family, const __u32 *addr, __u64 now)
+{
+	const struct lock *l;
+	struct net_key k;
+
+	set_net_key(&k, family, addr, 0);
+	l = bpf_map_lookup_elem(&locks, &k);
+	return l && l->until_ns && l->until_ns <= now ? 0 : l;
+}
+
+/* A longer prefix inside the locked one belongs to another user, whom the lock does not mean. */
+static __always_inline int lock_means(const struct lock *l, const struct source *src)
+{
+	return l->bits >= src->bits;
+}
+
+/* Rule of a port on an interface: MODE_DROP when this interface does not know it as a mail port. */
+static __always_inline enum mode port_mode(__u32 ifindex, __be16 port)
+{
+	struct port_key k = {.ifindex = ifindex, .port = port};
+	const struct port_rule *r;
+
+	if (port == bpf_htons(MAIL_PORT))
+		return MODE_NONE;
+	r = bpf_map_lookup_elem(&port_rules, &k);
+	if (!r) {
+		k.ifindex = 0;
+		r = bpf_map_lookup_elem(&port_rules, &k);
+	}
+	return r ? r->mode : MODE_DROP;
+}
+
+/* Takes one from a budget of `most` per window; the window begins with its first use. */
+static __always_inline int spend(struct budget *b, __u64 most, __u64 now)
+{
+	__u64 start = b->start_ns;
+
+	/* Two CPUs may both find the window over: one of them resets it, and at most its neighbour's one is forgotten. */
+	if (now - start >= BUDGET_WINDOW && now > start && __sync_val_compare_and_swap(&b->start_ns, start, now) == start)
+		__sync_lock_test_and_set(&b->count, 0);
+	return __sync_fetch_and_add(&b->count, 1) < most;
+}
+
+static __noinline int spend_lock(__u32 id, __u32 most, __u64 now)
+{
+	struct budget *b = bpf_map_lookup_elem(&lock_budgets, &id);
+
+	if (!b) {
+		struct budget fresh = {.start_ns = now};
+
+		bpf_map_update_elem(&lock_budgets, &id, &fresh, BPF_NOEXIST);
+		b = bpf_map_lookup_elem(&lock_budgets, &id);
+	}
+	return b ? spend(b, most, now) : 0; /* no room to count: no budget */
+}
+
+static __noinline int spend_open(const struct packet *p, __u64 now)
+{
+	struct host_key k = {};
+	struct budget *b;
+
+	if (!p)
+		return 0;
+	k.family = p->family;
+	k.bits = p->family == FAMILY_4 ? 32 : 64; /* whoever has an IPv6 address has its /64 */
+	__builtin_memcpy(k.addr, p->saddr, 8);
+	b = bpf_map_lookup_elem(&open_budgets, &k);
+	if (!b) {
+		struct budget fresh = {.start_ns = now};
+
+		bpf_map_update_elem(&open_budgets, &k, &fresh, BPF_NOEXIST);
+		b = bpf_map_lookup_elem(&open_budgets, &k);
+	}
+	return b ? spend(b, OPEN_SYN_CAP, now) : 0;
+}
+
+/* The proxy's sign of life. */
+struct proxy {
+	__u64 age; /* since its last beat */
+	int restarting;
+};
+
+static __always_inline struct proxy proxy_state(const struct config *cfg, __u64 now)
+{
+	struct proxy s = {.age = now - cfg->start_ns};
+	__u32 zero = 0;
+	const volatile struct heartbeat *hb = bpf_map_lookup_elem(&heartbeat, &zero);
+	__u64 beat, until;
+
+	if (!hb)
+		return s;
+	beat = hb->beat_ns; /* once: another process writes it */
+	until = hb->restart_until_ns;
+	/* A beat from the future is a lie that would outlive its author, but a moment is the other CPU's clock read. */
+	if (beat == 0 || beat > now + BEAT_MAX_AGE)
+		beat = cfg->start_ns;
+	s.age = beat < now ? now - beat : 0;
+	s.restarting = until > now && until <= beat + RESTART_MAX;
+	return s;
+}
+
+/* How long the slot has been empty; keeps that in `runtime`. */
+static __always_inline __u64 slot_empty_for(int filled, __u64 now)
+{
+	__u32 zero = 0;
+	struct runtime *r = bpf_map_lookup_elem(&runtime, &zero);
+
+	if (!r)
+		return 0;
+	if (filled) {
+		if (r->empty_since_ns)
+			r->empty_since_ns = 0;
+		return 0;
+	}
+	if (!r->empty_since_ns)
+		r->empty_since_ns = now;
+	return now > r->empty_since_ns ? now - r->empty_since_ns : 0;
+}
+
+/* Is the source routed back through the interface it came in by? Looked up as the reverse packet. */
+static __noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup f = {};
+	int r;
+
+	if (!p)
+		return 0;
+	f.l4_protocol = IPPROTO_TCP;
+	f.ifindex = p->ifindex;
+	if (p->family == FAMILY_4) {
+		f.family = AF_INET;
+		f.ipv4_src = p->daddr[0];
+		f.ipv4_dst = p->saddr[0];
+	} else {
+		f.family = AF_INET6;
+		__builtin_memcpy(f.ipv6_src, p->daddr, 16);
+		__builtin_memcpy(f.ipv6_dst, p->saddr, 16);
+	}
+	r = bpf_fib_lookup(skb, &f, sizeof(f), 0);
+	/* The neighbour and the MTU are no matter: the interface stands in the answer all the same. */
+	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH && r != BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return 0;
+	return f.ifindex == p->ifindex;
+}
+
+/* Is a bound source where it belongs? A device without Ethernet addresses shows none, so a bound MAC fails there. */
+static __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
+{
+	__u8 mac[6];
+
+	if (!p || !src)
+		return 0;
+	if (src->flags & SOURCE_BIND_IF && src->ifindex != p->ifindex)
+		return 0;
+	if (!(src->flags & SOURCE_BIND_MAC))
+		return 1;
+	if (p->l2 < sizeof(struct ethhdr) || bpf_skb_load_bytes(skb, sizeof(mac), mac, sizeof(mac)))
+		return 0;
+	for (int i = 0; i < 6; i++) /* memcmp would be a call, and there is none */
+		if (mac[i] != src->mac[i])
+			return 0;
+	return 1;
+}
+
+/* The socket of exactly this connection, listeners included; release it. */
+static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_sock_tuple t = {};
+
+	if (p->family == FAMILY_4) {
+		t.ipv4.saddr = p->saddr[0];
+		t.ipv4.daddr = p->daddr[0];
+		t.ipv4.sport = p->sport;
+		t.ipv4.dport = p->dport;
+		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	}
+	__builtin_memcpy(t.ipv6.saddr, p->saddr, 16);
+	__builtin_memcpy(t.ipv6.daddr, p->daddr, 16);
+	t.ipv6.sport = p->sport;
+	t.ipv6.dport = p->dport;
+	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+#endif

@@ -67,15 +67,13 @@ type Exempt struct {
 
 // Delivery says how mail leaves.
 type Delivery struct {
-	Mode            string    `toml:"mode" default:"own" enum:"managed|own" doc:"managed: from a delivery address of the gateway. own: from the customer's own address."`
-	Prefixes        []Prefix  `toml:"prefixes" doc:"Prefixes routed to this host that hold delivery addresses; sluice-intercept makes them local."`
-	Address         []Address `toml:"address" doc:"A delivery address. At least one is needed where the mode is managed; a family without one delivers from the customer's own address."`
-	ConnectTimeout  Duration  `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection and greet."`
-	CommandTimeout  Duration  `toml:"command_timeout" default:"5m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data (RFC 5321 4.5.3.2)."`
-	AnswerTimeout   Duration  `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
-	HopLimit        int       `toml:"hop_limit" default:"100" min:"10" max:"500" doc:"Received headers above which a message is a loop (RFC 5321 6.3)."`
-	CapabilityCache Duration  `toml:"capability_cache" default:"10m" max:"1h" doc:"How long a destination's EHLO reply is remembered, to answer a client at once."`
-	ReuseIdle       Duration  `toml:"reuse_idle" default:"30s" max:"5m" doc:"How long an onward session is kept for the same user's next message. 0s: never."`
+	Mode           string    `toml:"mode" default:"own" enum:"managed|own" doc:"managed: from a delivery address of the gateway. own: from the customer's own address."`
+	Prefixes       []Prefix  `toml:"prefixes" doc:"Prefixes routed to this host that hold delivery addresses; sluice-intercept makes them local."`
+	Address        []Address `toml:"address" doc:"A delivery address. At least one is needed where the mode is managed; a family without one delivers from the customer's own address."`
+	ConnectTimeout Duration  `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection."`
+	CommandTimeout Duration  `toml:"command_timeout" default:"4m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data. A client waits five minutes for the answer (RFC 5321 4.5.3.2)."`
+	AnswerTimeout  Duration  `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
+	HopLimit       int       `toml:"hop_limit" default:"100" min:"10" max:"500" doc:"Received headers above which a message is a loop (RFC 5321 6.3)."`
 }
 
 // Address is one delivery address.
@@ -128,7 +126,6 @@ type User struct {
 // SMTP bounds the dialogue with clients.
 type SMTP struct {
 	BareNewline     string   `toml:"bare_newline" default:"normalise" enum:"normalise|refuse" doc:"A bare LF in a message becomes CRLF, or the message is refused. It never ends a message; a bare CR is always refused."`
-	ErrorLimit      int      `toml:"error_limit" default:"10" min:"1" max:"1000" doc:"Replies 500 to 504 of ours after which a session ends with 421. Refusals by the destination never count."`
 	CommandTimeout  Duration `toml:"command_timeout" default:"5m" min:"5s" max:"1h" doc:"How long a client may be silent between commands (RFC 5321 4.5.3.2.7)."`
 	DataTimeout     Duration `toml:"data_timeout" default:"3m" min:"5s" max:"1h" doc:"How long a client may be silent inside a message (RFC 5321 4.5.3.2.5)."`
 	FilterTimeout   Duration `toml:"filter_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for all checks of one message together."`

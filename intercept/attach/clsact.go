@@ -34,10 +34,11 @@ func (p *Programs) putClsact(pl ruleset.Place, prog *ebpf.Program) (note string,
 	if err != nil {
 		return "", err
 	}
-	id, known := prog.ID()
-	if known != nil {
-		return "", fmt.Errorf("could not tell the id of %s: %w", pl.Program, known)
+	info, err := prog.Info()
+	if err != nil {
+		return "", fmt.Errorf("could not tell the id of %s: %w", pl.Program, err)
 	}
+	id, _ := info.ID()
 	for _, f := range found {
 		b, ours := ourFilter(f)
 		switch a := f.Attrs(); {
@@ -141,7 +142,8 @@ func (k *Kernel) removeClsact(wanted map[ruleset.Place]bool) error {
 
 func (k *Kernel) vanished(index int) bool {
 	_, err := k.h.LinkByIndex(index)
-	return errors.As(err, &netlink.LinkNotFoundError{})
+	var gone netlink.LinkNotFoundError
+	return errors.As(err, &gone)
 }
 
 func (k *Kernel) removeFilters(index int, wanted map[ruleset.Place]bool) error {

@@ -37,8 +37,8 @@ lab: deps build ## open the lab network and the gateway to play with, until Ctrl
 test: deps build ## all four tiers; fails where one could not run
 	$(TEST) -race -timeout 10m ./...
 	$(TEST) -timeout 10m -tags bpftest ./bpf/...
-	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/...
-	$(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/...
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
 
 .PHONY: test-unit
 test-unit: ## tier 0: Go only
@@ -50,15 +50,19 @@ test-bpf: ## tier 2: the kernel's programs, in the kernel (root)
 
 .PHONY: test-net
 test-net: ## tier 1: rules, routes, sockets in namespaces of their own (root)
-	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/...
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/...
 
 .PHONY: test-lab
 test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
-	$(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
 
 .PHONY: bench
 bench: deps build ## CPU per message, messages/s and latency beside plain forwarding and a bare relay
-	$(GO) run ./scripts/bench --binaries $(BIN)
+	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
+
+.PHONY: soak-restarts
+soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about 15 minutes)
+	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestRestartsUnderLoad ./scripts/lab
 
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration

@@ -1,0 +1,84 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+)
+
+// migrations bring the schema from one version to the next; the database's user_version counts those applied. What has
+// been released is never changed, only added to.
+var migrations = []string{
+	`CREATE TABLE ids (next INTEGER NOT NULL) STRICT;
+	INSERT INTO ids (next) VALUES (1);
+	CREATE TABLE users (
+		id      INTEGER PRIMARY KEY,
+		name    TEXT NOT NULL UNIQUE,
+		origin  TEXT NOT NULL CHECK (origin IN ('config', 'command', 'template')),
+		contact TEXT NOT NULL DEFAULT '',
+		created INTEGER NOT NULL,
+		removed INTEGER NOT NULL DEFAULT 0
+	) STRICT;
+	CREATE TABLE prefixes (
+		prefix TEXT PRIMARY KEY,
+		user   INTEGER NOT NULL REFERENCES users (id)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX prefixes_user ON prefixes (user);
+	CREATE TABLE overrides (
+		user     INTEGER PRIMARY KEY,
+		settings TEXT NOT NULL,
+		changed  INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE locks (
+		ticket TEXT PRIMARY KEY,
+		user   INTEGER NOT NULL,
+		since  INTEGER NOT NULL,
+		ended  INTEGER NOT NULL DEFAULT 0,
+		lock   TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX locks_active ON locks (user) WHERE ended = 0;
+	CREATE INDEX locks_user ON locks (user, since);
+	CREATE INDEX locks_since ON locks (since);
+	CREATE TABLE unlocks (
+		user INTEGER PRIMARY KEY,
+		n    INTEGER NOT NULL
+	) STRICT;
+	CREATE TABLE audit (
+		id      INTEGER PRIMARY KEY AUTOINCREMENT,
+		at      INTEGER NOT NULL,
+		who     TEXT NOT NULL,
+		what    TEXT NOT NULL,
+		subject TEXT NOT NULL,
+		detail  TEXT NOT NULL
+	) STRICT;`,
+}
+
+// migrate applies the migrations that are missing, all or none.
+func migrate(db *sql.DB) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	if err := migrateIn(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func migrateIn(tx *sql.Tx) error {
+	var version int
+	if err := tx.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > len(migrations) {
+		return fmt.Errorf("its schema is version %d and this program knows %d: a newer sluiced wrote it; run that or restore a backup",
+			version, len(migrations))
+	}
+	for ; version < len(migrations); version++ {
+		if _, err := tx.Exec(migrations[version]); err != nil {
+			return fmt.Errorf("could not bring the schema to version %d: %w", version+1, err)
+		}
+	}
+	_, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", version))
+	return err
+}

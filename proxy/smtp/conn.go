@@ -23,8 +23,9 @@ type Options struct {
 const outMax = 32 << 10
 
 // Conn is one SMTP connection in either role. It is not safe for use by several goroutines at
-// once, Close excepted.
+// once, Interrupt excepted.
 type Conn struct {
+	base      net.Conn // as given to NewConn
 	nc        net.Conn
 	tcp       *net.TCPConn // under nc, if there is one
 	encrypted bool
@@ -52,7 +53,7 @@ type Conn struct {
 // A wrapper around a *net.TCPConn should have a method NetConn() net.Conn: then bodies leave by
 // writev and Probe works on the socket. Such a wrapper must not alter the bytes.
 func NewConn(nc net.Conn, o Options) *Conn {
-	c := &Conn{nc: nc, tcp: underTCP(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
+	c := &Conn{base: nc, nc: nc, tcp: underTCP(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
 	_, c.encrypted = nc.(*tls.Conn)
 	c.rd.timeout = or(o.ReadTimeout, 5*time.Minute)
 	c.wr.timeout = or(o.WriteTimeout, 5*time.Minute)
@@ -282,6 +283,10 @@ func (c *Conn) flushOut() {
 	c.out = nil
 }
 
+// Interrupt closes the connection under c, so that a read or write in another goroutine ends with an
+// error. Close is still to be called by the goroutine that owns c.
+func (c *Conn) Interrupt() error { return c.base.Close() }
+
 // Close closes the connection without sending what is pending and gives the buffers back.
 func (c *Conn) Close() error {
 	c.release()
@@ -302,10 +307,9 @@ func (c *Conn) release() {
 	}
 }
 
-// CloseAfterPeer sends what is pending, closes the sending side and waits up to wait for the
-// peer to close, throwing away what it still sends; then it closes the connection. So the peer
-// gets the last reply (an RST could overtake it) and the side that said goodbye first does not
-// keep the TIME_WAIT.
+// CloseAfterPeer sends what is pending and waits up to wait for the peer to close, throwing away
+// what it still sends; then it closes the connection. So the last reply cannot be overtaken by a
+// reset, and the client that said QUIT closes first and keeps the TIME_WAIT.
 func (c *Conn) CloseAfterPeer(wait time.Duration) error {
 	defer c.Close()
 	if err := c.Flush(); err != nil {

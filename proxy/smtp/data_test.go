@@ -175,7 +175,7 @@ func TestReadDataGivesUp(t *testing.T) {
 	if _, err := c.ReadData(nil); err != io.ErrUnexpectedEOF || !Gone(err) {
 		t.Errorf("cut off: %v", err)
 	}
-	c, s := script(cut(endless, 4096)...)
+	_, s := script(cut(endless, 4096)...)
 	c = NewConn(s, Options{MaxTotal: 10_000})
 	if _, err := c.ReadData(nil); err != ErrTotal || c.BytesIn() != 10_000 {
 		t.Errorf("total: %v after %d", err, c.BytesIn())

@@ -26,7 +26,7 @@ func (l *Lab) startDNS(ctx context.Context) error {
 	if err := os.WriteFile(conf, []byte(dnsmasqConf(d.hosts, l.customers)), 0o644); err != nil {
 		return err
 	}
-	p, err := l.Start(Internet, Command{Args: []string{"dnsmasq", "--keep-in-foreground", "--conf-file=" + conf}})
+	p, err := l.Start(HostInternet, Command{Args: []string{"dnsmasq", "--keep-in-foreground", "--conf-file=" + conf}})
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (l *Lab) List(ctx context.Context, addr string) error {
 		return err
 	}
 	for {
-		addrs, err := l.Resolver(Internet).LookupHost(ctx, name)
+		addrs, err := l.Resolver(HostInternet).LookupHost(ctx, name)
 		if err == nil && len(addrs) > 0 {
 			return nil
 		}

@@ -23,9 +23,9 @@ func (l *Lab) openHost(name string) error {
 	}
 	fqdn := "mail." + name + ".example"
 	switch name {
-	case Gateway:
+	case HostGateway:
 		fqdn = "gw.example"
-	case Internet:
+	case HostInternet:
 		fqdn = "router.example"
 	}
 	l.mu.Lock()

@@ -120,7 +120,7 @@ func (l *Lab) open(ctx context.Context, o Options) error {
 	if l.certs, err = newCertificates(); err != nil {
 		return err
 	}
-	names := []string{Internet, Gateway}
+	names := []string{HostInternet, HostGateway}
 	for _, c := range l.customers {
 		names = append(names, c.Name)
 	}

@@ -120,7 +120,7 @@ func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &MTA{host: Internet, domain: plan.Domain(), fqdn: plan.Hostname()}
+	m := &MTA{host: HostInternet, domain: plan.Domain(), fqdn: plan.Hostname()}
 	for _, a := range plan.Addrs() {
 		m.listen = append(m.listen, a.String())
 	}

@@ -35,15 +35,15 @@ func (l *Lab) network(ctx context.Context) error {
 		fmt.Appendf(nil, "nameserver %s\noptions timeout:2 attempts:2\n", ResolverV4), 0o644); err != nil {
 		return err
 	}
-	for _, name := range []string{Gateway, Internet} {
+	for _, name := range []string{HostGateway, HostInternet} {
 		if err := l.sysctl(name, append(append([]string{}, sysctlAll...), sysctlRouter...)); err != nil {
 			return err
 		}
 	}
-	if err := l.ip(ctx, Internet, internetLinks()); err != nil {
+	if err := l.ip(ctx, HostInternet, internetLinks()); err != nil {
 		return err
 	}
-	if err := l.ip(ctx, Gateway, []string{
+	if err := l.ip(ctx, HostGateway, []string{
 		"link set lo up",
 		"link set up0 up",
 		"addr add 203.0.113.1/29 dev up0",
@@ -54,7 +54,7 @@ func (l *Lab) network(ctx context.Context) error {
 		return err
 	}
 	// Routes need the gateway's link up.
-	if err := l.ip(ctx, Internet, internetRoutes()); err != nil {
+	if err := l.ip(ctx, HostInternet, internetRoutes()); err != nil {
 		return err
 	}
 	for i, c := range l.customers {
@@ -68,7 +68,7 @@ func (l *Lab) network(ctx context.Context) error {
 func internetLinks() []string {
 	lines := []string{
 		"link set lo up",
-		"link add gw0 type veth peer name up0 netns " + Gateway,
+		"link add gw0 type veth peer name up0 netns " + HostGateway,
 		"link set gw0 up",
 		"addr add " + routerV4.String() + "/29 dev gw0",
 		"addr add " + routerV6.String() + "/64 dev gw0 nodad",
@@ -127,7 +127,7 @@ func (l *Lab) link(ctx context.Context, i int, c Customer) error {
 			fmt.Sprintf("addr add %s/64 dev eth0 nodad", c.V6),
 			"route add default via "+customerRouterV6+" dev eth0")
 	}
-	if err := l.ip(ctx, Gateway, gateway); err != nil {
+	if err := l.ip(ctx, HostGateway, gateway); err != nil {
 		return err
 	}
 	return l.ip(ctx, c.Name, customer)
@@ -136,7 +136,7 @@ func (l *Lab) link(ctx context.Context, i int, c Customer) error {
 // AddCustomer connects one more customer to the running lab, on the gateway's
 // next interface custN, which appears only now.
 func (l *Lab) AddCustomer(ctx context.Context, c Customer) error {
-	if _, err := l.must(ctx, Internet, Command{Args: []string{"nsenter", "-t", "1", "-m", "ip", "netns", "add", c.Name}}); err != nil {
+	if _, err := l.must(ctx, HostInternet, Command{Args: []string{"nsenter", "-t", "1", "-m", "ip", "netns", "add", c.Name}}); err != nil {
 		return err
 	}
 	if err := l.openHost(c.Name); err != nil {

@@ -7,8 +7,8 @@ import (
 
 // Names of the two hosts that every lab has beside its customers.
 const (
-	Gateway  = "gw"  // forwards between customers and internet; Sluice runs here
-	Internet = "net" // router, DNS and all MX hosts, each on addresses of its own
+	HostGateway  = "gw"  // forwards between customers and internet; Sluice runs here
+	HostInternet = "net" // router, DNS and all MX hosts, each on addresses of its own
 )
 
 // Fixed addresses of the plan. Everything is from the documentation prefixes

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -184,6 +185,23 @@ func (p *Process) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("%s did not stop in time: %w", p.name, ctx.Err()), p.Kill())
 	}
+}
+
+// CPU is the processor time that the process has used so far, its own threads
+// only. The kernel counts it in hundredths of a second.
+func (p *Process) CPU() (time.Duration, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+	if err != nil {
+		return 0, fmt.Errorf("could not read the time of %s: %w", p.name, err)
+	}
+	// Fields 14 and 15 of proc(5); the second, a name, may hold spaces.
+	f := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(f) < 13 {
+		return 0, fmt.Errorf("could not read the time of %s: %q", p.name, data)
+	}
+	user, err1 := strconv.Atoi(string(f[11]))
+	system, err2 := strconv.Atoi(string(f[12]))
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
 
 // Done is closed when the process has ended.

@@ -105,7 +105,7 @@ func newSink(mx MX, dir string, cert certificates, gap time.Duration) (*Sink, er
 
 // startSinks opens every MX of the plan that this package serves itself.
 func (l *Lab) startSinks() error {
-	return l.In(Internet, func() error {
+	return l.In(HostInternet, func() error {
 		for _, m := range Hosts() {
 			var err error
 			switch m.Kind {

@@ -146,10 +146,7 @@ func (b *Body) Release() {
 		putBuf(b.f.buf)
 	}
 	b.mem, b.f, b.term = nil, filler{}, 0
-	if b.reserved > 0 && b.o.Reserve != nil {
-		b.o.Reserve(-b.reserved)
-		b.reserved = 0
-	}
+	b.giveBack(b.reserved)
 	if b.spill != nil {
 		b.spill.Close()
 		b.spill = nil

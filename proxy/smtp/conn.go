@@ -283,6 +283,14 @@ func (c *Conn) flushOut() {
 	c.out = nil
 }
 
+// Idle gives the read buffer back if nothing is buffered: for a connection that is kept without
+// being read. What the last ReadCommand gave is not valid any more.
+func (c *Conn) Idle() {
+	if c.r == c.w {
+		c.dropInput()
+	}
+}
+
 // Interrupt closes the connection under c, so that a read or write in another goroutine ends with an
 // error. Close is still to be called by the goroutine that owns c.
 func (c *Conn) Interrupt() error { return c.base.Close() }

@@ -225,7 +225,7 @@ func TestSpill(t *testing.T) {
 			if b.Size() != int64(len(want)) || readAll(t, b) != want {
 				t.Fatalf("%d lines, memory %d: body of %d bytes differs, want %d", n, mem, b.Size(), len(want))
 			}
-			if len(b.Bytes()) > classFor(mem) || used > classFor(mem) {
+			if len(b.Bytes()) > classFor(mem) || used > classFor(mem) { // the window has been given back
 				t.Errorf("%d lines: %d bytes in memory, %d reserved, allowed %d", n, len(b.Bytes()), used, mem)
 			}
 			var w bytes.Buffer

@@ -7,6 +7,8 @@ const (
 	minRoom  = size4K   // grow rather than read less than this at once
 	maxRead  = size256K // most bytes of one read
 	window   = size256K // work buffer of a body beyond its memory
+	// leastWindow is what a body gets that may take no memory; only this is not counted.
+	leastWindow = size16K
 )
 
 // Where decoded bytes go.
@@ -21,6 +23,7 @@ const (
 type filler struct {
 	buf     []byte
 	w, p, e int
+	counted int // bytes of the window that Reserve knows of
 	where   uint8
 }
 
@@ -76,11 +79,23 @@ func (b *Body) reserve(delta int) bool {
 	return true
 }
 
+// giveBack tells Reserve that n bytes less are taken.
+func (b *Body) giveBack(n int) {
+	if n > 0 && b.o.Reserve != nil {
+		b.o.Reserve(-n)
+		b.reserved -= n
+	}
+}
+
 // leaveMemory opens the spill; what is decoded so far stays in memory.
 func (b *Body) leaveMemory() {
 	f := &b.f
 	raw := f.buf[f.p:f.e]
-	n := getBuf(max(window, 2*len(raw)+minRoom))
+	size := leastWindow
+	if b.reserve(window) {
+		size, f.counted = window, window
+	}
+	n := getBuf(max(size, 2*len(raw)+minRoom))
 	f.e = copy(n, raw)
 	b.mem, f.buf = f.buf[:f.w], n
 	f.w, f.p, f.where = 0, 0, toSpill
@@ -202,6 +217,7 @@ func (b *Body) close() error {
 	} else if f.buf != nil {
 		putBuf(f.buf)
 	}
+	b.giveBack(f.counted)
 	b.f = filler{}
 	return b.refusal()
 }

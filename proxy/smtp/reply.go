@@ -189,12 +189,12 @@ func appendReplyLine(dst []byte, code int, enh Enhanced, text string, last bool)
 	if enh[0] != 0 {
 		dst = append(enh.append(dst), ' ')
 	}
-	for i := range len(text) {
-		b := text[i]
+	from := len(dst)
+	dst = append(dst, text...)
+	for i, b := range dst[from:] {
 		if b < ' ' || b == 0x7F {
-			b = ' '
+			dst[from+i] = ' '
 		}
-		dst = append(dst, b)
 	}
 	return append(dst, '\r', '\n')
 }

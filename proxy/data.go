@@ -58,12 +58,12 @@ func (s *session) receive() *smtp.Body {
 		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop
 	}
 	s.conn.SetReadTimeout(s.set.Timeouts.Block)
-	body, err := s.conn.ReadData(&s.data)
+	body := &s.body
+	err := s.conn.ReadDataInto(body, &s.data)
 	s.conn.SetReadTimeout(s.set.Timeouts.Command)
 	if err == nil {
 		return body
 	}
-	body.Release()
 	code, enh, text, ok := smtp.ReplyFor(err)
 	if !ok {
 		s.note, s.gone = "client reset during the message", true

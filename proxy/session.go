@@ -45,6 +45,7 @@ type session struct {
 	ahead   bool
 
 	data  smtp.DataOptions
+	body  smtp.Body
 	trace []byte // room for the trace field
 	last  string // our last reply that was worth a note
 	heard string // the destination's last reply
@@ -240,7 +241,14 @@ func (s *session) noise() {
 // TIME_WAIT stands on its side and not in the way of its next connection from the same port.
 func (s *session) end() {
 	if s.tx.open {
-		s.finish(ending{status: Lost, lost: true, note: s.note})
+		e := ending{status: Lost, lost: true, note: s.note}
+		if s.bye { // there was a last answer
+			e.status = s.tx.outcome()
+		}
+		if s.tx.failed != nil {
+			e.status, e.note = Deferred, s.tx.failed.Error()
+		}
+		s.finish(e)
 	}
 	s.stage(closing)
 	if s.remote != nil {

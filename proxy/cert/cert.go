@@ -63,7 +63,8 @@ func New(o Options) (*Store, error) {
 // Config returns the settings of the client leg: TLS 1.2 or newer, no client certificate asked.
 func (s *Store) Config() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
+		MinVersion:                  tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true, // bodies and replies leave in few writes
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			s.refresh()
 			return s.current.Load(), nil

@@ -24,7 +24,7 @@ type OwnDialer interface {
 type Options struct {
 	Timeouts Timeouts
 	Own      OwnDialer // nil: delivery from customers' own addresses is not possible
-	// TLS overrides the settings of the onward leg, for tests; nil is opportunistic TLS 1.2 or newer, any certificate.
+	// TLS are other settings of the onward leg; nil is opportunistic TLS, 1.2 or newer, with any certificate.
 	TLS *tls.Config
 }
 
@@ -43,9 +43,10 @@ func NewDialer(o Options) *Dialer {
 		// Opportunistic (RFC 7435): any certificate is better than plain text, since plain text is what would be sent
 		// instead; there is no name to verify either, the customer's server chose the address.
 		d.tls = &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			InsecureSkipVerify: true,
-			ClientSessionCache: tls.NewLRUClientSessionCache(1024),
+			MinVersion:                  tls.VersionTLS12,
+			InsecureSkipVerify:          true,
+			ClientSessionCache:          tls.NewLRUClientSessionCache(1024),
+			DynamicRecordSizingDisabled: true, // a body leaves in few writes
 		}
 	}
 	return d

@@ -59,21 +59,22 @@ func af(family int) int {
 	return unix.AF_INET
 }
 
-// ApplyRouting adds what the plan holds and the kernel lacks, then removes what is ours and not in the plan. It returns
-// the number of changes, and the conflicts with rules of others.
-func (k *Kernel) ApplyRouting(p ruleset.Plan) (changes int, conflicts []string, err error) {
+// ApplyRouting adds what the plan holds and the kernel lacks and, if trim is set, then removes what is ours and not in
+// the plan; between the two the data path can be moved from the old marks to the new. It returns the number of changes,
+// and the conflicts with rules of others.
+func (k *Kernel) ApplyRouting(p ruleset.Plan, trim bool) (changes int, conflicts []string, err error) {
 	first := ^uint32(0)
 	for _, r := range p.Rules {
 		first = min(first, r.Priority)
 	}
 	for _, f := range families() {
-		n, foreign, err := k.applyRules(f, p.Rules)
+		n, foreign, err := k.applyRules(f, p.Rules, trim)
 		changes += n
 		if err != nil {
 			return changes, conflicts, err
 		}
 		conflicts = append(conflicts, ruleset.Conflicts(first, foreign)...)
-		n, err = k.applyRoutes(f, p.Routes)
+		n, err = k.applyRoutes(f, p.Routes, trim)
 		changes += n
 		if err != nil {
 			return changes, conflicts, err
@@ -84,12 +85,12 @@ func (k *Kernel) ApplyRouting(p ruleset.Plan) (changes int, conflicts []string, 
 
 // RemoveRouting removes every rule and route of ours.
 func (k *Kernel) RemoveRouting() error {
-	_, _, err := k.ApplyRouting(ruleset.Plan{})
+	_, _, err := k.ApplyRouting(ruleset.Plan{}, true)
 	return err
 }
 
 // applyRules makes our rules of one family those of the plan and returns the rules of others.
-func (k *Kernel) applyRules(family int, want []ruleset.Rule) (changes int, foreign []ruleset.Foreign, err error) {
+func (k *Kernel) applyRules(family int, want []ruleset.Rule, trim bool) (changes int, foreign []ruleset.Foreign, err error) {
 	have, err := k.h.RuleList(af(family))
 	if err != nil {
 		return 0, nil, fmt.Errorf("could not list the IPv%d rules: %w", family, err)
@@ -113,6 +114,9 @@ func (k *Kernel) applyRules(family int, want []ruleset.Rule) (changes int, forei
 			return changes, foreign, fmt.Errorf("could not add %v: %w", w, err)
 		}
 		changes++
+	}
+	if !trim {
+		return changes, foreign, nil
 	}
 	seen := make(map[ruleset.Rule]bool)
 	for _, r := range have {
@@ -189,7 +193,7 @@ func ruleText(r netlink.Rule) string {
 }
 
 // applyRoutes makes our routes of one family those of the plan.
-func (k *Kernel) applyRoutes(family int, want []ruleset.Route) (changes int, err error) {
+func (k *Kernel) applyRoutes(family int, want []ruleset.Route, trim bool) (changes int, err error) {
 	filter := &netlink.Route{Protocol: ruleset.Protocol}
 	have, err := k.h.RouteListFiltered(af(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
@@ -220,7 +224,7 @@ func (k *Kernel) applyRoutes(family int, want []ruleset.Route) (changes int, err
 		changes++
 	}
 	for r := range ours {
-		if wanted[r] {
+		if wanted[r] || !trim {
 			continue
 		}
 		if err := k.h.RouteDel(kernelRoute(r, lo.Attrs().Index)); err != nil && !errors.Is(err, unix.ESRCH) {

@@ -71,7 +71,7 @@ func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
 			w.Listeners = append(w.Listeners, Listener{Name: name, File: rep.Files[i]})
 			continue
 		}
-		w.Heartbeat, err = openHeartbeat(rep.Files[i])
+		w.Heartbeat, err = OpenHeartbeat(rep.Files[i])
 		if cerr := rep.Files[i].Close(); err != nil || cerr != nil {
 			closeAll(rep.Files)
 			return nil, errors.Join(err, cerr)
@@ -83,13 +83,21 @@ func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
 // SetUsers replaces the runtime set of sources. The error is an *Error with CodeCeiling that names the prefix when one
 // of them is looser than the helper's configuration allows; then nothing has changed.
 func (c *Client) SetUsers(ctx context.Context, sources []Source) error {
-	const part = 400 // of at most 110 bytes each
 	return c.parts(ctx, func() *Request {
-		n := min(part, len(sources))
+		n := min(MaxPutUsers, len(sources))
 		r := &Request{Op: OpUsers, Sources: sources[:n], More: n < len(sources)}
 		sources = sources[n:]
 		return r
 	})
+}
+
+// PutUsers adds sources to the runtime set, or changes them; at most MaxPutUsers. The errors are those of SetUsers.
+func (c *Client) PutUsers(ctx context.Context, sources ...Source) error {
+	if len(sources) > MaxPutUsers {
+		return fmt.Errorf("could not add %d sources at once: more than %d; use SetUsers", len(sources), MaxPutUsers)
+	}
+	_, err := c.do(ctx, &Request{Op: OpPutUsers, Sources: sources})
+	return err
 }
 
 // SetLocks replaces the whole set of locks, as after a start of the proxy.

@@ -23,6 +23,10 @@ const (
 	MaxFiles = 16
 	// MaxEntries bounds a list that is sent in parts: a million prefixes and a few (FEATURES ATT1).
 	MaxEntries = 1<<20 + 1<<16
+	// MaxLocal bounds the addresses in a welcome. The kernel knows all; the proxy's check is the second one.
+	MaxLocal = 500
+	// MaxPutUsers bounds the sources in one packet, of at most 115 bytes each.
+	MaxPutUsers = 400
 	// MaxRestart is the longest planned restart that may be announced.
 	MaxRestart = 60 * time.Second
 	// MailPort is the only destination port of Connect.
@@ -126,7 +130,8 @@ type Lock struct {
 	User      uint32         `json:"user"`
 	Prefixes  []netip.Prefix `json:"prefixes"` // at most MaxLockPrefixes
 	Until     time.Time      `json:"until"`
-	PerMinute int            `json:"per_minute"` // 0 resets every one
+	PerMinute int            `json:"per_minute"`          // 0 resets every one
+	CutFlows  bool           `json:"cut_flows,omitempty"` // also reset open flows that are forwarded past the proxy
 }
 
 // MaxLockPrefixes bounds the prefixes of one lock, so that a lock fits in a packet.
@@ -148,7 +153,7 @@ type Connect struct {
 type Welcome struct {
 	Helper    string         `json:"helper"`   // the helper's version
 	Path      string         `json:"path"`     // "tcx" or "clsact"
-	Local     []netip.Addr   `json:"local"`    // the gateway's own addresses: never a destination of a flow
+	Local     []netip.Prefix `json:"local"`    // the gateway's own: never a destination of a flow; at most MaxLocal
 	Ports     []uint16       `json:"ports"`    // mail ports that are intercepted
 	Delivery  []netip.Prefix `json:"delivery"` // delivery prefixes routed to this host
 	Listeners []Listener     `json:"-"`        // open files; the receiver closes them

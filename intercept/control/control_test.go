@@ -145,7 +145,7 @@ func TestListenersAndHeartbeatCross(t *testing.T) {
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("passed listener is not close-on-exec: %v %v", flags, err)
 	}
-	seen, err := openHeartbeat(h.heartbeat)
+	seen, err := OpenHeartbeat(h.heartbeat)
 	if err != nil {
 		t.Fatal(err)
 	}

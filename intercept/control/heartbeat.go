@@ -20,9 +20,8 @@ type Heartbeat struct {
 	rest *atomic.Uint64
 }
 
-
-// openHeartbeat maps the memory behind a descriptor of the heartbeat map; the file stays the caller's.
-func openHeartbeat(f *os.File) (*Heartbeat, error) {
+// OpenHeartbeat maps the memory behind a descriptor of the heartbeat map; the file stays the caller's.
+func OpenHeartbeat(f *os.File) (*Heartbeat, error) {
 	mem, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("could not map the heartbeat: %w", err)

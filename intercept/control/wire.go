@@ -22,6 +22,7 @@ type Op string
 const (
 	OpHello        Op = "hello"         // Names and Files: listeners given back
 	OpUsers        Op = "users"         // Sources, in parts
+	OpPutUsers     Op = "put-users"     // Sources, one packet: added to the set
 	OpLock         Op = "lock"          // Lock
 	OpUnlock       Op = "unlock"        // User
 	OpLocks        Op = "locks"         // Locks, in parts
@@ -109,7 +110,7 @@ func (r *Request) check() error {
 		if len(r.Names) > MaxFiles {
 			return fmt.Errorf("more than %d listeners", MaxFiles)
 		}
-	case OpUsers:
+	case OpUsers, OpPutUsers:
 		for _, s := range r.Sources {
 			if err := s.check(); err != nil {
 				return err

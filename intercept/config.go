@@ -1,0 +1,146 @@
+// Package intercept turns a desired state into kernel state: routing, tables, programs and the listening socket, again
+// and again without harm, and takes every trace of it away.
+package intercept
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+
+	"sluice/bpf"
+	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
+)
+
+// Source is what root's configuration says about a prefix: the ceiling for whatever the proxy asks at run time.
+type Source struct {
+	Prefix netip.Prefix
+	Mode   control.Mode
+	Fail   control.Fail
+}
+
+// Config is root's desired state. It is only ever replaced whole.
+type Config struct {
+	Version   string   // of the helper, for the proxy and the operator
+	Customers []string // names or patterns of customer interfaces
+	Uplinks   []string
+	Ports     []uint16 // mail ports; 25 is always one
+
+	Default Source         // unknown sources; Prefix is not used
+	Sources []Source       // users' prefixes
+	Loosen  []netip.Prefix // inside these the proxy may go below what stands here
+	Exempt  []bpf.Exemption
+
+	Delivery    []netip.Prefix // routed to this host
+	Addresses   []netip.Addr   // delivered from, for the loop check
+	ReversePath bool
+
+	Mark, JudgedMark uint32
+	Table, Priority  uint32
+	Path             string // "auto", "tcx" or "clsact"
+	ListenPort       uint16
+	PinDir           string
+	StateDir         string
+}
+
+// Validate names what cannot be applied, before anything is touched.
+func (c *Config) Validate() error {
+	for _, p := range slices.Concat(c.Customers, c.Uplinks) {
+		if _, err := path.Match(p, ""); err != nil || p == "" {
+			return fmt.Errorf("interface pattern %q is not one; use a name or a pattern such as cust*", p)
+		}
+	}
+	seen := make(map[netip.Prefix]bool)
+	for _, s := range c.Sources {
+		if seen[s.Prefix] {
+			return fmt.Errorf("source %v is given twice", s.Prefix)
+		}
+		seen[s.Prefix] = true
+	}
+	if c.Default.Mode == 0 || c.Default.Fail == 0 {
+		return fmt.Errorf("no mode or fail mode for unknown sources")
+	}
+	return nil
+}
+
+// ports returns all mail ports, 25 first.
+func (c *Config) ports() []uint16 {
+	out := []uint16{control.MailPort}
+	for _, p := range c.Ports {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// plan returns the routing that c needs.
+func (c *Config) plan() ruleset.Plan {
+	return ruleset.Desired(ruleset.Input{Mark: c.Mark, Table: c.Table, Priority: c.Priority, Delivery: c.Delivery})
+}
+
+// datapath returns c in the words of the data path.
+func (c *Config) datapath() bpf.Config {
+	d := bpf.Config{
+		InterceptMark: c.Mark, JudgedMark: c.JudgedMark, ReversePath: c.ReversePath,
+		Default: bpf.Source{Mode: kernelMode(c.Default.Mode), Fail: kernelFail(c.Default.Fail)},
+	}
+	for _, p := range c.ports()[1:] {
+		d.Ports = append(d.Ports, bpf.PortRule{Port: p})
+	}
+	return d
+}
+
+// ours returns the delivery addresses as the loop check wants them.
+func (c *Config) ours() []netip.Prefix {
+	out := slices.Clone(c.Delivery)
+	for _, a := range c.Addresses {
+		p := netip.PrefixFrom(a, a.BitLen())
+		if !slices.ContainsFunc(out, func(o netip.Prefix) bool { return o.Contains(a) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// restartOnly names the first setting that differs and cannot change while the helper runs; "" if there is none.
+func (c *Config) restartOnly(o *Config) string {
+	switch {
+	case c.PinDir != o.PinDir:
+		return "intercept.pin_dir"
+	case c.StateDir != o.StateDir:
+		return "intercept.state_dir"
+	case c.ListenPort != o.ListenPort:
+		return "intercept.listen_port"
+	case c.Path != o.Path:
+		return "intercept.path"
+	}
+	return ""
+}
+
+// kernelMode and kernelFail translate between the two leaf packages, whose numbers differ.
+func kernelMode(m control.Mode) bpf.Mode {
+	switch m {
+	case control.Pass:
+		return bpf.ModePass
+	case control.Observe:
+		return bpf.ModeObserve
+	case control.Shadow:
+		return bpf.ModeShadow
+	case control.Intercept:
+		return bpf.ModeIntercept
+	case control.Reject:
+		return bpf.ModeReject
+	case control.Drop:
+		return bpf.ModeDrop
+	}
+	return bpf.ModeNone // refused by the data path
+}
+
+func kernelFail(f control.Fail) bpf.Fail {
+	if f == control.Closed {
+		return bpf.FailClosed
+	}
+	return bpf.FailOpen
+}

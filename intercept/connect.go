@@ -1,0 +1,109 @@
+package intercept
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/intercept/attach"
+	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
+)
+
+// connect starts a connection from a customer's own address and returns the socket while it is connecting.
+func (e *Engine) connect(c *control.Connect) (*os.File, error) {
+	if err := e.mayConnect(c); err != nil {
+		return nil, err
+	}
+	f, err := startConnect(c.Src, c.Dst)
+	if err != nil {
+		return nil, control.Errorf(control.CodeUnreachable, "could not connect from %v to %v: %v", c.Src, c.Dst, err)
+	}
+	return f, nil
+}
+
+// mayConnect holds the two things that keep this from being a spoofing service: the source is a customer's, and the
+// destination is port 25 of somebody else.
+func (e *Engine) mayConnect(c *control.Connect) error {
+	src, dst := c.Src, c.Dst.Addr()
+	refuse := func(why string) error {
+		return control.Errorf(control.CodeRefused, "could not connect from %v to %v: %s", src, c.Dst, why)
+	}
+	switch {
+	case c.Dst.Port() != control.MailPort:
+		return refuse("only port 25 is allowed")
+	case !plain(src) || !plain(dst) || src.Is4() != dst.Is4():
+		return refuse("not two plain unicast addresses of one family")
+	case e.isLocal(src):
+		return refuse("the source is the gateway's own; bind it without the helper")
+	case e.isLocal(dst):
+		return refuse("the destination is the gateway itself")
+	case !e.isCustomer(src):
+		return refuse("the source is no customer's: neither in the source table nor routed to a customer interface")
+	}
+	return nil
+}
+
+func plain(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.Is4In6() && a.Zone() == ""
+}
+
+func (e *Engine) isLocal(a netip.Addr) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return slices.ContainsFunc(e.local, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// isCustomer tells whether a stands in the source table or is routed to a customer interface.
+func (e *Engine) isCustomer(a netip.Addr) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.known != nil {
+		if _, ok := e.known.cover(netip.PrefixFrom(a, a.BitLen())); ok {
+			return true
+		}
+	}
+	index, ok := e.kernel.Reaches(a)
+	return ok && slices.ContainsFunc(e.ifaces, func(i attach.Interface) bool {
+		return i.Link.Index == index && i.Role == ruleset.Customer
+	})
+}
+
+// startConnect makes the transparent socket and starts the handshake.
+func startConnect(src netip.Addr, dst netip.AddrPort) (*os.File, error) {
+	family := unix.AF_INET
+	if src.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, err
+	}
+	err = transparent(fd, src.Is6())
+	if err == nil {
+		// The port is chosen at connect, per destination, else all connections of a source would share one range.
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
+	}
+	if err == nil {
+		if err = unix.Connect(fd, sockaddr(dst)); err == unix.EINPROGRESS {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "connecting"), nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port())}
+}

@@ -1,0 +1,361 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/bpf"
+	"sluice/intercept/attach"
+	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
+)
+
+const (
+	reconcileEvery = 5 * time.Second        // others flush rules and filters; nothing of ours stays away longer
+	saveDelay      = 200 * time.Millisecond // several changes in a row are one write
+	handBackWait   = 5 * time.Second        // for a listener, before programs are moved to maps that lack it
+)
+
+// Engine holds the kernel's state of one gateway.
+type Engine struct {
+	log      *slog.Logger
+	kernel   *attach.Kernel
+	data     *bpf.Datapath
+	programs *attach.Programs
+	heart    *os.File // the heartbeat map, to be passed on
+	beat     *control.Heartbeat
+	socket   socket
+	locks    locks
+	save     chan struct{} // something on disk is out of date
+	port     uint16        // that the socket is bound to
+
+	mu       sync.RWMutex
+	cfg      *Config
+	ceiling  *ceiling
+	runtime  map[netip.Prefix]control.Source
+	known    *lpm[struct{}] // every source in the kernel's table
+	local    []netip.Prefix
+	ifaces   []attach.Interface
+	problems []string
+}
+
+// Open adopts what an earlier helper left pinned, or begins anew, and reads the last applied state. The kernel does not
+// change before Run, but for maps that are made.
+func Open(cfg *Config, log *slog.Logger) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(attach.EnsurePinDir(cfg.PinDir), os.MkdirAll(cfg.StateDir, 0o700)); err != nil {
+		return nil, err
+	}
+	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: make(map[netip.Prefix]control.Source), save: make(chan struct{}, 1)}
+	if err := e.open(); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+func (e *Engine) open() (err error) {
+	if e.kernel, err = attach.Open(); err != nil {
+		return err
+	}
+	// Room for every prefix that may be set at run time; the tables are not allocated ahead.
+	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
+	if e.data, err = bpf.Open(e.cfg.PinDir, sizes); err != nil {
+		return err
+	}
+	if r := e.data.Replaced(); len(r) > 0 {
+		e.log.Info("pinned maps of another layout were made anew", "maps", r)
+	}
+	if e.programs, err = attach.NewPrograms(e.kernel, e.cfg.PinDir, e.cfg.Path, e.data.Program); err != nil {
+		return err
+	}
+	fd, err := unix.FcntlInt(uintptr(e.data.HeartbeatFD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("could not copy the heartbeat map: %w", err)
+	}
+	e.heart = os.NewFile(uintptr(fd), "heartbeat")
+	if e.beat, err = control.OpenHeartbeat(e.heart); err != nil {
+		return err
+	}
+	return e.recall()
+}
+
+// recall takes sources from disk, and locks from the kernel if it is still the same boot.
+func (e *Engine) recall() error {
+	s, err := loadStored(e.cfg.StateDir)
+	if err != nil {
+		// Root's configuration is in force all the same, and the proxy sends its users and locks when it dials.
+		e.log.Error("starting without the last applied state", "error", err)
+		s = new(stored)
+	}
+	for _, src := range s.Sources {
+		e.runtime[src.Prefix] = src
+	}
+	kept, err := e.data.Locks()
+	if err != nil {
+		return err
+	}
+	if s.Boot == bootID() && !slices.Contains(e.data.Replaced(), "locks") {
+		e.locks.adopt(kept)
+		return nil
+	}
+	return e.locks.replace(e.data, s.Locks, time.Now())
+}
+
+// Close lets go of everything; the kernel's state stays in force.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.beat != nil {
+		errs = append(errs, e.beat.Close())
+	}
+	if e.heart != nil {
+		errs = append(errs, e.heart.Close())
+	}
+	errs = append(errs, e.socket.close())
+	if e.data != nil {
+		errs = append(errs, e.data.Close())
+	}
+	if e.kernel != nil {
+		e.kernel.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// Run brings the kernel to the desired state and keeps it there until the context ends; the state then stays in force.
+// It calls ready once everything that can stand stands. serve answers the proxy and may be nil.
+func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	changed, err := attach.Watch(ctx) // before the first look, so that nothing falls between
+	if err != nil {
+		return err
+	}
+	if err := e.prepare(); err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	if serve != nil {
+		wg.Go(func() { failed <- serve(ctx) })
+	}
+	wg.Go(func() { e.keepSocket(ctx) })
+	if slices.Contains(e.data.Replaced(), "listeners") {
+		e.socket.wait(ctx, handBackWait)
+	}
+	if err := e.attach(); err != nil {
+		return err
+	}
+	wg.Go(func() { e.keepSaved(ctx) })
+	wg.Go(func() { e.watchHeart(ctx) })
+	ready()
+	return e.keep(ctx, changed, failed)
+}
+
+// keep reconciles whenever the kernel tells of a change, and from time to time without.
+func (e *Engine) keep(ctx context.Context, changed <-chan struct{}, failed <-chan error) error {
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		case <-tick.C:
+			if err := e.locks.expire(e.data, time.Now()); err != nil {
+				e.log.Error("expired locks stay in the kernel's table, where they have no effect", "error", err)
+			}
+		case _, open := <-changed:
+			if !open { // the kernel dropped messages
+				var err error
+				if changed, err = attach.Watch(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		if err := e.Reconcile(); err != nil && ctx.Err() == nil {
+			e.log.Error("kernel state is not as desired", "error", err)
+		}
+	}
+}
+
+// prepare does everything but the programs: routing, tables, listening socket.
+func (e *Engine) prepare() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.applyTables(e.cfg, e.ceiling); err != nil {
+		return err
+	}
+	if err := e.socket.open(e.port, e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	return nil
+}
+
+// applyTables brings routing and tables to cfg. Old rules go only after the data path has left their marks.
+func (e *Engine) applyTables(cfg *Config, ce *ceiling) error {
+	plan := cfg.plan()
+	if _, _, err := e.kernel.ApplyRouting(plan, false); err != nil {
+		return err
+	}
+	if err := e.fill(cfg, ce); err != nil {
+		return err
+	}
+	_, conflicts, err := e.kernel.ApplyRouting(plan, true)
+	if err != nil {
+		return err
+	}
+	e.note(append(conflicts, attach.CheckSysctls(plan)...))
+	return nil
+}
+
+// note logs problems that are new.
+func (e *Engine) note(problems []string) {
+	for _, p := range problems {
+		if !slices.Contains(e.problems, p) {
+			e.log.Warn(p)
+		}
+	}
+	e.problems = problems
+}
+
+// fill writes the tables, strictness first: who is local and whose address is ours, then modes.
+func (e *Engine) fill(cfg *Config, ce *ceiling) error {
+	if err := e.fillLocal(); err != nil {
+		return err
+	}
+	if _, err := e.data.ReplaceDelivery(cfg.ours()); err != nil {
+		return err
+	}
+	if err := e.fillSources(ce, e.runtime); err != nil {
+		return err
+	}
+	if _, err := e.data.ReplaceExemptions(cfg.Exempt); err != nil {
+		return err
+	}
+	return e.data.SetConfig(cfg.datapath())
+}
+
+func (e *Engine) fillLocal() error {
+	local, err := e.kernel.Local()
+	if err != nil {
+		return err
+	}
+	if slices.Equal(local, e.local) {
+		return nil
+	}
+	if _, err := e.data.ReplaceLocal(local); err != nil {
+		return err
+	}
+	e.local = local
+	return nil
+}
+
+func (e *Engine) fillSources(ce *ceiling, runtime map[netip.Prefix]control.Source) error {
+	merged := ce.merge(runtime)
+	if _, err := e.data.ReplaceSources(merged); err != nil {
+		return err
+	}
+	e.known = new(lpm[struct{}])
+	for _, s := range merged {
+		e.known.put(s.Prefix, struct{}{})
+	}
+	return nil
+}
+
+// attach brings the programs to where they should stand.
+func (e *Engine) attach() error {
+	e.mu.RLock()
+	customers, uplinks := e.cfg.Customers, e.cfg.Uplinks
+	e.mu.RUnlock()
+	links, err := e.kernel.Links()
+	if err != nil {
+		return err
+	}
+	ifaces, err := e.programs.Sync(ruleset.Seats(links, customers, uplinks))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.logInterfaces(ifaces)
+	e.ifaces = ifaces
+	return err
+}
+
+// logInterfaces tells what changed at the interfaces.
+func (e *Engine) logInterfaces(now []attach.Interface) {
+	was := make(map[int]attach.Interface, len(e.ifaces))
+	for _, i := range e.ifaces {
+		was[i.Link.Index] = i
+	}
+	for _, i := range now {
+		old, known := was[i.Link.Index]
+		delete(was, i.Link.Index)
+		switch {
+		case known && old == i:
+		case i.Path == "":
+			e.log.Error("interface is not covered", "interface", i.Link.Name, "role", i.Role, "problem", i.Problem)
+		default:
+			e.log.Info("interface attached", "interface", i.Link.Name, "role", i.Role, "path", i.Path, "note", i.Problem)
+		}
+	}
+	for _, gone := range was {
+		e.log.Info("interface let go", "interface", gone.Link.Name)
+	}
+}
+
+// Reconcile looks at the kernel and mends what is not as desired. It costs little when nothing is to do.
+func (e *Engine) Reconcile() error {
+	if err := e.reconcileRouting(); err != nil {
+		return err
+	}
+	return e.attach()
+}
+
+func (e *Engine) reconcileRouting() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	plan := e.cfg.plan()
+	changes, conflicts, err := e.kernel.ApplyRouting(plan, true)
+	if err != nil {
+		return err
+	}
+	if changes > 0 {
+		e.log.Warn("rules or routes of ours were missing and are back", "changes", changes)
+	}
+	e.note(append(conflicts, attach.CheckSysctls(plan)...))
+	return e.fillLocal()
+}
+
+// Reload brings another configuration into force. After an error that names a setting nothing has changed.
+func (e *Engine) Reload(cfg *Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	if key := e.cfg.restartOnly(cfg); key != "" {
+		e.mu.Unlock()
+		return fmt.Errorf("%s changed, which needs a restart of sluice-intercept", key)
+	}
+	ce := newCeiling(cfg)
+	if err := e.applyTables(cfg, ce); err != nil {
+		back := e.applyTables(e.cfg, e.ceiling)
+		e.mu.Unlock()
+		return errors.Join(err, back)
+	}
+	e.cfg, e.ceiling = cfg, ce
+	e.mu.Unlock()
+	return e.attach()
+}

@@ -1,0 +1,201 @@
+package intercept
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"time"
+
+	"sluice/bpf"
+	"sluice/intercept/attach"
+	"sluice/intercept/control"
+)
+
+// Handle answers one request of a proxy; it is a control.Handler.
+func (e *Engine) Handle(_ context.Context, peer control.Peer, r *control.Request) (*control.Reply, error) {
+	switch r.Op {
+	case control.OpLock:
+		return nil, e.changed(e.locks.put(e.data, *r.Lock))
+	case control.OpUnlock:
+		return nil, e.changed(e.locks.remove(e.data, r.User))
+	case control.OpLocks:
+		return nil, e.changed(e.locks.replace(e.data, r.Locks, time.Now()))
+	case control.OpConnect:
+		f, err := e.connect(r.Connect)
+		if err != nil {
+			return nil, err
+		}
+		return &control.Reply{Files: []*os.File{f}, CloseFiles: true}, nil
+	case control.OpHello:
+		return e.hello(peer, r)
+	case control.OpUsers:
+		return nil, e.changed(e.setUsers(r.Sources))
+	case control.OpPutUsers:
+		return nil, e.changed(e.putUsers(r.Sources))
+	case control.OpCounters:
+		n, err := e.data.Counters()
+		return &control.Reply{Counters: n}, err
+	case control.OpUserCounters:
+		return e.userCounters()
+	case control.OpStatus:
+		return e.status()
+	case control.OpAnnounce:
+		e.beat.AnnounceRestart(r.For)
+		e.log.Info("planned restart announced", "for", r.For, "pid", peer.PID)
+		return nil, nil
+	}
+	return nil, control.Errorf(control.CodeInvalid, "could not do %q: not an operation", r.Op)
+}
+
+// changed has the state on disk renewed if err is nil.
+func (e *Engine) changed(err error) error {
+	if err == nil {
+		select {
+		case e.save <- struct{}{}:
+		default: // a write is due already
+		}
+	}
+	return err
+}
+
+// hello takes a listener back if it lacks one, and passes listener and heartbeat on.
+func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, error) {
+	var failed error
+	for i, f := range r.Files {
+		if r.Names[i] != listenerName {
+			failed = control.Errorf(control.CodeInvalid, "could not take a socket named %q", r.Names[i])
+			_ = f.Close() // not ours to use
+			continue
+		}
+		if err := e.socket.adopt(f, e.port, e.data); err != nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	f := e.socket.get()
+	if f == nil {
+		return nil, control.Errorf(control.CodeNotReady, "the listening port %d is held by a process that has not handed it back yet; dial again", e.port)
+	}
+	e.log.Info("proxy connected", "pid", peer.PID, "uid", peer.UID, "gave", len(r.Files))
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	path, _ := e.programs.Path()
+	w := control.Welcome{Helper: e.cfg.Version, Path: path, Ports: e.cfg.ports(), Delivery: e.cfg.Delivery, Local: e.visibleLocal()}
+	return control.WelcomeReply(w, []control.Listener{{Name: listenerName, File: f}}, e.heart), nil
+}
+
+// visibleLocal returns the local addresses that a forwarded packet could have as destination, as far as they fit.
+func (e *Engine) visibleLocal() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(e.local))
+	for _, p := range e.local {
+		if !p.Addr().IsLinkLocalUnicast() && len(out) < control.MaxLocal {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// setUsers replaces the runtime set, if none of it is looser than the ceiling.
+func (e *Engine) setUsers(list []control.Source) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	runtime := make(map[netip.Prefix]control.Source, len(list))
+	for _, s := range list {
+		if err := e.ceiling.check(s); err != nil {
+			return err
+		}
+		if was, ok := runtime[s.Prefix]; ok {
+			return control.Errorf(control.CodeInvalid, "could not set %v: users %d and %d both have it", s.Prefix, was.User, s.User)
+		}
+		runtime[s.Prefix] = s
+	}
+	if err := e.fillSources(e.ceiling, runtime); err != nil {
+		return err
+	}
+	e.runtime = runtime
+	return nil
+}
+
+// putUsers adds to the runtime set.
+func (e *Engine) putUsers(list []control.Source) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	kernel := make([]bpf.Source, 0, len(list))
+	for _, s := range list {
+		if err := e.ceiling.check(s); err != nil {
+			return err
+		}
+		kernel = append(kernel, kernelSource(s))
+	}
+	if len(e.runtime)+len(list) > control.MaxEntries {
+		return control.Errorf(control.CodeInvalid, "could not add sources: more than %d", control.MaxEntries)
+	}
+	if err := e.data.PutSources(kernel...); err != nil {
+		return err
+	}
+	for _, s := range list {
+		e.runtime[s.Prefix] = s
+		e.known.put(s.Prefix, struct{}{})
+	}
+	return nil
+}
+
+func (e *Engine) userCounters() (*control.Reply, error) {
+	all, err := e.data.UserCounters()
+	if err != nil {
+		return nil, err
+	}
+	rep := &control.Reply{Users: make([]control.UserCount, 0, len(all))}
+	for user, n := range all {
+		rep.Users = append(rep.Users, control.UserCount{User: user, Counts: map[string]uint64{
+			"syn": n.SYN, "intercepted": n.Intercepted, "passed": n.Passed, "rejected": n.Rejected, "dropped": n.Dropped,
+			"explained": n.Explained, "lock_reset": n.LockReset, "failed_open": n.FailedOpen, "failed_closed": n.FailedClosed,
+			"spoofed": n.Spoofed, "unparsed": n.Unparsed, "lock_cut": n.LockCut,
+		}})
+	}
+	return rep, nil
+}
+
+func (e *Engine) status() (*control.Reply, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	h, err := e.data.Heartbeat()
+	if err != nil {
+		return nil, err
+	}
+	st := &control.Status{
+		Helper: e.cfg.Version, PID: os.Getpid(), Heartbeat: heartName(h), HeartbeatAgeMS: h.Age.Milliseconds(),
+		Sources: len(e.known.entries), Locks: len(e.locks.live(time.Now())), Problems: e.problems,
+	}
+	st.Path, st.PathReason = e.programs.Path()
+	if e.socket.get() != nil {
+		st.Listeners = []string{listenerName}
+	}
+	for _, i := range e.ifaces {
+		st.Interfaces = append(st.Interfaces, statusOf(i))
+	}
+	return &control.Reply{Status: st}, nil
+}
+
+func statusOf(i attach.Interface) control.Interface {
+	kind := "ethernet"
+	if i.Link.Raw {
+		kind = "raw"
+	}
+	return control.Interface{Name: i.Link.Name, Index: i.Link.Index, Role: i.Role, Path: i.Path, Kind: kind, Error: i.Problem}
+}
+
+// heartName says in one word what the data path makes of the heartbeat.
+func heartName(h bpf.Heartbeat) string {
+	switch {
+	case !h.Beaten:
+		return "never"
+	case h.Age <= time.Second:
+		return "alive"
+	case h.Restarting > 0:
+		return "restarting"
+	}
+	return "stale"
+}

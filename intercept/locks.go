@@ -1,0 +1,123 @@
+package intercept
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/bpf"
+	"sluice/intercept/control"
+)
+
+// locks remembers which prefixes a user's lock stands on; the kernel holds them by prefix and knows nothing of users.
+// A mutex of its own keeps a lock from waiting behind a source table.
+type locks struct {
+	mu   sync.Mutex
+	user map[uint32]control.Lock
+}
+
+// adopt takes over what the kernel holds from an earlier helper.
+func (ls *locks) adopt(have []bpf.Lock) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.user = make(map[uint32]control.Lock)
+	for _, h := range have {
+		l := ls.user[h.ID]
+		l.User, l.Until, l.PerMinute, l.CutFlows = h.ID, h.Until, int(h.Budget), !h.KeepFlows
+		l.Prefixes = append(l.Prefixes, h.Prefix)
+		ls.user[h.ID] = l
+	}
+}
+
+// put puts one lock in force; prefixes that the user's former lock had beyond it are free again.
+func (ls *locks) put(d *bpf.Datapath, l control.Lock) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if err := d.PutLocks(kernelLocks(l)...); err != nil {
+		return err
+	}
+	var gone []netip.Prefix
+	for _, p := range ls.user[l.User].Prefixes {
+		if !slices.Contains(l.Prefixes, p) {
+			gone = append(gone, p)
+		}
+	}
+	if ls.user == nil {
+		ls.user = make(map[uint32]control.Lock)
+	}
+	ls.user[l.User] = l
+	return d.Unlock(gone...)
+}
+
+// remove lifts a user's lock.
+func (ls *locks) remove(d *bpf.Datapath, user uint32) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if err := d.Unlock(ls.user[user].Prefixes...); err != nil {
+		return err
+	}
+	delete(ls.user, user)
+	return nil
+}
+
+// replace makes the list the whole set; what has expired is left out.
+func (ls *locks) replace(d *bpf.Datapath, list []control.Lock, now time.Time) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	user := make(map[uint32]control.Lock, len(list))
+	var all []bpf.Lock
+	for _, l := range list {
+		if !l.Until.IsZero() && !l.Until.After(now) {
+			continue
+		}
+		user[l.User] = l
+		all = append(all, kernelLocks(l)...)
+	}
+	if _, err := d.ReplaceLocks(all); err != nil {
+		return err
+	}
+	ls.user = user
+	return nil
+}
+
+// live returns the locks that have not expired, ordered by user.
+func (ls *locks) live(now time.Time) []control.Lock {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	var out []control.Lock
+	for _, l := range ls.user {
+		if l.Until.IsZero() || l.Until.After(now) {
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b control.Lock) int { return int(int64(a.User) - int64(b.User)) })
+	return out
+}
+
+// expire removes the entries of locks that the kernel no longer heeds, so that they take no room.
+func (ls *locks) expire(d *bpf.Datapath, now time.Time) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for u, l := range ls.user {
+		if l.Until.IsZero() || l.Until.After(now) {
+			continue
+		}
+		if err := d.Unlock(l.Prefixes...); err != nil {
+			return err
+		}
+		delete(ls.user, u)
+	}
+	return nil
+}
+
+func kernelLocks(l control.Lock) []bpf.Lock {
+	out := make([]bpf.Lock, 0, len(l.Prefixes))
+	for _, p := range l.Prefixes {
+		out = append(out, bpf.Lock{
+			Prefix: p, ID: l.User, Until: l.Until, KeepFlows: !l.CutFlows,
+			Budget: uint16(min(l.PerMinute, 1<<16-1)),
+		})
+	}
+	return out
+}

@@ -71,14 +71,20 @@ func startHolder(ctx context.Context, dir string, names []string) (*holder, erro
 		_ = h.close()
 		return nil, fmt.Errorf("make namespaces: %v %s", err, strings.TrimSpace(complaints.String()))
 	}
-	if h.mnt, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", cmd.Process.Pid)); err == nil {
-		h.pid, err = os.Open(fmt.Sprintf("/proc/%d/ns/pid", cmd.Process.Pid))
-	}
-	if err != nil {
+	if err := h.open(); err != nil {
 		_ = h.close()
 		return nil, err
 	}
 	return h, nil
+}
+
+// open gets hold of the namespaces that the process has.
+func (h *holder) open() (err error) {
+	if h.mnt, err = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", h.cmd.Process.Pid)); err != nil {
+		return err
+	}
+	h.pid, err = os.Open(fmt.Sprintf("/proc/%d/ns/pid", h.cmd.Process.Pid))
+	return err
 }
 
 // netns opens one of the holder's named network namespaces.

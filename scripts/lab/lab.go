@@ -54,6 +54,7 @@ type Lab struct {
 	procs     []*Process
 	closers   []io.Closer
 	closed    bool
+	attached  bool // another process holds it
 }
 
 // New opens a lab. It needs root, and the mail servers' roots only once
@@ -138,7 +139,10 @@ func (l *Lab) open(ctx context.Context, o Options) error {
 	if err := l.startDNS(ctx); err != nil {
 		return err
 	}
-	return l.startSinks()
+	if err := l.startSinks(); err != nil {
+		return err
+	}
+	return l.writeState()
 }
 
 // Dir is the lab's folder: log, mta, sink, capture.
@@ -178,7 +182,7 @@ func (l *Lab) Close() error {
 	for i := len(closers) - 1; i >= 0; i-- {
 		errs = append(errs, closers[i].Close())
 	}
-	if l.hold != nil {
+	if l.hold != nil && !l.attached {
 		errs = append(errs, l.hold.close())
 	}
 	for _, p := range procs {
@@ -187,7 +191,7 @@ func (l *Lab) Close() error {
 	for _, h := range hosts {
 		errs = append(errs, h.ns.Close())
 	}
-	if l.dir != "" {
+	if l.dir != "" && !l.attached {
 		if _, err := os.Stat(filepath.Join(l.dir, keepMark)); err != nil {
 			errs = append(errs, os.RemoveAll(l.dir))
 		}

@@ -1,8 +1,11 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -62,6 +65,19 @@ func (s *Sink) Script(rules ...string) error {
 	defer s.mu.Unlock()
 	s.script = parsed
 	return nil
+}
+
+// readScriptFile takes the rules from the file "script" in the sink's folder,
+// where people put it; without the file the rules stay as they are.
+func (s *Sink) readScriptFile() error {
+	data, err := os.ReadFile(filepath.Join(s.dir, "script"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.Script(string(data))
 }
 
 func parseScript(text string) (script, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -313,6 +314,32 @@ func (s *Sink) Reset() {
 	s.grey = map[string]time.Time{}
 }
 
+// ReadMessages reads what the sinks whose folders match a pattern have stored,
+// in the order of arrival.
+func ReadMessages(pattern string) ([]*Message, error) {
+	files, err := filepath.Glob(filepath.Join(pattern, "new", "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("could not look for messages in %q: %w", pattern, err)
+	}
+	var all []*Message
+	for _, f := range files {
+		side, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("could not read a message: %w", err)
+		}
+		m := &Message{File: strings.TrimSuffix(f, ".json") + ".eml"}
+		if err := json.Unmarshal(side, m); err != nil {
+			return nil, fmt.Errorf("could not read message %s: %w", f, err)
+		}
+		if m.Data, err = os.ReadFile(m.File); err != nil {
+			return nil, fmt.Errorf("could not read a message: %w", err)
+		}
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b *Message) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
 // changed wakes all waiters; s.mu is held.
 func (s *Sink) changed() {
 	close(s.news)
@@ -331,18 +358,24 @@ func (s *Sink) store(m *Message) error {
 	if err != nil {
 		return err
 	}
-	for path, data := range map[string][]byte{m.File: m.Data, m.File[:len(m.File)-4] + ".json": append(side, '\n')} {
-		tmp := filepath.Join(s.dir, "tmp", filepath.Base(path))
-		if err := os.WriteFile(tmp, data, 0o644); err != nil {
-			return err
-		}
-		if err := os.Rename(tmp, path); err != nil {
-			return err
-		}
+	// The envelope last: who finds it finds the message.
+	if err := s.put(m.File, m.Data); err != nil {
+		return err
+	}
+	if err := s.put(strings.TrimSuffix(m.File, ".eml")+".json", append(side, '\n')); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.messages = append(s.messages, m)
 	s.changed()
 	return nil
+}
+
+func (s *Sink) put(path string, data []byte) error {
+	tmp := filepath.Join(s.dir, "tmp", filepath.Base(path))
+	if err := os.WriteFile(tmp, data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }

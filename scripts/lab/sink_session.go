@@ -50,7 +50,10 @@ func (s *Sink) session(conn net.Conn) {
 	s.changed()
 	s.mu.Unlock()
 
-	err := x.talk()
+	err := s.readScriptFile()
+	if err == nil {
+		err = x.talk()
+	}
 	_ = x.out.Flush()
 	s.mu.Lock()
 	x.rec.End = err.Error()

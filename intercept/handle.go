@@ -87,11 +87,11 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 }
 
 // visibleLocal returns the local addresses that a forwarded packet could have as destination, as far as they fit.
-func (e *Engine) visibleLocal() []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(e.local))
+func (e *Engine) visibleLocal() []netip.Addr {
+	out := make([]netip.Addr, 0, min(len(e.local), control.MaxLocal))
 	for _, p := range e.local {
-		if !p.Addr().IsLinkLocalUnicast() && len(out) < control.MaxLocal {
-			out = append(out, p)
+		if p.IsSingleIP() && !p.Addr().IsLinkLocalUnicast() && len(out) < control.MaxLocal {
+			out = append(out, p.Addr())
 		}
 	}
 	return out

@@ -153,7 +153,7 @@ type Connect struct {
 type Welcome struct {
 	Helper    string         `json:"helper"`   // the helper's version
 	Path      string         `json:"path"`     // "tcx" or "clsact"
-	Local     []netip.Prefix `json:"local"`    // the gateway's own: never a destination of a flow; at most MaxLocal
+	Local     []netip.Addr   `json:"local"`    // the gateway's own: never a destination of a flow; at most MaxLocal
 	Ports     []uint16       `json:"ports"`    // mail ports that are intercepted
 	Delivery  []netip.Prefix `json:"delivery"` // delivery prefixes routed to this host
 	Listeners []Listener     `json:"-"`        // open files; the receiver closes them

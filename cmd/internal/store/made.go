@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// block is how many ids are reserved at once for users made from the template. A process that is killed wastes the
-	// rest of its block; two thousand million ids outlast a hundred thousand kills.
-	block      = 8192
-	writeAfter = 50 * time.Millisecond // so that a burst of new users is one transaction
-	tryAgain   = time.Second
+	// defaultBlock is how many ids are reserved at once for users made from the template. A process that is killed wastes
+	// up to two blocks; two thousand million ids outlast a hundred thousand kills.
+	defaultBlock = 8192
+	writeAfter   = 50 * time.Millisecond // so that a burst of new users is one transaction
+	tryAgain     = time.Second
 )
 
 // made are the users made from the template. An id is given in memory, from a block that the database has reserved, and
@@ -26,6 +26,7 @@ type made struct {
 	mu      sync.Mutex
 	ids     map[netip.Prefix]uint32
 	pending []netip.Prefix
+	block   uint32 // ids reserved at once
 	next    uint32 // the present block
 	end     uint32
 	spare   uint32 // first id of the block after it, 0 for none
@@ -52,7 +53,7 @@ func (s *Store) MakeUser(p netip.Prefix) (flow.User, error) {
 		return u, nil
 	}
 	if m.next == m.end {
-		m.next, m.end, m.spare = m.spare, m.spare+block, 0
+		m.next, m.end, m.spare = m.spare, m.spare+m.block, 0
 		if m.next == 0 {
 			m.end = 0
 			return flow.User{}, fmt.Errorf("could not make a user for %s: no ids are left until the store takes writes again", p)
@@ -94,8 +95,8 @@ func (s *Store) loadMade() error {
 		return err
 	}
 	return s.update(func(tx *sql.Tx) error {
-		m.next, err = takeIDs(tx, 2*block)
-		m.end, m.spare = m.next+block, m.next+block
+		m.next, err = takeIDs(tx, 2*m.block)
+		m.end, m.spare = m.next+m.block, m.next+m.block
 		return err
 	})
 }
@@ -156,7 +157,7 @@ func (s *Store) flushMade() error {
 			}
 		}
 		if reserve {
-			spare, err = takeIDs(tx, block)
+			spare, err = takeIDs(tx, m.block)
 		}
 		return err
 	})
@@ -180,12 +181,9 @@ func (s *Store) flushMade() error {
 // putMade stores a made user and returns its id: another process may have made the same user a moment earlier, and
 // then its id is the one that lasts.
 func putMade(tx *sql.Tx, p netip.Prefix, id uint32) (uint32, error) {
-	_, err := tx.Exec(`INSERT INTO users (id, name, origin, created) VALUES (?, ?, 'template', ?) ON CONFLICT (name) DO NOTHING`,
-		id, p.String(), stamp(time.Now()))
-	if err != nil {
-		return 0, err
-	}
-	err = tx.QueryRow(`SELECT id FROM users WHERE name = ?`, p.String()).Scan(&id)
+	// The update changes nothing; it is there because only then the present row is returned.
+	err := tx.QueryRow(`INSERT INTO users (id, name, origin, created) VALUES (?, ?, 'template', ?)
+		ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id`, id, p.String(), stamp(time.Now())).Scan(&id)
 	return id, err
 }
 
@@ -208,9 +206,9 @@ func (s *Store) giveBack() error {
 	from, end := m.next, m.end
 	if m.spare != 0 {
 		if m.spare == m.end {
-			end = m.spare + block
+			end = m.spare + m.block
 		} else {
-			from, end = m.spare, m.spare+block
+			from, end = m.spare, m.spare+m.block
 		}
 	}
 	m.next, m.end, m.spare = 0, 0, 0

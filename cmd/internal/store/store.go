@@ -34,8 +34,11 @@ type Store struct {
 const busy = 5 * time.Second
 
 // Open opens the database at path, creates it where it is missing, and brings its schema up to date.
-func Open(path string, o Options) (*Store, error) {
+func Open(path string, o Options) (*Store, error) { return openWith(path, o, defaultBlock) }
+
+func openWith(path string, o Options, block uint32) (*Store, error) {
 	s := &Store{path: path, o: o}
+	s.made.block = block
 	if err := s.open(); err != nil {
 		s.closeAll()
 		return nil, fmt.Errorf("could not open the store %s: %w", path, err)

@@ -171,14 +171,18 @@ func TestMadeUsersKeepTheirIDs(t *testing.T) {
 func TestMadeUsersReachTheDiskByThemselves(t *testing.T) {
 	t.Parallel()
 	path := temp(t)
-	s := open(t, path)
+	const block = 64
+	s, err := openWith(path, Options{}, block)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer shut(t, s)
-	const n = 2*block + 100 // over the first two blocks
+	const n = 5 * block
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
 			for i := w; i < n; i += 4 {
-				p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, byte(i >> 16), byte(i >> 8), byte(i)}), 64)
+				p := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 0, byte(i >> 8), byte(i)}), 64)
 				for {
 					if _, err := s.MakeUser(p); err == nil {
 						break
@@ -207,6 +211,8 @@ func TestMadeUsersReachTheDiskByThemselves(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	s.made.mu.Lock()
+	defer s.made.mu.Unlock()
 	seen := map[uint32]bool{}
 	for _, id := range s.made.ids {
 		if seen[id] {

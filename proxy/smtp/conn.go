@@ -27,7 +27,7 @@ const outMax = 32 << 10
 type Conn struct {
 	base      net.Conn // as given to NewConn
 	nc        net.Conn
-	tcp       *net.TCPConn // under nc, if there is one
+	sock      socket // under it
 	encrypted bool
 	handshake time.Duration
 	maxTotal  int64
@@ -45,15 +45,16 @@ type Conn struct {
 	in, sent, nreads, nwrites int64
 
 	tick tickState
-	iov  [8][]byte // backing of one vectored write
+	iov  [4][]byte // backing of one vectored write
 	vec  [][]byte  // net.Buffers over iov, here so that it does not escape on each write
 }
 
 // NewConn makes a Conn of nc; it takes no buffer until there is something to read or write.
-// A wrapper around a *net.TCPConn should have a method NetConn() net.Conn: then bodies leave by
-// writev and Probe works on the socket. Such a wrapper must not alter the bytes.
+// Bodies leave by writev and Probe looks at the socket if nc is a *net.TCPConn, gives access to
+// its descriptor (syscall.Conn), or wraps such a one and has a method NetConn() net.Conn. Such
+// a connection must not alter the bytes.
 func NewConn(nc net.Conn, o Options) *Conn {
-	c := &Conn{base: nc, nc: nc, tcp: underTCP(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
+	c := &Conn{base: nc, nc: nc, sock: socketUnder(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
 	_, c.encrypted = nc.(*tls.Conn)
 	c.rd.timeout = or(o.ReadTimeout, 5*time.Minute)
 	c.wr.timeout = or(o.WriteTimeout, 5*time.Minute)
@@ -65,21 +66,6 @@ func or(d, def time.Duration) time.Duration {
 		return def
 	}
 	return d
-}
-
-// underTCP finds the TCP socket below nc, or nil.
-func underTCP(nc net.Conn) *net.TCPConn {
-	for range 4 { // wrappers are few; a bound keeps a wrapper of itself harmless
-		switch v := nc.(type) {
-		case *net.TCPConn:
-			return v
-		case interface{ NetConn() net.Conn }:
-			nc = v.NetConn()
-		default:
-			return nil
-		}
-	}
-	return nil
 }
 
 // SetReadTimeout sets the longest wait for the next byte from now on. A wait ends between d and

@@ -247,28 +247,90 @@ func TestCloseAfterPeer(t *testing.T) {
 	}
 }
 
-// TestWrapped: a wrapper that names the connection under it is written to by writev and probed as a socket.
-func TestWrapped(t *testing.T) {
+// TestSockets: connections that are not the standard library's but give access to their socket are
+// written to by writev, also when it is full, and probed as sockets.
+func TestSockets(t *testing.T) {
 	t.Parallel()
-	a, b := tcpPair(t)
-	c := NewConn(wrapped{a}, Options{})
-	body, err := BodyFromBytes([]byte("a\r\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.WriteCommand("X")
-	if err := c.WriteData([]byte("B: c\r\n"), body); err != nil || c.Writes() != 1 {
-		t.Fatalf("%d writes, %v", c.Writes(), err)
-	}
-	buf := make([]byte, 100)
-	if n, err := io.ReadAtLeast(b, buf, 15); err != nil || string(buf[:n]) != "X\r\nB: c\r\na\r\n.\r\n" {
-		t.Errorf("%q, %v", buf[:n], err)
+	big := bytes.Repeat([]byte("0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab\r\n"), 100_000)
+	for name, wrap := range map[string]func(*net.TCPConn) net.Conn{
+		"wrapped": func(a *net.TCPConn) net.Conn { return wrapped{a} },
+		"file": func(a *net.TCPConn) net.Conn {
+			f, err := a.File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Close()
+			return fileConn{f}
+		},
+	} {
+		a, b := tcpPair(t)
+		nc := wrap(a)
+		c := NewConn(nc, Options{WriteTimeout: time.Second})
+		defer c.Close()
+		for _, msg := range [][]byte{[]byte("a\r\n"), big} {
+			body, err := BodyFromBytes(msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan string, 1)
+			want := "X\r\nB: c\r\n" + string(msg) + ".\r\n"
+			go func() {
+				buf := make([]byte, len(want))
+				if _, err := io.ReadFull(b, buf); err != nil {
+					t.Error(err)
+				}
+				got <- string(buf)
+			}()
+			before := c.Writes()
+			c.WriteCommand("X")
+			if err := c.WriteData([]byte("B: c\r\n"), body); err != nil || c.Writes() != before+1 {
+				t.Fatalf("%s: %d writes, %v", name, c.Writes()-before, err)
+			}
+			if <-got != want {
+				t.Errorf("%s: %d bytes arrived damaged", name, len(want))
+			}
+		}
+		if pending, err := c.Probe(); pending || err != nil {
+			t.Errorf("%s: idle: %v, %v", name, pending, err)
+		}
+		b.Close()
+		var err error
+		for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
+			_, err = c.Probe()
+		}
+		if err != io.EOF {
+			t.Errorf("%s: closed: %v", name, err)
+		}
 	}
 }
 
 type wrapped struct{ net.Conn }
 
 func (w wrapped) NetConn() net.Conn { return w.Conn }
+
+// fileConn is a socket in an os.File.
+type fileConn struct{ *os.File }
+
+func (fileConn) LocalAddr() net.Addr  { return nil }
+func (fileConn) RemoteAddr() net.Addr { return nil }
+
+func TestSocketTimeout(t *testing.T) {
+	t.Parallel()
+	a, _ := tcpPair(t)
+	f, err := a.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := BodyFromBytes(bytes.Repeat([]byte("0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab\r\n"), 200_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewConn(fileConn{f}, Options{WriteTimeout: 40 * time.Millisecond})
+	defer c.Close()
+	if err := c.WriteData([]byte("A: b\r\n"), body); err != ErrTimeout {
+		t.Errorf("peer that reads nothing: %v", err)
+	}
+}
 
 func TestInterrupt(t *testing.T) {
 	t.Parallel()

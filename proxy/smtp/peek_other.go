@@ -2,11 +2,4 @@
 
 package smtp
 
-import (
-	"errors"
-	"net"
-)
-
-var errNoPeek = errors.New("socket cannot be peeked")
-
-func peek(*net.TCPConn) (int, error) { return 0, errNoPeek }
+func (s *socket) peek() (waiting, known bool, err error) { return false, false, nil }

@@ -3,27 +3,24 @@
 package smtp
 
 import (
-	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 )
 
-var errNoPeek = errors.New("socket cannot be peeked")
-
-// peek looks at the socket without taking anything: the number of bytes that wait, at most 1;
-// io.EOF if the peer has closed.
-func peek(t *net.TCPConn) (int, error) {
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return 0, err
+// peek looks at the socket without taking anything and without waiting: whether bytes wait;
+// io.EOF if the peer has closed. known is false if the socket cannot be looked at.
+func (s *socket) peek() (waiting, known bool, err error) {
+	if s.raw == nil {
+		return false, false, nil
 	}
 	var n int
 	var perr error
-	err = raw.Control(func(fd uintptr) {
+	err = s.raw.Control(func(fd uintptr) {
 		var b [1]byte
 		for {
-			n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+			n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 			if perr != syscall.EINTR {
 				return
 			}
@@ -31,13 +28,15 @@ func peek(t *net.TCPConn) (int, error) {
 	})
 	switch {
 	case err != nil:
-		return 0, err
+		return false, true, net.ErrClosed // RawConn fails only so
 	case perr == syscall.EAGAIN:
-		return 0, nil
+		return false, true, nil
+	case perr == syscall.ENOTSOCK:
+		return false, false, nil
 	case perr != nil:
-		return 0, &net.OpError{Op: "read", Net: "tcp", Source: t.LocalAddr(), Addr: t.RemoteAddr(), Err: perr}
+		return false, true, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("recvfrom", perr)}
 	case n == 0:
-		return 0, io.EOF
+		return false, true, io.EOF
 	}
-	return n, nil
+	return true, true, nil
 }

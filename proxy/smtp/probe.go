@@ -18,16 +18,14 @@ func (c *Conn) Probe() (pending bool, err error) {
 		return false, c.rerr
 	}
 	wait := probeWait
-	if c.tcp != nil {
-		n, err := peek(c.tcp)
+	if waiting, known, err := c.sock.peek(); known {
 		switch {
-		case err == errNoPeek:
 		case err != nil:
 			c.rerr = err
 			return false, err
 		case !c.encrypted:
-			return n > 0, nil
-		case n == 0:
+			return waiting, nil
+		case !waiting:
 			wait = -time.Second // what TLS holds back is read even so, the socket is not
 		}
 	}

@@ -20,7 +20,7 @@ func (c *Conn) WriteData(prefix []byte, b *Body) error {
 	switch {
 	case b.Dots() > 0 || b.Spilled():
 		c.werr = c.sendStuffed(prefix, b)
-	case c.encrypted || c.tcp == nil:
+	case c.encrypted || !c.sock.vectored():
 		c.werr = c.sendJoined(prefix, b)
 	default:
 		c.werr = c.sendWhole(prefix, b)

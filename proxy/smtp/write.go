@@ -1,9 +1,6 @@
 package smtp
 
-import (
-	"net"
-	"time"
-)
+import "time"
 
 // write sends p whole. On a plain connection the time-out counts from the last progress; a TLS
 // connection cannot be resumed after a time-out, so there it counts for one write.
@@ -15,7 +12,7 @@ func (c *Conn) write(p []byte) error {
 // writev sends the first n slices of iov in as few system calls as the connection allows.
 func (c *Conn) writev(n int) error {
 	defer clear(c.iov[:n])
-	if c.encrypted || c.tcp == nil {
+	if c.encrypted {
 		return c.writeEach(c.iov[:n])
 	}
 	c.vec = c.iov[:n]
@@ -38,17 +35,18 @@ func (c *Conn) writev(n int) error {
 	}
 }
 
-// sendVec writes vec, of which the part that was sent is removed.
+// sendVec writes vec, of which the part that was sent is removed. There are several slices only
+// if the socket is vectored.
 func (c *Conn) sendVec() (int64, error) {
-	if len(c.vec) == 1 {
-		n, err := c.tcp.Write(c.vec[0])
-		c.vec[0] = c.vec[0][n:]
-		return int64(n), err
+	if len(c.vec) > 1 {
+		return c.sock.write(&c.vec)
 	}
-	return (*net.Buffers)(&c.vec).WriteTo(c.tcp)
+	n, err := c.nc.Write(c.vec[0])
+	c.vec[0] = c.vec[0][n:]
+	return int64(n), err
 }
 
-// writeEach writes slice by slice; callers coalesce for connections that come here.
+// writeEach writes slice by slice for TLS; callers coalesce.
 func (c *Conn) writeEach(parts [][]byte) error {
 	for _, p := range parts {
 		if len(p) == 0 {

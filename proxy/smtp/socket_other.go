@@ -1,0 +1,7 @@
+//go:build !linux
+
+package smtp
+
+const canWritev = false
+
+func (s *socket) attempt(uintptr) bool { return true }

@@ -116,15 +116,17 @@ func appendWord(dst []byte, name string) []byte {
 	return append(dst, name...)
 }
 
-// appendID appends the encrypted id of h.
+// appendID appends the encrypted id of h. It encrypts in dst's own room: what is given to a cipher.Block escapes.
 func (t *Tracer) appendID(dst []byte, h *Hop) []byte {
-	var b [aes.BlockSize]byte
-	binary.BigEndian.PutUint64(b[:8], uint64(h.Flow))
-	binary.BigEndian.PutUint16(b[8:10], uint16(h.N))
+	at := len(dst)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(h.Flow))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(h.N))
 	tag := t.tag(h.User, h.Recipient)
-	copy(b[10:], tag[:])
-	t.block.Encrypt(b[:], b[:])
+	dst = append(dst, tag[:]...)
+	b := dst[at:]
+	t.block.Encrypt(b, b)
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	dst = dst[:at]
 	for range idLen {
 		dst = append(dst, digits[hi>>59])
 		hi, lo = hi<<5|lo>>59, lo<<5
@@ -203,20 +205,29 @@ func (t *Tracer) Hops(header []byte, user uint32, rcpts []message.Address) (n in
 	return n, loop
 }
 
-// idOf returns what stands behind " id " in the value of a Received field.
+// idOf returns the word behind the word "id" in the value of a Received field, which a relay may have folded anew.
 func idOf(value []byte) []byte {
-	i := bytes.Index(value, []byte(" id "))
-	if i < 0 {
-		return nil
-	}
-	value = value[i+4:]
-	for i, c := range value {
-		if c == ';' || c == ' ' || c == '\t' || c == '\r' || c == '\n' {
-			return value[:i]
+	for {
+		i := bytes.Index(value, []byte("id"))
+		if i < 0 {
+			return nil
 		}
+		before, after := value[:i], value[i+2:]
+		value = after
+		if len(before) == 0 || len(after) == 0 || !blank(before[len(before)-1]) || !blank(after[0]) {
+			continue
+		}
+		after = bytes.TrimLeft(after, " \t\r\n")
+		for n, c := range after {
+			if c == ';' || blank(c) {
+				return after[:n]
+			}
+		}
+		return after
 	}
-	return value
 }
+
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // ID returns the id that h's field carries, for logs.
 func (t *Tracer) ID(h *Hop) string { return string(t.appendID(make([]byte, 0, idLen), h)) }

@@ -348,3 +348,39 @@ func TestReadChunk(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteChunk: one write, and the bytes come back as they were, also binary, spilled and dotted ones.
+func TestWriteChunk(t *testing.T) {
+	t.Parallel()
+	for name, msg := range map[string]string{"plain": "a\r\nb\r\n", "dots": ".\r\n..\r\n", "binary": "a\x00\nb\r", "empty": "",
+		"spilled": strings.Repeat("0123456789\r\n", 10_000)} {
+		o := &DataOptions{Binary: true, MaxMemory: 1, OpenSpill: tempSpill(t)}
+		b := NewBody(o)
+		b.Append([]byte(msg))
+		if err := b.Finish(); err != nil {
+			t.Fatal(err)
+		}
+		out, s := script()
+		if err := out.WriteChunk([]byte("A: b\r\n"), b); err != nil || (!b.Spilled() && s.writes != 1) {
+			t.Fatalf("%s: %d writes, %v", name, s.writes, err)
+		}
+		in, _ := script(cut(s.out.String()+"QUIT\r\n", 5000)...)
+		cmd, err := in.ReadCommand()
+		if err != nil || cmd.Verb != BDAT {
+			t.Fatalf("%s: %q, %v", name, cmd.Line, err)
+		}
+		n, last, err := ParseBDAT(string(cmd.Arg))
+		if err != nil || !last || n != int64(len(msg)+6) {
+			t.Fatalf("%s: %q", name, cmd.Line)
+		}
+		back := NewBody(o)
+		if err := errors.Join(in.ReadChunk(back, n), back.Finish()); err != nil || readAll(t, back) != "A: b\r\n"+msg {
+			t.Errorf("%s: came back as %d bytes, %v", name, back.Size(), err)
+		}
+		if cmd, err := in.ReadCommand(); err != nil || cmd.Verb != QUIT {
+			t.Errorf("%s: then %q, %v", name, cmd.Line, err)
+		}
+		b.Release()
+		back.Release()
+	}
+}

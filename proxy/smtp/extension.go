@@ -90,9 +90,9 @@ func (e *Extensions) args(x ExtSet, args string) {
 			e.Size = n
 		}
 	case ExtAuth:
-		const most = 32
+		const most = 16 // with names of 20 letters at most the line stays below 512 bytes
 		for w := range strings.FieldsSeq(args) {
-			if len(e.Auth) < most {
+			if len(e.Auth) < most && isMechanism(w) {
 				e.Auth = append(e.Auth, strings.ToUpper(w))
 			}
 		}
@@ -101,6 +101,17 @@ func (e *Extensions) args(x ExtSet, args string) {
 			e.Limits.add(w)
 		}
 	}
+}
+
+// isMechanism checks the name of a SASL mechanism (RFC 4422 3.1).
+func isMechanism(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		if !('a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || isDigit(b) || b == '-' || b == '_') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 20
 }
 
 func (l *Limits) add(word string) {

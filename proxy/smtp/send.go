@@ -1,6 +1,9 @@
 package smtp
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+)
 
 // WriteData sends a message after the remote's 354: pending output, prefix (header lines to stand
 // before the body, may be nil), the body with dots stuffed, and CRLF "." CRLF; a CRLF is added if
@@ -14,16 +17,36 @@ func (c *Conn) WriteData(prefix []byte, b *Body) error {
 	if !b.Canonical() || !isHeader(prefix) {
 		return ErrNotCanonical
 	}
+	return c.send(prefix, b, true)
+}
+
+// WriteChunk sends a message as one chunk, "BDAT size LAST" with prefix and body behind it
+// (RFC 3030), and flushes: no 354 is waited for, and binary bodies pass. Errors are those of
+// WriteData; ErrNotCanonical concerns the prefix only.
+func (c *Conn) WriteChunk(prefix []byte, b *Body) error {
+	if !isHeader(prefix) {
+		return ErrNotCanonical
+	}
+	var digits [20]byte
+	size := strconv.AppendInt(digits[:0], int64(len(prefix))+b.Size(), 10)
+	if err := c.WriteCommand("BDAT ", string(size), " LAST"); err != nil {
+		return err
+	}
+	return c.send(prefix, b, false)
+}
+
+// send writes pending output, prefix and body; dots tells whether it is a dot stream.
+func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 	if c.werr != nil {
 		return c.werr
 	}
 	switch {
-	case b.Dots() > 0 || b.Spilled():
-		c.werr = c.sendStuffed(prefix, b)
+	case dots && b.Dots() > 0 || b.Spilled():
+		c.werr = c.sendPieces(prefix, b, dots)
 	case c.encrypted || !c.sock.vectored():
-		c.werr = c.sendJoined(prefix, b)
+		c.werr = c.sendJoined(prefix, b, dots)
 	default:
-		c.werr = c.sendWhole(prefix, b)
+		c.werr = c.sendWhole(prefix, b, dots)
 	}
 	if c.out != nil {
 		putBuf(c.out)
@@ -46,24 +69,30 @@ func isHeader(p []byte) bool {
 }
 
 // sendWhole writes everything with one vectored write.
-func (c *Conn) sendWhole(prefix []byte, b *Body) error {
-	n := 0
-	for _, p := range [][]byte{c.out, prefix, b.mem[:len(b.mem)+b.term]} {
+func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
+	n, mem := 0, b.mem
+	if dots {
+		mem = b.mem[:len(b.mem)+b.term]
+	}
+	for _, p := range [][]byte{c.out, prefix, mem} {
 		if len(p) > 0 {
 			c.iov[n] = p
 			n++
 		}
 	}
-	if b.term == 0 {
+	if dots && b.term == 0 {
 		c.iov[n] = []byte(endOf(b.mem))
 		n++
+	}
+	if n == 0 {
+		return nil // an empty chunk, its command already sent
 	}
 	return c.writev(n)
 }
 
 // sendJoined writes everything from one buffer: for TLS, where each write makes a record of its
 // own, and connections without writev.
-func (c *Conn) sendJoined(prefix []byte, b *Body) error {
+func (c *Conn) sendJoined(prefix []byte, b *Body, dots bool) error {
 	s := sender{c: c, buf: getBuf(min(size64K, len(c.out)+len(prefix)+len(b.mem)+8))}
 	defer s.release()
 	for _, p := range [][]byte{c.out, prefix, b.mem} {
@@ -71,14 +100,11 @@ func (c *Conn) sendJoined(prefix []byte, b *Body) error {
 			return err
 		}
 	}
-	if err := s.add([]byte(endOf(b.mem))); err != nil {
-		return err
-	}
-	return s.flush()
+	return s.end(b.mem, dots)
 }
 
-// sendStuffed writes a body that has dots to be doubled or a part in a spill.
-func (c *Conn) sendStuffed(prefix []byte, b *Body) error {
+// sendPieces writes a body that has dots to be doubled or a part in a spill.
+func (c *Conn) sendPieces(prefix []byte, b *Body, dots bool) error {
 	s := sender{c: c, buf: getBuf(size64K)}
 	defer s.release()
 	if err := s.add(c.out); err != nil {
@@ -87,7 +113,7 @@ func (c *Conn) sendStuffed(prefix []byte, b *Body) error {
 	if err := s.add(prefix); err != nil {
 		return err
 	}
-	s.stuff, s.bol = b.Dots() > 0, true
+	s.stuff, s.bol = dots && b.Dots() > 0, true
 	if err := s.add(b.mem); err != nil {
 		return err
 	}
@@ -107,11 +133,7 @@ func (c *Conn) sendStuffed(prefix []byte, b *Body) error {
 			tail = piece[:n]
 		}
 	}
-	s.stuff = false
-	if err := s.add([]byte(endOf(tail))); err != nil {
-		return err
-	}
-	return s.flush()
+	return s.end(tail, dots)
 }
 
 // sender gathers bytes in a buffer, doubling dots if asked to, and writes it when it is full.
@@ -134,6 +156,16 @@ func (s *sender) flush() error {
 	return err
 }
 
+// end writes what is left, after the end of data for a dot stream that ends in tail.
+func (s *sender) end(tail []byte, dots bool) error {
+	if dots {
+		if err := s.raw([]byte(endOf(tail))); err != nil {
+			return err
+		}
+	}
+	return s.flush()
+}
+
 // add takes p, stuffed if wanted.
 func (s *sender) add(p []byte) error {
 	if !s.stuff {
@@ -146,7 +178,7 @@ func (s *sender) add(p []byte) error {
 			}
 		}
 		// The next dot that begins a line: everything before it goes as it is.
-		i := bytes.Index(p[:], lfDot)
+		i := bytes.Index(p, lfDot)
 		if i < 0 {
 			s.bol = p[len(p)-1] == '\n'
 			return s.raw(p)

@@ -75,8 +75,8 @@ func (c *Config) ports() []uint16 {
 	return out
 }
 
-// plan returns the routing that c needs.
-func (c *Config) plan() ruleset.Plan {
+// Plan returns the routing that c needs.
+func (c *Config) Plan() ruleset.Plan {
 	return ruleset.Desired(ruleset.Input{Mark: c.Mark, Table: c.Table, Priority: c.Priority, Delivery: c.Delivery})
 }
 

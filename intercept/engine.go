@@ -208,7 +208,7 @@ func (e *Engine) prepare() error {
 
 // applyTables brings routing and tables to cfg. Old rules go only after the data path has left their marks.
 func (e *Engine) applyTables(cfg *Config, ce *ceiling) error {
-	plan := cfg.plan()
+	plan := cfg.Plan()
 	if _, _, err := e.kernel.ApplyRouting(plan, false); err != nil {
 		return err
 	}
@@ -327,7 +327,7 @@ func (e *Engine) Reconcile() error {
 func (e *Engine) reconcileRouting() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	plan := e.cfg.plan()
+	plan := e.cfg.Plan()
 	changes, conflicts, err := e.kernel.ApplyRouting(plan, true)
 	if err != nil {
 		return err

@@ -63,17 +63,13 @@ func af(family int) int {
 // the plan; between the two the data path can be moved from the old marks to the new. It returns the number of changes,
 // and the conflicts with rules of others.
 func (k *Kernel) ApplyRouting(p ruleset.Plan, trim bool) (changes int, conflicts []string, err error) {
-	first := ^uint32(0)
-	for _, r := range p.Rules {
-		first = min(first, r.Priority)
-	}
 	for _, f := range families() {
 		n, foreign, err := k.applyRules(f, p.Rules, trim)
 		changes += n
 		if err != nil {
 			return changes, conflicts, err
 		}
-		conflicts = append(conflicts, ruleset.Conflicts(first, foreign)...)
+		conflicts = append(conflicts, ruleset.Conflicts(firstOf(p), foreign)...)
 		n, err = k.applyRoutes(f, p.Routes, trim)
 		changes += n
 		if err != nil {
@@ -83,28 +79,55 @@ func (k *Kernel) ApplyRouting(p ruleset.Plan, trim bool) (changes int, conflicts
 	return changes, conflicts, nil
 }
 
+// firstOf returns the priority of the plan's first rule.
+func firstOf(p ruleset.Plan) uint32 {
+	first := ^uint32(0)
+	for _, r := range p.Rules {
+		first = min(first, r.Priority)
+	}
+	return first
+}
+
+// Conflicts names the rules of others that would disturb the plan, and changes nothing.
+func (k *Kernel) Conflicts(p ruleset.Plan) ([]string, error) {
+	var out []string
+	for _, f := range families() {
+		_, foreign, err := k.listRules(f)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, ruleset.Conflicts(firstOf(p), foreign)...)
+	}
+	return out, nil
+}
+
 // RemoveRouting removes every rule and route of ours.
 func (k *Kernel) RemoveRouting() error {
 	_, _, err := k.ApplyRouting(ruleset.Plan{}, true)
 	return err
 }
 
-// applyRules makes our rules of one family those of the plan and returns the rules of others.
-func (k *Kernel) applyRules(family int, want []ruleset.Rule, trim bool) (changes int, foreign []ruleset.Foreign, err error) {
+// listRules returns our rules of one family, and the others.
+func (k *Kernel) listRules(family int) (ours []ruleset.Rule, foreign []ruleset.Foreign, err error) {
 	have, err := k.h.RuleList(af(family))
 	if err != nil {
-		return 0, nil, fmt.Errorf("could not list the IPv%d rules: %w", family, err)
+		return nil, nil, fmt.Errorf("could not list the IPv%d rules: %w", family, err)
 	}
-	var ours []ruleset.Rule
 	for _, r := range have {
-		if r.Protocol != ruleset.Protocol {
+		if r.Protocol == ruleset.Protocol {
+			ours = append(ours, planRule(family, r))
+		} else {
 			foreign = append(foreign, ruleset.Foreign{Family: family, Priority: uint32(r.Priority), Text: ruleText(r)})
-			continue
 		}
-		got := planRule(family, r)
-		if slices.Contains(want, got) && !slices.Contains(ours, got) {
-			ours = append(ours, got)
-		}
+	}
+	return ours, foreign, nil
+}
+
+// applyRules makes our rules of one family those of the plan and returns the rules of others.
+func (k *Kernel) applyRules(family int, want []ruleset.Rule, trim bool) (changes int, foreign []ruleset.Foreign, err error) {
+	ours, foreign, err := k.listRules(family)
+	if err != nil {
+		return 0, nil, err
 	}
 	for _, w := range want {
 		if w.Family != family || slices.Contains(ours, w) {
@@ -118,19 +141,12 @@ func (k *Kernel) applyRules(family int, want []ruleset.Rule, trim bool) (changes
 	if !trim {
 		return changes, foreign, nil
 	}
-	seen := make(map[ruleset.Rule]bool)
-	for _, r := range have {
-		if r.Protocol != ruleset.Protocol {
+	for i, r := range ours {
+		if slices.Contains(want, r) && !slices.Contains(ours[:i], r) {
 			continue
 		}
-		got := planRule(family, r)
-		if slices.Contains(want, got) && !seen[got] {
-			seen[got] = true
-			continue
-		}
-		del := kernelRule(got)
-		if err := k.h.RuleDel(del); err != nil && !errors.Is(err, unix.ENOENT) {
-			return changes, foreign, fmt.Errorf("could not remove %v: %w", got, err)
+		if err := k.h.RuleDel(kernelRule(r)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return changes, foreign, fmt.Errorf("could not remove %v: %w", r, err)
 		}
 		changes++
 	}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+
+	"sluice/bpf"
+	"sluice/cmd/internal/config"
+	"sluice/intercept"
+	"sluice/intercept/control"
+)
+
+// settings is what the configuration file says to this program.
+type settings struct {
+	engine *intercept.Config
+	socket string
+	uid    uint32 // the account that may speak on the control socket, and its group
+	gid    int
+}
+
+// load reads the file; its error names file, line, key and remedy.
+func load(file string) (*settings, error) {
+	c, err := config.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	s, err := adapt(c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return s, nil
+}
+
+// adapt translates the file into the words of package intercept.
+func adapt(c *config.Config) (*settings, error) {
+	i := &c.Intercept
+	uid, gid, err := account(i.DaemonUser)
+	if err != nil {
+		return nil, err
+	}
+	e := &intercept.Config{
+		Version: version, Customers: i.CustomerInterfaces, Uplinks: i.Uplinks, Ports: i.Ports,
+		ReversePath: i.ReversePath, Mark: i.Mark, JudgedMark: i.JudgedMark, Table: i.Table, Priority: i.RulePriority,
+		Path: i.Path, ListenPort: i.ListenPort, PinDir: i.PinDir, StateDir: i.StateDir,
+	}
+	if e.Default, err = source(i.DefaultMode, i.DefaultFail); err != nil {
+		return nil, err
+	}
+	for _, p := range i.RuntimeLoosen {
+		e.Loosen = append(e.Loosen, p.Prefix)
+	}
+	for _, p := range c.Delivery.Prefixes {
+		e.Delivery = append(e.Delivery, p.Prefix)
+	}
+	for _, a := range c.Delivery.Address {
+		e.Addresses = append(e.Addresses, a.Address)
+	}
+	if e.Exempt, err = exemptions(c.Exempt); err != nil {
+		return nil, err
+	}
+	for _, u := range c.User {
+		s, err := source(u.Mode, u.Fail)
+		if err != nil {
+			return nil, fmt.Errorf("user %q: %w", u.Name, err)
+		}
+		for _, p := range u.Prefixes {
+			s.Prefix = p.Prefix
+			e.Sources = append(e.Sources, s)
+		}
+	}
+	return &settings{engine: e, socket: i.ControlSocket, uid: uid, gid: gid}, e.Validate()
+}
+
+func source(mode, fail string) (s intercept.Source, err error) {
+	if err := s.Mode.UnmarshalText([]byte(mode)); err != nil {
+		return s, err
+	}
+	return s, s.Fail.UnmarshalText([]byte(fail))
+}
+
+func exemptions(list []config.Exempt) ([]bpf.Exemption, error) {
+	out := make([]bpf.Exemption, 0, len(list))
+	for _, x := range list {
+		m, err := bpf.ParseMode(x.Mode)
+		if err != nil {
+			return nil, fmt.Errorf("exempt %v: %w", x.Prefix, err)
+		}
+		out = append(out, bpf.Exemption{Prefix: x.Prefix.Prefix, Port: x.Port, Mode: m, Until: x.Until})
+	}
+	return slices.Clip(out), nil
+}
+
+// account finds the daemon's user, by name or number, and his group.
+func account(name string) (uid uint32, gid int, err error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		if u, err = user.LookupId(name); err != nil {
+			n, perr := strconv.ParseUint(name, 10, 32)
+			if perr != nil {
+				return 0, 0, fmt.Errorf("intercept.daemon_user: no account %q on this host; make one: useradd --system %s", name, name)
+			}
+			return uint32(n), int(n), nil // a number needs no entry, as in containers
+		}
+	}
+	n, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0, 0, fmt.Errorf("intercept.daemon_user: account %q has no numeric id", name)
+	}
+	gid, err = strconv.Atoi(u.Gid)
+	if err != nil {
+		return 0, 0, fmt.Errorf("intercept.daemon_user: account %q has no numeric group", name)
+	}
+	return uint32(n), gid, nil
+}
+
+var _ control.Handler = (*intercept.Engine)(nil)

@@ -34,7 +34,9 @@ func spamStep() filter.Step {
 // at refuses at a phase.
 func at(ph filter.Phase, h filter.Hit) filter.Step {
 	return filter.Step{Name: "at-" + ph.String(), Phases: []filter.Phase{ph}, Check: checkFunc(
-		func(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit { return append(hits, h) })}
+		func(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit {
+			return append(hits, h)
+		})}
 }
 
 const spamMail = "Subject: buy\r\n\r\nSPAMWORD\r\n"

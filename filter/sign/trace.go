@@ -233,4 +233,6 @@ func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n'
 func (t *Tracer) ID(h *Hop) string { return string(t.appendID(make([]byte, 0, idLen), h)) }
 
 // String hides the key from logs.
-func (t *Tracer) String() string { return "tracer with a key of " + strconv.Itoa(len(t.key)) + " bytes" }
+func (t *Tracer) String() string {
+	return "tracer with a key of " + strconv.Itoa(len(t.key)) + " bytes"
+}

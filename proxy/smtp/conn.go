@@ -37,9 +37,11 @@ type Conn struct {
 	r, w int
 	// burst: the last read filled the buffer, so more may be waiting (a pipelining client).
 	burst bool
-	out   []byte // pooled; output not yet sent
-	werr  error  // first error of a write: sticky
-	rerr  error  // first error of a read that no later read can mend: sticky
+	// fromBuf: the last take came from buf, where what it gave still stands before r.
+	fromBuf bool
+	out     []byte // pooled; output not yet sent
+	werr    error  // first error of a write: sticky
+	rerr    error  // first error of a read that no later read can mend: sticky
 
 	rd, wr                    wait
 	in, sent, nreads, nwrites int64

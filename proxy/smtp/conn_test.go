@@ -158,7 +158,8 @@ func TestSlowReader(t *testing.T) {
 	}
 
 	a, _ = tcpPair(t)
-	c = NewConn(a, Options{WriteTimeout: 40 * time.Millisecond})
+	c = NewConn(a, Options{})
+	c.SetWriteTimeout(40 * time.Millisecond)
 	if err := c.WriteData(nil, body); err != ErrTimeout {
 		t.Errorf("peer that reads nothing: %v", err)
 	}

@@ -50,7 +50,7 @@ func (c *Conn) readDots(b *Body) error {
 
 // take gives buffered input first, else reads.
 func (c *Conn) take(p []byte) (int, error) {
-	if c.r < c.w {
+	if c.fromBuf = c.r < c.w; c.fromBuf {
 		n := copy(p, c.buf[c.r:c.w])
 		c.r += n
 		return n, nil
@@ -62,19 +62,13 @@ func (c *Conn) take(p []byte) (int, error) {
 	return n, err
 }
 
-// pushBack puts input that belongs to the next command before what is buffered.
+// pushBack gives back the last bytes of the last take: they belong to the next command.
 func (c *Conn) pushBack(p []byte) {
-	if c.r == c.w {
-		c.unread(p)
+	if c.fromBuf { // they are still there: many small messages in one packet cost no copying
+		c.r -= len(p)
 		return
 	}
-	rest := c.buf[c.r:c.w]
-	n := getBuf(len(p) + len(rest))
-	c.w = copy(n, p)
-	c.w += copy(n[c.w:], rest)
-	c.r = 0
-	putBuf(c.buf)
-	c.buf = n
+	c.unread(p)
 }
 
 // ReadChunk reads the n bytes that follow a BDAT command into b (RFC 3030), made by NewBody.

@@ -384,3 +384,35 @@ func TestWriteChunk(t *testing.T) {
 		back.Release()
 	}
 }
+
+// TestPipelinedMessages: whole messages and commands that arrive in one read come out one by one.
+func TestPipelinedMessages(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("0123456789012345678901234567890123456789\r\n", 2500)
+	in := big + ".\r\n" + strings.Repeat("DATA\r\nx\ny\r\n.\r\n", 3000) + "QUIT\r\n"
+	c, _ := script(in)
+	b, err := c.ReadData(nil)
+	if err != nil || string(b.Bytes()) != big {
+		t.Fatalf("first message: %v", err)
+	}
+	b.Release()
+	for i := range 3000 {
+		if cmd, err := c.ReadCommand(); err != nil || cmd.Verb != DATA {
+			t.Fatalf("message %d: %q, %v", i, cmd.Line, err)
+		}
+		if b, err = c.ReadData(nil); err != nil || string(b.Bytes()) != "x\r\ny\r\n" {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		b.Release()
+	}
+	if cmd, err := c.ReadCommand(); err != nil || cmd.Verb != QUIT {
+		t.Errorf("%q, %v", cmd.Line, err)
+	}
+	if c.Reads() > 10 {
+		t.Errorf("%d reads", c.Reads())
+	}
+	c.Idle()
+	if c.buf != nil {
+		t.Error("an idle connection keeps its buffer")
+	}
+}

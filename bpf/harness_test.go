@@ -34,8 +34,8 @@ const (
 // skb is struct __sk_buff: of a test's context the kernel takes mark, ingress_ifindex and ifindex, and gives mark back.
 type skb struct {
 	Len, PktType, Mark, QueueMapping, Protocol, VlanPresent, VlanTCI, VlanProto, Priority uint32
-	IngressIfindex, Ifindex                                                                uint32
-	Rest                                                                                   [37]uint32
+	IngressIfindex, Ifindex                                                               uint32
+	Rest                                                                                  [37]uint32
 }
 
 // bpffs mounts a private bpffs and gives its path.

@@ -8,7 +8,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-static __noinline int count(enum reason why)
+__noinline int count(enum reason why)
 {
 	__u32 key = why;
 	__u64 *n = bpf_map_lookup_elem(&counters, &key);
@@ -18,7 +18,7 @@ static __noinline int count(enum reason why)
 	return 0;
 }
 
-static __noinline int count_user(__u32 user, enum user_reason why)
+__noinline int count_user(__u32 user, enum user_reason why)
 {
 	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
 
@@ -147,7 +147,7 @@ static __always_inline int spend(struct budget *b, __u64 most, __u64 now)
 	return __sync_fetch_and_add(&b->count, 1) < most;
 }
 
-static __noinline int spend_lock(__u32 id, __u32 most, __u64 now)
+__noinline int spend_lock(__u32 id, __u32 most, __u64 now)
 {
 	struct budget *b = bpf_map_lookup_elem(&lock_budgets, &id);
 
@@ -160,7 +160,7 @@ static __noinline int spend_lock(__u32 id, __u32 most, __u64 now)
 	return b ? spend(b, most, now) : 0; /* no room to count: no budget */
 }
 
-static __noinline int spend_open(const struct packet *p, __u64 now)
+__noinline int spend_open(const struct packet *p, __u64 now)
 {
 	struct host_key k = {};
 	struct budget *b;
@@ -224,7 +224,7 @@ static __always_inline __u64 slot_empty_for(int filled, __u64 now)
 }
 
 /* Is the source routed back through the interface it came in by? Looked up as the reverse packet. */
-static __noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet *p)
+__noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_fib_lookup f = {};
 	int r;
@@ -250,7 +250,7 @@ static __noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet
 }
 
 /* Is a bound source where it belongs? A device without Ethernet addresses shows none, so a bound MAC fails there. */
-static __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
+__noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
 {
 	__u8 mac[6];
 

@@ -89,7 +89,7 @@ static __always_inline enum answer ask_proxy(const struct config *cfg, enum fail
 }
 
 /* Assigns to the listener, if the proxy is there to be asked and, for a locked source, its budget is not used up. */
-static __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enum fail fail, const struct lock *lock, __u64 now)
+__noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enum fail fail, const struct lock *lock, __u64 now)
 {
 	__u32 zero = 0;
 	struct bpf_sock *sk;
@@ -225,7 +225,7 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 }
 
 /* Is this the last ACK of a handshake that the listener answered with a SYN cookie? Assigns it if so. */
-static __noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
+__noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
 {
 	__u32 zero = 0;
 	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &zero);
@@ -310,7 +310,7 @@ static __always_inline int unparsed(struct __sk_buff *skb, const struct config *
  * A path MTU message about one of the proxy's connections would be forwarded to whom it seems to belong, the real server or
  * the customer, and the connection would stall behind a tunnel.
  */
-static __noinline int icmp_for_proxy(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
+__noinline int icmp_for_proxy(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
 	struct packet q = {};
 	__be16 ports[2];
@@ -371,7 +371,7 @@ static __always_inline int reply_to_own_socket(struct __sk_buff *skb, const stru
 }
 
 /* Tags inside a priority tag are stripped after the programs ran, so what they hide would pass unjudged. */
-static __noinline int hides_in_priority_tag(struct __sk_buff *skb)
+__noinline int hides_in_priority_tag(struct __sk_buff *skb)
 {
 	__be16 tci;
 
@@ -428,7 +428,7 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 }
 
 /* Did the world answer a SYN that should have come to the proxy? Then the customer's packets take another way out. */
-static __noinline int is_asymmetric(const struct config *cfg, const struct packet *p)
+__noinline int is_asymmetric(const struct config *cfg, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
 	const struct source *src;
@@ -472,7 +472,7 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 }
 
 /* Would this source's connection have been filtered, and must it not leave unfiltered? */
-static __noinline int guarded(const struct config *cfg, const struct packet *p)
+__noinline int guarded(const struct config *cfg, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
 	const struct source *src;

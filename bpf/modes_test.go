@@ -149,7 +149,9 @@ func TestModes(t *testing.T) {
 		verdict{name: "padded frame", state: fallback(ModeReject), packet: with(v4, func(f *frame) { f.padding = make([]byte, 6) }), want: redirect, reason: "reject"},
 		verdict{name: "from port 25 to port 25", state: fallback(ModeDrop), packet: with(v4, func(f *frame) { f.sport = 25 }), want: shot, reason: "drop"},
 		verdict{name: "flow older than us", state: fallback(ModeDrop), packet: with(v4, func(f *frame) { f.flags = ack }), want: next, reason: "old_flow", mark: markJudged},
-		verdict{name: "before SetConfig", state: func(l *lab) { l.must(l.objects.Config.Put(uint32(0), mailConfig{Fallback: mailSource{Mode: mailModeMODE_PASS}})) },
+		verdict{name: "before SetConfig", state: func(l *lab) {
+			l.must(l.objects.Config.Put(uint32(0), mailConfig{Fallback: mailSource{Mode: mailModeMODE_PASS}}))
+		},
 			packet: v4, want: next, reason: "pass"},
 	)
 	checkAll(t, cases)

@@ -2,6 +2,8 @@
 /*
  * From an skb to what the programs decide upon. The usual packet is read in place; options, extension headers, fragments and
  * headers outside the linear part take the slow way through bpf_skb_load_bytes, which has no blind spot.
+ *
+ * Functions that are __noinline and not static are verified once and for themselves, which keeps the verifier's work small.
  */
 #ifndef SLUICE_PACKET_H
 #define SLUICE_PACKET_H
@@ -22,7 +24,8 @@
 #define IP_MF 0x2000
 #define IP_OFFSET 0x1fff
 #define IP6_OFFSET 0xfff8
-#define IP6_HEADERS 8 /* more extension headers than any sane stack sends */
+#define MAX_OPTIONS 12 /* more than any sane stack sends */
+#define MAX_HEADERS 8 /* likewise */
 #define TH_FIN 1
 #define TH_SYN 2
 #define TH_RST 4
@@ -114,7 +117,7 @@ static __always_inline int has_source_route(struct __sk_buff *skb, __u32 offset,
 {
 	__u32 at = 0;
 
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < MAX_OPTIONS; i++) {
 		__u8 opt[2];
 
 		if (at >= len)
@@ -133,7 +136,7 @@ static __always_inline int has_source_route(struct __sk_buff *skb, __u32 offset,
 			return 1; /* malformed: as bad */
 		at += opt[1];
 	}
-	return 0;
+	return 1; /* more than the loop looks at */
 }
 
 /*
@@ -162,7 +165,7 @@ static __always_inline enum kind slow_tcp(struct __sk_buff *skb, const struct co
 	return kind;
 }
 
-static __noinline int slow4(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+__noinline int slow4(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
 	struct iphdr ip;
 	__u32 l2, len, limit, fragment;
@@ -194,7 +197,7 @@ static __noinline int slow4(struct __sk_buff *skb, const struct config *cfg, str
 	return kind;
 }
 
-static __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+__noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
 	struct ipv6hdr ip;
 	int first = 0, routed = 0;
@@ -208,7 +211,7 @@ static __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, str
 	at = p->l2 + sizeof(ip);
 	limit = ip.payload_len ? at + bpf_ntohs(ip.payload_len) : skb->len; /* 0: jumbogram */
 	next = ip.nexthdr;
-	for (int i = 0; i < IP6_HEADERS; i++) {
+	for (int i = 0; i < MAX_HEADERS; i++) {
 		struct { __u8 next, len, type, left; } h;
 
 		switch (next) {

@@ -47,7 +47,7 @@ static __always_inline int finish_sum(struct __sk_buff *skb, __u32 at, __u32 pse
 	return bpf_l4_csum_replace(skb, at + __builtin_offsetof(struct tcphdr, check), 0, fold(fold(2 * pseudo) + tcp), 0);
 }
 
-static __noinline int reset4(struct __sk_buff *skb, const struct packet *p)
+__noinline int reset4(struct __sk_buff *skb, const struct packet *p)
 {
 	struct { __be32 saddr, daddr; __u8 zero, protocol; __be16 len; } pseudo = {};
 	struct reset4 r = {};
@@ -78,7 +78,7 @@ static __noinline int reset4(struct __sk_buff *skb, const struct packet *p)
 	return finish_sum(skb, l2 + sizeof(r.ip), seed, sum);
 }
 
-static __noinline int reset6(struct __sk_buff *skb, const struct packet *p)
+__noinline int reset6(struct __sk_buff *skb, const struct packet *p)
 {
 	struct { __u32 saddr[4], daddr[4]; __be32 len, next; } pseudo = {};
 	struct reset6 r = {};
@@ -108,7 +108,7 @@ static __noinline int reset6(struct __sk_buff *skb, const struct packet *p)
 	return finish_sum(skb, l2 + sizeof(r.ip), seed, sum);
 }
 
-static __noinline int swap_macs(struct __sk_buff *skb)
+__noinline int swap_macs(struct __sk_buff *skb)
 {
 	__u8 in[12], out[12];
 

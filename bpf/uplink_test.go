@@ -1,0 +1,89 @@
+//go:build bpftest
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestGuard(t *testing.T) {
+	closed := func(m Mode, f Fail) func(*lab) {
+		return func(l *lab) {
+			l.configure(Source{Mode: ModePass}, PortRule{Port: 2525}, PortRule{Port: 587, Mode: ModePass}, PortRule{Ifindex: 99, Port: 26})
+			l.sources(Source{Prefix: prefix("192.0.2.0/24"), Mode: m, Fail: f}, Source{Prefix: prefix("2001:db8:1::/64"), Mode: m, Fail: f})
+		}
+	}
+	in1 := skb{IngressIfindex: 1}
+	exempt := func(l *lab) {
+		closed(ModeIntercept, FailClosed)(l)
+		l.exemptions(Exemption{Prefix: prefix("198.51.100.25/32"), Mode: ModePass})
+	}
+	bypassed := func(l *lab) {
+		closed(ModeIntercept, FailClosed)(l)
+		l.must(l.SetBypass(in(time.Hour)))
+	}
+	to := func(port uint16) frame { f := v4; f.dport = port; return f }
+	cases := []verdict{
+		{name: "unjudged", state: closed(ModeIntercept, FailClosed), packet: v4, in: in1, want: shot, reason: "guard_drop"},
+		{name: "unjudged, IPv6", state: closed(ModeShadow, FailClosed), packet: v6, in: in1, want: shot, reason: "guard_drop"},
+		{name: "unjudged, mode drop", state: closed(ModeDrop, FailClosed), packet: v4, in: in1, want: shot, reason: "guard_drop"},
+		{name: "unjudged fragment", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.fragment = 0x2000 }), in: in1, want: shot, reason: "guard_unparsed"},
+		{name: "unjudged with options", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.options = []byte{1, 1, 1, 1} }), in: in1, want: shot, reason: "guard_drop"},
+		{name: "judged", state: closed(ModeIntercept, FailClosed), packet: v4, in: skb{IngressIfindex: 1, Mark: markJudged}, want: next, mark: markJudged},
+		{name: "the gateway's own", state: closed(ModeIntercept, FailClosed), packet: v4, want: next},
+		{name: "open", state: closed(ModeIntercept, FailOpen), packet: v4, in: in1, want: next},
+		{name: "pass", state: closed(ModePass, FailClosed), packet: v4, in: in1, want: next},
+		{name: "observe", state: closed(ModeObserve, FailClosed), packet: v4, in: in1, want: next},
+		{name: "unknown source", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.src = "203.0.113.9" }), in: in1, want: next},
+		{name: "exempt", state: exempt, packet: v4, in: in1, want: next},
+		{name: "bypassed", state: bypassed, packet: v4, in: in1, want: next},
+		{name: "no SYN", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.flags = ack }), in: in1, want: next},
+		{name: "no mail", state: closed(ModeIntercept, FailClosed), packet: to(80), in: in1, want: next},
+		{name: "other mail port", state: closed(ModeIntercept, FailClosed), packet: to(2525), in: in1, want: shot, reason: "guard_drop"},
+		{name: "submission", state: closed(ModeIntercept, FailClosed), packet: to(587), in: in1, want: next},
+		{name: "mail port of another interface", state: closed(ModeIntercept, FailClosed), packet: to(26), in: in1, want: next},
+	}
+	for i := range cases {
+		cases[i].program = UplinkGuard
+	}
+	checkAll(t, cases)
+}
+
+func TestAnswersOnTheUplink(t *testing.T) {
+	state := func(m Mode, f Fail, beat time.Duration) func(*lab) {
+		return func(l *lab) {
+			l.sources(Source{Prefix: prefix("192.0.2.0/24"), Mode: m, Fail: f}, Source{Prefix: prefix("2001:db8:1::/64"), Mode: m, Fail: f})
+			l.beat(beat, 0)
+		}
+	}
+	answer := func(f frame, flags byte) frame {
+		f.src, f.dst, f.sport, f.dport, f.flags = f.dst, f.src, 25, 40000, flags
+		return f
+	}
+	local := func(l *lab) {
+		state(ModeIntercept, FailClosed, time.Millisecond)(l)
+		_, err := l.ReplaceLocal([]netip.Prefix{prefix("192.0.2.0/24")})
+		l.must(err)
+	}
+	exempt := func(l *lab) {
+		state(ModeIntercept, FailClosed, time.Millisecond)(l)
+		l.exemptions(Exemption{Prefix: prefix("198.51.100.0/24"), Mode: ModePass})
+	}
+	cases := []verdict{
+		{name: "asymmetric", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: answer(v4, syn|ack), want: next, reason: "asymmetric"},
+		{name: "asymmetric IPv6", state: state(ModeShadow, FailOpen, time.Millisecond), packet: answer(v6, syn|ack), want: next, reason: "asymmetric"},
+		{name: "fail-open let the SYN go", state: state(ModeIntercept, FailOpen, 5*time.Second), packet: answer(v4, syn|ack), want: next},
+		{name: "passed", state: state(ModePass, FailClosed, time.Millisecond), packet: answer(v4, syn|ack), want: next},
+		{name: "exempt", state: exempt, packet: answer(v4, syn|ack), want: next},
+		{name: "the gateway's own", state: local, packet: answer(v4, syn|ack), want: next},
+		{name: "data", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: answer(v4, ack), want: next},
+		{name: "mail to a customer", state: state(ModeDrop, FailClosed, time.Millisecond), packet: with(v4, func(f *frame) { f.src, f.dst = f.dst, f.src }), want: next},
+		{name: "no mail", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: with(answer(v4, syn|ack), func(f *frame) { f.sport = 80 }), want: next},
+	}
+	for i := range cases {
+		cases[i].program = UplinkIngress
+	}
+	checkAll(t, cases)
+}

@@ -1,249 +1,247 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
+	"math"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// Capture is a running tcpdump.
+// Capture records packets of an interface into a pcap file.
+//
+// It is a packet socket of our own, not a tcpdump: a tcpdump that is told to
+// stop leaves what still waits in its buffer unread, and a test that proves
+// that no packet passed would prove nothing.
 type Capture struct {
-	proc *Process
-	path string
-	lab  *Lab
+	path   string
+	socket *os.File
+	raw    syscall.RawConn
+	done   chan struct{}
+
+	mu    sync.Mutex
+	file  *os.File
+	out   *bufio.Writer
+	frame []byte
+	oob   []byte
+	err   error
 }
 
+// captureBuffer is the kernel's queue for one capture, in bytes.
+const captureBuffer = 64 << 20
+
 // Capture records the packets on an interface of host that match a filter of
-// pcap-filter(7). Packets count from the moment it returns.
+// pcap-filter(7), both directions. Packets count from the moment it returns.
 func (l *Lab) Capture(ctx context.Context, host, iface, filter string) (*Capture, error) {
-	path := filepath.Join(l.dir, "capture", fmt.Sprintf("%s-%s-%d.pcap", host, iface, logSerial.Add(1)))
-	args := []string{"tcpdump", "-i", iface, "-n", "-U", "--immediate-mode", "-B", "16384", "-s", "0", "-Z", "root", "-w", path}
-	if filter != "" {
-		args = append(args, filter)
+	c, err := l.capture(ctx, host, iface, filter)
+	if err != nil {
+		return nil, fmt.Errorf("could not capture on %s of %s: %w", iface, host, err)
 	}
-	p, err := l.Start(host, Command{Args: args})
+	return c, nil
+}
+
+func (l *Lab) capture(ctx context.Context, host, iface, filter string) (*Capture, error) {
+	program, err := l.compile(ctx, host, filter)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.WaitLog(ctx, "listening on"); err != nil {
-		return nil, errors.Join(fmt.Errorf("could not capture on %s of %s: %w", iface, host, err), p.Kill())
+	c := &Capture{
+		path:  filepath.Join(l.dir, "capture", fmt.Sprintf("%s-%s-%d.pcap", host, iface, logSerial.Add(1))),
+		done:  make(chan struct{}),
+		frame: make([]byte, 256<<10),
+		oob:   make([]byte, 256),
 	}
-	return &Capture{proc: p, path: path, lab: l}, nil
+	if c.file, err = os.Create(c.path); err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewWriterSize(c.file, 256<<10)
+	if err := binary.Write(c.out, binary.LittleEndian, pcapHeader()); err != nil {
+		return nil, errors.Join(err, c.file.Close())
+	}
+	if err := l.In(host, func() error { return c.open(iface, program) }); err != nil {
+		return nil, errors.Join(err, c.file.Close())
+	}
+	l.onClose(c)
+	go c.record()
+	return c, nil
+}
+
+// compile turns a filter expression into the kernel's program; tcpdump does it.
+func (l *Lab) compile(ctx context.Context, host, filter string) ([]unix.SockFilter, error) {
+	text, err := l.must(ctx, host, Command{Args: []string{"tcpdump", "-y", "EN10MB", "-s", "262144", "-ddd", filter}})
+	if err != nil {
+		return nil, err
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	var program []unix.SockFilter
+	for _, line := range lines[1:] { // the first is their number
+		f := strings.Fields(line)
+		if len(f) != 4 {
+			return nil, fmt.Errorf("tcpdump's program has the line %q", line)
+		}
+		var n [4]uint64
+		for i := range f {
+			if n[i], err = strconv.ParseUint(f[i], 10, 32); err != nil {
+				return nil, err
+			}
+		}
+		program = append(program, unix.SockFilter{Code: uint16(n[0]), Jt: uint8(n[1]), Jf: uint8(n[2]), K: uint32(n[3])})
+	}
+	return program, nil
+}
+
+// open runs on a thread inside the host's namespace.
+func (c *Capture) open(iface string, program []unix.SockFilter) error {
+	dev, err := net.InterfaceByName(iface)
+	if err != nil {
+		return err
+	}
+	// Protocol 0: nothing arrives before the filter is in place and bind says so.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	c.socket = os.NewFile(uintptr(fd), "capture "+iface)
+	if c.raw, err = c.socket.SyscallConn(); err != nil {
+		return err
+	}
+	if len(program) > math.MaxUint16 {
+		return errors.New("the filter is too long")
+	}
+	prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	return errors.Join(
+		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, captureBuffer),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_ALL), Ifindex: dev.Index}),
+	)
+}
+
+// bigEndian16 is htons.
+func bigEndian16(v uint16) uint16 {
+	return binary.NativeEndian.Uint16([]byte{byte(v >> 8), byte(v)})
+}
+
+func pcapHeader() any {
+	return struct {
+		Magic        uint32 // times in nanoseconds
+		Major, Minor uint16
+		Zone, Sig    uint32
+		Snap, Link   uint32
+	}{0xa1b23c4d, 2, 4, 0, 0, 262144, 1}
+}
+
+// record reads until Stop sets a deadline in the past.
+func (c *Capture) record() {
+	defer close(c.done)
+	// The error is that deadline, or that the socket was closed.
+	_ = c.raw.Read(func(fd uintptr) bool {
+		c.drain(int(fd))
+		return false
+	})
+}
+
+// drain reads all that waits in the socket.
+func (c *Capture) drain(fd int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(fd, c.frame, c.oob, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			if !errors.Is(err, unix.EAGAIN) && c.err == nil {
+				c.err = err
+			}
+			return
+		}
+		at := stamp(c.oob[:oobn])
+		head := [4]uint32{uint32(at.Sec), uint32(at.Nsec), uint32(n), uint32(n)}
+		err = binary.Write(c.out, binary.LittleEndian, head)
+		if err == nil {
+			_, err = c.out.Write(c.frame[:n])
+		}
+		if err != nil && c.err == nil {
+			c.err = err
+		}
+	}
+}
+
+// stamp is the kernel's time of arrival.
+func stamp(oob []byte) unix.Timespec {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err == nil {
+		for _, m := range messages {
+			if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= int(unsafe.Sizeof(unix.Timespec{})) {
+				return *(*unix.Timespec)(unsafe.Pointer(&m.Data[0]))
+			}
+		}
+	}
+	return unix.NsecToTimespec(time.Now().UnixNano())
 }
 
 // Path of the capture file.
 func (c *Capture) Path() string { return c.path }
 
-// Stop ends the capture and reads it. It fails when the kernel dropped packets,
-// as a count would then mean nothing.
-func (c *Capture) Stop() (Packets, error) {
-	if err := c.proc.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return nil, fmt.Errorf("could not stop the capture: %w", err)
-	}
-	select {
-	case <-c.proc.Done():
-	case <-time.After(10 * time.Second):
-		return nil, errors.Join(errors.New("the capture did not stop"), c.proc.Kill())
-	}
-	log, err := os.ReadFile(c.proc.LogPath())
-	if err != nil {
+// Packets are those seen until now; the capture goes on.
+func (c *Capture) Packets() (Packets, error) {
+	if err := c.sync(); err != nil {
 		return nil, err
-	}
-	if !strings.Contains(string(log), "\n0 packets dropped by kernel") {
-		return nil, fmt.Errorf("the capture lost packets: %s", tail(log))
 	}
 	return ReadCapture(c.path)
 }
 
-// Packet is one captured TCP segment.
-type Packet struct {
-	Time               time.Time
-	Src, Dst           netip.AddrPort
-	SYN, ACK, FIN, RST bool
-	Seq, AckNo         uint32
-	Payload            []byte
-}
-
-// Packets in the order of capture.
-type Packets []Packet
-
-// Match says whether a packet is meant.
-type Match func(Packet) bool
-
-// To matches a destination: a port number ("25"), an address, a prefix, or
-// address and port. A string that is none of them matches nothing.
-func To(what string) Match {
-	m := endpoint(what)
-	return func(p Packet) bool { return m(p.Dst) }
-}
-
-// From matches a source, as To does.
-func From(what string) Match {
-	m := endpoint(what)
-	return func(p Packet) bool { return m(p.Src) }
-}
-
-func endpoint(what string) func(netip.AddrPort) bool {
-	if a, err := netip.ParseAddrPort(what); err == nil {
-		return func(x netip.AddrPort) bool { return x == a }
-	}
-	if a, err := netip.ParseAddr(what); err == nil {
-		return func(x netip.AddrPort) bool { return x.Addr() == a }
-	}
-	if n, err := netip.ParsePrefix(what); err == nil {
-		return func(x netip.AddrPort) bool { return n.Contains(x.Addr()) }
-	}
-	return func(x netip.AddrPort) bool { return fmt.Sprint(x.Port()) == what }
-}
-
-// Not turns a match around.
-func Not(m Match) Match { return func(p Packet) bool { return !m(p) } }
-
-// Where keeps the packets that all matches accept.
-func (ps Packets) Where(all ...Match) Packets {
-	var out Packets
-next:
-	for _, p := range ps {
-		for _, m := range all {
-			if !m(p) {
-				continue next
-			}
+// sync writes all packets that have arrived to the file. It fails when the
+// kernel dropped some, as a count would then mean nothing.
+func (c *Capture) sync() error {
+	var lost uint32
+	var failed error
+	if err := c.raw.Control(func(fd uintptr) {
+		c.drain(int(fd))
+		stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err != nil {
+			failed = err
+			return
 		}
-		out = append(out, p)
+		lost = stats.Drops
+	}); err != nil {
+		return fmt.Errorf("could not end the capture: %w", err)
 	}
-	return out
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lost > 0 {
+		c.err = errors.Join(c.err, fmt.Errorf("%d packets were lost", lost))
+	}
+	if err := errors.Join(failed, c.err, c.out.Flush()); err != nil {
+		return fmt.Errorf("could not trust capture %s: %w", c.path, err)
+	}
+	return nil
 }
 
-// SYNs are the connection attempts (SYN without ACK) among them.
-func (ps Packets) SYNs(all ...Match) Packets {
-	return ps.Where(append([]Match{func(p Packet) bool { return p.SYN && !p.ACK }}, all...)...)
+// Stop ends the capture and reads it.
+func (c *Capture) Stop() (Packets, error) {
+	packets, err := c.Packets()
+	return packets, errors.Join(err, c.Close())
 }
 
-// RSTs are the resets among them.
-func (ps Packets) RSTs(all ...Match) Packets {
-	return ps.Where(append([]Match{func(p Packet) bool { return p.RST }}, all...)...)
-}
-
-// Attempts counts connection attempts: SYNs without their retransmissions.
-func (ps Packets) Attempts(all ...Match) int {
-	type key struct {
-		src, dst netip.AddrPort
-		seq      uint32
+// Close ends the capture; its file stays with the lab.
+func (c *Capture) Close() error {
+	if err := c.socket.SetReadDeadline(time.Now()); err != nil {
+		return nil // closed before
 	}
-	seen := map[key]bool{}
-	for _, p := range ps.SYNs(all...) {
-		seen[key{p.Src, p.Dst, p.Seq}] = true
-	}
-	return len(seen)
-}
-
-// ReadCapture reads the TCP segments of a pcap file with Ethernet frames. What
-// is not TCP, or is a later fragment, is left out.
-func ReadCapture(path string) (Packets, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("could not read a capture: %w", err)
-	}
-	if len(data) < 24 {
-		return nil, fmt.Errorf("could not read capture %s: it is too short", path)
-	}
-	order := binary.ByteOrder(binary.LittleEndian)
-	nano := false
-	switch binary.LittleEndian.Uint32(data) {
-	case 0xa1b2c3d4:
-	case 0xa1b23c4d:
-		nano = true
-	case 0xd4c3b2a1:
-		order = binary.BigEndian
-	default:
-		return nil, fmt.Errorf("could not read capture %s: it is no pcap file", path)
-	}
-	if link := order.Uint32(data[20:]); link != 1 {
-		return nil, fmt.Errorf("could not read capture %s: link type %d is not Ethernet", path, link)
-	}
-	var all Packets
-	for rest := data[24:]; len(rest) >= 16; {
-		sec, frac, n := order.Uint32(rest), order.Uint32(rest[4:]), int(order.Uint32(rest[8:]))
-		if n > len(rest)-16 {
-			break // cut off while writing
-		}
-		if !nano {
-			frac *= 1000
-		}
-		if p, ok := segment(rest[16 : 16+n]); ok {
-			p.Time = time.Unix(int64(sec), int64(frac))
-			all = append(all, p)
-		}
-		rest = rest[16+n:]
-	}
-	return all, nil
-}
-
-// segment reads one Ethernet frame.
-func segment(f []byte) (Packet, bool) {
-	if len(f) < 14 {
-		return Packet{}, false
-	}
-	switch binary.BigEndian.Uint16(f[12:]) {
-	case 0x0800:
-		return segment4(f[14:])
-	case 0x86dd:
-		return segment6(f[14:])
-	}
-	return Packet{}, false
-}
-
-func segment4(ip []byte) (Packet, bool) {
-	if len(ip) < 20 {
-		return Packet{}, false
-	}
-	head, total := int(ip[0]&15)*4, int(binary.BigEndian.Uint16(ip[2:]))
-	fragment := binary.BigEndian.Uint16(ip[6:]) & 0x1fff
-	if ip[9] != 6 || fragment != 0 || head < 20 || total < head || total > len(ip) {
-		return Packet{}, false
-	}
-	src, dst := netip.AddrFrom4([4]byte(ip[12:16])), netip.AddrFrom4([4]byte(ip[16:20]))
-	return tcp(src, dst, ip[head:total])
-}
-
-func segment6(ip []byte) (Packet, bool) {
-	if len(ip) < 40 {
-		return Packet{}, false
-	}
-	src, dst := netip.AddrFrom16([16]byte(ip[8:24])), netip.AddrFrom16([16]byte(ip[24:40]))
-	next, rest := ip[6], ip[40:]
-	for {
-		switch next {
-		case 6:
-			return tcp(src, dst, rest)
-		case 0, 43, 60: // hop-by-hop, routing, destination options
-			if len(rest) < 8 || len(rest) < 8+int(rest[1])*8 {
-				return Packet{}, false
-			}
-			next, rest = rest[0], rest[8+int(rest[1])*8:]
-		default:
-			return Packet{}, false
-		}
-	}
-}
-
-func tcp(src, dst netip.Addr, t []byte) (Packet, bool) {
-	if len(t) < 20 || int(t[12]>>4)*4 > len(t) || t[12]>>4 < 5 {
-		return Packet{}, false
-	}
-	flags := t[13]
-	return Packet{
-		Src: netip.AddrPortFrom(src, binary.BigEndian.Uint16(t)),
-		Dst: netip.AddrPortFrom(dst, binary.BigEndian.Uint16(t[2:])),
-		FIN: flags&1 != 0, SYN: flags&2 != 0, RST: flags&4 != 0, ACK: flags&16 != 0,
-		Seq: binary.BigEndian.Uint32(t[4:]), AckNo: binary.BigEndian.Uint32(t[8:]),
-		Payload: append([]byte(nil), t[int(t[12]>>4)*4:]...),
-	}, true
+	<-c.done
+	return errors.Join(c.socket.Close(), c.out.Flush(), c.file.Close())
 }

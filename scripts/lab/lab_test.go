@@ -112,6 +112,19 @@ func TestCaptureCountsAttemptsAndResets(t *testing.T) {
 	if _, err := l.Dial(short, "mallory", "", "[2001:db8:100::42]:25"); !errors.Is(err, context.DeadlineExceeded) && !os.IsTimeout(err) {
 		t.Errorf("the silent MX answers %v", err)
 	}
+	everything, err := l.Capture(ctx, HostGateway, "cust0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := l.SMTP(ctx, "alice", "", "198.51.100.20:25"); err != nil || c.Reset() != nil {
+		t.Error(err)
+	}
+	if seen, err := everything.Packets(); err != nil || seen.Attempts(To("25")) != 1 {
+		t.Errorf("in the middle of a capture: %v %v", seen, err)
+	}
+	if seen, err := everything.Stop(); err != nil || len(seen.RSTs(From("192.0.2.10"))) == 0 {
+		t.Errorf("at the end of a capture: %v %v", seen, err)
+	}
 	all, err := up.Stop()
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +137,7 @@ func TestCaptureCountsAttemptsAndResets(t *testing.T) {
 		{"attempts over IPv4", all.Attempts(From("192.0.2.66")), 4},
 		{"attempts to the sink over IPv6", all.Attempts(To("[2001:db8:100::20]:25"), From("2001:db8:66::/64")), 3},
 		{"attempts from the chosen port", all.Attempts(From("192.0.2.66:40025")), 1},
-		{"attempts of others", len(all.SYNs(Not(From("192.0.2.66")), Not(From("2001:db8:66::66")))), 0},
+		{"attempts of others", len(all.SYNs(Not(From("192.0.2.66")), Not(From("2001:db8:66::66")))), 1},
 		{"resets of the dead MX", len(all.RSTs(From("198.51.100.41"))), 1},
 	} {
 		if c.got != c.want {

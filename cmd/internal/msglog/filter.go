@@ -1,0 +1,93 @@
+package msglog
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// keyKind says what a key is of, so that equal texts in different fields differ.
+type keyKind byte
+
+const (
+	keyFlow keyKind = iota + 1
+	keyTicket
+	keySender
+	keySenderDomain
+	keyRecipient
+	keyRecipientDomain
+	keyClient
+	keyUser
+	keyStatus
+)
+
+// hashes returned by the functions below are FNV-1a with a final mix; letters count without case, as domains do.
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func hashText(k keyKind, s string) uint64 {
+	h := (uint64(fnvOffset) ^ uint64(k)) * fnvPrime
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		h = (h ^ uint64(c)) * fnvPrime
+	}
+	return mix(h)
+}
+
+func hashNumber(k keyKind, n uint64) uint64 {
+	h := (uint64(fnvOffset) ^ uint64(k)) * fnvPrime
+	return mix((h ^ n) * fnvPrime)
+}
+
+func hashAddr(k keyKind, a netip.Addr) uint64 {
+	b := a.Unmap().As16()
+	h := hashNumber(k, binary.BigEndian.Uint64(b[:8]))
+	return mix(h ^ binary.BigEndian.Uint64(b[8:])*fnvPrime)
+}
+
+func mix(h uint64) uint64 {
+	h ^= h >> 32
+	h *= 0x9E3779B97F4A7C15
+	return h ^ h>>29
+}
+
+// A filter says of a key that it is surely not in a block, or that it may be: a Bloom filter of ten bits a key and four
+// probes, wrong once in about eighty times.
+const (
+	bitsPerKey = 10
+	probes     = 4
+)
+
+func newFilter(keys []uint64) []byte {
+	f := make([]byte, max(8, (len(keys)*bitsPerKey+63)/64*8))
+	for _, k := range keys {
+		for i := range uint32(probes) {
+			bit := probe(k, i, len(f))
+			f[bit/8] |= 1 << (bit % 8)
+		}
+	}
+	return f
+}
+
+// mayHold reports whether all keys may be in the block of filter f.
+func mayHold(f []byte, keys []uint64) bool {
+	if len(f) == 0 {
+		return true
+	}
+	for _, k := range keys {
+		for i := range uint32(probes) {
+			if bit := probe(k, i, len(f)); f[bit/8]&(1<<(bit%8)) == 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func probe(k uint64, i uint32, size int) uint32 {
+	return (uint32(k) + i*(uint32(k>>32)|1)) % uint32(size*8)
+}

@@ -1,0 +1,269 @@
+package msglog
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/proxy"
+)
+
+// Query says which records are wanted; an empty field asks nothing. All that is asked must hold.
+type Query struct {
+	From, Until time.Time // of the record's Start: From is included, Until is not
+	User        uint32
+	Status      *proxy.Status
+	ID          string // of a message ("abc.1"), or of a flow ("abc") for all its records
+	Ticket      string
+	Sender      string // an address, or a domain without "@"
+	Recipient   string // likewise, of any recipient
+	Client      netip.Prefix
+	Limit       int // 0 means 100
+}
+
+// latest is how long after its Start a record may be written: no session lasts so long.
+const latest = 24 * time.Hour
+
+// Find returns the records that q asks for, in the order of their writing, the newest first. It reads all segments of
+// the folder, also those of another process. A damaged block is passed over: the error then stands beside what was found.
+func (l *Log) Find(ctx context.Context, q Query) ([]*proxy.Record, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	if err := l.Flush(); err != nil {
+		l.failed(err) // what is on disk can be searched all the same
+	}
+	names, err := segments(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &search{q: &q, keys: q.keys()}
+	for i := len(names) - 1; i >= 0 && len(s.found) < q.Limit; i-- {
+		if err := s.segment(ctx, names[i]); err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			s.errs = append(s.errs, err)
+		}
+	}
+	return s.found, errors.Join(s.errs...)
+}
+
+// keys are what every record that q asks for has among its keys.
+func (q *Query) keys() []uint64 {
+	var k []uint64
+	if q.User != 0 {
+		k = append(k, hashNumber(keyUser, uint64(q.User)))
+	}
+	if q.Status != nil {
+		k = append(k, hashNumber(keyStatus, uint64(*q.Status)))
+	}
+	if q.ID != "" {
+		id, _, _ := strings.Cut(q.ID, ".")
+		if n, err := strconv.ParseUint(id, 36, 64); err == nil {
+			k = append(k, hashNumber(keyFlow, n))
+		}
+	}
+	if q.Ticket != "" {
+		k = append(k, hashText(keyTicket, q.Ticket))
+	}
+	if q.Client.IsValid() && q.Client.IsSingleIP() {
+		k = append(k, hashAddr(keyClient, q.Client.Addr()))
+	}
+	k = appendAddress(k, q.Sender, keySender, keySenderDomain)
+	return appendAddress(k, q.Recipient, keyRecipient, keyRecipientDomain)
+}
+
+func appendAddress(k []uint64, a string, whole, domain keyKind) []uint64 {
+	switch {
+	case a == "":
+		return k
+	case strings.Contains(a, "@"):
+		return append(k, hashText(whole, a))
+	}
+	return append(k, hashText(domain, a))
+}
+
+// match reports whether q asks for r.
+func (q *Query) match(r *proxy.Record) bool {
+	switch {
+	case !q.From.IsZero() && r.Start.Before(q.From), !q.Until.IsZero() && !r.Start.Before(q.Until),
+		q.User != 0 && r.Flow.User.ID != q.User,
+		q.Status != nil && r.Status != *q.Status,
+		q.ID != "" && !strings.EqualFold(r.ID, q.ID) && !strings.EqualFold(r.Flow.ID.String(), q.ID),
+		q.Ticket != "" && !strings.EqualFold(r.Ticket, q.Ticket),
+		q.Client.IsValid() && !q.Client.Contains(r.Flow.Client.Addr()),
+		q.Sender != "" && !matchAddress(r.From, q.Sender):
+		return false
+	}
+	if q.Recipient == "" {
+		return true
+	}
+	for i := range r.To {
+		if matchAddress(r.To[i].Address, q.Recipient) {
+			return true
+		}
+	}
+	return false
+}
+
+func matchAddress(address, want string) bool {
+	if strings.Contains(want, "@") {
+		return strings.EqualFold(address, want)
+	}
+	return address != "" && strings.EqualFold(domainOf(address), want)
+}
+
+// search is one Find under way.
+type search struct {
+	q     *Query
+	keys  []uint64
+	found []*proxy.Record
+	errs  []error
+}
+
+// place is where a block that may hold wanted records stands.
+type place struct {
+	at int64
+	h  header
+}
+
+// segment searches one segment from its end to its start.
+func (s *search) segment(ctx context.Context, name string) error {
+	f, err := os.Open(name + logSuffix)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // cleaned away meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if s.outside(f, name) {
+		return nil
+	}
+	places, err := s.places(f, name)
+	for i := len(places) - 1; i >= 0 && len(s.found) < s.q.Limit; i-- {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if e := s.block(f, places[i]); e != nil {
+			err = errors.Join(err, fmt.Errorf("%s, byte %d: %w", f.Name(), places[i].at, e))
+		}
+	}
+	return err
+}
+
+// outside reports whether no record of the segment can be in the time asked for.
+func (s *search) outside(f *os.File, name string) bool {
+	st, err := f.Stat()
+	if err == nil && !s.q.From.IsZero() && st.ModTime().Before(s.q.From) {
+		return true
+	}
+	base := name[strings.LastIndexByte(name, os.PathSeparator)+1:]
+	born, err := time.Parse(nameTime, base[:min(len(base), len(nameTime))])
+	return err == nil && !s.q.Until.IsZero() && born.After(s.q.Until.Add(latest))
+}
+
+// places returns the blocks of a segment that may hold wanted records: by the index, and behind its end by the segment.
+func (s *search) places(f *os.File, name string) ([]place, error) {
+	idx, err := os.ReadFile(name + idxSuffix)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var all []place
+	var next int64
+	for len(idx) > 0 {
+		at, h, filter, size := parseEntry(idx)
+		if size == 0 || at != next {
+			break
+		}
+		if s.wants(h, filter) {
+			all = append(all, place{at, h})
+		}
+		next, idx = at+h.size(), idx[size:]
+	}
+	return s.walk(f, next, all)
+}
+
+// parseEntry reads the index entry at the start of b; its size is 0 where none stands.
+func parseEntry(b []byte) (at int64, h header, filter []byte, size int) {
+	if len(b) < 8 {
+		return 0, header{}, nil, 0
+	}
+	h, ok := parseHeader(b[8:])
+	size = 8 + headerSize + int(h.filter)
+	if !ok || len(b) < size+4 || crc32.Checksum(b[:size], castagnoli) != binary.LittleEndian.Uint32(b[size:]) {
+		return 0, header{}, nil, 0
+	}
+	return int64(binary.LittleEndian.Uint64(b)), h, b[8+headerSize : size], size + 4
+}
+
+// walk goes from block to block where there is no index, and stops at the torn end.
+func (s *search) walk(f *os.File, at int64, all []place) ([]place, error) {
+	var head [headerSize]byte
+	for {
+		if _, err := f.ReadAt(head[:], at); err != nil {
+			return all, notEOF(err)
+		}
+		h, ok := parseHeader(head[:])
+		if !ok {
+			return all, nil
+		}
+		filter := make([]byte, h.filter)
+		if _, err := f.ReadAt(filter, at+headerSize); err != nil {
+			return all, notEOF(err)
+		}
+		if s.wants(h, filter) {
+			all = append(all, place{at, h})
+		}
+		at += h.size()
+	}
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *search) wants(h header, filter []byte) bool {
+	if !s.q.From.IsZero() && h.last < s.q.From.UnixMicro() || !s.q.Until.IsZero() && h.first > s.q.Until.UnixMicro() {
+		return false
+	}
+	return mayHold(filter, s.keys)
+}
+
+// block looks at the records of one block, the newest first.
+func (s *search) block(f *os.File, p place) error {
+	b := make([]byte, p.h.size())
+	if _, err := f.ReadAt(b, p.at); err != nil {
+		return notEOF(err) // its end is still being written, or was torn
+	}
+	payload := b[headerSize+p.h.filter:]
+	if h, ok := parseHeader(b); !ok || h != p.h || sumOf(b, b[headerSize:headerSize+p.h.filter], payload) != p.h.sum {
+		return errors.New("a block is damaged")
+	}
+	for len(payload) > 0 && len(s.found) < s.q.Limit {
+		payload = payload[:len(payload)-1] // the line end
+		start := bytes.LastIndexByte(payload, '\n') + 1
+		r, err := decode(payload[start:])
+		if err != nil {
+			return err
+		}
+		if s.q.match(r) {
+			s.found = append(s.found, r)
+		}
+		payload = payload[:start]
+	}
+	return nil
+}

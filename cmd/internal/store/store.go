@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	_ "modernc.org/sqlite" // the database driver "sqlite"
+	"modernc.org/sqlite" // also the database driver "sqlite"
 )
 
 // Options set up a store.
@@ -59,13 +59,13 @@ func (s *Store) open() error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if s.write, err = connect(s.path, 1); err != nil {
+	if s.write, err = connectPatiently(s.path, 1); err != nil {
 		return err
 	}
 	if err := migrate(s.write); err != nil {
 		return err
 	}
-	if s.read, err = connect(s.path, 4); err != nil {
+	if s.read, err = connectPatiently(s.path, 4); err != nil {
 		return err
 	}
 	return s.loadMade()
@@ -81,6 +81,24 @@ func checkFolder(dir string) error {
 	}
 	return nil
 }
+
+// connectPatiently tries again while another process is about to open the same new database: the change to WAL is the
+// one step for which SQLite's own busy timeout does not wait.
+func connectPatiently(path string, conns int) (*sql.DB, error) {
+	for deadline := time.Now().Add(busy); ; time.Sleep(10 * time.Millisecond) {
+		db, err := connect(path, conns)
+		if err == nil {
+			return db, nil
+		}
+		var code *sqlite.Error
+		if !errors.As(err, &code) || code.Code()&0xff != sqliteBusy || time.Now().After(deadline) {
+			return nil, err
+		}
+	}
+}
+
+// sqliteBusy is SQLite's SQLITE_BUSY; the upper bits of a code say more.
+const sqliteBusy = 5
 
 // connect opens a pool of connections. Commits are synced: a lock that was answered must survive a power cut.
 func connect(path string, conns int) (*sql.DB, error) {
@@ -98,7 +116,10 @@ func connect(path string, conns int) (*sql.DB, error) {
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return db, db.Ping()
+	if err := db.Ping(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // Close writes what is still in memory and closes the database.

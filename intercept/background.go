@@ -27,7 +27,7 @@ func (e *Engine) keepSaved(ctx context.Context) {
 
 func (e *Engine) saveNow() {
 	now := time.Now()
-	s := &stored{Version: storedVersion, Boot: bootID(), Locks: e.locks.live(now)}
+	s := &stored{Version: storedVersion, Locks: e.locks.live(now)}
 	e.mu.RLock()
 	dir := e.cfg.StateDir
 	for _, src := range e.runtime {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -68,6 +69,8 @@ func (e *Engine) open() (err error) {
 	if e.kernel, err = attach.Open(); err != nil {
 		return err
 	}
+	_, err = os.Stat(filepath.Join(e.cfg.PinDir, "config")) // a BPF file system does not outlive a boot
+	adopted := err == nil
 	// Room for every prefix that may be set at run time; the tables are not allocated ahead.
 	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
 	if e.data, err = bpf.Open(e.cfg.PinDir, sizes); err != nil {
@@ -87,29 +90,56 @@ func (e *Engine) open() (err error) {
 	if e.beat, err = control.OpenHeartbeat(e.heart); err != nil {
 		return err
 	}
-	return e.recall()
+	return e.recall(adopted)
 }
 
-// recall takes sources from disk, and locks from the kernel if it is still the same boot.
-func (e *Engine) recall() error {
+// recall takes the run-time sources and locks of the last helper: from its pinned maps if they outlived it, which is
+// newer than any file, else from disk, as after a boot.
+func (e *Engine) recall(adopted bool) error {
+	replaced := func(name string) bool { return slices.Contains(e.data.Replaced(), name) }
 	s, err := loadStored(e.cfg.StateDir)
 	if err != nil {
 		// Root's configuration is in force all the same, and the proxy sends its users and locks when it dials.
 		e.log.Error("starting without the last applied state", "error", err)
 		s = new(stored)
 	}
+	if adopted && !replaced("source_hosts") && !replaced("source_nets") {
+		have, err := e.data.Sources()
+		if err != nil {
+			return err
+		}
+		s.Sources = runtimeSources(have)
+	}
 	for _, src := range s.Sources {
 		e.runtime[src.Prefix] = src
 	}
-	kept, err := e.data.Locks()
+	if !adopted || replaced("locks") {
+		return e.locks.replace(e.data, s.Locks, time.Now())
+	}
+	have, err := e.data.Locks()
 	if err != nil {
 		return err
 	}
-	if s.Boot == bootID() && !slices.Contains(e.data.Replaced(), "locks") {
-		e.locks.adopt(kept)
-		return nil
+	e.locks.adopt(have)
+	return nil
+}
+
+// runtimeSources picks those of the kernel's table that a proxy has set: only they have a user.
+func runtimeSources(have []bpf.Source) []control.Source {
+	var out []control.Source
+	for _, h := range have {
+		if h.User == 0 {
+			continue
+		}
+		s := control.Source{Prefix: h.Prefix, User: h.User, Fail: control.Open}
+		if h.Fail == bpf.FailClosed {
+			s.Fail = control.Closed
+		}
+		if s.Mode.UnmarshalText([]byte(h.Mode.String())) == nil {
+			out = append(out, s)
+		}
 	}
-	return e.locks.replace(e.data, s.Locks, time.Now())
+	return out
 }
 
 // Close lets go of everything; the kernel's state stays in force.

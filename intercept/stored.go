@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"sluice/intercept/control"
 )
@@ -14,7 +13,6 @@ import (
 // stored is what the helper keeps on disk for the next boot. Everything else comes from root's configuration.
 type stored struct {
 	Version int              `json:"version"`
-	Boot    string           `json:"boot"` // the kernel's boot id: in the same boot the pinned locks are newer than these
 	Sources []control.Source `json:"sources"`
 	Locks   []control.Lock   `json:"locks"`
 }
@@ -23,15 +21,6 @@ const (
 	storedVersion = 1
 	storedName    = "applied.json"
 )
-
-// bootID returns the kernel's name for this boot; empty when it tells none, which matches no other.
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-}
 
 // loadStored reads the last applied state; a folder that has none gives an empty one.
 func loadStored(dir string) (*stored, error) {

@@ -24,7 +24,8 @@ import (
 
 // Kernel speaks to the routing of the network namespace in which it was opened.
 type Kernel struct {
-	h *netlink.Handle
+	h      *netlink.Handle
+	routes *netlink.Handle // lets the kernel filter dumps of routes: a gateway may hold a million of others
 }
 
 // Open opens the netlink sockets.
@@ -33,16 +34,23 @@ func Open() (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("could not open netlink: %w", err)
 	}
-	// Strict checking lets the kernel filter route dumps: a gateway may hold a million routes of others.
-	if err := h.SetStrictCheck(true); err != nil {
+	k := &Kernel{h: h}
+	if k.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		h.Close()
+		return nil, fmt.Errorf("could not open netlink: %w", err)
+	}
+	if err := k.routes.SetStrictCheck(true); err != nil {
+		k.Close()
 		return nil, fmt.Errorf("could not set netlink to strict checking: %w; Linux 4.20 or later is needed", err)
 	}
-	return &Kernel{h}, nil
+	return k, nil
 }
 
 // Close closes the sockets; the kernel's state stays.
-func (k *Kernel) Close() { k.h.Close() }
+func (k *Kernel) Close() {
+	k.h.Close()
+	k.routes.Close()
+}
 
 // families returns those that this kernel has.
 func families() []int {
@@ -211,7 +219,7 @@ func ruleText(r netlink.Rule) string {
 // applyRoutes makes our routes of one family those of the plan.
 func (k *Kernel) applyRoutes(family int, want []ruleset.Route, trim bool) (changes int, err error) {
 	filter := &netlink.Route{Protocol: ruleset.Protocol}
-	have, err := k.h.RouteListFiltered(af(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	have, err := k.routes.RouteListFiltered(af(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return 0, fmt.Errorf("could not list our IPv%d routes: %w", family, err)
 	}
@@ -291,7 +299,7 @@ func (k *Kernel) Local() ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, f := range families() {
 		filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
-		routes, err := k.h.RouteListFiltered(af(f), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		routes, err := k.routes.RouteListFiltered(af(f), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 		if err != nil {
 			return nil, fmt.Errorf("could not list the local IPv%d addresses: %w", f, err)
 		}

@@ -1,0 +1,215 @@
+//go:build nettest
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+)
+
+// proxyMain greets every flow with both of its addresses, and obeys commands on standard input.
+func proxyMain(path string) int {
+	p := &proxy{path: path}
+	if err := p.run(); err != nil {
+		fmt.Println("failed", err)
+		return 1
+	}
+	return 0
+}
+
+type proxy struct {
+	path   string
+	client atomic.Pointer[control.Client]
+	beat   atomic.Pointer[control.Heartbeat]
+	silent atomic.Bool // accept, but never beat
+}
+
+func (p *proxy) run() error {
+	c, w, err := dialHelper(p.path, nil)
+	if err != nil {
+		return err
+	}
+	p.client.Store(c)
+	p.beat.Store(w.Heartbeat)
+	f := w.Listeners[0].File
+	l, err := flow.NewListener(f, flow.Options{Ports: w.Ports})
+	if err != nil {
+		return err
+	}
+	go p.accept(l)
+	go p.redial(f)
+	p.beat.Load().Beat()
+	fmt.Println("accepting as", os.Getuid(), "path", w.Path)
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		answer, err := p.obey(strings.Fields(in.Text()))
+		if err != nil {
+			answer = "error " + strings.ReplaceAll(err.Error(), "\n", " ")
+		}
+		fmt.Println("answer " + answer)
+	}
+	return nil
+}
+
+func dialHelper(path string, give []control.Listener) (*control.Client, *control.Welcome, error) {
+	for until := time.Now().Add(15 * time.Second); ; {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		c, w, err := control.Dial(ctx, path, give)
+		cancel()
+		if err == nil || time.Now().After(until) {
+			return c, w, err
+		}
+		time.Sleep(20 * time.Millisecond) // the helper is away: there is no event to await
+	}
+}
+
+// redial goes back to a new helper and hands the listener back.
+func (p *proxy) redial(f *os.File) {
+	for {
+		<-p.client.Load().Lost()
+		c, w, err := dialHelper(p.path, []control.Listener{{Name: "smtp", File: f}})
+		if err != nil {
+			fmt.Println("failed", err)
+			return
+		}
+		p.beat.Store(w.Heartbeat)
+		fmt.Println("redialed, same socket:", control.SameSocket(f, w.Listeners[0].File))
+		w.Listeners[0].File.Close()
+		p.client.Store(c)
+	}
+}
+
+func (p *proxy) accept(l *flow.Listener) {
+	for {
+		l.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		c, err := l.Accept()
+		if !p.silent.Load() {
+			p.beat.Load().Beat()
+		}
+		var refused *flow.Refused
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.As(err, &refused):
+			fmt.Println("refused", refused.Reason)
+		case err != nil:
+			fmt.Println("failed", err)
+			return
+		default:
+			go greet(c)
+		}
+	}
+}
+
+// greet tells the client whose flow it is and closes after him.
+func greet(c *flow.Conn) {
+	defer c.Close()
+	f := c.Flow()
+	fmt.Fprintf(c, "proxy %v %v\n", f.Client, f.Target)
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && line == "CLOSE\n" {
+		return // the proxy closes first: its socket goes to TIME_WAIT
+	}
+}
+
+func (p *proxy) obey(words []string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c := p.client.Load()
+	if len(words) == 0 {
+		return "", errors.New("nothing to do")
+	}
+	switch words[0] {
+	case "users":
+		list, err := sources(words[1:])
+		if err != nil {
+			return "", err
+		}
+		return "ok", c.SetUsers(ctx, list)
+	case "lock": // user, budget, prefixes
+		user, err := strconv.Atoi(words[1])
+		if err != nil {
+			return "", err
+		}
+		n, err := strconv.Atoi(words[2])
+		if err != nil {
+			return "", err
+		}
+		l := control.Lock{User: uint32(user), PerMinute: n, Until: time.Now().Add(time.Hour)}
+		for _, w := range words[3:] {
+			l.Prefixes = append(l.Prefixes, netip.MustParsePrefix(w))
+		}
+		start := time.Now()
+		err = c.Lock(ctx, l)
+		return fmt.Sprint("ok ", time.Since(start)), err
+	case "unlock":
+		user, err := strconv.Atoi(words[1])
+		if err != nil {
+			return "", err
+		}
+		return "ok", c.Unlock(ctx, uint32(user))
+	case "connect": // from a customer's address, by the helper
+		tc, err := c.Connect(ctx, netip.MustParseAddr(words[1]), netip.MustParseAddrPort(words[2]))
+		if err != nil {
+			return "", err
+		}
+		return firstLine(tc)
+	case "dial": // from the gateway itself; words[2], if any, is the local address
+		d := net.Dialer{Timeout: 5 * time.Second}
+		if len(words) > 2 {
+			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(words[2]), 0))
+		}
+		nc, err := d.Dial("tcp", words[1])
+		if err != nil {
+			return "", err
+		}
+		return firstLine(nc)
+	case "silent":
+		p.silent.Store(true)
+		return "ok", nil
+	case "counter":
+		n, err := c.Counters(ctx)
+		return fmt.Sprint(n[words[1]]), err
+	case "status":
+		s, err := c.Status(ctx)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s %s sources=%d locks=%d %+v", s.Path, s.Heartbeat, s.Sources, s.Locks, s.Interfaces), nil
+	}
+	return "", fmt.Errorf("no command %q", words[0])
+}
+
+// sources reads prefix,user,mode,fail …
+func sources(words []string) ([]control.Source, error) {
+	var list []control.Source
+	for _, w := range words {
+		f := strings.Split(w, ",")
+		user, err := strconv.Atoi(f[1])
+		s := control.Source{Prefix: netip.MustParsePrefix(f[0]), User: uint32(user)}
+		if err := errors.Join(err, s.Mode.UnmarshalText([]byte(f[2])), s.Fail.UnmarshalText([]byte(f[3]))); err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func firstLine(c net.Conn) (string, error) {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	line, err := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line), err
+}

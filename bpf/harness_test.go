@@ -10,9 +10,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -204,3 +206,9 @@ func (l *lab) listener() {
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func in(ago time.Duration) time.Time { return time.Now().Add(ago) }
+
+// copyBeat writes a heartbeat into the mapped page as the layout in sluice.h says.
+func copyBeat(page []byte, now uint64) {
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[0])), now)
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[8])), 0)
+}

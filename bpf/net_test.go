@@ -1,0 +1,411 @@
+//go:build bpftest
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bulk is what the proxy sends after its greeting to a client that says so; enough for full-sized segments.
+const bulk = 200_000
+
+// peer is one address family of the lab.
+type peer struct{ cust, other, mx, gw string }
+
+var peers = []peer{
+	{cust: "192.0.2.10", other: "192.0.2.11", mx: "198.51.100.25", gw: "198.51.100.1"},
+	{cust: "2001:db8:1::10", mx: "2001:db8:100::25", gw: "2001:db8:100::1"},
+}
+
+func at(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
+
+// talk answers one byte: 'q' ends the connection from this side, 'b' sends bulk before.
+func talk(c net.Conn) {
+	b := make([]byte, 1)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return
+	}
+	if b[0] == 'b' {
+		if _, err := c.Write(make([]byte, bulk)); err != nil {
+			return
+		}
+	}
+	if b[0] == 'e' {
+		if _, err := io.Copy(c, c); err != nil {
+			return
+		}
+	}
+}
+
+// start puts a proxy that beats on the gateway and a mail server on the net.
+func (l *netLab) start() {
+	l.Helper()
+	proxy := l.serve(l.gw, "[::]:2525", "proxy", talk)
+	l.must(l.SetListener(proxy.(syscall.Conn)))
+	l.serve(l.net, "[::]:25", "mx", talk)
+	page, err := unix.Mmap(l.HeartbeatFD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	l.must(err)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	beat := func() { // as a proxy without any privilege does
+		now, err := monotonic()
+		if err == nil {
+			copyBeat(page, now)
+		}
+	}
+	beat()
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				beat()
+			}
+		}
+	}()
+	l.Cleanup(func() {
+		close(stop)
+		<-stopped
+		if err := unix.Munmap(page); err != nil {
+			l.Error(err)
+		}
+	})
+}
+
+func (l *netLab) everybody(m Mode, f Fail) {
+	l.Helper()
+	l.configure(Source{Mode: ModeDrop}) // whoever is not named has no business here
+	l.sources(
+		Source{Prefix: prefix("192.0.2.0/24"), User: 7, Mode: m, Fail: f},
+		Source{Prefix: prefix("2001:db8:1::/64"), User: 7, Mode: m, Fail: f},
+		Source{Prefix: prefix("192.0.2.11/32"), User: 8, Mode: m, Fail: f})
+}
+
+// greeting fails the test unless who greets, having been reached at mx from cust.
+func (l *netLab) greeting(p peer, from, who string) net.Conn {
+	l.Helper()
+	c, line, err := l.dial(l.cust, reuse, from, at(p.mx, 25), 5*time.Second)
+	if err != nil {
+		l.Fatalf("no answer from %s: %v; counters %v", p.mx, err, l.counts())
+	}
+	if want := who + " " + at(p.mx, 25) + " " + c.LocalAddr().String(); line != want {
+		l.Errorf("greeting is %q, want %q", line, want)
+	}
+	return c
+}
+
+func (l *netLab) moved(reason string, f func()) {
+	l.Helper()
+	before := l.counts()[reason]
+	f()
+	if l.counts()[reason] == before {
+		l.Errorf("counter %s did not move: %v", reason, l.counts())
+	}
+}
+
+func say(l *netLab, c net.Conn, s string) {
+	l.Helper()
+	_, err := c.Write([]byte(s))
+	l.must(err)
+}
+
+func TestOnTheWire(t *testing.T) {
+	for name, attach := range map[string]func(*netLab, string, *ebpf.Program, bool) func(){"tcx": attachTCX, "clsact": attachClsact} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newNetLab(t, attach)
+			l.start()
+			steps := []struct {
+				name string
+				f    func(*netLab, peer)
+			}{
+				{"redirected", redirected}, {"passed", passed}, {"flow survives a change of mode", modeChange},
+				{"same port again", samePort}, {"SYN cookie", cookie}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
+				{"source-preserving", sourcePreserving}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
+			}
+			for _, s := range steps {
+				for i, p := range peers {
+					t.Run(fmt.Sprintf("%s %d", s.name, 4+2*i), func(t *testing.T) { l.TB = t; s.f(l, p) })
+				}
+			}
+			l.TB = t
+		})
+	}
+}
+
+func redirected(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	l.moved("intercept", func() {
+		l.moved("established", func() {
+			c := l.greeting(p, "", "proxy")
+			defer c.Close()
+			say(l, c, "q")
+			if _, err := io.Copy(io.Discard, c); err != nil {
+				l.Errorf("the connection did not end well: %v", err)
+			}
+		})
+	})
+}
+
+func passed(l *netLab, p peer) {
+	l.everybody(ModePass, FailClosed)
+	l.moved("pass", func() { l.greeting(p, "", "mx").Close() })
+}
+
+// modeChange: flows go on as they began, in both directions of the change.
+func modeChange(l *netLab, p peer) {
+	echo := func(c net.Conn, s string) {
+		l.Helper()
+		say(l, c, s)
+		b := make([]byte, len(s))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != s {
+			l.Errorf("echo is %q, %v", b, err)
+		}
+	}
+	l.everybody(ModePass, FailClosed)
+	direct := l.greeting(p, "", "mx")
+	defer direct.Close()
+	say(l, direct, "e")
+	l.everybody(ModeIntercept, FailClosed)
+	through := l.greeting(p, "", "proxy")
+	defer through.Close()
+	say(l, through, "e")
+	echo(direct, "one")
+	l.everybody(ModePass, FailClosed)
+	echo(through, "two")
+	echo(direct, "three")
+}
+
+// samePort: the proxy closes first, so its side is in TIME_WAIT when the same port comes again.
+func samePort(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	began := time.Now()
+	for range 3 {
+		c := l.greeting(p, at(p.cust, 41000), "proxy")
+		say(l, c, "q")
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			l.Errorf("the connection did not end well: %v", err)
+		}
+		l.must(c.Close())
+	}
+	if d := time.Since(began); d > 2*time.Second {
+		l.Errorf("three connections from one port took %s", d)
+	}
+}
+
+func cookie(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	l.within(l.gw, func() { l.sysctl("ipv4/tcp_syncookies", "2") })
+	defer l.within(l.gw, func() { l.sysctl("ipv4/tcp_syncookies", "1") })
+	l.moved("cookie", func() {
+		c := l.greeting(p, "", "proxy")
+		defer c.Close()
+		say(l, c, "q")
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			l.Errorf("the connection did not end well: %v", err)
+		}
+	})
+}
+
+// pathMTU: rt's link to the customer is narrower than either end knows.
+func pathMTU(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	l.moved("icmp_local", func() {
+		c := l.greeting(p, "", "proxy")
+		defer c.Close()
+		say(l, c, "b")
+		n, err := io.Copy(io.Discard, c)
+		if err != nil || n < bulk-16 {
+			l.Errorf("%d bytes came, %v", n, err)
+		}
+	})
+}
+
+func gatewayItself(l *netLab, p peer) {
+	l.everybody(ModeDrop, FailClosed)
+	own := l.serve(l.gw, at(p.gw, 25), "gateway", talk)
+	defer own.Close()
+	l.moved("local", func() {
+		c, line, err := l.dial(l.cust, nil, "", at(p.gw, 25), 5*time.Second)
+		l.must(err)
+		defer c.Close()
+		if !strings.HasPrefix(line, "gateway ") {
+			l.Errorf("greeting is %q", line)
+		}
+	})
+}
+
+// sourcePreserving: the proxy delivers from the customer's address; the answers come back to it and not to the customer.
+func sourcePreserving(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	l.moved("reply", func() {
+		c, line, err := l.dial(l.gw, transparent, at(p.cust, 0), at(p.mx, 25), 5*time.Second)
+		l.must(err)
+		defer c.Close()
+		if want := "mx " + at(p.mx, 25) + " " + c.LocalAddr().String(); line != want {
+			l.Errorf("greeting is %q, want %q", line, want)
+		}
+	})
+}
+
+func reversePath(l *netLab, p peer) {
+	l.configure(Source{Mode: ModeIntercept, ReversePath: true})
+	l.sources()
+	l.greeting(p, "", "proxy").Close()
+	if p.other == "" { // the borrowed address is an IPv4 one
+		return
+	}
+	l.moved("spoof_path", func() {
+		if _, line, err := l.dial(l.cust, nil, "203.0.113.66:0", at(p.mx, 25), 300*time.Millisecond); err == nil {
+			l.Errorf("a borrowed address was greeted with %q", line)
+		}
+	})
+}
+
+// lockedOut: ten explanations, then resets, whose checksums the customer's kernel checks.
+func lockedOut(l *netLab, p peer) {
+	l.everybody(ModePass, FailOpen)
+	all := prefix(map[bool]string{true: "192.0.2.0/24", false: "2001:db8:1::/64"}[p.other != ""])
+	l.must(l.PutLocks(Lock{Prefix: all, ID: 7, Budget: DefaultLockBudget}))
+	defer func() { l.must(l.Unlock(all)) }()
+	for range 10 {
+		l.greeting(p, "", "proxy").Close()
+	}
+	l.moved("lock_reset", func() {
+		began := time.Now()
+		_, line, err := l.dial(l.cust, nil, "", at(p.mx, 25), 5*time.Second)
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			l.Errorf("the eleventh connection got %q, %v; want it refused", line, err)
+		}
+		if d := time.Since(began); d > time.Second {
+			l.Errorf("the reset took %s", d)
+		}
+	})
+	if p.other != "" { // another user inside the prefix
+		l.greeting(p, at(p.other, 0), "mx").Close()
+	}
+	l.must(l.Unlock(all))
+	l.greeting(p, "", "mx").Close()
+}
+
+// cut: a forwarded flow of a locked user ends at its next packet.
+func cut(l *netLab, p peer) {
+	l.everybody(ModePass, FailOpen)
+	c := l.greeting(p, "", "mx")
+	defer c.Close()
+	all := netip.PrefixFrom(netip.MustParseAddr(p.cust), netip.MustParseAddr(p.cust).BitLen())
+	l.must(l.PutLocks(Lock{Prefix: all, ID: 7}))
+	defer func() { l.must(l.Unlock(all)) }()
+	l.moved("lock_cut", func() {
+		say(l, c, "e")
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			l.Errorf("reading gives %v, want a reset", err)
+		}
+	})
+}
+
+// guardDrops comes last for an address family: it takes mail_ingress off and puts it back.
+func guardDrops(l *netLab, p peer) {
+	take := l.ingress
+	l.within(l.gw, take)
+	defer l.within(l.gw, func() { l.ingress = attachTCX(l, "g0", l.Program(MailIngress), false) })
+	l.everybody(ModeIntercept, FailClosed)
+	l.moved("guard_drop", func() {
+		if _, line, err := l.dial(l.cust, nil, "", at(p.mx, 25), 300*time.Millisecond); err == nil {
+			l.Errorf("an unjudged connection was greeted with %q", line)
+		}
+	})
+	l.everybody(ModeIntercept, FailOpen)
+	l.greeting(p, "", "mx").Close()
+	// The gateway's own mail is not held.
+	c, line, err := l.dial(l.gw, nil, "", at(p.mx, 25), 5*time.Second)
+	l.must(err)
+	defer c.Close()
+	if !strings.HasPrefix(line, "mx ") {
+		l.Errorf("greeting is %q", line)
+	}
+}
+
+// TestTagsInsideAPriorityTag: the kernel strips them after the program ran.
+func TestTagsInsideAPriorityTag(t *testing.T) {
+	l := newNetLab(t, attachTCX)
+	l.everybody(ModeDrop, FailClosed)
+	plain := v4.build()
+	tagged := func(tags ...byte) []byte {
+		return append(append(append([]byte{}, plain[:12]...), tags...), plain[12:]...)
+	}
+	l.within(l.gw, func() {
+		g0, err := netlink.LinkByName("g0")
+		l.must(err)
+		copy(plain, g0.Attrs().HardwareAddr)
+	})
+	for reason, frame := range map[string][]byte{
+		"drop":        tagged(0x81, 0, 0, 0),
+		"nested_vlan": tagged(0x81, 0, 0, 0, 0x81, 0, 0xe0, 0),
+	} {
+		l.moved(reason, func() { l.within(l.rt, func() { l.send("r1", frame) }) })
+	}
+	before := l.counts()
+	l.within(l.rt, func() { l.send("r1", tagged(0x81, 0, 0, 5)) }) // another device's
+	if after := l.counts(); after["drop"] != before["drop"] || after["nested_vlan"] != before["nested_vlan"] {
+		t.Errorf("a packet of a VLAN device was judged: %v", after)
+	}
+}
+
+func (l *netLab) send(name string, frame []byte) {
+	l.Helper()
+	dev, err := netlink.LinkByName(name)
+	l.must(err)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	l.must(err)
+	defer unix.Close(fd)
+	l.must(unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: dev.Attrs().Index}))
+}
+
+// TestDeviceWithoutEthernet sends SYNs through a tun device and reads the resets from it.
+func TestDeviceWithoutEthernet(t *testing.T) {
+	l := &netLab{lab: newLab(t, Options{}), gw: newNS(t)}
+	l.reset()
+	l.configure(Source{Mode: ModeReject})
+	var tun *os.File
+	l.within(l.gw, func() {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
+		l.must(err)
+		req, err := unix.NewIfreq("t0")
+		l.must(err)
+		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		l.must(unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+		tun = os.NewFile(uintptr(fd), "tun")
+		l.must(os.WriteFile("/proc/sys/net/ipv6/conf/t0/disable_ipv6", []byte("1"), 0o644)) // no router solicitations
+		l.address("t0")
+		attachTCX(l, "t0", l.Program(MailIngressL3), false)
+	})
+	defer tun.Close()
+	l.must(tun.SetDeadline(time.Now().Add(5 * time.Second)))
+	for _, f := range []frame{v4, v6} {
+		in := f.build()
+		_, err := tun.Write(in[14:])
+		l.must(err)
+		out := make([]byte, 2000)
+		n, err := tun.Read(out)
+		l.must(err)
+		eth := append(append(append([]byte{}, in[6:12]...), in[:6]...), in[12:14]...)
+		checkReset(t, in, append(eth, out[:n]...))
+	}
+}

@@ -130,11 +130,11 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 // verdict is the filter's, unless the mail is going round, which no check needs to look at.
 func (s *session) verdict(body *smtp.Body, at time.Time) filter.Verdict {
 	t := &s.tx
-	hops, loop := s.srv.cfg.Tracer.Hops(body.Header(), s.flow.User.ID, t.msg.Envelope.To)
+	hops, loop := s.srv.cfg.Tracer.Hops(body.Header(), s.flow.User.ID, t.msg.Envelope.To, s.set.MaxHops)
 	if loop || hops > s.set.MaxHops {
 		h := filter.Hit{
 			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",
-			Text: "this message is going round in a loop", Evidence: fmt.Sprintf("%d Received fields, one of ours for this recipient: %t", hops, loop),
+			Text: "this message is going round in a loop", Evidence: fmt.Sprintf("%d or more Received fields, one of ours for this recipient: %t", hops, loop),
 		}
 		return filter.Judge([]filter.Hit{h})
 	}
@@ -172,8 +172,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		s.heard = s.last
 		s.answered(reply, e)
 	case errors.Is(err, relay.ErrGone):
-		s.remote.Close() // the destination waits for a body: without its dot there is no message
-		s.remote = nil
+		s.closeRemote() // the destination waits for a body: without its dot there is no message
 		t.rec.Source = netip.Addr{}
 		s.note, s.gone = "client left before the message went onward", true
 		e.status, e.lost, e.note = Lost, true, s.note

@@ -48,11 +48,12 @@ func (s *session) greet() (release func(), ok bool) {
 
 // hello answers EHLO and HELO: what the client sees is what the destination and we both can do.
 func (s *session) hello(cmd *smtp.Command) {
+	busy := s.tx.open && s.tx.tried > 0 || s.helo == ""
 	if s.tx.open {
 		s.finish(ending{status: s.tx.outcome(), note: "client said EHLO within the transaction"})
-	} else if s.helo != "" {
-		s.noise()
-		if s.bye {
+	}
+	if !busy {
+		if s.noise(); s.bye {
 			return
 		}
 	}

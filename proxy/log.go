@@ -26,27 +26,28 @@ func (s *session) finish(e ending) {
 	if s.remote != nil {
 		s.remote.Abandon()
 	}
-	if len(e.verdict.Hits) == 0 && len(t.rec.Verdict.Hits) > 0 {
-		e.verdict = t.rec.Verdict // a recipient was refused and nothing was said later
+	r := t.rec
+	if len(e.verdict.Hits) > 0 || len(r.Verdict.Hits) == 0 { // else a recipient was refused and nothing was said later
+		r.Verdict = e.verdict
 	}
-	if len(e.verdict.Hits) == 0 {
-		e.verdict.Cause = -1
+	if len(r.Verdict.Hits) == 0 {
+		r.Verdict.Cause = -1
 	}
-	s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &e.verdict, Lost: e.lost})
+	s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &r.Verdict, Lost: e.lost})
 	if t.tried > 0 {
 		s.manner.mailed()
 	}
-	s.log(e)
+	s.log(&e)
 }
 
-// log writes the record of the transaction.
-func (s *session) log(e ending) {
+// log writes the record of the transaction, but for the verdict, which is there.
+func (s *session) log(e *ending) {
 	r := s.tx.rec
 	if e.size > 0 {
 		r.Size = e.size
 	}
 	r.Duration = time.Since(r.Start)
-	r.Status, r.Verdict, r.Ticket, r.Note = e.status, e.verdict, e.ticket, e.note
+	r.Status, r.Ticket, r.Note = e.status, e.ticket, e.note
 	r.Reply, r.Remote = s.last, s.heard
 	r.In = tlsOf(s.conn.TLS())
 	if s.remote != nil && r.Out.Version == "" {

@@ -26,6 +26,9 @@ func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
 	if s.remote != nil && *s.remote.Route() != route {
 		s.dropRemote()
 	}
+	if s.remote != nil && time.Since(s.used) > time.Second && !s.remote.Alive() {
+		s.closeRemote()
+	}
 	if s.remote == nil {
 		fresh = true
 		r, err := s.srv.cfg.Dialer.Open(ctx, route)
@@ -71,12 +74,22 @@ func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 // take makes r the onward session.
 func (s *session) take(r *relay.Session) {
 	s.remote, s.used = r, time.Now()
+	s.cut.Store(r)
+	if s.ctx.Err() != nil {
+		r.Cut() // killed in between
+	}
 }
 
-// dropRemote says goodbye to the destination.
+// dropRemote says goodbye to the destination, which is not waited for: the client waits.
 func (s *session) dropRemote() {
 	if s.remote != nil {
 		s.remote.Quit()
+		s.closeRemote()
+	}
+}
+
+func (s *session) closeRemote() {
+	if s.remote != nil {
 		s.remote.Close()
 		s.remote = nil
 	}
@@ -87,8 +100,7 @@ func (s *session) loseRemote(f *relay.Failure) {
 	if f.Raw != nil {
 		s.heard = firstLine(f.Raw)
 	}
-	s.remote.Close()
-	s.remote = nil
+	s.closeRemote()
 }
 
 // noop keeps the destination patient during an upload. When it is gone a new session is opened once the whole message
@@ -108,10 +120,7 @@ func (s *session) noop() error {
 // told it had accepted.
 func (s *session) replay(until time.Time) *relay.Failure {
 	t := &s.tx
-	if s.remote != nil {
-		s.remote.Close()
-		s.remote = nil
-	}
+	s.closeRemote()
 	ctx, cancel := context.WithDeadline(s.ctx, until)
 	defer cancel()
 	t.asked = append(t.asked[:0], t.passed...)

@@ -59,6 +59,7 @@ var (
 	plainOnward    = answer{451, smtp.Enhanced{4, 7, 5}, "the destination does not encrypt any more, and your connection does"}
 	lostSkill      = answer{451, smtp.Enhanced{4, 4, 2}, "the destination does not offer any more what this message needs, start again"}
 	notReplayed    = answer{451, smtp.Enhanced{4, 4, 2}, "the destination left and now answers otherwise, try again"}
+	tooManyRcpts   = answer{452, smtp.Enhanced{4, 5, 3}, "too many recipients, send the rest in another message"}
 	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}
 )
 

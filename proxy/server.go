@@ -121,11 +121,11 @@ func (s *Server) list() []*session {
 // Live is a session as it is now.
 type Live struct {
 	Flow     flow.Flow
-	State    string // "waiting", "idle", "envelope", "data", "verdict", "onward", "closing"
-	Since    time.Time
-	Messages int    // transactions begun
-	Helo     string // "" before
-	TLS      bool   // the client leg is encrypted
+	State    string    // "waiting", "idle", "envelope", "data", "verdict", "onward", "closing"
+	Since    time.Time // MAIL of the last transaction, or accept
+	Messages int       // transactions begun
+	Helo     string    // "" before
+	TLS      bool      // the client leg is encrypted
 }
 
 // Flows returns all open sessions, in no order.

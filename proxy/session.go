@@ -22,7 +22,8 @@ type session struct {
 	srv    *Server
 	set    *resolved
 	user   *policy.Settings
-	ctx    context.Context // ends when sessions are cut
+	ctx    context.Context // ends when the session is cut
+	cancel context.CancelFunc
 	client clientConn
 	conn   *smtp.Conn
 	flow   flow.Flow
@@ -30,7 +31,8 @@ type session struct {
 	stageAt atomic.Int64 // unix nanoseconds
 	sent    atomic.Int32 // transactions begun
 	name    atomic.Pointer[string]
-	secure  atomic.Bool // the client leg is encrypted
+	secure  atomic.Bool                   // the client leg is encrypted
+	cut     atomic.Pointer[relay.Session] // the last onward session
 
 	helo   string
 	esmtp  bool
@@ -59,7 +61,8 @@ type session struct {
 }
 
 func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
-	s := &session{srv: srv, set: srv.set.Load(), ctx: srv.base, flow: f, slot: -1}
+	s := &session{srv: srv, set: srv.set.Load(), flow: f, slot: -1}
+	s.ctx, s.cancel = context.WithCancel(srv.base)
 	s.tick = s.noop
 	s.client.Conn = nc
 	s.conn = smtp.NewConn(&s.client, smtp.Options{
@@ -144,23 +147,15 @@ func (s *session) dispatch(cmd *smtp.Command) {
 	case smtp.DATA:
 		s.dataCommand(cmd)
 	case smtp.RSET:
-		if s.tx.open {
-			s.finish(ending{status: s.tx.outcome(), note: "client reset the transaction"})
-		} else {
-			s.noise()
-		}
-		s.conn.WriteRaw(s.set.fixed.reset)
+		s.reset()
 	case smtp.NOOP:
-		s.noise()
-		s.conn.WriteRaw(s.set.fixed.noop)
+		s.noisy(s.set.fixed.noop)
 	case smtp.QUIT:
 		s.quit()
 	case smtp.VRFY, smtp.EXPN:
-		s.noise()
-		s.conn.WriteRaw(s.set.fixed.verify)
+		s.noisy(s.set.fixed.verify)
 	case smtp.HELP:
-		s.noise()
-		s.conn.WriteRaw(s.set.fixed.help)
+		s.noisy(s.set.fixed.help)
 	case smtp.STARTTLS:
 		s.startTLS(cmd)
 	case smtp.Unknown:
@@ -221,6 +216,13 @@ func (s *session) quit() {
 	}
 }
 
+// noisy answers a command that brings no mail.
+func (s *session) noisy(reply []byte) {
+	if s.noise(); !s.bye {
+		s.conn.WriteRaw(reply)
+	}
+}
+
 // noise counts a command that brings no mail, and slows down whoever sends many.
 func (s *session) noise() {
 	wait, over := s.manner.noise()
@@ -251,6 +253,9 @@ func (s *session) end() {
 		s.finish(e)
 	}
 	s.stage(closing)
+	if s.sent.Load() == 0 {
+		s.logEmpty()
+	}
 	if s.remote != nil {
 		s.remote.Quit()
 	}
@@ -260,10 +265,22 @@ func (s *session) end() {
 		s.conn.Close()
 	}
 	if s.remote != nil {
-		s.remote.Close()
+		s.remote.Bye(s.set.Timeouts.Bye)
 	}
-	if s.sent.Load() == 0 {
-		s.logEmpty()
+	s.cancel()
+}
+
+// reset answers RSET. It counts as idle talk unless the transaction it ends had recipients.
+func (s *session) reset() {
+	busy := s.tx.open && s.tx.tried > 0
+	if s.tx.open {
+		s.finish(ending{status: s.tx.outcome(), note: "client reset the transaction"})
+	}
+	if !busy {
+		s.noise()
+	}
+	if !s.bye {
+		s.conn.WriteRaw(s.set.fixed.reset)
 	}
 }
 
@@ -278,7 +295,11 @@ func (s *session) wake() { s.client.wake() }
 
 // kill ends the session at once. It may be called by any goroutine.
 func (s *session) kill() {
+	s.cancel()
 	s.client.Conn.Close()
+	if r := s.cut.Load(); r != nil {
+		r.Cut()
+	}
 }
 
 func (s *session) stage(to uint32) {

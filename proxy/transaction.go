@@ -15,6 +15,12 @@ import (
 // socket buffers while we still write.
 const batch = 64
 
+// Bounds of one transaction, for memory's sake. RFC 5321 4.5.3.1.8 asks for 100 recipients.
+const (
+	mostRcpts   = 2000 // that are accepted
+	mostRefused = 2000 // in the record, of those that are not
+)
+
 // transaction is what lies between MAIL and its end.
 type transaction struct {
 	open   bool
@@ -26,10 +32,11 @@ type transaction struct {
 	admin  bool   // a locked user's mail to the administrator: it goes on
 	failed *relay.Failure
 
-	asked  []smtp.Rcpt // recipients of this batch, on their way
-	passed []smtp.Rcpt // recipients that were accepted
-	tried  int         // RCPT commands that were answered
-	temp   bool        // one of them with 4xx
+	asked   []smtp.Rcpt // recipients of this batch, on their way
+	passed  []smtp.Rcpt // recipients that were accepted
+	tried   int         // RCPT commands that were answered
+	refused int         // of them, those not accepted
+	temp    bool        // one of them with 4xx
 }
 
 // outcome is the status of a transaction that ends before its data.
@@ -66,7 +73,8 @@ func (s *session) mail(cmd *smtp.Command) {
 	if v.Refused() {
 		s.say(refusal(s.set, &v))
 		s.tx.open = false
-		s.log(ending{status: statusOf(&v), verdict: v})
+		s.tx.rec.Verdict = v
+		s.log(&ending{status: statusOf(&v)})
 		return
 	}
 	s.tx.ticket, _ = s.srv.cfg.Locks.Locked(s.flow.User.ID)
@@ -76,6 +84,9 @@ func (s *session) mail(cmd *smtp.Command) {
 // begin fills the transaction in place.
 func (s *session) begin(mail *smtp.Mail) {
 	n := int(s.sent.Add(1))
+	if u := s.srv.cfg.Policy.Settings(s.flow.User.ID); u != nil {
+		s.user = u
+	}
 	t := &s.tx
 	now := time.Now()
 	s.stageAt.Store(now.UnixNano())
@@ -86,7 +97,15 @@ func (s *session) begin(mail *smtp.Mail) {
 			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,
 		},
 	}}
-	t.rec = &Record{ID: t.msg.ID, Flow: s.flow, Start: now, Helo: s.helo, From: mail.Address}
+	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: s.flow, Start: now, Helo: s.helo, From: mail.Address}}
+	r.To = r.first[:0]
+	t.rec = &r.Record
+}
+
+// roomyRecord has room for the one recipient that most mails have.
+type roomyRecord struct {
+	Record
+	first [1]Recipient
 }
 
 func transactionID(id string, n int) string {
@@ -140,6 +159,10 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		if code, enh, text, ok := smtp.ReplyFor(err); ok {
 			refuse(answer{code, enh, text})
 		}
+		return
+	}
+	if len(t.passed)+len(t.asked) >= mostRcpts {
+		refuse(tooManyRcpts)
 		return
 	}
 	if t.ticket != "" && !s.lockedRcpt(&r, refuse) {
@@ -210,7 +233,6 @@ func (s *session) sendAsked() {
 			return // one 421 is the last reply
 		}
 		s.tellFailure(t.failed)
-		t.temp = true
 		s.noteRcpt(t.asked[i].Address, t.failed.Code, t.failed.Text)
 	}
 }
@@ -257,11 +279,15 @@ func (s *session) accept(i, code int, text string) {
 	if code/100 == 2 {
 		t.passed = append(t.passed, t.asked[i])
 	}
-	t.temp = t.temp || code/100 == 4
 }
 
 func (s *session) noteRcpt(address string, code int, text string) {
 	s.tx.tried++
 	s.tx.temp = s.tx.temp || code/100 == 4
+	if code/100 != 2 {
+		if s.tx.refused++; s.tx.refused > mostRefused {
+			return
+		}
+	}
 	s.tx.rec.To = append(s.tx.rec.To, Recipient{Address: address, Code: code, Reply: text})
 }

@@ -185,13 +185,15 @@ func (t *Tracer) Origin(id string) (f flow.ID, n int, ok bool) {
 }
 
 // Hops counts the Received fields in header, and tells whether one of them is ours for the same user and one of the
-// recipients: the mail is going round.
-func (t *Tracer) Hops(header []byte, user uint32, rcpts []message.Address) (n int, loop bool) {
+// recipients: the mail is going round. It stops behind the field after the first most.
+func (t *Tracer) Hops(header []byte, user uint32, rcpts []message.Address, most int) (n int, loop bool) {
 	for name, value := range message.Header(header) {
 		if len(name) != len("Received") || !bytes.EqualFold(name, []byte("Received")) {
 			continue
 		}
-		n++
+		if n++; n > most {
+			break
+		}
 		if loop {
 			continue
 		}

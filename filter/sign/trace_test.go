@@ -96,7 +96,7 @@ func TestHops(t *testing.T) {
 		{"folded at the word", strings.Replace(ours, " id ", "\r\n\tid\r\n\t", 1) + "\r\n", 7, rcpt, 1, true},
 		{"folded by a relay", strings.Replace(ours, " id ", "\r\n\tfoo id ", 1) + "\r\n", 7, rcpt, 1, true},
 	} {
-		if n, loop := tr.Hops([]byte(c.header), c.user, c.rcpts); n != c.n || loop != c.loop {
+		if n, loop := tr.Hops([]byte(c.header), c.user, c.rcpts, 100); n != c.n || loop != c.loop {
 			t.Errorf("%s: %d hops, loop %v; want %d, %v", c.name, n, loop, c.n, c.loop)
 		}
 	}
@@ -120,7 +120,7 @@ func FuzzHops(f *testing.F) {
 	f.Add(tr.AppendReceived(nil, hop()))
 	f.Add([]byte("Received: a id \r\n id ;\r\n"))
 	f.Fuzz(func(t *testing.T, header []byte) {
-		if n, loop := tr.Hops(header, 7, []message.Address{"bob@sink.example"}); loop && n == 0 {
+		if n, loop := tr.Hops(header, 7, []message.Address{"bob@sink.example"}, 100); loop && n == 0 {
 			t.Error("a loop without a hop")
 		}
 	})

@@ -90,12 +90,12 @@ func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Fail
 	if f != nil {
 		return nil, f
 	}
-	s := &Session{route: r, timeouts: &d.timeouts, conn: smtp.NewConn(nc, smtp.Options{
+	s := &Session{route: r, timeouts: &d.timeouts, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
 		ReadTimeout:      d.timeouts.Greeting,
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,
 	})}
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, s.Cut)
 	f = s.start(d.tls, plain)
 	if !stop() && f == nil {
 		f = unreachable("the gateway is stopping", ctx.Err())

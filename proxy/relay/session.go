@@ -3,6 +3,7 @@ package relay
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/netip"
 	"time"
 
@@ -14,11 +15,11 @@ import (
 type Session struct {
 	route    Route
 	timeouts *Timeouts
+	nc       net.Conn
 	conn     *smtp.Conn
 	caps     Caps
 	rep      smtp.Reply
-	used     time.Time // end of the last exchange
-	begun    int       // transactions that MAIL opened
+	begun    int // transactions that MAIL opened
 
 	open    bool       // MAIL was accepted and not yet ended
 	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
@@ -394,14 +395,21 @@ func (s *Session) Route() *Route { return &s.route }
 // TLS returns the state of the leg's encryption.
 func (s *Session) TLS() (tls.ConnectionState, bool) { return s.conn.TLS() }
 
-// Close ends the session. With QUIT where that can be said without waiting.
+// Close ends the session without a word.
 func (s *Session) Close() { s.conn.Close() }
 
-// Quit says QUIT and closes without waiting for the answer. What the destination still says to it does not matter,
-// and it closes by itself, so that TIME_WAIT stands there.
+// Quit says QUIT. The caller may do other things before it calls Bye.
 func (s *Session) Quit() {
 	if s.conn.WriteCommand("QUIT") == nil {
 		_ = s.conn.Flush() // it is closed whatever becomes of it
 	}
-	s.conn.Close()
 }
+
+// Bye waits a little, up to wait, for the destination to answer QUIT and close, so that it sees a clean end and
+// TIME_WAIT stands there, and closes.
+func (s *Session) Bye(wait time.Duration) {
+	_ = s.conn.CloseAfterPeer(wait) // there is nobody to tell
+}
+
+// Cut ends the session from any goroutine: whoever waits for the destination gets an error.
+func (s *Session) Cut() { s.nc.Close() }

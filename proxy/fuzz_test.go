@@ -29,7 +29,6 @@ func (d pipeDialer) DialOwn(context.Context, netip.Addr, netip.AddrPort) (net.Co
 // wiretap is a destination that takes everything and checks what it hears.
 type wiretap struct {
 	t     *testing.T
-	seen  chan string
 	rcpts chan string
 }
 

@@ -263,7 +263,7 @@ func TestSilentClientIsLetGo(t *testing.T) {
 }
 
 // ownDialer connects as the helper would.
-type ownDialer struct{ src, dst chan string }
+type ownDialer struct{ src chan string }
 
 func (d ownDialer) DialOwn(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
 	d.src <- src.String()

@@ -1,0 +1,172 @@
+package relay
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+const wait = 10 * time.Second
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// destination answers each line by a function and tells who connected.
+func destination(t *testing.T, greeting string, reply func(line string) string) (netip.AddrPort, chan netip.Addr) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { ln.Close() })
+	who := make(chan netip.Addr, 100)
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			who <- nc.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+			go func() {
+				defer nc.Close()
+				br := bufio.NewReader(nc)
+				out := greeting
+				for {
+					if out == "" {
+						return
+					}
+					if _, err := nc.Write([]byte(out + "\r\n")); err != nil {
+						return
+					}
+					line, err := br.ReadString('\n')
+					if err != nil {
+						return
+					}
+					out = reply(strings.TrimSpace(line))
+				}
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).AddrPort(), who
+}
+
+func usual(line string) string {
+	if strings.HasPrefix(line, "EHLO") {
+		return "250-mx\r\n250-PIPELINING\r\n250 SIZE 77"
+	}
+	return "250 ok"
+}
+
+func TestSessionLeavesFromTheDeliveryAddressAndIsRemembered(t *testing.T) {
+	t.Parallel()
+	target, who := destination(t, "220 mx", usual)
+	d := NewDialer(Options{})
+	r := Route{Target: target, Source: netip.MustParseAddr("127.0.0.77"), Helo: "out.gw.example"}
+	if _, ok := d.Known(&r); ok {
+		t.Error("known before it was seen")
+	}
+	s, err := d.Open(context.Background(), r)
+	must(t, err)
+	defer s.Close()
+	if from := <-who; from != r.Source {
+		t.Errorf("left from %v, want %v", from, r.Source)
+	}
+	if c, ok := d.Known(&r); !ok || c.Size != 77 || !c.ESMTP || c.Encrypted || !c.Has(smtp.ExtPipelining) {
+		t.Errorf("remembered %+v, %v", c, ok)
+	}
+	other := r
+	other.Source = netip.MustParseAddr("127.0.0.78")
+	if _, ok := d.Known(&other); ok {
+		t.Error("what one source sees is taken for another's")
+	}
+	d.Forget(&r)
+	if _, ok := d.Known(&r); ok {
+		t.Error("known after it was forgotten")
+	}
+}
+
+func TestFailureDropsWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	target, _ := destination(t, "554 5.7.1 go away", usual)
+	d := NewDialer(Options{})
+	r := Route{Target: target, Helo: "x"}
+	d.cache.put(r.place(), known{}, time.Now())
+	_, err := d.Open(context.Background(), r)
+	var f *Failure
+	if !errors.As(err, &f) || string(f.Raw) != "554 5.7.1 go away\r\n" || !f.Close || f.Code != 554 {
+		t.Fatalf("got %#v", err)
+	}
+	if _, ok := d.Known(&r); ok {
+		t.Error("still known")
+	}
+}
+
+func TestOpenEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	target, who := destination(t, "220 mx", func(string) string { <-hang; return "" })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := NewDialer(Options{}).Open(ctx, Route{Target: target, Helo: "x"})
+		done <- err
+	}()
+	<-who
+	cancel()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("opened")
+		}
+	case <-time.After(wait):
+		t.Fatal("Open does not end")
+	}
+}
+
+func TestCacheExpiresAndStaysSmall(t *testing.T) {
+	var c cache
+	now := time.Now()
+	p := place{target: netip.MustParseAddrPort("198.51.100.20:25")}
+	c.put(p, known{noTLS: true}, now)
+	if k := c.get(p, now.Add(cacheTime-time.Second)); k == nil || !k.noTLS {
+		t.Error("gone before its time")
+	}
+	if c.get(p, now.Add(cacheTime+time.Second)) != nil {
+		t.Error("there after its time")
+	}
+	for i := range 3 * cacheRoom / cacheParts {
+		a := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), 100})
+		c.put(place{target: netip.AddrPortFrom(a, uint16(25+i>>16)), source: netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})}, known{}, now)
+	}
+	n := 0
+	for i := range c.parts {
+		n += len(c.parts[i].m)
+	}
+	if n > cacheRoom {
+		t.Errorf("%d entries, want at most %d", n, cacheRoom)
+	}
+	for i := range c.parts {
+		if len(c.parts[i].m) > cacheRoom/cacheParts {
+			t.Errorf("part %d has %d entries", i, len(c.parts[i].m))
+		}
+	}
+}
+
+func TestOwnDeliveryThatIsNotSetUp(t *testing.T) {
+	t.Parallel()
+	_, err := NewDialer(Options{}).Open(context.Background(), Route{Target: netip.MustParseAddrPort("127.0.0.1:25"), Own: true})
+	var f *Failure
+	if !errors.As(err, &f) || f.Code != 421 || !strings.Contains(f.Error(), "not set up") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -133,7 +133,6 @@ type Flow struct {
 	State    string         `json:"state" doc:"where the dialogue stands"`
 	Since    time.Time      `json:"since"`
 	Messages int            `json:"messages"`
-	Bytes    int64          `json:"bytes"`
 	TLS      bool           `json:"tls"`
 }
 

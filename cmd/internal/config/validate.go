@@ -162,7 +162,10 @@ func (v *validator) users(c *Config) {
 			v.report(key+".name", strconv.Quote(u.Name)+fmt.Sprintf(" stands on line %d already", v.doc.line(fmt.Sprintf("user[%d].name", first))), "give each user a name of his own")
 		}
 		named[u.Name] = i
-		v.userName(key, u.Name)
+		if err := CheckUserName(u.Name); u.Name != "" && err != nil {
+			what, remedy, _ := strings.Cut(err.Error(), "; ")
+			v.report(key+".name", what, remedy)
+		}
 		for _, p := range u.Prefixes {
 			if other, ok := held[p.Prefix]; ok {
 				v.report(key+".prefixes", p.String()+" belongs to user "+strconv.Quote(other)+" already", "an address has one user; narrow one of the two")
@@ -178,12 +181,14 @@ func (v *validator) users(c *Config) {
 	}
 }
 
-// userName refuses names that a command line or a table could not show, and those that made users have.
-func (v *validator) userName(key, name string) {
+// CheckUserName refuses names that a command line or a table could not show, and those that made users have. The error
+// reads "what; remedy".
+func CheckUserName(name string) error {
 	bad := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || strings.ContainsRune(`/"'`, r) }
-	if strings.ContainsFunc(name, bad) || len(name) > 64 {
-		v.report(key+".name", strconv.Quote(name)+" cannot be a name", "use at most 64 letters, digits, dots, dashes, @; no blanks, quotes or slashes (names with a slash are made for unknown sources)")
+	if name == "" || strings.ContainsFunc(name, bad) || len(name) > 64 {
+		return fmt.Errorf("%q cannot be a name; use at most 64 letters, digits, dots, dashes, @: no blanks, quotes or slashes (names with a slash are made for unknown sources)", name)
 	}
+	return nil
 }
 
 func (v *validator) paths(c *Config) {

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/internal/api"
+)
+
+func (p *program) flowsCommand() *cobra.Command {
+	watch, user := false, ""
+	cmd := &cobra.Command{
+		Use: "flows", Short: "show the connections that are open now", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return p.watchFlows(cmd.Context(), user)
+			}
+			return p.flows(cmd.Context(), user)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show them anew every second until interrupted")
+	cmd.Flags().StringVar(&user, "user", "", "only those of this `USER`")
+	return cmd
+}
+
+func (p *program) watchFlows(ctx context.Context, user string) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if p.screen.width > 0 && !p.screen.json {
+			fmt.Fprint(p.screen.out, "\x1b[H\x1b[2J") // the top left corner of an empty screen
+		}
+		if err := p.flows(ctx, user); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (p *program) flows(ctx context.Context, user string) error {
+	path := "/v1/flows"
+	if user != "" {
+		path += "?user=" + url.QueryEscape(user)
+	}
+	var fs []api.Flow
+	print, err := p.get(ctx, path, &fs)
+	if err != nil || !print {
+		return err
+	}
+	if len(fs) == 0 {
+		p.screen.say("no connection is open")
+		return nil
+	}
+	rows := make([][]string, len(fs))
+	for i, f := range fs {
+		tls := ""
+		if f.TLS {
+			tls = "yes"
+		}
+		rows[i] = []string{f.ID, f.User, f.Client.String(), f.Target.String(), f.State, f.Helo, p.screen.ago(f.Since), fmt.Sprint(f.Messages), tls}
+	}
+	p.screen.table([]column{{head: "FLOW"}, {head: "USER", cut: true}, {head: "CLIENT"}, {head: "DESTINATION"}, {head: "STATE"},
+		{head: "HELO", cut: true}, {head: "OPEN", right: true}, {head: "MSGS", right: true}, {head: "TLS"}}, rows)
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
+)
+
+func (p *program) locksCommand() *cobra.Command {
+	history, user, limit := false, "", 100
+	cmd := &cobra.Command{
+		Use: "locks", Short: "show who is locked, why and until when", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q := url.Values{}
+			if user != "" {
+				q.Set("user", user)
+			}
+			if history {
+				q.Set("history", "1")
+				q.Set("limit", strconv.Itoa(limit))
+			}
+			return p.locks(cmd.Context(), "/v1/locks?"+q.Encode(), history)
+		},
+	}
+	cmd.Flags().BoolVar(&history, "history", false, "also those that have ended, newest first")
+	cmd.Flags().StringVar(&user, "user", "", "only those of this `USER`")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many of the history")
+	return cmd
+}
+
+func (p *program) locks(ctx context.Context, path string, history bool) error {
+	var ls []api.Lock
+	print, err := p.get(ctx, path, &ls)
+	if err != nil || !print {
+		return err
+	}
+	if len(ls) == 0 {
+		p.screen.say("nobody is locked")
+		return nil
+	}
+	rows := make([][]string, len(ls))
+	for i, l := range ls {
+		rows[i] = []string{l.Ticket, l.User, p.screen.at(l.Since), p.screen.end(&l), l.By, l.Code, l.Reason}
+	}
+	cols := []column{{head: "TICKET"}, {head: "USER"}, {head: "SINCE"}, {head: "UNTIL"}, {head: "BY"}, {head: "CODE"}, {head: "REASON", cut: true}}
+	if history {
+		cols[3].head = "END"
+	}
+	p.screen.table(cols, rows)
+	return nil
+}
+
+// end tells when a lock ended or will.
+func (s *screen) end(l *api.Lock) string {
+	switch {
+	case l.Ended != nil:
+		return s.at(*l.Ended) + " by " + l.EndedBy
+	case l.Until != nil:
+		return s.at(*l.Until) + " (in " + s.ago(*l.Until) + ")"
+	}
+	return "unlocked by hand"
+}
+
+func (p *program) lockCommand() *cobra.Command {
+	var time config.Duration
+	reason, forever := "", false
+	text := "60m"
+	cmd := &cobra.Command{
+		Use: "lock USER --reason WHY", Short: "lock a user in the kernel", Args: exactly("USER"),
+		Long: `lock stops a user's outgoing mail at once. While locked, the first connections in each minute are answered with the
+reason and the ticket; further ones are reset. Good mail stays in the client's own queue and goes out after unlock.
+An address may stand for its user.`,
+		Example: "  sluice lock alice --for 2h --reason \"compromised web shop, ticket 4711\"",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := time.UnmarshalText([]byte(text)); err != nil {
+				return fmt.Errorf("--for: %w", err)
+			}
+			r := api.LockRequest{User: args[0], Reason: reason, Seconds: int(time.D().Seconds())}
+			if forever {
+				r.Seconds = 0
+			} else if r.Seconds == 0 {
+				return fmt.Errorf("--for 0: a lock needs a time; use --until-unlocked for one without end")
+			}
+			var l api.Lock
+			if err := p.client.Do(cmd.Context(), "POST", "/v1/lock", r, &l); err != nil {
+				return err
+			}
+			until := "until somebody unlocks"
+			if l.Until != nil {
+				until = "until " + p.screen.at(*l.Until)
+			}
+			return p.screen.done(l, "user %s is locked %s, ticket %s", l.User, until, l.Ticket)
+		},
+	}
+	cmd.Flags().StringVar(&text, "for", text, "how long, like `60m`, 2h or 3d, at most 7d")
+	cmd.Flags().BoolVar(&forever, "until-unlocked", false, "until a person unlocks")
+	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
+	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
+	if err := cmd.MarkFlagRequired("reason"); err != nil {
+		panic(err) // the flag is two lines above
+	}
+	return cmd
+}
+
+func (p *program) unlockCommand() *cobra.Command {
+	reason := ""
+	cmd := &cobra.Command{
+		Use: "unlock USER", Short: "lift a user's lock", Args: exactly("USER"),
+		Long: "unlock lets a user's mail go again; the next connection is served. An address may stand for its user.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var l api.Lock
+			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Reason: reason}, &l); err != nil {
+				return err
+			}
+			return p.screen.done(l, "user %s is unlocked (ticket %s, locked for %s)", l.User, l.Ticket, p.screen.ago(l.Since))
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
+	return cmd
+}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
+)
+
+type logFlags struct {
+	q                    api.Query
+	since, until, client string
+	follow               bool
+}
+
+func (p *program) logCommand() *cobra.Command {
+	var f logFlags
+	cmd := &cobra.Command{
+		Use: "log", Short: "search the message log, or follow it", Args: cobra.NoArgs,
+		Long: `log prints one line for every message, and for every session that never became one, the newest last.
+` + "`sluice why ID`" + ` tells everything about one of them.`,
+		Example: "  sluice log --user alice --since 2h --status refused\n  sluice log --follow --json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.resolve(p.screen.now()); err != nil {
+				return err
+			}
+			if f.follow {
+				return p.follow(cmd.Context(), f.q)
+			}
+			var ms []*api.Message
+			print, err := p.get(cmd.Context(), "/v1/log?"+f.q.Values().Encode(), &ms)
+			if err == nil && print {
+				p.screen.messages(ms)
+			}
+			return err
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.q.User, "user", "", "only of this `USER`")
+	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost or no-message")
+	fl.StringVar(&f.q.ID, "id", "", "only this message, or this flow")
+	fl.StringVar(&f.q.Ticket, "ticket", "", "only what this lock answered")
+	fl.StringVar(&f.q.From, "from", "", "only from this address or domain")
+	fl.StringVar(&f.q.To, "to", "", "only to this address or domain")
+	fl.StringVar(&f.client, "client", "", "only from this source address or prefix")
+	fl.StringVar(&f.since, "since", "", "not older: a time span like `2h`, or a time like 2027-01-31T12:00:00Z")
+	fl.StringVar(&f.until, "until", "", "not younger: as --since")
+	fl.IntVar(&f.q.Limit, "limit", 100, "how many at most")
+	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new lines as they come")
+	return cmd
+}
+
+func (f *logFlags) resolve(now time.Time) (err error) {
+	if f.q.Since, err = moment("--since", f.since, now); err != nil {
+		return err
+	}
+	if f.q.Until, err = moment("--until", f.until, now); err != nil {
+		return err
+	}
+	if f.client != "" {
+		f.q.Client, err = api.ParsePrefix(f.client)
+	}
+	return err
+}
+
+// moment reads a time span before now, or a time.
+func moment(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	var d config.Duration
+	if err := d.UnmarshalText([]byte(text)); err != nil {
+		return time.Time{}, fmt.Errorf("%s: %q is neither a time span nor a time; write it like 90m, 2h, 3d or 2027-01-31T12:00:00Z", flag, text)
+	}
+	return now.Add(-d.D()), nil
+}
+
+var logColumns = []column{{head: "TIME"}, {head: "ID"}, {head: "USER", cut: true}, {head: "STATUS", style: statusStyle}, {head: "CODE"},
+	{head: "FROM", cut: true}, {head: "TO", cut: true}, {head: "SIZE", right: true}, {head: "REPLY", cut: true}}
+
+func (s *screen) messages(ms []*api.Message) {
+	if len(ms) == 0 {
+		s.say("no message matches")
+		return
+	}
+	rows := make([][]string, 0, len(ms))
+	for _, m := range slices.Backward(ms) {
+		rows = append(rows, s.line(m))
+	}
+	s.table(logColumns, rows)
+}
+
+func (s *screen) line(m *api.Message) []string {
+	from, to := "<"+m.From+">", ""
+	switch {
+	case m.Status == "no-message":
+		from, to = "from "+m.Client.Addr().String(), "at "+m.Target.Addr().String()
+	case len(m.To) == 1:
+		to = m.To[0].Address
+	case len(m.To) > 1:
+		to = fmt.Sprintf("%s +%d", m.To[0].Address, len(m.To)-1)
+	}
+	reply := m.Reply
+	if reply == "" {
+		reply = m.Note
+	}
+	bytes := ""
+	if m.Size > 0 {
+		bytes = size(m.Size)
+	}
+	return []string{s.at(m.Time), m.ID, m.User, m.Status, m.Code, from, to, bytes, reply}
+}
+
+// follow prints new lines as they come. The columns cannot know what is still to come: they have the widths that
+// suit most lines.
+func (p *program) follow(ctx context.Context, q api.Query) error {
+	s := p.screen
+	widths := []int{19, 14, 18, 10, 9, 28, 28, 9, 60}
+	s.shrink(logColumns, widths)
+	first := true
+	return p.client.Follow(ctx, q, func(m *api.Message) error {
+		if s.json {
+			return json.NewEncoder(s.out).Encode(m)
+		}
+		if first {
+			heads := make([]string, len(logColumns))
+			for i, c := range logColumns {
+				heads[i] = c.head
+			}
+			s.row(logColumns, widths, heads, true)
+			first = false
+		}
+		cells := s.line(m)
+		for i := range cells {
+			cells[i] = plain(cells[i])
+		}
+		s.row(logColumns, widths, cells, false)
+		return nil
+	})
+}
+
+func (p *program) whyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "why ID|TICKET", Short: "explain what became of a message, a flow or a lock", Args: exactly("ID or TICKET"),
+		RunE: func(cmd *cobra.Command, args []string) error { return p.why(cmd.Context(), args[0]) },
+	}
+}
+
+// explanation is what why found.
+type explanation struct {
+	Messages []*api.Message `json:"messages"`
+	Locks    []api.Lock     `json:"locks"`
+}
+
+func (p *program) why(ctx context.Context, id string) error {
+	var e explanation
+	for _, q := range []api.Query{{ID: id}, {Ticket: id}} {
+		var ms []*api.Message
+		if err := p.client.Do(ctx, "GET", "/v1/log?"+q.Values().Encode(), nil, &ms); err != nil {
+			return err
+		}
+		e.Messages = append(e.Messages, ms...)
+	}
+	tickets := map[string]bool{id: true}
+	for _, m := range e.Messages {
+		tickets[m.Ticket] = m.Ticket != ""
+	}
+	var ls []api.Lock
+	if err := p.client.Do(ctx, "GET", "/v1/locks?history=1&limit=10000", nil, &ls); err != nil {
+		return err
+	}
+	for _, l := range ls {
+		if tickets[l.Ticket] {
+			e.Locks = append(e.Locks, l)
+		}
+	}
+	if len(e.Messages)+len(e.Locks) == 0 {
+		return &api.Problem{Code: "unknown", What: fmt.Sprintf("nothing is known of %q", id),
+			Remedy: "give the id of a message (like k3f9a2.1) or flow, or a lock's ticket; the log may have forgotten it (log.retention)"}
+	}
+	if p.screen.json {
+		return p.screen.writeJSON(e)
+	}
+	p.screen.explain(&e)
+	return nil
+}
+
+func (s *screen) explain(e *explanation) {
+	gap := ""
+	for _, l := range e.Locks {
+		fmt.Fprint(s.out, gap)
+		s.lock(&l)
+		gap = "\n"
+	}
+	for _, m := range e.Messages {
+		fmt.Fprint(s.out, gap)
+		s.message(m)
+		gap = "\n"
+	}
+}
+
+func (s *screen) lock(l *api.Lock) {
+	s.pairs(
+		[2]string{"lock", l.Ticket + " of user " + plain(l.User) + " (" + l.Prefix.String() + ")"},
+		[2]string{"reason", l.Code + " " + plain(l.Reason)},
+		[2]string{"by", l.By},
+		[2]string{"since", s.at(l.Since)},
+		[2]string{"until", s.end(l)},
+		[2]string{"ended", plain(l.EndedWhy)},
+	)
+	for _, v := range l.Evidence {
+		s.say("  %s  %s  %s  %s", s.at(v.Time), v.Message, v.Code, plain(v.Text))
+	}
+}
+
+func (s *screen) message(m *api.Message) {
+	what := "message"
+	if m.Status == "no-message" {
+		what = "session"
+	}
+	var to []string
+	for _, r := range m.To {
+		to = append(to, fmt.Sprintf("%s (%d %s)", plain(r.Address), r.Code, plain(r.Reply)))
+	}
+	s.pairs(
+		[2]string{what, m.ID + " of user " + plain(m.User) + ", " + s.paint(statusStyle(m.Status), m.Status)},
+		[2]string{"time", fmt.Sprintf("%s, took %s", s.at(m.Time), span(time.Duration(m.DurationMS)*time.Millisecond))},
+		[2]string{"client", fmt.Sprintf("%s as %s, %s", m.Client, plain(m.Helo), leg(m.TLSIn))},
+		[2]string{"destination", fmt.Sprintf("%s, %s", m.Target, leg(m.TLSOut))},
+		[2]string{"left from", m.Source},
+		[2]string{"from", "<" + plain(m.From) + ">"},
+		[2]string{"to", strings.Join(to, ", ")},
+		[2]string{"size", size(m.Size)},
+		[2]string{"verdict", strings.TrimSpace(m.Class + " " + m.Code)},
+		[2]string{"client heard", plain(m.Reply)},
+		[2]string{"remote said", plain(m.Remote)},
+		[2]string{"lock's ticket", m.Ticket},
+		[2]string{"note", plain(m.Note)},
+	)
+	for _, h := range m.Hits {
+		s.say("  %s: %s %s %s: %s (%s)", h.Check, h.Code, h.Class, h.Action, plain(h.Text), plain(h.Evidence))
+	}
+}
+
+func leg(version string) string {
+	if version == "" {
+		return "plain text"
+	}
+	return version
+}
+
+// errFindings ends the command with exit code 1 after doctor has told everything.
+var errFindings = errors.New("doctor found failures")

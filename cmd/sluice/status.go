@@ -1,0 +1,149 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/internal/api"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	counters := false
+	cmd := &cobra.Command{
+		Use: "status", Short: "show the gateway at a glance", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if counters {
+				return p.counters(cmd)
+			}
+			var st api.Status
+			print, err := p.get(cmd.Context(), "/v1/status", &st)
+			if err == nil && print {
+				p.screen.status(&st)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&counters, "counters", false, "print every counter of daemon and kernel instead")
+	return cmd
+}
+
+func (p *program) counters(cmd *cobra.Command) error {
+	var c api.Counters
+	print, err := p.get(cmd.Context(), "/v1/counters", &c)
+	if err != nil || !print {
+		return err
+	}
+	var rows [][]string
+	for _, part := range []struct {
+		name   string
+		counts map[string]uint64
+	}{{"daemon", c.Daemon}, {"kernel", c.Kernel}} {
+		for _, name := range slices.Sorted(maps.Keys(part.counts)) {
+			rows = append(rows, []string{part.name, name, fmt.Sprint(part.counts[name])})
+		}
+	}
+	p.screen.table([]column{{head: "WHERE"}, {head: "COUNTER"}, {head: "VALUE", right: true}}, rows)
+	return nil
+}
+
+func (s *screen) status(st *api.Status) {
+	state := s.paint(green, "accepting")
+	if !st.Accepting {
+		state = s.paint(red, "not accepting")
+	}
+	s.pairs(
+		[2]string{"gateway", st.Gateway + ", " + state},
+		[2]string{"sluiced", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, s.ago(st.Started))},
+		[2]string{"sluice-intercept", s.helper(&st.Helper)},
+		[2]string{"interfaces", s.interfaces(st.Helper.Interfaces)},
+		[2]string{"configuration", fmt.Sprintf("%s, loaded %s ago", st.Config.File, s.ago(st.Config.Loaded))},
+		[2]string{"", s.paint(red, indent(plain(st.Config.Error)))},
+		[2]string{"flows", fmt.Sprintf("%d open, %d waiting for their greeting, %d in the kernel's queue of %d", st.Flows, st.Waiting, st.Queue.Waiting, st.Queue.Limit)},
+		[2]string{"users", fmt.Sprintf("%d, %s", st.Users, s.locked(st.Locks))},
+		[2]string{"messages", messages(st.Messages)},
+		[2]string{"log", s.logStats(st.Log)},
+		[2]string{"delivery", addresses(st.Addresses)},
+	)
+	for _, problem := range st.Helper.Problems {
+		s.say("%s %s", s.paint(yellow, "problem:"), plain(problem))
+	}
+}
+
+func indent(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "last reload refused: " + text
+}
+
+func (s *screen) helper(h *api.Helper) string {
+	if !h.Connected {
+		return s.paint(red, "not connected: "+plain(h.Error))
+	}
+	beat := h.Heartbeat
+	switch beat {
+	case "alive":
+		beat = s.paint(green, beat)
+	case "restarting":
+		beat = s.paint(yellow, beat)
+	default:
+		beat = s.paint(red, beat)
+	}
+	path := h.Path
+	if h.PathReason != "" {
+		path += " (" + plain(h.PathReason) + ")"
+	}
+	return fmt.Sprintf("%s, pid %d, path %s, heartbeat %s, %s, %s", h.Version, h.PID, path, beat,
+		count(h.Sources, "source", "sources"), count(h.Locks, "lock", "locks"))
+}
+
+func (s *screen) interfaces(is []api.Interface) string {
+	parts := make([]string, 0, len(is))
+	for _, i := range is {
+		text := i.Name + " " + i.Role
+		if i.Error != "" {
+			text += " " + s.paint(red, "not attached: "+plain(i.Error))
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (s *screen) locked(n int) string {
+	text := fmt.Sprintf("%d locked", n)
+	if n > 0 {
+		return s.paint(yellow, text)
+	}
+	return text
+}
+
+func (s *screen) logStats(l api.LogStats) string {
+	text := fmt.Sprintf("%d records, %s", l.Records, size(int64(l.Bytes)))
+	if l.Lost > 0 {
+		text += ", " + s.paint(red, fmt.Sprintf("%d lost", l.Lost))
+	}
+	return text
+}
+
+func messages(counts map[string]uint64) string {
+	var parts []string
+	for _, status := range []string{"delivered", "refused", "deferred", "ambiguous", "lost"} {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func addresses(as []api.Address) string {
+	if len(as) == 0 {
+		return "from the customers' own addresses"
+	}
+	var parts []string
+	for _, a := range as {
+		parts = append(parts, fmt.Sprintf("%s as %s", a.Address, a.Helo))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/cmd/internal/api"
+)
+
+func (p *program) usersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "users", Short: "list, show, add and remove users", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "list all users", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
+	}
+	show := &cobra.Command{
+		Use: "show USER", Short: "show a user with what holds for him", Args: exactly("USER"),
+		Long: "show prints a user with his limits, lock settings and the kernel's counters. An address may stand for its user.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var u api.UserDetail
+			print, err := p.get(cmd.Context(), userPath(args[0]), &u)
+			if err == nil && print {
+				p.screen.user(&u)
+			}
+			return err
+		},
+	}
+	contact := ""
+	add := &cobra.Command{
+		Use: "add NAME PREFIX...", Short: "add a user who answers for the mail of prefixes",
+		Example: "  sluice users add alice 192.0.2.0/29 2001:db8:1::/64 --contact alice@customer.example",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return fmt.Errorf("a user needs a name and at least one prefix: %s", cmd.UseLine())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.addUser(cmd.Context(), args[0], args[1:], contact)
+		},
+	}
+	add.Flags().StringVar(&contact, "contact", "", "mailbox of the person who answers for the user")
+	remove := &cobra.Command{
+		Use: "remove USER", Short: "remove a user that was added by command", Args: exactly("USER"),
+		Long: "remove takes a user away that `sluice users add` made. Users of the configuration file are removed there.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var u api.User
+			if err := p.client.Do(cmd.Context(), "DELETE", userPath(args[0]), nil, &u); err != nil {
+				return err
+			}
+			return p.screen.done(u, "user %s is removed; his prefixes are unknown sources from now on", u.Name)
+		},
+	}
+	cmd.AddCommand(list, show, add, remove)
+	return cmd
+}
+
+// userPath keeps the slash of names that are prefixes, which the API's route takes as it is.
+func userPath(name string) string {
+	return "/v1/users/" + strings.ReplaceAll(url.PathEscape(name), "%2F", "/")
+}
+
+// done prints what came of a change.
+func (s *screen) done(v any, format string, args ...any) error {
+	if s.json {
+		return s.writeJSON(v)
+	}
+	s.say(format, args...)
+	return nil
+}
+
+func (p *program) listUsers(ctx context.Context) error {
+	var us []api.User
+	print, err := p.get(ctx, "/v1/users", &us)
+	if err != nil || !print {
+		return err
+	}
+	if len(us) == 0 {
+		p.screen.say("no users yet: add [[user]] to the configuration, or `sluice users add NAME PREFIX`")
+		return nil
+	}
+	rows := make([][]string, len(us))
+	for i, u := range us {
+		lock := ""
+		if u.Locked {
+			lock = "locked " + u.Ticket
+		}
+		rows[i] = []string{u.Name, prefixes(u.Prefixes), u.Mode, u.Origin, fmt.Sprint(u.Flows), lock}
+	}
+	p.screen.table([]column{{head: "USER"}, {head: "PREFIXES", cut: true}, {head: "MODE"}, {head: "FROM"}, {head: "FLOWS", right: true},
+		{head: "LOCK", style: func(string) string { return red }}}, rows)
+	return nil
+}
+
+func prefixes(ps []netip.Prefix) string {
+	parts := make([]string, len(ps))
+	for i, p := range ps {
+		parts[i] = p.String()
+	}
+	return strings.Join(parts, " ")
+}
+
+func (p *program) addUser(ctx context.Context, name string, args []string, contact string) error {
+	n := api.NewUser{Name: name, Contact: contact}
+	for _, a := range args {
+		pre, err := api.ParsePrefix(a)
+		if err != nil {
+			return err
+		}
+		n.Prefixes = append(n.Prefixes, pre)
+	}
+	var u api.User
+	if err := p.client.Do(ctx, "POST", "/v1/users", n, &u); err != nil {
+		return err
+	}
+	return p.screen.done(u, "user %s answers for %s from now on", u.Name, prefixes(u.Prefixes))
+}
+
+func (s *screen) user(u *api.UserDetail) {
+	set := u.Settings
+	lock := "none"
+	if u.Locked {
+		lock = s.paint(red, "locked, ticket "+u.Ticket)
+	}
+	auto := "off: bad mail is refused and reported only"
+	if set.LockAutomatic {
+		auto = fmt.Sprintf("%d bad messages and %.0f %% of all in %s lock for %s, %d times by itself", set.LockSpamCount, 100*set.LockSpamShare,
+			seconds(set.LockWindow), seconds(set.LockTime), set.LockMaxUnlocks)
+	}
+	s.pairs(
+		[2]string{"user", plain(u.Name) + " (" + u.Origin + fmt.Sprintf(", id %d)", u.ID)},
+		[2]string{"prefixes", prefixes(u.Prefixes)},
+		[2]string{"contact", plain(u.Contact)},
+		[2]string{"mode", u.Mode + ", when the proxy is dead " + u.Fail},
+		[2]string{"delivery", set.Delivery},
+		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
+		[2]string{"lock", lock},
+		[2]string{"automatic lock", auto},
+		[2]string{"", fmt.Sprintf("%s so far", count(u.Unlocks, "automatic unlock", "automatic unlocks"))},
+		[2]string{"per hour", fmt.Sprintf("%s messages, %s recipients", limit(set.MessagesPerHour), limit(set.RecipientsPerHour))},
+		[2]string{"per message", fmt.Sprintf("%s recipients, %s", limit(set.RecipientsPerMessage), size(set.MessageSize))},
+		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
+	)
+	if len(u.Kernel) > 0 {
+		var parts []string
+		for _, k := range slices.Sorted(maps.Keys(u.Kernel)) {
+			parts = append(parts, fmt.Sprintf("%s %d", k, u.Kernel[k]))
+		}
+		s.pairs([2]string{"kernel        ", strings.Join(parts, ", ")})
+	}
+}
+
+func seconds(n int) string { return span(time.Duration(n) * time.Second) }
+
+func limit(n int) string {
+	if n == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprint(n)
+}

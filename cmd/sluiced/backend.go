@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/store"
+	"sluice/filter/lock"
+	"sluice/filter/policy"
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+)
+
+// backend is what the API sees of the daemon.
+type backend struct{ d *daemon }
+
+func (d *daemon) backend() api.Backend {
+	b := backend{d}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}}
+}
+
+// Status gathers the gateway's state; a helper that is away is part of it, not an error.
+func (b backend) Status(ctx context.Context) (*api.Status, error) {
+	d := b.d
+	cfg := d.cfg.Load()
+	log, gate := d.messages.Stats(), d.gate.Stats()
+	st := &api.Status{
+		Gateway: cfg.Gateway.Name, Version: version, PID: os.Getpid(), Started: d.started,
+		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
+		Users: len(d.roster.Load().members), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
+		Config: api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
+		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
+	}
+	for _, a := range cfg.Delivery.Address {
+		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
+	}
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	st.Accepting = len(d.acceptors) > 0 && !d.stopped
+	for _, a := range d.acceptors {
+		st.Queue.Waiting += int(a.waiting.Load())
+		st.Queue.Limit += int(a.limit.Load())
+	}
+	return st, nil
+}
+
+func (b backend) helper(ctx context.Context) api.Helper {
+	c := b.d.link.client.Load()
+	if c == nil {
+		return api.Helper{Error: b.d.link.complaint()}
+	}
+	s, err := c.Status(ctx)
+	if err != nil {
+		return api.Helper{Error: err.Error()}
+	}
+	h := api.Helper{Connected: true, Version: s.Helper, PID: s.PID, Path: s.Path, PathReason: s.PathReason, Heartbeat: s.Heartbeat,
+		HeartbeatAgeMS: s.HeartbeatAgeMS, Sources: s.Sources, Locks: s.Locks, Problems: s.Problems}
+	for _, i := range s.Interfaces {
+		h.Interfaces = append(h.Interfaces, api.Interface{Name: i.Name, Role: i.Role, Path: i.Path, Error: i.Error})
+	}
+	if text := b.d.link.complaint(); text != "" {
+		h.Problems = append(h.Problems, text)
+	}
+	return h
+}
+
+func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
+	d := b.d
+	c := &api.Counters{Daemon: map[string]uint64{}}
+	for status, n := range d.tally.byStatus() {
+		c.Daemon["messages_"+strings.ReplaceAll(status, "-", "_")] = n
+	}
+	gate, log := d.gate.Stats(), d.messages.Stats()
+	c.Daemon["sessions_open"] = uint64(d.proxy.Sessions())
+	c.Daemon["sessions_waited"], c.Daemon["sessions_refused"] = gate.Capped, gate.Refused
+	c.Daemon["log_records"], c.Daemon["log_lost"] = log.Records, log.Lost
+	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
+	d.accepting.Lock()
+	for _, a := range d.acceptors {
+		c.Daemon["accepted"] += a.accepted.Load()
+		c.Daemon["accept_refused"] += a.refused.Load()
+		c.Daemon["accept_failed"] += a.failed.Load()
+	}
+	d.accepting.Unlock()
+	if client := d.link.client.Load(); client != nil {
+		kernel, err := client.Counters(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("could not read the kernel's counters: %w", err)
+		}
+		c.Kernel = kernel
+	}
+	return c, nil
+}
+
+// Users lists everybody known by name, then those made for unknown sources.
+func (b backend) Users(context.Context) ([]api.User, error) {
+	open := b.openFlows()
+	us := []api.User{}
+	for _, m := range b.d.roster.Load().members {
+		us = append(us, b.user(&m, open))
+	}
+	all, err := b.d.store.Users()
+	if err != nil {
+		return nil, err
+	}
+	for _, u := range all {
+		if u.Origin == store.Template {
+			us = append(us, b.user(b.made(u), open))
+		}
+	}
+	return us, nil
+}
+
+func (b backend) openFlows() map[uint32]int {
+	open := map[uint32]int{}
+	for _, f := range b.d.proxy.Flows() {
+		open[f.Flow.User.ID]++
+	}
+	return open
+}
+
+// made is a user made for an unknown source: he has what unknown sources have.
+func (b backend) made(u store.User) *member {
+	cfg := b.d.cfg.Load()
+	return &member{Listed: u.Listed, origin: u.Origin, mode: cfg.Intercept.DefaultMode, fail: cfg.Intercept.DefaultFail}
+}
+
+func (b backend) user(m *member, open map[uint32]int) api.User {
+	ticket, locked := b.d.locks.Locked(m.ID)
+	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: m.mode, Fail: m.fail,
+		Flows: open[m.ID], Locked: locked, Ticket: ticket}
+}
+
+// find returns the user of that name, or the one that an address belongs to.
+func (b backend) find(name string) (*member, error) {
+	r := b.d.roster.Load()
+	if m, ok := r.byName[name]; ok {
+		return m, nil
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		if u, ok := r.table.Attribute(a.Unmap()); ok {
+			return r.byID[u.ID], nil
+		}
+		t := b.d.cfg.Load().Template
+		bits := t.IPv6
+		if a.Unmap().Is4() {
+			bits = t.IPv4
+		}
+		if p, err := a.Unmap().Prefix(bits); err == nil {
+			name = p.String()
+		}
+	}
+	u, err := b.d.store.User(name)
+	switch {
+	case errors.Is(err, store.ErrNoUser):
+		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-user", What: fmt.Sprintf("there is no user %q", name), Remedy: "`sluice users` lists all"}
+	case err != nil:
+		return nil, err
+	}
+	return b.made(u), nil
+}
+
+func (b backend) User(ctx context.Context, name string) (*api.UserDetail, error) {
+	m, err := b.find(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &api.UserDetail{User: b.user(m, b.openFlows()), Settings: shown(b.d.policy.Settings(m.ID)), Unlocks: b.d.locks.Unlocks(m.ID)}
+	c := b.d.link.client.Load()
+	if c == nil {
+		return d, nil
+	}
+	counts, err := c.UserCounters(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("could not read the kernel's counters: %w", err)
+	}
+	if i := slices.IndexFunc(counts, func(u control.UserCount) bool { return u.User == m.ID }); i >= 0 {
+		d.Kernel = counts[i].Counts
+	}
+	return d, nil
+}
+
+func shown(s *policy.Settings) api.Settings {
+	return api.Settings{
+		Delivery: s.Delivery.String(), MessagesPerHour: s.MessagesPerHour, RecipientsPerHour: s.RecipientsPerHour,
+		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair,
+		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
+		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
+	}
+}
+
+// AddUser adds a user for good and puts him in force in proxy and kernel.
+func (b backend) AddUser(_ context.Context, who string, n api.NewUser) (*api.User, error) {
+	if err := config.CheckUserName(n.Name); err != nil {
+		what, remedy, _ := strings.Cut(err.Error(), "; ")
+		return nil, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: what, Remedy: remedy}
+	}
+	for _, p := range n.Prefixes {
+		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+			return nil, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: fmt.Sprintf("%v is not a prefix", p), Remedy: "write it like 192.0.2.0/29, without bits behind its length"}
+		}
+	}
+	listed, err := b.d.store.AddUser(policy.Listed{Name: n.Name, Prefixes: n.Prefixes, Contact: n.Contact})
+	if err != nil {
+		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error(), Remedy: "`sluice users` lists who has what"}
+	}
+	if err := b.changed(who, "user added", listed.Name, fmt.Sprint(listed.Prefixes)); err != nil {
+		return nil, err
+	}
+	return b.named(listed.Name)
+}
+
+func (b backend) named(name string) (*api.User, error) {
+	m, err := b.find(name)
+	if err != nil {
+		return nil, err
+	}
+	u := b.user(m, b.openFlows())
+	return &u, nil
+}
+
+// RemoveUser removes a user that was added by command.
+func (b backend) RemoveUser(_ context.Context, who, name string) (*api.User, error) {
+	m, err := b.find(name)
+	if err != nil {
+		return nil, err
+	}
+	u := b.user(m, b.openFlows())
+	if _, err := b.d.store.RemoveUser(m.Name); err != nil {
+		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
+	}
+	return &u, b.changed(who, "user removed", m.Name, fmt.Sprint(m.Prefixes))
+}
+
+// changed puts the users in force anew after a change in the store.
+func (b backend) changed(who, what, subject, detail string) error {
+	d := b.d
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.log.Info(what, "user", subject, "by", who)
+	if err := d.store.Audit(store.Act{At: time.Now(), Who: who, What: what, Subject: subject, Detail: detail}); err != nil {
+		return err
+	}
+	r, settings, err := newRoster(d.store, d.cfg.Load().Config)
+	if err != nil {
+		return err
+	}
+	d.policy.Configure(settings)
+	d.enroll(r)
+	return nil
+}
+
+func (b backend) Flows() []api.Flow {
+	live := b.d.proxy.Flows()
+	fs := make([]api.Flow, 0, len(live))
+	for _, l := range live {
+		fs = append(fs, api.Flow{ID: l.Flow.ID.String(), User: l.Flow.User.Name, Client: l.Flow.Client, Target: l.Flow.Target,
+			Helo: l.Helo, State: l.State, Since: l.Since, Messages: l.Messages, TLS: l.TLS})
+	}
+	slices.SortFunc(fs, func(x, y api.Flow) int { return x.Since.Compare(y.Since) })
+	return fs
+}
+
+func (b backend) Locks(context.Context) ([]api.Lock, error) {
+	all := b.d.locks.List()
+	ls := make([]api.Lock, len(all))
+	for i := range all {
+		ls[i] = *shownLock(&all[i])
+	}
+	return ls, nil
+}
+
+func (b backend) History(_ context.Context, user string, limit int) ([]api.Lock, error) {
+	var id uint32
+	if user != "" {
+		m, err := b.find(user)
+		if err != nil {
+			return nil, err
+		}
+		id = m.ID
+	}
+	all, err := b.d.store.LockHistory(id, limit)
+	ls := make([]api.Lock, len(all))
+	for i := range all {
+		ls[i] = *shownLock(&all[i])
+	}
+	return ls, err
+}
+
+func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, error) {
+	m, err := b.find(r.User)
+	if err != nil {
+		return nil, err
+	}
+	u := flow.User{ID: m.ID, Name: m.Name, Made: m.origin == store.Template}
+	if len(m.Prefixes) > 0 {
+		u.Prefix = m.Prefixes[0]
+	}
+	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Time: time.Duration(r.Seconds) * time.Second})
+	if err != nil {
+		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
+	}
+	return shownLock(&l), nil
+}
+
+func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*api.Lock, error) {
+	m, err := b.find(r.User)
+	if err != nil {
+		return nil, err
+	}
+	l, err := b.d.locks.Unlock(m.ID, who, r.Reason)
+	if errors.Is(err, lock.ErrNotLocked) {
+		return nil, &api.Problem{Status: http.StatusConflict, Code: "not-locked", What: "user " + m.Name + " is not locked", Remedy: "`sluice locks` shows who is"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return shownLock(&l), nil
+}
+
+func shownLock(l *lock.Lock) *api.Lock {
+	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
+		Since: l.Since, EndedBy: l.EndedBy, EndedWhy: l.EndedWhy}
+	if a.By == "" {
+		a.By = "sluice"
+	}
+	if !l.Until.IsZero() {
+		a.Until = &l.Until
+	}
+	if !l.Ended.IsZero() {
+		a.Ended = &l.Ended
+		if a.EndedBy == "" {
+			a.EndedBy = "time"
+		}
+	}
+	for _, e := range l.Evidence {
+		a.Evidence = append(a.Evidence, api.Evidence{Message: e.Message, Time: e.At, Code: e.Code, Text: e.Detail})
+	}
+	return a
+}

@@ -1,0 +1,454 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/inflight"
+	"sluice/cmd/internal/msglog"
+	"sluice/cmd/internal/store"
+	"sluice/filter"
+	"sluice/filter/limit"
+	"sluice/filter/lock"
+	"sluice/filter/policy"
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+	"sluice/proxy"
+	"sluice/proxy/cert"
+)
+
+// options are what tests set.
+type options struct {
+	log    *slog.Logger
+	socket *os.File                            // accept here instead of asking the helper
+	ports  []uint16                            // its port
+	local  bool                                // connections to this host's own addresses are mail too
+	target func(netip.AddrPort) netip.AddrPort // where a flow was going; nil leaves it
+	ready  func()                              // called when connections are accepted
+}
+
+// daemon is the whole program; it is made, run once, and closed by the end of the run.
+type daemon struct {
+	o       options
+	log     *slog.Logger
+	started time.Time
+	systemd supervisor
+
+	store    *store.Store
+	messages *msglog.Log
+	tally    *tally
+	journal  *inflight.Journal
+	policy   *policy.Table
+	locks    *lock.Locks
+	gate     *limit.Sessions
+	checks   *filter.Pipeline // made once: its checks count, and read the policy as it changes
+	proxy    *proxy.Server
+	api      *api.Server
+	link     *link
+	locals   *locals
+	sources  *flow.Attribution
+	ids      *flow.IDs
+	made     chan policy.Listed // users made for unknown sources that the kernel has not heard of
+
+	cfg    atomic.Pointer[loaded]
+	roster atomic.Pointer[roster]
+	certs  atomic.Pointer[cert.Store]
+
+	change    sync.Mutex // one change of users or configuration at a time
+	accepting sync.Mutex // guards acceptors
+	acceptors []*acceptor
+	stopped   bool
+}
+
+// loaded is a configuration with what became of the last attempt to replace it.
+type loaded struct {
+	*config.Config
+	at  time.Time
+	err string // why the last reload was refused
+}
+
+// newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
+func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
+	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers)}
+	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeFiles())
+		}
+	}()
+	if err := d.openFiles(cfg); err != nil {
+		return nil, err
+	}
+	r, settings, err := newRoster(d.store, cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.roster.Store(r)
+	d.policy = policy.NewTable(userSettings(cfg.Delivery.Mode, &cfg.Limits, &cfg.Lock))
+	d.policy.Configure(settings)
+	overrides, err := d.store.Overrides()
+	if err != nil {
+		return nil, err
+	}
+	d.policy.OverrideAll(overrides)
+	d.sources = flow.NewAttribution(r.table, flow.Template{V4: cfg.Template.IPv4, V6: cfg.Template.IPv6}, d.maker(cfg))
+	if err := d.listInflight(cfg, r); err != nil {
+		return nil, err
+	}
+	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
+	d.locals = &locals{log: d.log}
+	d.locals.refresh()
+	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
+	if err != nil {
+		return nil, err
+	}
+	return d, d.makeProxy(cfg)
+}
+
+// openFiles opens what is kept on disk.
+func (d *daemon) openFiles(cfg *config.Config) (err error) {
+	for _, dir := range []string{cfg.Store.Dir, cfg.Log.Dir, cfg.SMTP.SpillDir, inflightDir(cfg)} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("could not make the folder %s: %w; make it, owned by this user", dir, err)
+		}
+	}
+	d.store, err = store.Open(filepath.Join(cfg.Store.Dir, "sluice.db"), store.Options{Failed: func(err error) {
+		d.log.Error("the store failed", "err", err)
+	}})
+	if err != nil {
+		return err
+	}
+	d.messages, err = msglog.Open(cfg.Log.Dir, msglog.Options{Keep: cfg.Log.Retention.D(), Failed: func(err error) {
+		d.log.Error("the message log failed", "err", err)
+	}})
+	if err != nil {
+		return err
+	}
+	d.tally = &tally{next: d.messages}
+	return nil
+}
+
+func inflightDir(cfg *config.Config) string { return filepath.Join(cfg.Store.Dir, "inflight") }
+
+// listInflight puts what an earlier process left undecided into the log.
+func (d *daemon) listInflight(cfg *config.Config, r *roster) error {
+	j, left, err := inflight.Open(inflightDir(cfg))
+	if err != nil {
+		return err
+	}
+	d.journal = j
+	for i := range left {
+		rec := ambiguous(&left[i], r)
+		d.log.Warn("a message's fate is unknown: sluiced was killed while the destination had it", "id", rec.ID, "user", rec.Flow.User.Name, "from", rec.From)
+		d.tally.Put(rec)
+	}
+	return nil
+}
+
+// maker makes users for unknown sources, or refuses to. The kernel hears of them a moment later, for its counters.
+func (d *daemon) maker(cfg *config.Config) flow.Maker {
+	if cfg.Template.Unknown == "refuse" {
+		return nil
+	}
+	return func(p netip.Prefix) (flow.User, error) {
+		u, err := d.store.MakeUser(p)
+		if err != nil {
+			d.log.Error("could not make a user for an unknown source", "source", p, "err", err)
+			return u, err
+		}
+		select {
+		case d.made <- policy.Listed{ID: u.ID, Prefixes: []netip.Prefix{p}}:
+		default: // it is told with the next whole set
+		}
+		return u, nil
+	}
+}
+
+// lockEvent tells what happened to a lock to the journal and the audit log. It is called in the way of mail.
+func (d *daemon) lockEvent(e lock.Event) {
+	l := &e.Lock
+	switch e.Kind {
+	case lock.Failed:
+		d.log.Error("kernel or disk did not take a lock; it holds in memory and is tried again", "user", l.User.Name, "ticket", l.Ticket, "err", e.Err)
+		return
+	case lock.Alarm:
+		d.log.Warn("a user sends bad mail and is not locked by itself", "user", l.User.Name, "code", l.Code, "reason", l.Reason)
+	default:
+		d.log.Warn("lock "+e.Kind.String(), "user", l.User.Name, "ticket", l.Ticket, "code", l.Code, "reason", l.Reason, "until", l.Until, "by", l.By)
+	}
+	act := store.Act{At: e.At, Who: "sluiced", What: "lock " + e.Kind.String(), Subject: l.User.Name, Detail: l.Ticket + " " + l.Code + " " + l.Reason}
+	if by := l.EndedBy; by != "" {
+		act.Who = by
+	} else if e.Kind == lock.Locked && l.By != "" {
+		act.Who = l.By
+	}
+	go func() {
+		if err := d.store.Audit(act); err != nil {
+			d.log.Error("could not write the audit log", "act", act.What, "user", act.Subject, "err", err)
+		}
+	}()
+}
+
+// Run serves until ctx ends, then lets transactions finish.
+func (d *daemon) Run(ctx context.Context) error {
+	cfg := d.cfg.Load()
+	l, err := api.Listen(cfg.API.Socket, cfg.API.Group)
+	if err != nil {
+		return errors.Join(err, d.closeFiles())
+	}
+	d.api = api.NewServer(d.backend(), d.log)
+	apiDone := make(chan error, 1)
+	go func() { apiDone <- d.api.Serve(l) }()
+	d.log.Info("started", "version", version, "gateway", cfg.Gateway.Name, "config", cfg.File, "users", len(d.roster.Load().members), "locks", len(d.locks.List()))
+
+	var background sync.WaitGroup
+	if d.o.socket != nil {
+		if err := d.take(d.o.socket, &control.Welcome{Ports: d.o.ports}); err != nil {
+			d.log.Error("could not accept", "err", err)
+		}
+	} else {
+		background.Go(func() { d.keepHelper(ctx) })
+	}
+	background.Go(func() { d.housekeeping(ctx) })
+	background.Go(func() { d.enlist(ctx) })
+	<-ctx.Done()
+	d.drain()
+	background.Wait()
+	return errors.Join(d.api.Close(), <-apiDone, d.closeFiles())
+}
+
+// housekeeping follows changes of the host's addresses.
+func (d *daemon) housekeeping(ctx context.Context) {
+	t := time.NewTicker(localsAge)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			d.locals.refresh()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keepHelper keeps the connection to the helper, and accepts on the sockets that it hands over.
+func (d *daemon) keepHelper(ctx context.Context) {
+	fromSystemd := kept(listenerName)
+	for {
+		c, w, err := d.link.dial(ctx, func() []control.Listener { return d.copies(fromSystemd) })
+		if err != nil {
+			return // ctx has ended
+		}
+		for _, f := range fromSystemd {
+			_ = f.Close() // the helper has its copy
+		}
+		fromSystemd = nil
+		d.adopt(c, w)
+		select {
+		case <-c.Lost():
+			d.link.client.Store(nil)
+			d.log.Warn("lost sluice-intercept; accepting goes on")
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listenerName is the one by which helper and systemd know the listening socket.
+const listenerName = "smtp"
+
+// copies are the listening sockets to be given back to a new helper.
+func (d *daemon) copies(more []*os.File) []control.Listener {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	var ls []control.Listener
+	for _, a := range d.acceptors {
+		if f, err := a.l.File(); err == nil {
+			ls = append(ls, control.Listener{Name: listenerName, File: f})
+		}
+	}
+	for _, f := range more {
+		if c, err := copyFile(f); err == nil {
+			ls = append(ls, control.Listener{Name: listenerName, File: c})
+		}
+	}
+	return ls
+}
+
+// adopt tells a helper what is so, then accepts what it hands over.
+func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.log.Info("sluice-intercept is there", "version", w.Helper, "path", w.Path, "ports", w.Ports)
+	d.locals.helper(w.Local)
+	d.link.client.Store(c)
+	// Locks are in the kernel before the first connection is accepted. Those that come while the set is on its way are
+	// put there once more afterwards.
+	err := d.link.tell(c, d.allSources(d.roster.Load()), d.locks.List())
+	d.link.note(err)
+	d.locks.Reapply()
+	for _, l := range w.Listeners {
+		if l.Name == listenerName {
+			if err := d.take(l.File, w); err != nil {
+				d.link.note(err)
+			}
+		}
+		_ = l.File.Close()
+	}
+}
+
+// take accepts on f, or goes on with the acceptor that has the same socket already.
+func (d *daemon) take(f *os.File, w *control.Welcome) error {
+	d.accepting.Lock()
+	for _, a := range d.acceptors {
+		own, err := a.l.File()
+		if err != nil {
+			continue
+		}
+		same := control.SameSocket(own, f)
+		_ = own.Close()
+		if same {
+			d.beatWith(a, w.Heartbeat)
+			d.accepting.Unlock()
+			return nil
+		}
+	}
+	d.accepting.Unlock()
+	l, err := flow.NewListener(f, flow.Options{Ports: w.Ports, Local: d.isLocal, Attribution: d.sources, IDs: d.ids})
+	if err != nil {
+		return err
+	}
+	if err := d.systemd.keep(listenerName, f); err != nil {
+		d.log.Warn("systemd does not keep the listening socket", "err", err)
+	}
+	d.accept(l, w.Heartbeat)
+	return nil
+}
+
+func (d *daemon) beatWith(a *acceptor, h *control.Heartbeat) {
+	if h == nil {
+		return
+	}
+	if old := a.beat.Swap(h); old != nil {
+		_ = old.Close() // unmaps it; a beat under way is waited for
+	}
+}
+
+func (d *daemon) isLocal(a netip.Addr) bool { return !d.o.local && d.locals.has(a) }
+
+// accept starts to take connections from l. Acceptors of older sockets go on without beating: what waits in their queue
+// was promised to be served.
+func (d *daemon) accept(l *flow.Listener, h *control.Heartbeat) {
+	a := &acceptor{l: l, log: d.log, serve: d.serve, full: d.full, alive: d.watchdog(), done: make(chan struct{})}
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	if d.stopped {
+		_ = l.Close()
+		return
+	}
+	for _, old := range d.acceptors {
+		if hb := old.beat.Swap(nil); hb != nil {
+			_ = hb.Close()
+		}
+	}
+	a.beat.Store(h)
+	d.acceptors = append(d.acceptors, a)
+	go a.run()
+	if err := errors.Join(d.systemd.ready(), d.systemd.status("accepting")); err != nil {
+		d.log.Warn("systemd was not told", "err", err)
+	}
+	d.log.Info("accepting")
+	if d.o.ready != nil && len(d.acceptors) == 1 {
+		d.o.ready()
+	}
+}
+
+// watchdog returns what tells systemd, often enough, that the accept loop runs.
+func (d *daemon) watchdog() func() {
+	if d.systemd.watchdog == 0 {
+		return nil
+	}
+	var last time.Time
+	return func() {
+		if time.Since(last) >= d.systemd.watchdog/2 {
+			last = time.Now()
+			_ = d.systemd.alive() // systemd says itself what it misses
+		}
+	}
+}
+
+// serve leads one session.
+func (d *daemon) serve(c *flow.Conn) {
+	f := c.Flow()
+	if d.o.target != nil {
+		f.Target = d.o.target(f.Target)
+	}
+	d.proxy.ServeConn(context.Background(), c, f)
+}
+
+func (d *daemon) full() bool { return d.proxy.Sessions() >= d.cfg.Load().SMTP.Sessions }
+
+// drain is the planned end: connections wait in the kernel from now on, transactions finish, other sessions hear 421.
+func (d *daemon) drain() {
+	cfg := d.cfg.Load()
+	_ = d.systemd.stopping() // it sent the signal: it knows
+	d.log.Info("stopping: new connections wait in the kernel", "sessions", d.proxy.Sessions(), "at most", cfg.SMTP.Drain)
+	d.accepting.Lock()
+	d.stopped = true
+	acceptors := d.acceptors
+	d.accepting.Unlock()
+	for _, a := range acceptors {
+		a.stop()
+		if h := a.beat.Load(); h != nil {
+			h.AnnounceRestart(control.MaxRestart)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.SMTP.Drain.D())
+	defer cancel()
+	if err := d.proxy.Shutdown(ctx); err != nil {
+		d.log.Warn("some transactions did not finish in time; their clients will try again", "err", err)
+	}
+	for _, a := range acceptors {
+		if err := a.l.Close(); err != nil {
+			d.log.Warn("could not close a listener", "err", err)
+		}
+	}
+}
+
+// closeFiles closes what is on disk, in the order in which it depends on each other.
+func (d *daemon) closeFiles() error {
+	var errs []error
+	if c := d.linkClient(); c != nil {
+		errs = append(errs, c.Close())
+	}
+	if d.locks != nil {
+		errs = append(errs, d.locks.Close())
+	}
+	if d.journal != nil {
+		errs = append(errs, d.journal.Close())
+	}
+	if d.messages != nil {
+		errs = append(errs, d.messages.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) linkClient() *control.Client {
+	if d.link == nil {
+		return nil
+	}
+	return d.link.client.Swap(nil)
+}

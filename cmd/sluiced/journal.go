@@ -1,0 +1,66 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"sluice/cmd/internal/inflight"
+	"sluice/filter"
+	"sluice/intercept/flow"
+	"sluice/proxy"
+)
+
+// journal tells the list of messages in flight about records.
+type journal struct{ *inflight.Journal }
+
+func (j journal) Sent(r *proxy.Record) int {
+	e := inflight.Entry{ID: r.ID, User: r.Flow.User.Name, Client: r.Flow.Client, Target: r.Flow.Target, Source: r.Source,
+		From: r.From, Rcpts: len(r.To), Size: r.Size, Sent: r.Start}
+	if len(r.To) > 0 {
+		e.To = r.To[0].Address
+	}
+	return j.Journal.Sent(&e)
+}
+
+// ambiguous is the log record of a message that an earlier process left between its final dot and the answer.
+func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
+	rec := &proxy.Record{
+		ID: e.ID, Start: e.Sent, From: e.From, Size: e.Size, Source: e.Source, Status: proxy.Ambiguous, Verdict: filter.Verdict{Cause: -1},
+		Flow: flow.Flow{Client: e.Client, Target: e.Target, User: flow.User{Name: e.User}, Start: e.Sent},
+		Note: "sluiced was killed between the final dot and the answer; recipients: " + strconv.Itoa(e.Rcpts),
+	}
+	if e.To != "" {
+		rec.To = []proxy.Recipient{{Address: e.To}}
+	}
+	id, _, _ := strings.Cut(e.ID, ".")
+	if n, err := strconv.ParseUint(id, 36, 64); err == nil {
+		rec.Flow.ID = flow.ID(n)
+	}
+	if u, ok := r.table.Attribute(e.Client.Addr()); ok {
+		rec.Flow.User = u
+	}
+	return rec
+}
+
+// tally counts messages by status on their way to the log.
+type tally struct {
+	next   proxy.Log
+	counts [proxy.NoMessage + 1]atomic.Uint64
+}
+
+func (t *tally) Put(r *proxy.Record) {
+	if int(r.Status) < len(t.counts) {
+		t.counts[r.Status].Add(1)
+	}
+	t.next.Put(r)
+}
+
+// byStatus are the counts by the statuses' names.
+func (t *tally) byStatus() map[string]uint64 {
+	m := make(map[string]uint64, len(t.counts))
+	for i := range t.counts {
+		m[proxy.Status(i).String()] = t.counts[i].Load()
+	}
+	return m
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+
+	"sluice/cmd/internal/store"
+	"sluice/filter/policy"
+	"sluice/intercept/control"
+)
+
+// madeSource is a user made for an unknown source as the kernel knows him: he has what unknown sources have.
+func (d *daemon) madeSource(u policy.Listed) (s control.Source, ok bool) {
+	cfg := d.cfg.Load()
+	if len(u.Prefixes) == 0 {
+		return s, false
+	}
+	s = control.Source{Prefix: u.Prefixes[0], User: u.ID}
+	ok = s.Mode.UnmarshalText([]byte(cfg.Intercept.DefaultMode)) == nil && s.Fail.UnmarshalText([]byte(cfg.Intercept.DefaultFail)) == nil
+	return s, ok
+}
+
+// allSources is everybody: those known by name, and those made for unknown sources.
+func (d *daemon) allSources(r *roster) []control.Source {
+	all := append([]control.Source(nil), r.sources...)
+	us, err := d.store.Users()
+	if err != nil {
+		d.log.Error("could not list the users made for unknown sources; the kernel does not count them", "err", err)
+		return all
+	}
+	for _, u := range us {
+		if s, ok := d.madeSource(u.Listed); ok && u.Origin == store.Template && len(all) < control.MaxEntries {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// enlist tells the kernel of users as they are made.
+func (d *daemon) enlist(ctx context.Context) {
+	for {
+		select {
+		case u := <-d.made:
+			d.put(ctx, u)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// put tells the kernel of one user and of all that wait behind him.
+func (d *daemon) put(ctx context.Context, u policy.Listed) {
+	var ss []control.Source
+	for {
+		if s, ok := d.madeSource(u); ok {
+			ss = append(ss, s)
+		}
+		if len(ss) < control.MaxPutUsers {
+			select {
+			case u = <-d.made:
+				continue
+			default:
+			}
+		}
+		break
+	}
+	c := d.link.client.Load()
+	if c == nil {
+		return // told with the whole set when the helper is there again
+	}
+	ctx, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
+	if err := c.PutUsers(ctx, ss...); err != nil && ctx.Err() == nil {
+		d.log.Warn("could not tell the kernel of new users", "count", len(ss), "err", err)
+	}
+}

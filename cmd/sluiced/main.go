@@ -1,0 +1,121 @@
+// Command sluiced is the proxy: it accepts the mail flows that the kernel hands over, speaks SMTP, filters, relays, and
+// serves the API. It needs no privilege.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"sluice/cmd/internal/config"
+)
+
+// version is set when the program is built.
+var version = "unknown"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// flags are the command line.
+type flags struct {
+	config                   string
+	check, describe, version bool
+	verbose                  bool
+}
+
+func parseFlags(args []string, stderr io.Writer) (f flags, err error) {
+	fs := flag.NewFlagSet("sluiced", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&f.config, "config", "/etc/sluice/sluice.toml", "configuration `file`")
+	fs.BoolVar(&f.check, "check", false, "check the configuration, say what is wrong with it, and exit")
+	fs.BoolVar(&f.describe, "describe", false, "print every key of the configuration with type, default and meaning, and exit")
+	fs.BoolVar(&f.version, "version", false, "print the version and exit")
+	fs.BoolVar(&f.verbose, "verbose", false, "log every session")
+	if err := fs.Parse(args); err != nil {
+		return f, err
+	}
+	if fs.NArg() > 0 {
+		return f, fmt.Errorf("%q is too much; sluiced takes flags only, see -help", fs.Arg(0))
+	}
+	return f, nil
+}
+
+func run(args []string, stdout, stderr io.Writer) (code int) {
+	f, err := parseFlags(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintln(stderr, "sluiced:", err)
+		return 2
+	case f.version:
+		fmt.Fprintln(stdout, "sluiced", version)
+		return 0
+	case f.describe:
+		if err := config.Describe(stdout); err != nil {
+			return 1
+		}
+		return 0
+	}
+	cfg, err := config.Load(f.config)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	if f.check {
+		fmt.Fprintf(stdout, "%s: good: %d users, %d delivery addresses\n", f.config, len(cfg.User), len(cfg.Delivery.Address))
+		return 0
+	}
+	return serve(cfg, newLog(stderr, f.verbose))
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(cfg *config.Config, log *slog.Logger) int {
+	if os.Geteuid() == 0 {
+		log.Warn("running as root, which sluiced neither needs nor should have; start it as the user of intercept.daemon_user")
+	}
+	tuneMemory(cfg, log)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	d, err := newDaemon(cfg, options{log: log})
+	if err != nil {
+		log.Error("could not start", "err", err)
+		return 1
+	}
+	go func() {
+		for range hup {
+			_ = d.reload() // it has said what was wrong
+		}
+	}()
+	if err := d.Run(ctx); err != nil {
+		log.Error("could not go on", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// newLog writes text lines; under the journal without the time, which the journal has itself.
+func newLog(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	journal := os.Getenv("JOURNAL_STREAM") != ""
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/msglog"
+	"sluice/proxy"
+)
+
+// logOf is what the API sees of the message log.
+type logOf struct{ d *daemon }
+
+func (l logOf) Find(ctx context.Context, q api.Query) ([]*api.Message, error) {
+	mq, err := l.query(q)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.d.messages.Flush(); err != nil {
+		return nil, err
+	}
+	rs, err := l.d.messages.Find(ctx, mq)
+	ms := make([]*api.Message, len(rs))
+	for i, r := range rs {
+		ms[i] = message(r)
+	}
+	return ms, err
+}
+
+func (l logOf) Tail(ctx context.Context, q api.Query, take func(*api.Message) error) error {
+	mq, err := l.query(q)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err = l.d.messages.Tail(ctx, mq, func(r *proxy.Record) {
+		if err := take(message(r)); err != nil {
+			cancel(err) // the reader has left
+		}
+	})
+	if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
+		return cause
+	}
+	return err
+}
+
+func (l logOf) query(q api.Query) (msglog.Query, error) {
+	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
+	if q.User != "" {
+		m, err := backend{l.d}.find(q.User)
+		if err != nil {
+			return mq, err
+		}
+		mq.User = m.ID
+	}
+	for s := proxy.Delivered; s <= proxy.NoMessage; s++ {
+		if s.String() == q.Status {
+			mq.Status = &s
+		}
+	}
+	return mq, nil
+}
+
+// message shows a record as the API does.
+func message(r *proxy.Record) *api.Message {
+	m := &api.Message{
+		ID: r.ID, Time: r.Start, DurationMS: r.Duration.Milliseconds(), User: r.Flow.User.Name, Client: r.Flow.Client, Target: r.Flow.Target,
+		Helo: r.Helo, From: r.From, Size: r.Size, Status: r.Status.String(), Class: r.Verdict.Class.String(), Reply: r.Reply, Remote: r.Remote,
+		Source: address(r.Source), TLSIn: r.In.Version, TLSOut: r.Out.Version, Ticket: r.Ticket, Note: r.Note,
+	}
+	for _, t := range r.To {
+		m.To = append(m.To, api.Recipient{Address: t.Address, Code: t.Code, Reply: t.Reply})
+	}
+	for _, h := range r.Verdict.Hits {
+		m.Hits = append(m.Hits, api.Hit{Check: h.Check, Code: h.Code, Class: h.Class.String(), Action: h.Action.String(), Points: h.Points, Text: h.Text, Evidence: h.Evidence})
+	}
+	if h := r.Verdict.Decisive(); h != nil {
+		m.Code = h.Code
+	}
+	return m
+}
+
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

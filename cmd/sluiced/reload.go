@@ -1,0 +1,197 @@
+package main
+
+import (
+	"crypto/tls"
+	"strings"
+	"time"
+
+	"sluice/cmd/internal/config"
+	"sluice/filter"
+	"sluice/filter/content"
+	"sluice/filter/limit"
+	"sluice/filter/sender"
+	"sluice/proxy"
+	"sluice/proxy/cert"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+)
+
+// makeProxy makes the server and everything that only it needs.
+func (d *daemon) makeProxy(cfg *config.Config) error {
+	trace, err := tracer(cfg.Store.Dir)
+	if err != nil {
+		return err
+	}
+	certs, err := newCerts(cfg)
+	if err != nil {
+		return err
+	}
+	d.certs.Store(certs)
+	pl, err := addresses(&cfg.Delivery)
+	if err != nil {
+		return err
+	}
+	d.gate = limit.NewSessions(limit.SessionOptions{Wait: cfg.SMTP.GreetingWait.D(), OnCap: func(c limit.Capped) {
+		d.log.Warn("a source is at its cap of sessions; the excess waits for its greeting", "source", c.Source, "target", c.Target, "open", c.Active, "waiting", c.Waiting)
+	}})
+	d.checks = d.pipeline()
+	d.proxy, err = proxy.New(proxy.Config{
+		Settings: d.proxySettings(cfg, pl),
+		Policy:   settingsOf{d.policy},
+		Locks:    d.locks,
+		Log:      d.tally,
+		Dialer:   relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
+		Tracer:   trace,
+		Gate:     gate{d.gate},
+		Inflight: journal{d.journal},
+		TLS:      d.clientTLS(cfg),
+	})
+	if err == nil {
+		d.locals.pool.Store(pl)
+	}
+	return err
+}
+
+// pipeline holds the checks, cheap ones first.
+func (d *daemon) pipeline() *filter.Pipeline {
+	settings := d.policy
+	return filter.NewPipeline(
+		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
+		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
+		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(limit.NewCounts(0), settings)},
+		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
+	)
+}
+
+func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings {
+	return proxy.Settings{
+		Name:         cfg.Gateway.Name,
+		HelpURL:      cfg.Gateway.HelpURL,
+		Contact:      cfg.Gateway.Contact,
+		Admin:        cfg.Gateway.AdminAddress,
+		Pool:         pl,
+		Pipeline:     d.checks,
+		Local:        d.isLocal,
+		MaxHops:      cfg.Delivery.HopLimit,
+		MaxSize:      maxSize(cfg),
+		BodyMemory:   int(cfg.SMTP.BodyMemory),
+		BodiesMemory: int64(cfg.SMTP.BodyMemoryTotal),
+		SpillDir:     cfg.SMTP.SpillDir,
+		RefuseBareLF: cfg.SMTP.BareNewline == "refuse",
+		Timeouts: proxy.Timeouts{
+			Gate:    cfg.SMTP.GreetingWait.D(),
+			Command: cfg.SMTP.CommandTimeout.D(),
+			Block:   cfg.SMTP.DataTimeout.D(),
+			Verdict: cfg.SMTP.FilterTimeout.D(),
+			Answer:  cfg.Delivery.AnswerTimeout.D(),
+			Bye:     cfg.SMTP.FinWait.D(),
+		},
+	}
+}
+
+func newCerts(cfg *config.Config) (*cert.Store, error) {
+	return cert.New(cert.Options{Name: cfg.Gateway.Name, CertFile: cfg.TLS.Certificate, KeyFile: cfg.TLS.Key, Dir: cfg.Store.Dir})
+}
+
+// clientTLS follows the certificate store of the configuration in force.
+func (d *daemon) clientTLS(cfg *config.Config) *tls.Config {
+	if cfg.TLS.StartTLS == "strip" {
+		return nil
+	}
+	c := d.certs.Load().Config()
+	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return d.certs.Load().Config().GetCertificate(h)
+	}
+	return c
+}
+
+// reload reads the configuration file again. Either all of it takes effect or none.
+func (d *daemon) reload() error {
+	if err := d.systemd.reloading(); err != nil {
+		d.log.Warn("systemd was not told", "err", err)
+	}
+	err := d.reloadFile()
+	if err != nil {
+		old := *d.cfg.Load()
+		old.err = err.Error()
+		d.cfg.Store(&old)
+		for line := range strings.Lines(err.Error()) {
+			d.log.Error("reload refused, the old configuration stays", "err", strings.TrimSpace(line))
+		}
+	}
+	if err := d.systemd.ready(); err != nil {
+		d.log.Warn("systemd was not told", "err", err)
+	}
+	return err
+}
+
+func (d *daemon) reloadFile() error {
+	d.change.Lock()
+	defer d.change.Unlock()
+	old := d.cfg.Load()
+	cfg, err := config.Load(old.File)
+	if err != nil {
+		return err
+	}
+	pl, err := addresses(&cfg.Delivery)
+	if err != nil {
+		return err
+	}
+	certs, err := newCerts(cfg)
+	if err != nil {
+		return err
+	}
+	if later := needRestart(old.Config, cfg); len(later) > 0 {
+		d.log.Warn("changes that take effect with the next restart only", "keys", strings.Join(later, ", "))
+	}
+	r, settings, err := newRoster(d.store, cfg)
+	if err != nil {
+		return err
+	}
+	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
+		return err
+	}
+	d.policy.SetDefault(userSettings(cfg.Delivery.Mode, &cfg.Limits, &cfg.Lock))
+	d.policy.Configure(settings)
+	d.certs.Store(certs)
+	d.locals.pool.Store(pl)
+	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
+	d.enroll(r)
+	d.log.Info("configuration reloaded", "users", len(r.members), "delivery addresses", len(cfg.Delivery.Address))
+	return nil
+}
+
+// enroll puts a roster in force, in the proxy and in the kernel. d.change is held.
+func (d *daemon) enroll(r *roster) {
+	d.roster.Store(r)
+	d.sources.Replace(r.table)
+	c := d.link.client.Load()
+	if c == nil {
+		return // the helper is told when it is there again
+	}
+	d.link.note(d.link.tell(c, d.allSources(r), d.locks.List()))
+	d.locks.Reapply()
+}
+
+// needRestart names the keys that differ and are read at the start only.
+func needRestart(old, cfg *config.Config) (keys []string) {
+	for _, k := range []struct {
+		name     string
+		old, new any
+	}{
+		{"store.dir", old.Store, cfg.Store},
+		{"log", old.Log, cfg.Log},
+		{"api", old.API, cfg.API},
+		{"template", old.Template, cfg.Template},
+		{"tls.starttls", old.TLS.StartTLS, cfg.TLS.StartTLS},
+		{"intercept.control_socket", old.Intercept.ControlSocket, cfg.Intercept.ControlSocket},
+		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
+		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},
+	} {
+		if k.old != k.new {
+			keys = append(keys, k.name)
+		}
+	}
+	return keys
+}

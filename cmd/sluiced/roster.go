@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/store"
+	"sluice/filter/policy"
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+)
+
+// member is a user as configuration or command made him.
+type member struct {
+	policy.Listed
+	origin     store.Origin
+	mode, fail string
+}
+
+// roster is everybody who is known by name: immutable, replaced as a whole. Users made for unknown sources are not in
+// it; they have one prefix, which is their name.
+type roster struct {
+	members []member
+	byID    map[uint32]*member
+	byName  map[string]*member
+	table   *flow.Table
+	sources []control.Source
+}
+
+// newRoster stores the configured users, and joins them with those added by command. The settings of the configured
+// ones come by id.
+func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.Settings, error) {
+	listed := make([]policy.Listed, len(cfg.User))
+	for i, u := range cfg.User {
+		listed[i] = policy.Listed{Name: u.Name, Contact: u.Contact}
+		for _, p := range u.Prefixes {
+			listed[i].Prefixes = append(listed[i].Prefixes, p.Prefix)
+		}
+	}
+	listed, err := st.EnsureConfigured(listed)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &roster{byID: map[uint32]*member{}, byName: map[string]*member{}}
+	settings := map[uint32]policy.Settings{}
+	for i, l := range listed {
+		u := &cfg.User[i]
+		r.members = append(r.members, member{Listed: l, origin: store.Config, mode: u.Mode, fail: u.Fail})
+		settings[l.ID] = userSettings(u.Delivery, &u.Limits, &u.Lock)
+	}
+	all, err := st.Users()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, u := range all {
+		if u.Origin == store.Command {
+			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, mode: cfg.Intercept.DefaultMode, fail: cfg.Intercept.DefaultFail})
+		}
+	}
+	return r, settings, r.index()
+}
+
+// index makes everything that is looked up.
+func (r *roster) index() error {
+	var users []flow.User
+	for i := range r.members {
+		m := &r.members[i]
+		r.byID[m.ID], r.byName[m.Name] = m, m
+		s := control.Source{User: m.ID}
+		if err := s.Mode.UnmarshalText([]byte(m.mode)); err != nil {
+			return fmt.Errorf("user %s: %w", m.Name, err)
+		}
+		if err := s.Fail.UnmarshalText([]byte(m.fail)); err != nil {
+			return fmt.Errorf("user %s: %w", m.Name, err)
+		}
+		for _, p := range m.Prefixes {
+			s.Prefix = p
+			r.sources = append(r.sources, s)
+			users = append(users, flow.User{ID: m.ID, Name: m.Name, Prefix: p})
+		}
+	}
+	var err error
+	r.table, err = flow.NewTable(users)
+	return err
+}
+
+// prefixes are all prefixes of a user known by name.
+func (r *roster) prefixes(user uint32) []netip.Prefix {
+	if m, ok := r.byID[user]; ok {
+		return m.Prefixes
+	}
+	return nil
+}
+
+// settingsOf answers the policy's settings, but none for flows that belong to nobody: the proxy refuses those.
+type settingsOf struct{ *policy.Table }
+
+func (s settingsOf) Settings(user uint32) *policy.Settings {
+	if user == 0 {
+		return nil
+	}
+	return s.Table.Settings(user)
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"sluice/cmd/internal/config"
+	"sluice/filter/policy"
+	"sluice/filter/sign"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+)
+
+// userSettings turns configured settings into those of the policy.
+func userSettings(delivery string, l *config.Limits, k *config.Lock) policy.Settings {
+	s := policy.Settings{
+		MessagesPerHour:   l.MessagesPerHour,
+		RecipientsPerHour: l.RecipientsPerHour,
+		RecipientsPerMail: l.RecipientsPerMessage,
+		MessageSize:       int64(l.MessageSize),
+		SessionsPerSource: l.SessionsPerSource,
+		SessionsPerPair:   l.SessionsPerPair,
+		Lock: policy.Lock{
+			Automatic:  k.Automatic,
+			SpamCount:  k.SpamCount,
+			SpamShare:  k.SpamShare,
+			Window:     k.Window.D(),
+			Time:       k.Time.D(),
+			MaxUnlocks: k.MaxUnlocks,
+			Explained:  k.Explained,
+		},
+	}
+	if delivery == "own" {
+		s.Delivery = policy.Own
+	}
+	return s
+}
+
+// addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.
+func addresses(d *config.Delivery) (*pool.Pool, error) {
+	var as []pool.Address
+	for _, a := range d.Address {
+		if a.Weight > 0 {
+			as = append(as, pool.Address{IP: a.Address, Helo: a.Helo, Weight: a.Weight})
+		}
+	}
+	return pool.New(as...)
+}
+
+func onwardTimeouts(d *config.Delivery) relay.Timeouts {
+	return relay.Timeouts{Connect: d.ConnectTimeout.D(), Command: d.CommandTimeout.D(), Final: d.AnswerTimeout.D()}
+}
+
+// maxSize is the largest message that any user may send: what the proxy reads at all.
+func maxSize(c *config.Config) int64 {
+	most := c.Limits.MessageSize
+	for i := range c.User {
+		most = max(most, c.User[i].Limits.MessageSize)
+	}
+	return int64(most)
+}
+
+// tracer reads the trace key of this gateway, and makes it at the first start.
+func tracer(dir string) (*sign.Tracer, error) {
+	path := filepath.Join(dir, "trace.key")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, sign.KeySize)
+		_, _ = rand.Read(key) // never fails
+		err = writeDurably(path, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("could not keep the trace key: %w", err)
+	}
+	return sign.NewTracer(key)
+}
+
+// writeDurably makes a file that only this user can read; it is there whole or not at all.
+func writeDurably(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

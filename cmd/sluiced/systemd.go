@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// supervisor speaks sd_notify(3) to systemd; without it every method does nothing.
+type supervisor struct {
+	socket   string
+	watchdog time.Duration // half of what systemd waits for; 0 is none
+}
+
+func newSupervisor() supervisor {
+	s := supervisor{socket: os.Getenv("NOTIFY_SOCKET")}
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	pid := os.Getenv("WATCHDOG_PID")
+	if err == nil && usec > 0 && (pid == "" || pid == strconv.Itoa(os.Getpid())) {
+		s.watchdog = time.Duration(usec) * time.Microsecond / 2
+	}
+	return s
+}
+
+func (s supervisor) ready() error { return s.send("READY=1", nil) }
+
+func (s supervisor) stopping() error { return s.send("STOPPING=1", nil) }
+
+func (s supervisor) status(format string, args ...any) error {
+	return s.send("STATUS="+fmt.Sprintf(format, args...), nil)
+}
+
+// reloading must be followed by ready (Type=notify-reload).
+func (s supervisor) reloading() error {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return err
+	}
+	return s.send("RELOADING=1\nMONOTONIC_USEC="+strconv.FormatInt(ts.Nano()/1000, 10), nil)
+}
+
+func (s supervisor) alive() error { return s.send("WATCHDOG=1", nil) }
+
+// keep stores a listening socket under a name in the place of an older one, so that it outlives this process even when
+// the helper is away too.
+func (s supervisor) keep(name string, f *os.File) error {
+	if err := s.send("FDSTOREREMOVE=1\nFDNAME="+name, nil); err != nil {
+		return err
+	}
+	return s.send("FDSTORE=1\nFDNAME="+name, f)
+}
+
+func (s supervisor) send(text string, f *os.File) error {
+	if s.socket == "" {
+		return nil
+	}
+	name := s.socket
+	if strings.HasPrefix(name, "@") {
+		name = "\x00" + name[1:]
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("could not notify systemd: %w", err)
+	}
+	defer c.Close()
+	var rights []byte
+	if f != nil {
+		rights = syscall.UnixRights(int(f.Fd()))
+	}
+	if _, _, err := c.WriteMsgUnix([]byte(text), rights, nil); err != nil {
+		return fmt.Errorf("could not notify systemd: %w", err)
+	}
+	return nil
+}
+
+// kept returns the sockets called name that systemd kept for this process (sd_listen_fds(3)).
+func kept(name string) []*os.File {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 1 || n > 1000 {
+		return nil
+	}
+	const first = 3
+	var files []*os.File
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
+	for i := range n {
+		unix.CloseOnExec(first + i)
+		f := os.NewFile(uintptr(first+i), name)
+		if i < len(names) && names[i] == name {
+			files = append(files, f)
+			continue
+		}
+		_ = f.Close() // not ours: nothing may be lost by it
+	}
+	return files
+}
+
+// copyFile duplicates a descriptor.
+func copyFile(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}

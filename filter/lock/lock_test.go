@@ -107,6 +107,12 @@ func (w *world) kinds() string {
 	return strings.Join(s, " ")
 }
 
+func (w *world) tries() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.order, " ")
+}
+
 func (w *world) fail(kernel, disk bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -350,6 +356,19 @@ func TestFailuresHoldInMemoryAndAreRetried(t *testing.T) {
 		}
 		if err := w.events[0].Err.Error(); !strings.Contains(err, "kernel is away") || !strings.Contains(err, "disk is full") {
 			t.Errorf("the failure says %q", err)
+		}
+		for range 3 { // mail of the locked user neither tries again nor alarms again
+			w.send(1, "v", filter.Virus)
+		}
+		time.Sleep(2 * retryAfter)
+		synctest.Wait()
+		if w.kinds() != "failed locked" || w.tries() != "kernel disk kernel disk kernel disk" {
+			t.Fatalf("events %q, tries %q; want one alarm and two more tries", w.kinds(), w.tries())
+		}
+		time.Sleep(retellAfter)
+		synctest.Wait()
+		if w.kinds() != "failed locked failed" {
+			t.Fatalf("after a minute the events are %q", w.kinds())
 		}
 		w.fail(false, true)
 		time.Sleep(retryAfter)

@@ -43,6 +43,7 @@ type state struct {
 	save      []Lock     // what the disk has not got yet, in order
 	saveCount bool
 	retrying  bool
+	told      time.Time // when a failure that lasts was alarmed
 }
 
 // New returns the keeper with the locks of the last run restored: put into the kernel again, or ended where their time
@@ -82,7 +83,7 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 		return
 	}
 	if _, locked := l.Locked(user.ID); locked {
-		l.push(user.ID) // waits for a lock on its way to kernel and disk
+		l.await(user.ID) // the lock may still be on its way to kernel and disk
 		return
 	}
 	s := &l.d.Settings.Settings(user.ID).Lock

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// retellAfter is how long a failure that lasts is not alarmed again.
+const retellAfter = time.Minute
+
 // push tells the kernel, then the disk, what they have not heard of a user. It returns when both have it or have
 // failed; whoever calls it while another push is on its way waits for that.
 func (l *Locks) push(user uint32) {
@@ -16,24 +19,47 @@ func (l *Locks) push(user uint32) {
 		return
 	}
 	st.pushing.Lock()
-	defer st.pushing.Unlock()
 	err := errors.Join(l.pushKernel(user, st), l.pushDisk(user, st))
-	if err == nil {
-		return
+	st.pushing.Unlock()
+	if e, tell := l.pushed(user, st, err); tell {
+		l.tell(e)
 	}
+}
+
+// pushed notes how a push ended: what failed is tried again, and told once, then once a while.
+func (l *Locks) pushed(user uint32, st *state, err error) (e Event, tell bool) {
 	l.mu.Lock()
-	again := !st.retrying && !l.closed
-	if again {
+	defer l.mu.Unlock()
+	if err == nil {
+		st.told = time.Time{}
+		return Event{}, false
+	}
+	if !st.retrying && !l.closed {
 		st.retrying = true
 		time.AfterFunc(retryAfter, func() { l.retry(user, st) })
 	}
-	e := Event{Kind: Failed, Err: err}
+	if time.Since(st.told) < retellAfter {
+		return Event{}, false
+	}
+	st.told = time.Now()
+	e = Event{Kind: Failed, Err: err}
 	e.Lock.User.ID = user
 	if st.lock != nil {
 		e.Lock = *st.lock
 	}
+	return e, true
+}
+
+// await returns once no push of the user is on its way. A lock whose push has failed is in force here at least; its
+// user's mail does not wait for the next try.
+func (l *Locks) await(user uint32) {
+	l.mu.Lock()
+	st := l.users[user]
 	l.mu.Unlock()
-	l.tell(e)
+	if st != nil {
+		st.pushing.Lock() // only the waiting counts
+		defer st.pushing.Unlock()
+	}
 }
 
 func (l *Locks) retry(user uint32, st *state) {

@@ -32,7 +32,7 @@ func TestWindowAgainstExact(t *testing.T) {
 		now := time.Duration(0)
 		// A slot is rounded up to whole nanoseconds, which only the absurdly short window notices.
 		longer := width(length) * (Slots + 1)
-		for range 5000 {
+		for range 2000 {
 			now += time.Duration(rnd.Int64N(int64(length)/20 + 1))
 			if rnd.IntN(50) == 0 {
 				now += length

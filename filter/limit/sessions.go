@@ -16,7 +16,7 @@ var ErrTooMany = errors.New("too many concurrent sessions from this address")
 type SessionOptions struct {
 	Wait       time.Duration // how long a session waits for its greeting; 0 means 60 s (AUT8)
 	MaxWaiting int           // sessions of one source that may wait; 0 means 1,000
-	OnCap      func(Capped)  // hears once each time a source comes to wait; must not block; may be nil
+	OnCap      func(Capped)  // hears of a source whose sessions wait, once a minute; must not block; may be nil
 }
 
 // Capped says which source reached its cap.
@@ -52,7 +52,11 @@ type source struct {
 	active  int
 	pairs   map[netip.AddrPort]int
 	waiting []*waiter // in the order they came
+	told    time.Time // when OnCap last heard of it
 }
+
+// tellEvery bounds how often OnCap hears of one source, which may come to wait many times a second.
+const tellEvery = time.Minute
 
 type waiter struct {
 	dst                netip.AddrPort
@@ -97,8 +101,12 @@ func (s *Sessions) Enter(ctx context.Context, src netip.Addr, dst netip.AddrPort
 	w.admitted = make(chan struct{})
 	from.waiting = append(from.waiting, w)
 	alarm := Capped{src, dst, from.active, len(from.waiting), perSource <= 0 || from.active < perSource}
+	tell := time.Since(from.told) >= tellEvery
+	if tell {
+		from.told = time.Now()
+	}
 	sh.mu.Unlock()
-	if alarm.Waiting == 1 && s.o.OnCap != nil {
+	if tell && s.o.OnCap != nil {
 		s.o.OnCap(alarm)
 	}
 	if err := s.wait(ctx, w); err != nil && sh.leave(src, w) {

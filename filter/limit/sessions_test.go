@@ -68,8 +68,8 @@ func TestExcessWaitsInOrder(t *testing.T) {
 		}
 		for _, release := range releases[:2] {
 			release()
+			synctest.Wait() // each admits one
 		}
-		synctest.Wait()
 		if !slices.Equal(order, []int{0, 1, 2, 3}) {
 			t.Errorf("admitted in the order %v", order)
 		}

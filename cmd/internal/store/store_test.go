@@ -327,6 +327,56 @@ func TestLocks(t *testing.T) {
 	}
 }
 
+type noKernel struct{}
+
+func (noKernel) Block(*lock.Lock) error { return nil }
+func (noKernel) Unblock(uint32) error   { return nil }
+
+// TestLocksSurviveARestart lets the lock keeper work on a real database.
+func TestLocksSurviveARestart(t *testing.T) {
+	t.Parallel()
+	path := temp(t)
+	s := open(t, path)
+	deps := lock.Deps{Settings: policy.NewTable(policy.Default()), Blocker: noKernel{}, Store: s}
+	l, err := lock.New(deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, err := l.Lock(flow.User{ID: 1, Name: "alice"}, lock.Request{Who: "op", Reason: "stolen password", Time: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Lock(flow.User{ID: 2, Name: "bob"}, lock.Request{Who: "op", Reason: "short", Time: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil { // as if killed before bob's time was over
+		t.Fatal(err)
+	}
+	shut(t, s)
+	s = open(t, path)
+	defer shut(t, s)
+	deps.Store = s
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if l, err = lock.New(deps); err != nil {
+			t.Fatal(err)
+		}
+		if _, locked := l.Locked(2); !locked {
+			break
+		}
+		if err := l.Close(); err != nil || time.Now().After(deadline) {
+			t.Fatalf("bob's lock did not end (%v)", err)
+		}
+	}
+	defer l.Close()
+	if got, ok := l.Find(1); !ok || !reflect.DeepEqual(got, stays) {
+		t.Errorf("alice's lock came back as %+v, %v; want %+v", got, ok, stays)
+	}
+	history, err := s.LockHistory(2, 1)
+	if err != nil || len(history) != 1 || history[0].Ended.IsZero() || history[0].EndedWhy != "its time was over" {
+		t.Errorf("bob's history is %+v, %v", history, err)
+	}
+}
+
 func TestOverridesAndAudit(t *testing.T) {
 	t.Parallel()
 	s := open(t, temp(t))

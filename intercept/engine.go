@@ -184,7 +184,7 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 		e.socket.wait(ctx, handBackWait)
 	}
 	if err := e.attach(); err != nil {
-		return err
+		e.log.Error("kernel state is not as desired; it is tried again", "error", err)
 	}
 	wg.Go(func() { e.keepSaved(ctx) })
 	wg.Go(func() { e.watchHeart(ctx) })

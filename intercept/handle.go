@@ -32,6 +32,8 @@ func (e *Engine) Handle(_ context.Context, peer control.Peer, r *control.Request
 		return nil, e.changed(e.setUsers(r.Sources))
 	case control.OpPutUsers:
 		return nil, e.changed(e.putUsers(r.Sources))
+	case control.OpLockExempt:
+		return nil, e.lockExempt(r.Exempt)
 	case control.OpCounters:
 		n, err := e.data.Counters()
 		return &control.Reply{Counters: n}, err
@@ -140,6 +142,19 @@ func (e *Engine) putUsers(list []control.Source) error {
 		e.known.put(s.Prefix, struct{}{})
 	}
 	return nil
+}
+
+// lockExempt takes single addresses only, so that it can never become a way around every lock.
+func (e *Engine) lockExempt(addrs []netip.Addr) error {
+	var list []netip.Prefix
+	for _, a := range addrs {
+		if !plain(a) {
+			return control.Errorf(control.CodeInvalid, "could not exempt %v from locks: not a unicast address", a)
+		}
+		list = append(list, netip.PrefixFrom(a, a.BitLen()))
+	}
+	_, err := e.data.ReplaceLockExempt(list)
+	return err
 }
 
 func (e *Engine) userCounters() (*control.Reply, error) {

@@ -167,11 +167,80 @@ func (g *gateway) lock(t *testing.T, p *process) {
 		}
 	}
 	g.cust.expect("192.0.2.10:0", mx4, "proxy ") // another user
+	if got := p.ask("lockexempt 198.51.100.25"); got != "ok" {
+		t.Error(got)
+	}
+	g.cust.expect("192.0.2.11:0", mx4, "proxy ") // to the administrator's mail exchange
+	if got := p.ask("lockexempt"); got != "ok" {
+		t.Error(got)
+	}
+	if got := p.ask("lockexempt 0.0.0.0"); !strings.Contains(got, "not a unicast address") {
+		t.Error(got)
+	}
 	if got := p.ask("unlock 9"); got != "ok" {
 		t.Fatal(got)
 	}
 	g.cust.expect("192.0.2.11:0", mx4, "proxy ")
 	g.cust.expect("[2001:db8:1::11]:0", mx6, "proxy ")
+}
+
+// TestLockIsQuick measures FEATURES LCK9: from decision to the kernel. The bound is loose, for busy machines.
+func TestLockIsQuick(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	g.helper(g.config(""))
+	p := g.proxy()
+	got := p.ask("lockspeed 192.0.2.11/32")
+	t.Log(got)
+	_, after, _ := strings.Cut(got, "p50 ")
+	p50, _, _ := strings.Cut(after, " ")
+	if d, err := time.ParseDuration(p50); err != nil || d > 2*time.Millisecond {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
+// TestLeastPrivilege runs the helper with the capabilities that its unit file gives, and no others.
+func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	g.gw.sh(fmt.Sprintf("chgrp 65534 %[1]s && mkdir %[1]s/bpf/sluice", g.dir))
+	cmd := g.gw.command(false, "setpriv", "--regid", "65534", "--clear-groups", "--no-new-privs",
+		"--bounding-set", "-all,+net_admin,+bpf,+perfmon,+net_raw,+net_bind_service",
+		binary, "--config", g.config(""))
+	h := start(t, cmd, roleHelper)
+	h.wait(0, "msg=ready")
+	h.wait(0, "interface=up0 role=uplink path=tcx")
+	p := g.proxy()
+	g.cust.expect("", mx4, "proxy ")
+	if got := p.ask("lock 9 0 192.0.2.10/32"); !strings.HasPrefix(got, "ok ") {
+		t.Error(got)
+	}
+}
+
+// TestPinsWithoutABPFFileSystem holds that the helper mounts one, on the pin folder itself, and takes it away again.
+func TestPinsWithoutABPFFileSystem(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	config := g.config("")
+	b, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(b), g.dir+"/bpf/sluice", g.dir+"/pins", 1)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := g.helper(config)
+	if got := g.gw.sh(fmt.Sprintf("stat -f -c %%T %s/pins; ls %[1]s/pins/links | wc -l", g.dir)); got != "bpf_fs\n3\n" {
+		t.Errorf("pins: %q", got)
+	}
+	h.stop()
+	if out, err := g.tool("cleanup", "--config", config); err != nil {
+		t.Fatal(err, out)
+	}
+	if got := g.gw.sh(fmt.Sprintf("ls -d %s/pins 2>&1 || true", g.dir)); !strings.Contains(got, "No such file") {
+		t.Errorf("left: %q", got)
+	}
 }
 
 // straight connects to the listener's own port, which is no mail port.
@@ -420,14 +489,18 @@ func TestForeignFilterIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t)
 	g.gw.sh(`tc qdisc add dev cust0 clsact
-		tc filter add dev cust0 ingress prio 1 protocol ip matchall action ok
+		tc filter add dev cust0 ingress prio 1 protocol ip bpf bytecode '1,6 0 0 0,'
 		tc qdisc add dev up0 clsact
-		tc filter add dev up0 ingress prio 7 protocol ip matchall action continue`)
+		tc filter add dev up0 ingress prio 1 protocol all bpf bytecode '1,6 0 0 0,'`)
 	foreign := g.state()
 	config := g.config(`path = "clsact"`)
 	h := g.helper(config)
 	line, _ := h.wait(0, "interface is not covered")
 	if !strings.Contains(line, "cust0") || !strings.Contains(line, "foreign filter") {
+		t.Error(line)
+	}
+	line, _ = h.wait(0, "interface=up0")
+	if !strings.Contains(line, "path=clsact") || !strings.Contains(line, "runs before ours") {
 		t.Error(line)
 	}
 	h.stop()

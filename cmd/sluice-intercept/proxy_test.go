@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -154,6 +155,24 @@ func (p *proxy) obey(words []string) (string, error) {
 		start := time.Now()
 		err = c.Lock(ctx, l)
 		return fmt.Sprint("ok ", time.Since(start)), err
+	case "lockspeed": // prefix: how long a lock takes, from the decision until the kernel holds it
+		var took []time.Duration
+		l := control.Lock{User: 77, PerMinute: 10, Prefixes: []netip.Prefix{netip.MustParsePrefix(words[1])}, Until: time.Now().Add(time.Hour)}
+		for range 2000 {
+			start := time.Now()
+			if err := c.Lock(ctx, l); err != nil {
+				return "", err
+			}
+			took = append(took, time.Since(start))
+		}
+		slices.Sort(took)
+		return fmt.Sprintf("p50 %v p99 %v", took[1000], took[1980]), c.Unlock(ctx, 77)
+	case "lockexempt":
+		var list []netip.Addr
+		for _, w := range words[1:] {
+			list = append(list, netip.MustParseAddr(w))
+		}
+		return "ok", c.SetLockExempt(ctx, list)
 	case "unlock":
 		user, err := strconv.Atoi(words[1])
 		if err != nil {

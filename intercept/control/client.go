@@ -146,6 +146,13 @@ func (c *Client) Unlock(ctx context.Context, user uint32) error {
 	return err
 }
 
+// SetLockExempt replaces the set of destinations that even a locked user reaches: the mail exchanges of the
+// administrator's mailbox, at most MaxLockExempt addresses (FEATURES INT6). They stay until the next call.
+func (c *Client) SetLockExempt(ctx context.Context, addrs []netip.Addr) error {
+	_, err := c.do(ctx, &Request{Op: OpLockExempt, Exempt: addrs})
+	return err
+}
+
 // Announce announces a planned restart of at most MaxRestart: connections wait instead of meeting the fail mode.
 func (c *Client) Announce(ctx context.Context, d time.Duration) error {
 	_, err := c.do(ctx, &Request{Op: OpAnnounce, For: d})

@@ -23,6 +23,8 @@ const (
 	MaxFiles = 16
 	// MaxEntries bounds a list that is sent in parts: a million prefixes and a few (FEATURES ATT1).
 	MaxEntries = 1<<20 + 1<<16
+	// MaxLockExempt bounds the destinations that locks do not close: they are the mail exchanges of one mailbox.
+	MaxLockExempt = 64
 	// MaxLocal bounds the addresses in a welcome. The kernel knows all; the proxy's check is the second one.
 	MaxLocal = 500
 	// MaxPutUsers bounds the sources in one packet, of at most 115 bytes each.

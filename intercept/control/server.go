@@ -41,10 +41,22 @@ func Listen(path string, gid int) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("could not open the control socket %s: %w; does its folder exist?", path, err)
 	}
-	if err := errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
+	if err := errors.Join(chgrp(path, gid), os.Chmod(path, 0o660)); err != nil {
 		return nil, errors.Join(fmt.Errorf("could not give the control socket %s to group %d: %w", path, gid, err), l.Close())
 	}
 	return l, nil
+}
+
+// chgrp changes the group only if it is another one: a helper that already runs in it needs no capability for that.
+func chgrp(path string, gid int) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err
+	}
+	if int(st.Gid) == gid {
+		return nil
+	}
+	return os.Chown(path, -1, gid)
 }
 
 // removeDead removes a socket file that nobody listens on.

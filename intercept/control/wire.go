@@ -26,6 +26,7 @@ const (
 	OpLock         Op = "lock"          // Lock
 	OpUnlock       Op = "unlock"        // User
 	OpLocks        Op = "locks"         // Locks, in parts
+	OpLockExempt   Op = "lock-exempt"   // Exempt
 	OpConnect      Op = "connect"       // Connect; the reply carries one file
 	OpCounters     Op = "counters"      // nothing
 	OpUserCounters Op = "user-counters" // nothing; the reply comes in parts
@@ -43,6 +44,7 @@ type Request struct {
 	Sources []Source      `json:"sources,omitempty"`
 	Lock    *Lock         `json:"lock,omitempty"`
 	Locks   []Lock        `json:"locks,omitempty"`
+	Exempt  []netip.Addr  `json:"exempt,omitempty"`
 	User    uint32        `json:"user,omitempty"`
 	Connect *Connect      `json:"connect,omitempty"`
 	For     time.Duration `json:"for,omitempty"`
@@ -125,6 +127,15 @@ func (r *Request) check() error {
 		for i := range r.Locks {
 			if err := r.Locks[i].check(); err != nil {
 				return err
+			}
+		}
+	case OpLockExempt:
+		if len(r.Exempt) > MaxLockExempt {
+			return fmt.Errorf("more than %d addresses", MaxLockExempt)
+		}
+		for _, a := range r.Exempt {
+			if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
+				return fmt.Errorf("%v is not a plain address", a)
 			}
 		}
 	case OpUnlock:

@@ -33,8 +33,12 @@ func loadStored(dir string) (*stored, error) {
 		return nil, fmt.Errorf("could not read the last applied state: %w", err)
 	}
 	s := new(stored)
-	if err := json.Unmarshal(b, s); err != nil || s.Version != storedVersion {
-		return nil, fmt.Errorf("could not read the last applied state in %s (version %d): %w; remove the file: the proxy sends its users and locks again", name, s.Version, err)
+	err = json.Unmarshal(b, s)
+	if err == nil && s.Version != storedVersion {
+		err = fmt.Errorf("version %d instead of %d", s.Version, storedVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("could not read the last applied state in %s: %w; remove the file: the proxy sends its users and locks again", name, err)
 	}
 	return s, nil
 }

@@ -29,7 +29,7 @@ func (s *session) dataCommand(cmd *smtp.Command) {
 		return
 	case t.failed != nil:
 		s.tellFailure(t.failed)
-		s.finish(ending{status: Deferred, note: t.failed.Error()})
+		s.finish(ending{status: failedStatus(t.failed), note: t.failed.Error()})
 		return
 	case t.tried == 0:
 		s.say(sayRcptFirst)
@@ -216,15 +216,19 @@ func (s *session) answered(reply *smtp.Reply, e *ending) {
 func (s *session) undelivered(f *relay.Failure, e *ending) {
 	s.tellFailure(f)
 	e.note = f.Error()
+	e.status = failedStatus(f)
+	s.told(e)
+}
+
+// failedStatus is the status of a message whose destination failed.
+func failedStatus(f *relay.Failure) Status {
 	switch {
 	case f.Sent:
-		e.status = Ambiguous
+		return Ambiguous
 	case f.Code >= 500:
-		e.status = Refused
-	default:
-		e.status = Deferred
+		return Refused
 	}
-	s.told(e)
+	return Deferred
 }
 
 // told sends the answer at once, and only then does what the client need not wait for.

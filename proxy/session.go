@@ -243,12 +243,12 @@ func (s *session) noise() {
 // TIME_WAIT stands on its side and not in the way of its next connection from the same port.
 func (s *session) end() {
 	if s.tx.open {
-		e := ending{status: Lost, lost: true, note: s.note}
+		e := ending{status: Lost, lost: !s.bye, note: s.note}
 		if s.bye { // there was a last answer
 			e.status = s.tx.outcome()
 		}
 		if s.tx.failed != nil {
-			e.status, e.note = Deferred, s.tx.failed.Error()
+			e.status, e.note = failedStatus(s.tx.failed), s.tx.failed.Error()
 		}
 		s.finish(e)
 	}

@@ -322,61 +322,6 @@ func (s *Session) Alive() bool {
 	return err == nil && !pending
 }
 
-// Client is asked whether it is still there.
-type Client interface {
-	Gone() bool
-}
-
-// Bound bounds all that follows by the moment t, until Deliver has succeeded.
-func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
-
-// Deliver sends DATA and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
-// until the next call. The client is asked after 354, right before the first byte of the message: one that is gone
-// stops everything with ErrGone. until bounds it all. A reply to DATA that refuses is a final reply too. The error is ErrGone or a *Failure.
-func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
-	s.conn.SetUntil(until)
-	if f := s.command("DATA"); f != nil {
-		return nil, f
-	}
-	s.open = false
-	switch {
-	case s.rep.Code == 354:
-	case s.rep.Class() == 2:
-		return nil, broken("DATA with success before the message", nil)
-	case s.rep.Class() == 3:
-		return nil, broken("DATA with an impossible code", nil)
-	default:
-		s.reset = true // the transaction is over by most readings, but not by all
-		s.conn.SetUntil(time.Time{})
-		return &s.rep, nil
-	}
-	if s.conn.Buffered() > 0 {
-		return nil, failed(smtp.ErrUnsolicited)
-	}
-	if c.Gone() {
-		return nil, ErrGone
-	}
-	s.conn.SetReadTimeout(s.timeouts.Final)
-	if err := s.conn.WriteData(prefix, body); err != nil {
-		return nil, failed(err) // the dot is the last byte: it has not left whole
-	}
-	if f := s.read(); f != nil {
-		f.Sent = f.Raw == nil
-		return nil, f
-	}
-	if s.rep.Class() == 3 {
-		f := broken("the message with an impossible code", nil)
-		f.Sent = true
-		return nil, f
-	}
-	s.conn.SetReadTimeout(s.timeouts.Command)
-	s.conn.SetUntil(time.Time{})
-	return &s.rep, nil
-}
-
-// ErrGone: the client left, so the message was not sent.
-var ErrGone = errors.New("the client left before the message went onward")
-
 // Caps returns what the destination can do.
 func (s *Session) Caps() *Caps { return &s.caps }
 

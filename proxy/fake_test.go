@@ -1,0 +1,205 @@
+package proxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// remote is a destination that does as its script says.
+type remote struct {
+	ln     net.Listener
+	greet  string
+	ehlo   []string            // extension lines; nil: EHLO is not known
+	on     map[string][]string // verb -> replies in turn, the last for ever; "." is the reply to the message
+	tls    *tls.Config
+	mu     sync.Mutex
+	said   []string // all commands, with the number of the connection: "1 MAIL FROM:<>"
+	mails  []string // what lay between 354 and dot
+	conns  int
+	event  chan string // every command and message as it comes
+	turns  map[string]int
+	before func(verb string)
+}
+
+// Replies with a meaning of their own. Anything else is written as it is, with CRLF behind it.
+const (
+	closeNow = "CLOSE"
+	stall    = "STALL"
+)
+
+func newRemote(t testing.TB, change ...func(*remote)) *remote {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	r := &remote{
+		ln: ln, greet: "220 mx.sink.example ESMTP", ehlo: []string{"PIPELINING", "SIZE 1000000", "8BITMIME", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "X-ODD"},
+		on: map[string][]string{}, event: make(chan string, 4096), turns: map[string]int{},
+	}
+	for _, c := range change {
+		c(r)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			r.conns++
+			n := r.conns
+			r.mu.Unlock()
+			go r.serve(nc, n)
+			t.Cleanup(func() { nc.Close() })
+		}
+	}()
+	return r
+}
+
+// reply sets the replies to a verb.
+func reply(verb string, replies ...string) func(*remote) {
+	return func(r *remote) { r.on[verb] = replies }
+}
+
+func (r *remote) addr() netip.AddrPort { return r.ln.Addr().(*net.TCPAddr).AddrPort() }
+
+// turn gives the reply that is due to a verb.
+func (r *remote) turn(verb, def string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.on[verb]
+	if len(list) == 0 {
+		return def
+	}
+	n := r.turns[verb]
+	r.turns[verb]++
+	return list[min(n, len(list)-1)]
+}
+
+func (r *remote) note(n int, s string) {
+	r.mu.Lock()
+	r.said = append(r.said, strconv.Itoa(n)+" "+s)
+	r.mu.Unlock()
+	r.event <- s
+}
+
+// commands returns what was said.
+func (r *remote) commands() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.said...)
+}
+
+func (r *remote) messages() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.mails...)
+}
+
+// await waits for a command that begins like this.
+func (r *remote) await(t testing.TB, prefix string) {
+	t.Helper()
+	end := time.After(wait)
+	for {
+		select {
+		case s := <-r.event:
+			if strings.HasPrefix(s, prefix) {
+				return
+			}
+		case <-end:
+			t.Fatalf("the destination did not hear %q in %v", prefix, wait)
+		}
+	}
+}
+
+func (r *remote) serve(nc net.Conn, n int) {
+	defer nc.Close()
+	br := bufio.NewReader(nc)
+	answer := func(s string) bool {
+		switch s {
+		case closeNow:
+			return false
+		case stall:
+			_, _ = br.ReadString(0) // until the other side gives up
+			return false
+		}
+		_, err := nc.Write([]byte(s + "\r\n"))
+		return err == nil
+	}
+	if !answer(r.turn("greet", r.greet)) {
+		return
+	}
+	for {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			return
+		}
+		line = strings.TrimRight(line, "\r\n")
+		verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
+		r.note(n, line)
+		if r.before != nil {
+			r.before(verb)
+		}
+		reply := r.turn(verb, r.usual(verb))
+		if !answer(reply) {
+			return
+		}
+		switch {
+		case verb == "QUIT":
+			return
+		case verb == "STARTTLS" && reply[0] == '2':
+			tc := tls.Server(nc, r.tls)
+			if tc.Handshake() != nil {
+				return
+			}
+			nc, br = tc, bufio.NewReader(tc)
+		case verb == "DATA" && reply == "354 go":
+			if !r.message(br, n) || !answer(r.turn(".", "250 2.0.0 queued as X1")) {
+				return
+			}
+		}
+	}
+}
+
+func (r *remote) usual(verb string) string {
+	switch verb {
+	case "EHLO":
+		if r.ehlo == nil {
+			return "500 what?"
+		}
+		if len(r.ehlo) == 0 {
+			return "250 mx.sink.example"
+		}
+		return "250-mx.sink.example\r\n250-" + strings.Join(r.ehlo[:len(r.ehlo)-1], "\r\n250-") + "\r\n250 " + r.ehlo[len(r.ehlo)-1]
+	case "DATA":
+		return "354 go"
+	case "STARTTLS":
+		return "220 go"
+	}
+	return "250 2.0.0 ok " + verb
+}
+
+// message reads to the dot; false when the connection ended before.
+func (r *remote) message(br *bufio.Reader, n int) bool {
+	var b strings.Builder
+	for {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			return false
+		}
+		if line == ".\r\n" {
+			r.mu.Lock()
+			r.mails = append(r.mails, b.String())
+			r.mu.Unlock()
+			r.note(n, ".")
+			return true
+		}
+		b.WriteString(line)
+	}
+}

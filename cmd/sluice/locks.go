@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -72,20 +73,20 @@ func (p *program) lockCommand() *cobra.Command {
 	reason, forever := "", false
 	text := "60m"
 	cmd := &cobra.Command{
-		Use: "lock USER --reason WHY", Short: "lock a user in the kernel", Args: exactly("USER"),
+		Use: "lock USER --reason WHY", Short: "lock a user in the kernel",
 		Long: `lock stops a user's outgoing mail at once. While locked, the first connections in each minute are answered with the
 reason and the ticket; further ones are reset. Good mail stays in the client's own queue and goes out after unlock.
 An address may stand for its user.`,
 		Example: "  sluice lock alice --for 2h --reason \"compromised web shop, ticket 4711\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := time.UnmarshalText([]byte(text)); err != nil {
-				return fmt.Errorf("--for: %w", err)
+				return usageError{fmt.Errorf("--for: %w", err)}
 			}
 			r := api.LockRequest{User: args[0], Reason: reason, Seconds: int(time.D().Seconds())}
 			if forever {
 				r.Seconds = 0
 			} else if r.Seconds == 0 {
-				return fmt.Errorf("--for 0: a lock needs a time; use --until-unlocked for one without end")
+				return usageError{errors.New("--for 0: a lock needs a time; use --until-unlocked for one without end")}
 			}
 			var l api.Lock
 			if err := p.client.Do(cmd.Context(), "POST", "/v1/lock", r, &l); err != nil {
@@ -102,8 +103,11 @@ An address may stand for its user.`,
 	cmd.Flags().BoolVar(&forever, "until-unlocked", false, "until a person unlocks")
 	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
 	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
-	if err := cmd.MarkFlagRequired("reason"); err != nil {
-		panic(err) // the flag is two lines above
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if reason == "" {
+			return fmt.Errorf("--reason is missing: %s", cmd.UseLine())
+		}
+		return exactly("USER")(cmd, args)
 	}
 	return cmd
 }

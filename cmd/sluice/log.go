@@ -81,7 +81,7 @@ func moment(flag, text string, now time.Time) (time.Time, error) {
 	}
 	var d config.Duration
 	if err := d.UnmarshalText([]byte(text)); err != nil {
-		return time.Time{}, fmt.Errorf("%s: %q is neither a time span nor a time; write it like 90m, 2h, 3d or 2027-01-31T12:00:00Z", flag, text)
+		return time.Time{}, usageError{fmt.Errorf("%s: %q is neither a time span nor a time; write it like 90m, 2h, 3d or 2027-01-31T12:00:00Z", flag, text)}
 	}
 	return now.Add(-d.D()), nil
 }

@@ -44,6 +44,9 @@ func main() {
 	os.Exit(code)
 }
 
+// usageError is a mistake on the command line that only the command itself can see.
+type usageError struct{ error }
+
 // program is one call of the command.
 type program struct {
 	screen *screen
@@ -74,7 +77,7 @@ func run(ctx context.Context, s *screen, stderr io.Writer, args []string) int {
 			return exitUnreachable
 		}
 		return exitFailed
-	case p.client == nil: // cobra refused the command line before any command ran
+	case errors.As(err, new(usageError)) || p.client == nil: // or cobra refused the command line before any command ran
 		fmt.Fprintf(stderr, "sluice: %v\n  help: `sluice --help` lists the commands\n", err)
 		return exitUsage
 	}

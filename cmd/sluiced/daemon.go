@@ -367,7 +367,7 @@ func (d *daemon) accept(l *flow.Listener, h *control.Heartbeat) {
 	if err := errors.Join(d.systemd.ready(), d.systemd.status("accepting")); err != nil {
 		d.log.Warn("systemd was not told", "err", err)
 	}
-	d.log.Info("accepting")
+	d.log.Info("ready: accepting")
 	if d.o.ready != nil && len(d.acceptors) == 1 {
 		d.o.ready()
 	}

@@ -176,6 +176,7 @@ func TestReload(t *testing.T) {
 	}
 	c.say("MAIL FROM:<alice@customer.example>", "250")
 	c.say("RCPT TO:<bob@mx.example>", "451")
+	c.say("QUIT", "221")
 }
 
 func TestPlannedEnd(t *testing.T) {

@@ -37,7 +37,7 @@ func parseFlags(args []string, stderr io.Writer) (f flags, err error) {
 	fs.BoolVar(&f.check, "check", false, "check the configuration, say what is wrong with it, and exit")
 	fs.BoolVar(&f.describe, "describe", false, "print every key of the configuration with type, default and meaning, and exit")
 	fs.BoolVar(&f.version, "version", false, "print the version and exit")
-	fs.BoolVar(&f.verbose, "verbose", false, "log every session")
+	fs.BoolVar(&f.verbose, "verbose", false, "log refused connections, too")
 	if err := fs.Parse(args); err != nil {
 		return f, err
 	}

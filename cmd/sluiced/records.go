@@ -49,7 +49,7 @@ func (l logOf) Tail(ctx context.Context, q api.Query, take func(*api.Message) er
 func (l logOf) query(q api.Query) (msglog.Query, error) {
 	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
 	if q.User != "" {
-		m, err := backend{l.d}.find(q.User)
+		m, err := backend(l).find(q.User)
 		if err != nil {
 			return mq, err
 		}

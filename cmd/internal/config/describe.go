@@ -1,6 +1,6 @@
 package config
 
-//go:generate go test -run TestDescribe -update
+//go:generate go test -run "TestDescribe|TestManual" -update
 
 import (
 	"fmt"

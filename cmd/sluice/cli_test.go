@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
+)
+
+var now = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// fake is a gateway in the middle of a lively day.
+type fake struct{}
+
+func (fake) Status(context.Context) (*api.Status, error) {
+	return &api.Status{
+		Gateway: "gw1.provider.example", Version: "1.0.0", PID: 4711, Started: now.Add(-50 * time.Hour), Accepting: true,
+		Queue: api.Queue{Waiting: 2, Limit: 4096}, Flows: 118, Waiting: 3, Users: 2, Locks: 1,
+		Helper: api.Helper{Connected: true, Version: "1.0.0", PID: 4700, Path: "tcx", PathReason: "self-test passed", Heartbeat: "alive", HeartbeatAgeMS: 12,
+			Interfaces: []api.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}, {Name: "cust1", Role: "customer", Error: "foreign program first"}, {Name: "up0", Role: "uplink", Path: "tcx"}},
+			Sources:    4, Locks: 1, Problems: []string{"net.core.somaxconn is 128"}},
+		Messages:  map[string]uint64{"delivered": 120334, "refused": 41, "deferred": 7},
+		Addresses: []api.Address{{Address: netip.MustParseAddr("203.0.113.17"), Helo: "out1.provider.example", Weight: 1}},
+		Config:    api.Config{File: "/etc/sluice/sluice.toml", Loaded: now.Add(-90 * time.Minute), Error: "/etc/sluice/sluice.toml:7: lock.tmie: there is no such key"},
+		Log:       api.LogStats{Records: 120400, Bytes: 31 << 20},
+	}, nil
+}
+func (fake) Counters(context.Context) (*api.Counters, error) {
+	return &api.Counters{Daemon: map[string]uint64{"accepted": 5, "accept_failed": 0}, Kernel: map[string]uint64{"assigned": 5}}, nil
+}
+func (fake) Doctor(context.Context) ([]api.Finding, error) {
+	return []api.Finding{{Check: "heartbeat", State: api.OK, Text: "alive, 12 ms old"}, {Check: "interface cust1", State: api.Fail, Text: "not attached", Remedy: "look at it"}}, nil
+}
+
+var alice = api.User{ID: 1, Name: "alice", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/29"), netip.MustParsePrefix("2001:db8:1::/64")},
+	Contact: "alice@customer.example", Origin: "config", Mode: "intercept", Fail: "closed", Flows: 2}
+
+func (fake) Users(context.Context) ([]api.User, error) {
+	return []api.User{alice, {ID: 9, Name: "192.0.2.66/32", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.66/32")}, Origin: "template", Mode: "intercept", Fail: "open", Locked: true, Ticket: "K7QX-2M4T"}}, nil
+}
+func (fake) User(_ context.Context, name string) (*api.UserDetail, error) {
+	if name != "alice" && name != "192.0.2.66/32" {
+		return nil, &api.Problem{Status: 404, Code: "no-such-user", What: `there is no user "` + name + `"`, Remedy: "`sluice users` lists all"}
+	}
+	return &api.UserDetail{User: alice, Unlocks: 1, Kernel: map[string]uint64{"syn": 210, "assigned": 200},
+		Settings: api.Settings{Delivery: "managed", MessagesPerHour: 5000, MessageSize: 50 << 20, SessionsPerSource: 100, SessionsPerPair: 20,
+			LockAutomatic: true, LockSpamCount: 5, LockSpamShare: 0.2, LockWindow: 600, LockTime: 3600, LockMaxUnlocks: 3}}, nil
+}
+func (fake) AddUser(_ context.Context, _ string, n api.NewUser) (*api.User, error) {
+	return &api.User{Name: n.Name, Prefixes: n.Prefixes}, nil
+}
+func (fake) RemoveUser(_ context.Context, _, name string) (*api.User, error) {
+	return &api.User{Name: name}, nil
+}
+func (fake) Flows() []api.Flow {
+	return []api.Flow{{ID: "k3f9a2", User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41022"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
+		Helo: "mail.\x1b[31mred", State: "data", Since: now.Add(-3 * time.Second), Messages: 2, TLS: true}}
+}
+
+func lock() api.Lock {
+	until := now.Add(40 * time.Minute)
+	return api.Lock{Ticket: "K7QX-2M4T", User: "192.0.2.66/32", Prefix: netip.MustParsePrefix("192.0.2.66/32"), Code: "GTUBE", Reason: "5 bad messages of 5 in 10 minutes", By: "sluice", Automatic: true,
+		Since: now.Add(-20 * time.Minute), Until: &until, Evidence: []api.Evidence{{Message: "k3f9a9.1", Time: now.Add(-20 * time.Minute), Code: "GTUBE", Text: "test text at byte 100"}}}
+}
+func (fake) Locks(context.Context) ([]api.Lock, error) { return []api.Lock{lock()}, nil }
+func (fake) History(context.Context, string, int) ([]api.Lock, error) {
+	old := lock()
+	ended := now.Add(-24 * time.Hour)
+	old.Ticket, old.By, old.Ended, old.EndedBy, old.EndedWhy, old.Since = "A2BC-9XYZ", "root", &ended, "time", "its time was over", now.Add(-25*time.Hour)
+	return []api.Lock{lock(), old}, nil
+}
+func (fake) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, error) {
+	l := lock()
+	l.User, l.Reason = r.User, r.Reason
+	if r.Seconds == 0 {
+		l.Until = nil
+	}
+	return &l, nil
+}
+func (fake) Unlock(_ context.Context, _ string, r api.UnlockRequest) (*api.Lock, error) {
+	l := lock()
+	l.User = r.User
+	return &l, nil
+}
+
+func dayLog() []*api.Message {
+	return []*api.Message{
+		{ID: "k3f9a9.1", Time: now.Add(-20 * time.Minute), DurationMS: 31, User: "192.0.2.66/32", Client: netip.MustParseAddrPort("192.0.2.66:5001"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
+			Helo: "x", From: "win@casino.example", To: []api.Recipient{{Address: "a@sink.example", Code: 250, Reply: "2.1.5 ok"}, {Address: "b@sink.example", Code: 250, Reply: "2.1.5 ok"}}, Size: 2048,
+			Status: "refused", Class: "spam", Code: "GTUBE", Reply: "550 5.7.1 gw1.provider.example: [GTUBE] this message is spam", Hits: []api.Hit{{Check: "content", Code: "GTUBE", Class: "spam", Action: "reject", Text: "this message is spam", Evidence: "at byte 100"}}},
+		{ID: "k3f9a2.1", Time: now.Add(-26 * time.Hour), DurationMS: 1700, User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41022"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
+			Helo: "mail.alice.example", From: "", To: []api.Recipient{{Address: "bob@sink.example", Code: 250, Reply: "ok"}}, Size: 52 << 10, Status: "delivered", Class: "clean", Reply: "250 2.0.0 queued", Remote: "250 2.0.0 queued", Source: "203.0.113.17", TLSOut: "TLS1.3"},
+		{ID: "k3f9a1", Time: now.Add(-27 * time.Hour), User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41021"), Target: netip.MustParseAddrPort("198.51.100.30:25"), Status: "no-message", Class: "clean", Reply: "421 4.4.1 gw1.provider.example: no connection to the destination"},
+	}
+}
+func (fake) Find(_ context.Context, q api.Query) ([]*api.Message, error) {
+	switch {
+	case q.Ticket != "" || q.ID != "" && !strings.HasPrefix("k3f9a9.1", q.ID):
+		return nil, nil
+	case q.ID != "":
+		return dayLog()[:1], nil
+	}
+	return dayLog(), nil
+}
+func (fake) Tail(_ context.Context, _ api.Query, take func(*api.Message) error) error {
+	for _, m := range dayLog() {
+		if err := take(m); err != nil {
+			return err
+		}
+	}
+	return errors.New("sluiced is going down")
+}
+
+// serve starts the API and returns its socket.
+func serve(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cli")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "s")
+	l, err := api.Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fake{}
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f}, slog.New(slog.DiscardHandler))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), <-done, os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// call runs a command line as an operator would.
+func call(socket string, width int, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	s := &screen{out: &out, now: func() time.Time { return now }, zone: time.UTC, width: width}
+	code = run(context.Background(), s, &errs, append([]string{"--socket", socket}, args...))
+	return code, out.String(), errs.String()
+}
+
+// TestOutput shows every command's output as people see it.
+func TestOutput(t *testing.T) {
+	socket := serve(t)
+	var all bytes.Buffer
+	for _, line := range []string{
+		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users show dave",
+		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
+		"log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
+		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
+	} {
+		args := strings.Fields(line)
+		code, out, errs := call(socket, 0, args...)
+		all.WriteString("$ sluice " + line + "\n" + out + errs)
+		if code != 0 {
+			all.WriteString("exit code " + string(rune('0'+code)) + "\n")
+		}
+		all.WriteString("\n")
+	}
+	golden(t, "testdata/output.golden", all.Bytes())
+}
+
+func TestNarrowTerminalIsNotWrapped(t *testing.T) {
+	t.Parallel()
+	socket := serve(t)
+	for _, args := range [][]string{{"log"}, {"log", "--follow"}, {"users"}, {"locks", "--history"}} {
+		_, out, _ := call(socket, 110, args...)
+		for line := range strings.Lines(out) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 110 {
+				t.Errorf("sluice %v: a line of %d columns: %s", args, n, line)
+			}
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	socket := serve(t)
+	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}} {
+		code, out, errs := call(socket, 0, append(args, "--json")...)
+		if code != 0 || !json.Valid([]byte(out)) || strings.Contains(out, "\x1b") {
+			t.Errorf("sluice %v --json: code %d, %s%s", args, code, out, errs)
+		}
+	}
+	_, out, _ := call(socket, 0, "log", "--follow", "--json")
+	for line := range strings.Lines(out) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("a line that is no JSON: %s", line)
+		}
+	}
+}
+
+func TestColoursOnlyWhenAsked(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := &screen{out: &out, now: time.Now, zone: time.UTC, colour: true}
+	s.table([]column{{head: "A"}, {head: "B", style: statusStyle}}, [][]string{{"x", "refused"}})
+	if want := "\x1b[1mA\x1b[0m  \x1b[1mB\x1b[0m\nx  \x1b[31mrefused\x1b[0m\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+func TestAbsentDaemon(t *testing.T) {
+	t.Parallel()
+	code, _, errs := call(filepath.Join(t.TempDir(), "none"), 0, "status")
+	if code != exitUnreachable || !strings.Contains(errs, "systemctl start sluiced") {
+		t.Errorf("code %d, %s", code, errs)
+	}
+}
+
+// world is a host as doctor could find it.
+type world struct {
+	locals bool
+	ptr    string
+}
+
+func (w world) local(netip.Addr) (bool, error)        { return w.locals, nil }
+func (w world) divert(uint32, int, int) (bool, error) { return w.locals, nil }
+func (w world) links() (map[string]int, error) {
+	return map[string]int{"up0": 1400, "cust0": 1500, "lo": 65536}, nil
+}
+func (w world) LookupAddr(context.Context, string) ([]string, error) { return []string{w.ptr}, nil }
+func (w world) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("203.0.113.17"), netip.MustParseAddr("203.0.113.18"), netip.MustParseAddr("2001:db8:25::17")}, nil
+}
+
+func TestDoctorLooksAtTheHost(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load("../../deploy/sluice.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proc := t.TempDir()
+	for name, value := range map[string]string{"net/ipv4/ip_forward": "0", "net/core/somaxconn": "16384"} {
+		path := filepath.Join(proc, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(value+"\n"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find := func(fs []api.Finding, check, state, text string) {
+		t.Helper()
+		for _, f := range fs {
+			if f.Check == check && f.State == state && strings.Contains(f.Text+f.Remedy, text) {
+				return
+			}
+		}
+		t.Errorf("no finding %q %s %q in %+v", check, state, text, fs)
+	}
+	w := world{locals: true, ptr: "out1.provider.example."}
+	h := &host{proc: proc, names: w, routes: w}
+	fs := append(h.system(), h.configured(t.Context(), cfg)...)
+	find(fs, "net.ipv4.ip_forward", api.Fail, "sysctl -w net.ipv4.ip_forward=1")
+	find(fs, "net.core.somaxconn", api.OK, "16384")
+	find(fs, "delivery address 203.0.113.17", api.OK, "is local")
+	find(fs, "delivery address 203.0.113.17", api.OK, "agree on out1")
+	find(fs, "delivery address 203.0.113.18", api.Warn, "HELO out2.provider.example")
+	find(fs, "interface cust0", api.Warn, "larger than the uplink's 1400")
+	find(fs, "policy routing IPv6", api.OK, "table 5325")
+	h.routes = world{}
+	fs = h.configured(t.Context(), cfg)
+	find(fs, "delivery address 203.0.113.17", api.Fail, "delivery.prefixes")
+	find(fs, "policy routing IPv4", api.Fail, "restart sluice-intercept")
+}
+
+func TestDoctorEndsWithFailure(t *testing.T) {
+	t.Parallel()
+	code, out, _ := call(serve(t), 0, "doctor", "--no-dns", "--config", "../../deploy/sluice.toml")
+	if code != exitFailed || !strings.Contains(out, "fail  interface cust1: not attached") || !strings.Contains(out, "help: look at it") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+}

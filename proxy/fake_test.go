@@ -26,6 +26,7 @@ type remote struct {
 	event  chan string // every command and message as it comes
 	turns  map[string]int
 	before func(verb string)
+	hold   chan struct{} // the message is not read before it closes
 }
 
 // Replies with a meaning of their own. Anything else is written as it is, with CRLF behind it.
@@ -188,6 +189,9 @@ func (r *remote) usual(verb string) string {
 // message reads to the dot; false when the connection ended before.
 func (r *remote) message(br *bufio.Reader, n int) bool {
 	var b strings.Builder
+	if r.hold != nil {
+		<-r.hold
+	}
 	for {
 		line, err := br.ReadString('\n')
 		if err != nil {

@@ -293,6 +293,24 @@ func TestClientThatLeavesBeforeTheDotGetsNothingDelivered(t *testing.T) {
 	}
 }
 
+func TestClientThatLeavesWhileALargeMessageIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}); r.ehlo = []string{"PIPELINING"} })
+	r := newRig(t, mx.addr())
+	p := r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	line := strings.Repeat("x", 998) + "\r\n"
+	p.write(strings.Repeat(line, 24000) + ".\r\n") // more than the kernel's buffers hold
+	mx.await(t, "DATA")
+	p.nc.Close()
+	close(mx.hold)
+	rec := r.log.wait(t, 1)[0]
+	if rec.Status != Lost || rec.Source.IsValid() || len(mx.messages()) != 0 {
+		t.Errorf("status %v, source %v, %d messages; want lost and no dot", rec.Status, rec.Source, len(mx.messages()))
+	}
+}
+
 func TestClientThatLeavesInTheMiddle(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)

@@ -100,6 +100,7 @@ func TestCapabilitiesAreRememberedAndTheConnectionIsMadeLater(t *testing.T) {
 	mx := newRemote(t)
 	r := newRig(t, mx.addr())
 	r.hello().cmd("QUIT", "221")
+	mx.await(t, "QUIT")
 	p := r.hello()
 	if n := len(mx.commands()); n != 2 {
 		t.Errorf("%d commands reached the destination before a recipient, want EHLO and QUIT of the first session: %q", n, mx.commands())

@@ -16,8 +16,9 @@ type Client interface {
 func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 
 // Deliver sends DATA and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
-// until the next call. The client is asked after 354, right before the first byte of the message: one that is gone
-// stops everything with ErrGone. until bounds it all. A reply to DATA that refuses is a final reply too. The error is ErrGone or a *Failure.
+// until the next call. The client is asked after 354, right before the last write of the message: one that is gone
+// stops everything with ErrGone, and the destination never sees the dot. until bounds it all. A reply to DATA that
+// refuses is a final reply too. The error is ErrGone or a *Failure.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
 	if f := s.command("DATA"); f != nil {
@@ -38,11 +39,14 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	if s.conn.Buffered() > 0 {
 		return nil, failed(smtp.ErrUnsolicited)
 	}
-	if c.Gone() {
+	s.conn.SetReadTimeout(s.timeouts.Final)
+	s.client = c
+	err := s.conn.WriteDataAsking(prefix, body, s.ask)
+	s.client = nil
+	if errors.Is(err, ErrGone) {
 		return nil, ErrGone
 	}
-	s.conn.SetReadTimeout(s.timeouts.Final)
-	if err := s.conn.WriteData(prefix, body); err != nil {
+	if err != nil {
 		return nil, failed(err) // the dot is the last byte: it has not left whole
 	}
 	if f := s.read(); f != nil {
@@ -57,6 +61,14 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	s.conn.SetReadTimeout(s.timeouts.Command)
 	s.conn.SetUntil(time.Time{})
 	return &s.rep, nil
+}
+
+// stillThere asks the client.
+func (s *Session) stillThere() error {
+	if s.client.Gone() {
+		return ErrGone
+	}
+	return nil
 }
 
 // ErrGone: the client left, so the message was not sent.

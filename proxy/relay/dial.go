@@ -95,6 +95,7 @@ func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Fail
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,
 	})}
+	s.ask = s.stillThere
 	stop := context.AfterFunc(ctx, s.Cut)
 	f = s.start(d.tls, plain)
 	if !stop() && f == nil {
@@ -105,6 +106,7 @@ func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Fail
 		return nil, f
 	}
 	s.conn.SetReadTimeout(d.timeouts.Command)
+	s.conn.Idle()
 	return s, nil
 }
 

@@ -24,6 +24,9 @@ type Session struct {
 	open    bool       // MAIL was accepted and not yet ended
 	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
 	reset   bool       // RSET is owed before the next MAIL
+
+	client Client       // of the message on its way
+	ask    func() error // stillThere, made once
 }
 
 // start leads the session to where a transaction can begin.

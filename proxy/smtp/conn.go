@@ -47,8 +47,9 @@ type Conn struct {
 	in, sent, nreads, nwrites int64
 
 	tick tickState
-	iov  [4][]byte // backing of one vectored write
-	vec  [][]byte  // net.Buffers over iov, here so that it does not escape on each write
+	iov  [4][]byte    // backing of one vectored write
+	vec  [][]byte     // net.Buffers over iov, here so that it does not escape on each write
+	ask  func() error // see WriteDataAsking
 }
 
 // NewConn makes a Conn of nc; it takes no buffer until there is something to read or write.

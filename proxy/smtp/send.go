@@ -20,6 +20,16 @@ func (c *Conn) WriteData(prefix []byte, b *Body) error {
 	return c.send(prefix, b, true)
 }
 
+// WriteDataAsking does as WriteData and calls ask right before the last write, of which a body of
+// more than 64 KiB needs several: what the remote has by then is not a message yet. An error of
+// ask is given back, and the connection must be closed.
+func (c *Conn) WriteDataAsking(prefix []byte, b *Body, ask func() error) error {
+	c.ask = ask
+	err := c.WriteData(prefix, b)
+	c.ask = nil
+	return err
+}
+
 // WriteChunk sends a message as one chunk, "BDAT size LAST" with prefix and body behind it
 // (RFC 3030), and flushes: no 354 is waited for, and binary bodies pass. Errors are those of
 // WriteData; ErrNotCanonical concerns the prefix only.
@@ -68,10 +78,27 @@ func isHeader(p []byte) bool {
 	return true
 }
 
-// sendWhole writes everything with one vectored write.
+// asked calls ask, if there is one, once.
+func (c *Conn) asked() error {
+	if c.ask == nil {
+		return nil
+	}
+	ask := c.ask
+	c.ask = nil
+	return ask()
+}
+
+// sendWhole writes everything with one vectored write, or two where somebody is to be asked before the end of a body
+// that a slow remote may take minutes for.
 func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 	n, mem := 0, b.mem
-	if dots {
+	apart := dots && c.ask != nil && len(mem) > size64K
+	if !apart {
+		if err := c.asked(); err != nil {
+			return err
+		}
+	}
+	if dots && !apart {
 		mem = b.mem[:len(b.mem)+b.term]
 	}
 	for _, p := range [][]byte{c.out, prefix, mem} {
@@ -80,14 +107,20 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 			n++
 		}
 	}
-	if dots && b.term == 0 {
+	if dots && b.term == 0 && !apart {
 		c.iov[n] = []byte(endOf(b.mem))
 		n++
 	}
 	if n == 0 {
 		return nil // an empty chunk, its command already sent
 	}
-	return c.writev(n)
+	if err := c.writev(n); err != nil || !apart {
+		return err
+	}
+	if err := c.asked(); err != nil {
+		return err
+	}
+	return c.write([]byte(endOf(b.mem)))
 }
 
 // sendJoined writes everything from one buffer: for TLS, where each write makes a record of its
@@ -143,6 +176,8 @@ type sender struct {
 	n     int
 	stuff bool
 	bol   bool // the next byte begins a line
+
+	flushed bool // something was written
 }
 
 func (s *sender) release() { putBuf(s.buf) }
@@ -152,12 +187,20 @@ func (s *sender) flush() error {
 		return nil
 	}
 	err := s.c.write(s.buf[:s.n])
-	s.n = 0
+	s.n, s.flushed = 0, true
 	return err
 }
 
 // end writes what is left, after the end of data for a dot stream that ends in tail.
 func (s *sender) end(tail []byte, dots bool) error {
+	if s.c.ask != nil && s.n > 0 && s.flushed {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	if err := s.c.asked(); err != nil {
+		return err
+	}
 	if dots {
 		if err := s.raw([]byte(endOf(tail))); err != nil {
 			return err

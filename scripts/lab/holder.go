@@ -28,8 +28,10 @@ for name in "$@"; do
 done
 echo ready
 cat >/dev/null || true
-kill -9 -1 2>/dev/null || true
-umount -l "$dir"/mta/*/dev "$dir"/mta/*/usr 2>/dev/null || true
+# Whoever read our complaints may be gone.
+exec >/dev/null 2>&1
+kill -9 -1 || true
+grep -o " $dir/[^ ]*" /proc/self/mounts | sort -r | xargs -r umount -l || true
 if [ ! -e "$dir/.keep" ]; then
 	rm -rf --one-file-system "$dir"
 fi

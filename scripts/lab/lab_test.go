@@ -133,7 +133,7 @@ func TestCaptureCountsAttemptsAndResets(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"attempts", all.Attempts(), 8},
+		{"attempts", all.Attempts(), 9},
 		{"attempts over IPv4", all.Attempts(From("192.0.2.66")), 4},
 		{"attempts to the sink over IPv6", all.Attempts(To("[2001:db8:100::20]:25"), From("2001:db8:66::/64")), 3},
 		{"attempts from the chosen port", all.Attempts(From("192.0.2.66:40025")), 1},

@@ -122,6 +122,7 @@ func (l *Lab) StartGateway(ctx context.Context, o GatewayOptions) (*Gateway, err
 	if err != nil {
 		return nil, err
 	}
+	l.say("starting Sluice in %s", g.Dir)
 	if err := g.StartIntercept(ctx); err != nil {
 		return nil, err
 	}

@@ -142,6 +142,7 @@ func (l *Lab) open(ctx context.Context, o Options) error {
 	if err := l.startSinks(); err != nil {
 		return err
 	}
+	l.say("the lab is open: %s", l.dir)
 	return l.writeState()
 }
 

@@ -245,7 +245,7 @@ func TestDoctorLooksAtTheHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	proc := t.TempDir()
-	for name, value := range map[string]string{"net/ipv4/ip_forward": "0", "net/core/somaxconn": "16384"} {
+	for name, value := range map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "1"} {
 		path := filepath.Join(proc, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(value+"\n"), 0o600)); err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func TestDoctorLooksAtTheHost(t *testing.T) {
 	h := &host{proc: proc, names: w, routes: w}
 	fs := append(h.system(), h.configured(t.Context(), cfg)...)
 	find(fs, "net.ipv4.ip_forward", api.Fail, "sysctl -w net.ipv4.ip_forward=1")
-	find(fs, "net.core.somaxconn", api.OK, "16384")
+	find(fs, "net.ipv6.conf.all.forwarding", api.OK, "1")
 	find(fs, "delivery address 203.0.113.17", api.OK, "is local")
 	find(fs, "delivery address 203.0.113.17", api.OK, "agree on out1")
 	find(fs, "delivery address 203.0.113.18", api.Warn, "HELO out2.provider.example")

@@ -87,7 +87,7 @@ func (s *screen) findings(all []api.Finding) {
 			fmt.Fprintf(s.out, "      %s %s\n", s.paint(faint, "help:"), plain(f.Remedy))
 		}
 	}
-	s.say("%d ok, %d warnings, %d failures", counts[api.OK], counts[api.Warn], counts[api.Fail])
+	s.say("%d ok, %s, %s", counts[api.OK], count(counts[api.Warn], "warning", "warnings"), count(counts[api.Fail], "failure", "failures"))
 }
 
 // names asks the DNS.
@@ -129,17 +129,28 @@ func (h *host) system() []api.Finding {
 	}{
 		{"net.ipv4.ip_forward", 1, api.Fail, "without it this host is no gateway"},
 		{"net.ipv6.conf.all.forwarding", 1, api.Warn, "without it IPv6 customers are not routed"},
-		{"net.core.somaxconn", 4096, api.Warn, "connections wait there while sluiced restarts"},
-		{"net.ipv4.tcp_max_syn_backlog", 4096, api.Warn, "connections wait there while sluiced restarts"},
 	} {
 		fs = append(fs, h.atLeast(want.name, want.least, want.state, want.why))
 	}
+	return fs
+}
+
+// pins checks that programs and maps can stay in the kernel.
+func pins(dir string) api.Finding {
+	f := api.Finding{Check: "bpf file system", State: api.OK, Text: "pins are in " + dir}
 	var st unix.Statfs_t
-	f := api.Finding{Check: "bpf file system", State: api.OK, Text: "mounted at /sys/fs/bpf"}
-	if err := unix.Statfs("/sys/fs/bpf", &st); err != nil || st.Type != unix.BPF_FS_MAGIC {
-		f = api.Finding{Check: f.Check, State: api.Fail, Text: "not mounted at /sys/fs/bpf", Remedy: "mount -t bpf bpf /sys/fs/bpf (systemd does it by itself)"}
+	err := unix.Statfs(dir, &st)
+	if errors.Is(err, unix.ENOENT) { // before the first start of sluice-intercept
+		err = unix.Statfs(filepath.Dir(dir), &st)
 	}
-	return append(fs, f)
+	switch {
+	case errors.Is(err, unix.EACCES):
+		f.State, f.Text, f.Remedy = api.Warn, dir+" may not be looked at", "run doctor as root"
+	case err != nil || st.Type != unix.BPF_FS_MAGIC:
+		f.State, f.Text = api.Fail, dir+" is not on a BPF file system"
+		f.Remedy = "mount -t bpf bpf /sys/fs/bpf (systemd does it by itself), or correct intercept.pin_dir"
+	}
+	return f
 }
 
 func (h *host) atLeast(name string, least int, state, why string) api.Finding {
@@ -161,6 +172,7 @@ func (h *host) atLeast(name string, least int, state, why string) api.Finding {
 // configured checks the host against the configuration.
 func (h *host) configured(ctx context.Context, cfg *config.Config) []api.Finding {
 	fs := []api.Finding{{Check: "configuration file", State: api.OK, Text: cfg.File + " is good"}}
+	fs = append(fs, pins(cfg.Intercept.PinDir))
 	fs = append(fs, h.diversion(cfg)...)
 	fs = append(fs, h.interfaces(cfg)...)
 	for _, a := range cfg.Delivery.Address {

@@ -180,6 +180,9 @@ func (s *screen) at(t time.Time) string {
 
 // span tells a duration in its two largest units.
 func span(d time.Duration) string {
+	if d > time.Second {
+		d = d.Round(time.Second)
+	}
 	switch {
 	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())

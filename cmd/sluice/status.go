@@ -38,15 +38,21 @@ func (p *program) counters(cmd *cobra.Command) error {
 		return err
 	}
 	var rows [][]string
+	zero := 0
 	for _, part := range []struct {
 		name   string
 		counts map[string]uint64
 	}{{"daemon", c.Daemon}, {"kernel", c.Kernel}} {
 		for _, name := range slices.Sorted(maps.Keys(part.counts)) {
+			if part.counts[name] == 0 {
+				zero++
+				continue
+			}
 			rows = append(rows, []string{part.name, name, fmt.Sprint(part.counts[name])})
 		}
 	}
 	p.screen.table([]column{{head: "WHERE"}, {head: "COUNTER"}, {head: "VALUE", right: true}}, rows)
+	p.screen.say("%s more at 0", count(zero, "counter", "counters"))
 	return nil
 }
 

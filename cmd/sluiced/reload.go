@@ -108,8 +108,15 @@ func (d *daemon) clientTLS(cfg *config.Config) *tls.Config {
 
 // reload reads the configuration file again. Either all of it takes effect or none.
 func (d *daemon) reload() error {
-	if err := d.systemd.reloading(); err != nil {
-		d.log.Warn("systemd was not told", "err", err)
+	if d.isReady() { // before that a reload is part of the start
+		if err := d.systemd.reloading(); err != nil {
+			d.log.Warn("systemd was not told", "err", err)
+		}
+		defer func() {
+			if err := d.systemd.ready(); err != nil {
+				d.log.Warn("systemd was not told", "err", err)
+			}
+		}()
 	}
 	err := d.reloadFile()
 	if err != nil {
@@ -120,10 +127,14 @@ func (d *daemon) reload() error {
 			d.log.Error("reload refused, the old configuration stays", "err", strings.TrimSpace(line))
 		}
 	}
-	if err := d.systemd.ready(); err != nil {
-		d.log.Warn("systemd was not told", "err", err)
-	}
 	return err
+}
+
+// isReady reports whether connections were ever accepted.
+func (d *daemon) isReady() bool {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	return len(d.acceptors) > 0
 }
 
 func (d *daemon) reloadFile() error {

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/inflight"
+	"sluice/cmd/internal/msglog"
+	"sluice/cmd/internal/store"
+	"sluice/intercept/control"
+)
+
+// openFiles opens what is kept on disk.
+func (d *daemon) openFiles(cfg *config.Config) (err error) {
+	for _, dir := range []string{cfg.Store.Dir, cfg.Log.Dir, cfg.SMTP.SpillDir, inflightDir(cfg)} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("could not make the folder %s: %w; make it, owned by this user", dir, err)
+		}
+	}
+	d.store, err = store.Open(filepath.Join(cfg.Store.Dir, "sluice.db"), store.Options{Failed: func(err error) {
+		d.log.Error("the store failed", "err", err)
+	}})
+	if err != nil {
+		return err
+	}
+	d.messages, err = msglog.Open(cfg.Log.Dir, msglog.Options{Keep: cfg.Log.Retention.D(), Failed: func(err error) {
+		d.log.Error("the message log failed", "err", err)
+	}})
+	if err != nil {
+		return err
+	}
+	d.tally = &tally{next: d.messages}
+	return nil
+}
+
+func inflightDir(cfg *config.Config) string { return filepath.Join(cfg.Store.Dir, "inflight") }
+
+// listInflight puts what an earlier process left undecided into the log.
+func (d *daemon) listInflight(cfg *config.Config, r *roster) error {
+	j, left, err := inflight.Open(inflightDir(cfg))
+	if err != nil {
+		return err
+	}
+	d.journal = j
+	for i := range left {
+		rec := ambiguous(&left[i], r)
+		d.log.Warn("a message's fate is unknown: sluiced was killed while the destination had it", "id", rec.ID, "user", rec.Flow.User.Name, "from", rec.From)
+		d.tally.Put(rec)
+	}
+	return nil
+}
+
+// closeFiles closes what is on disk, in the order in which it depends on each other.
+func (d *daemon) closeFiles() error {
+	var errs []error
+	if c := d.linkClient(); c != nil {
+		errs = append(errs, c.Close())
+	}
+	if d.locks != nil {
+		errs = append(errs, d.locks.Close())
+	}
+	d.audits.Wait()
+	if d.journal != nil {
+		errs = append(errs, d.journal.Close())
+	}
+	if d.messages != nil {
+		errs = append(errs, d.messages.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *daemon) linkClient() *control.Client {
+	if d.link == nil {
+		return nil
+	}
+	return d.link.client.Swap(nil)
+}

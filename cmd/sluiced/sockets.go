@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+)
+
+// keepHelper keeps the connection to the helper, and accepts on the sockets that it hands over.
+func (d *daemon) keepHelper(ctx context.Context) {
+	fromSystemd := kept(listenerName)
+	for {
+		c, w, err := d.link.dial(ctx, func() []control.Listener { return d.copies(fromSystemd) })
+		if err != nil {
+			return // ctx has ended
+		}
+		for _, f := range fromSystemd {
+			_ = f.Close() // the helper has its copy
+		}
+		fromSystemd = nil
+		d.adopt(c, w)
+		select {
+		case <-c.Lost():
+			d.link.client.Store(nil)
+			d.log.Warn("lost sluice-intercept; accepting goes on")
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listenerName is the one by which helper and systemd know the listening socket.
+const listenerName = "smtp"
+
+// copies are the listening sockets to be given back to a new helper.
+func (d *daemon) copies(more []*os.File) []control.Listener {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	var ls []control.Listener
+	for _, a := range d.acceptors {
+		if f, err := a.l.File(); err == nil {
+			ls = append(ls, control.Listener{Name: listenerName, File: f})
+		}
+	}
+	for _, f := range more {
+		if c, err := copyFile(f); err == nil {
+			ls = append(ls, control.Listener{Name: listenerName, File: c})
+		}
+	}
+	return ls
+}
+
+// adopt tells a helper what is so, then accepts what it hands over.
+func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	d.log.Info("sluice-intercept is there", "version", w.Helper, "path", w.Path, "ports", w.Ports)
+	d.locals.helper(w.Local)
+	d.link.client.Store(c)
+	// Locks are in the kernel before the first connection is accepted. Those that come while the set is on its way are
+	// put there once more afterwards.
+	err := d.link.tell(c, d.allSources(d.roster.Load()), d.locks.List())
+	d.link.note(err)
+	d.locks.Reapply()
+	for _, l := range w.Listeners {
+		if l.Name == listenerName {
+			if err := d.take(l.File, w); err != nil {
+				d.link.note(err)
+			}
+		}
+		_ = l.File.Close()
+	}
+}
+
+// take accepts on f, or goes on with the acceptor that has the same socket already.
+func (d *daemon) take(f *os.File, w *control.Welcome) error {
+	d.accepting.Lock()
+	for _, a := range d.acceptors {
+		own, err := a.l.File()
+		if err != nil {
+			continue
+		}
+		same := control.SameSocket(own, f)
+		_ = own.Close()
+		if same {
+			d.beatWith(a, w.Heartbeat)
+			d.accepting.Unlock()
+			return nil
+		}
+	}
+	d.accepting.Unlock()
+	l, err := flow.NewListener(f, flow.Options{Ports: w.Ports, Local: d.isLocal, Attribution: d.sources, IDs: d.ids})
+	if err != nil {
+		return err
+	}
+	if err := d.systemd.keep(listenerName, f); err != nil {
+		d.log.Warn("systemd does not keep the listening socket", "err", err)
+	}
+	d.accept(l, w.Heartbeat)
+	return nil
+}
+
+func (d *daemon) beatWith(a *acceptor, h *control.Heartbeat) {
+	if h == nil {
+		return
+	}
+	if old := a.beat.Swap(h); old != nil {
+		_ = old.Close() // unmaps it; a beat under way is waited for
+	}
+}
+
+func (d *daemon) isLocal(a netip.Addr) bool { return !d.o.local && d.locals.has(a) }
+
+// accept starts to take connections from l. Acceptors of older sockets go on without beating: what waits in their queue
+// was promised to be served.
+func (d *daemon) accept(l *flow.Listener, h *control.Heartbeat) {
+	a := &acceptor{l: l, log: d.log, serve: d.serve, full: d.full, alive: d.watchdog(), done: make(chan struct{})}
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	if d.stopped {
+		_ = l.Close()
+		return
+	}
+	for _, old := range d.acceptors {
+		if hb := old.beat.Swap(nil); hb != nil {
+			_ = hb.Close()
+		}
+	}
+	a.beat.Store(h)
+	d.acceptors = append(d.acceptors, a)
+	go a.run()
+	if err := errors.Join(d.systemd.ready(), d.systemd.status("accepting")); err != nil {
+		d.log.Warn("systemd was not told", "err", err)
+	}
+	d.log.Info("ready: accepting")
+	if d.o.ready != nil && len(d.acceptors) == 1 {
+		d.o.ready()
+	}
+}

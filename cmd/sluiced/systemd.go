@@ -1,12 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,20 +59,18 @@ func (s supervisor) send(text string, f *os.File) error {
 	if s.socket == "" {
 		return nil
 	}
-	name := s.socket
-	if strings.HasPrefix(name, "@") {
-		name = "\x00" + name[1:]
-	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	// Not net.UnixConn: it writes no descriptors to a connected datagram socket.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("could not notify systemd: %w", err)
 	}
-	defer c.Close()
 	var rights []byte
 	if f != nil {
-		rights = syscall.UnixRights(int(f.Fd()))
+		rights = unix.UnixRights(int(f.Fd()))
 	}
-	if _, _, err := c.WriteMsgUnix([]byte(text), rights, nil); err != nil {
+	// A name that begins with @ is in the abstract name space, here as there.
+	err = unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL)
+	if err := errors.Join(err, unix.Close(fd)); err != nil {
 		return fmt.Errorf("could not notify systemd: %w", err)
 	}
 	return nil

@@ -4,10 +4,10 @@ import "time"
 
 // Bounds of LIM5. A client that mails does not come near: what it says between messages is forgotten with each message.
 const (
-	mostErrors = 10  // replies 500–504 of ours in a session
-	freeNoise  = 20  // commands without mail that are answered at once
-	mostNoise  = 100 // commands without mail after which the session ends
-	noiseStep  = 50 * time.Millisecond
+	mostErrors = 10                    // replies 500–504 of ours in a session
+	freeNoise  = 20                    // commands without mail that are answered at once
+	mostNoise  = 100                   // commands without mail after which the session ends
+	noiseStep  = 50 * time.Millisecond // by which each answer waits longer than the one before
 	mostDelay  = 3 * time.Second
 )
 
@@ -15,6 +15,7 @@ const (
 type manner struct {
 	errors int
 	idle   int
+	step   time.Duration
 }
 
 // replied counts a reply of ours. Refusals by the destination or by policy never come here as 500–504.
@@ -33,7 +34,7 @@ func (m *manner) noise() (wait time.Duration, over bool) {
 	if m.idle > mostNoise {
 		return 0, true
 	}
-	return min(max(0, time.Duration(m.idle-freeNoise)*noiseStep), mostDelay), false
+	return min(max(0, time.Duration(m.idle-freeNoise)*m.step), mostDelay), false
 }
 
 // mailed forgets the idle talk before a message.

@@ -13,18 +13,19 @@ import (
 
 // Server leads the sessions of all flows. It is safe for concurrent use.
 type Server struct {
-	cfg      Config
-	set      atomic.Pointer[resolved]
-	bodies   atomic.Int64 // bytes of bodies in memory
-	reserve  func(int) bool
-	admin    adminBudget
-	base     context.Context // ends when sessions must be cut
-	cut      context.CancelFunc
-	drain    context.Context // ends when the server begins to stop
-	stop     context.CancelFunc
-	wg       sync.WaitGroup
-	mu       sync.Mutex
-	sessions map[*session]struct{}
+	cfg       Config
+	set       atomic.Pointer[resolved]
+	bodies    atomic.Int64 // bytes of bodies in memory
+	reserve   func(int) bool
+	admin     adminBudget
+	noiseStep time.Duration   // noiseStep, but in tests
+	base      context.Context // ends when sessions must be cut
+	cut       context.CancelFunc
+	drain     context.Context // ends when the server begins to stop
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
+	mu        sync.Mutex
+	sessions  map[*session]struct{}
 }
 
 // New returns a Server, or why it can not be made.
@@ -33,7 +34,7 @@ func New(c Config) (*Server, error) {
 	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
 		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
 	}
-	s := &Server{cfg: c, sessions: make(map[*session]struct{})}
+	s := &Server{cfg: c, noiseStep: noiseStep, sessions: make(map[*session]struct{})}
 	if err := s.Configure(c.Settings); err != nil {
 		return nil, err
 	}

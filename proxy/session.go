@@ -61,7 +61,7 @@ type session struct {
 }
 
 func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
-	s := &session{srv: srv, set: srv.set.Load(), flow: f, slot: -1}
+	s := &session{srv: srv, set: srv.set.Load(), flow: f, slot: -1, manner: manner{step: srv.noiseStep}}
 	s.ctx, s.cancel = context.WithCancel(srv.base)
 	s.tick = s.noop
 	s.client.Conn = nc

@@ -223,7 +223,7 @@ func TestIdleTalkEnds(t *testing.T) {
 	for range freeNoise {
 		p.want("250")
 	}
-	m := manner{idle: mostNoise - 1}
+	m := manner{idle: mostNoise - 1, step: noiseStep}
 	if w, over := m.noise(); over || w <= 0 || w > mostDelay {
 		t.Errorf("the last tolerated command waits %v, ends %v", w, over)
 	}

@@ -64,12 +64,13 @@ func (s supervisor) send(text string, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("could not notify systemd: %w", err)
 	}
-	var rights []byte
-	if f != nil {
-		rights = unix.UnixRights(int(f.Fd()))
-	}
 	// A name that begins with @ is in the abstract name space, here as there.
-	err = unix.Sendmsg(fd, []byte(text), rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL)
+	to := &unix.SockaddrUnix{Name: s.socket}
+	if f == nil {
+		err = unix.Sendmsg(fd, []byte(text), nil, to, unix.MSG_NOSIGNAL)
+	} else {
+		err = withFD(f, func(passed int) error { return unix.Sendmsg(fd, []byte(text), unix.UnixRights(passed), to, unix.MSG_NOSIGNAL) })
+	}
 	if err := errors.Join(err, unix.Close(fd)); err != nil {
 		return fmt.Errorf("could not notify systemd: %w", err)
 	}
@@ -102,9 +103,25 @@ func kept(name string) []*os.File {
 
 // copyFile duplicates a descriptor.
 func copyFile(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	var fd int
+	err := withFD(f, func(old int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// withFD runs do with f's descriptor. File.Fd would make the socket blocking, and with it the listener's copy.
+func withFD(f *os.File, do func(fd int) error) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := c.Control(func(fd uintptr) { err = do(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
 }

@@ -79,6 +79,14 @@ func TestSystemdIsTold(t *testing.T) {
 			t.Errorf("told %q (with a file: %v), want %q", got, file, tt.want)
 		}
 	}
+	c, err := copyFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if b, err := c.Stat(); err != nil || b.Mode()&os.ModeCharDevice == 0 {
+		t.Errorf("the copy is something else: %v", err)
+	}
 	if err := (supervisor{}).ready(); err != nil {
 		t.Errorf("without systemd: %v", err)
 	}

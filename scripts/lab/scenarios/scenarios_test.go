@@ -13,3 +13,8 @@ import (
 func TestScenariosWithoutSluice(t *testing.T) {
 	testscript.Run(t, Params("testdata", false))
 }
+
+// And it holds with Sluice in the path, but for what a line marks [!sluice].
+func TestScenariosThroughSluice(t *testing.T) {
+	testscript.Run(t, Params("testdata", true))
+}

@@ -27,11 +27,11 @@ deps: ## install what build, tests and lab need (Debian packages; needs root)
 
 .PHONY: demo
 demo: deps build ## the whole path on this machine, with real mail servers, in under five minutes
-	$(GO) run ./scripts/lab/cmd/lab demo --binaries $(BIN)
+	$(GO) run ./scripts/lab/cmd/lab demo --bin $(BIN)
 
 .PHONY: lab
 lab: deps build ## open the lab network and the gateway to play with, until Ctrl-C
-	$(GO) run ./scripts/lab/cmd/lab up --binaries $(BIN)
+	$(GO) run ./scripts/lab/cmd/lab up --gateway --bin $(BIN)
 
 .PHONY: test
 test: deps build ## all four tiers; fails where one could not run

@@ -72,7 +72,7 @@ func (f *fleet) message(host, target string) {
 func (f *fleet) try(host, target, rcpt string) (bool, string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	defer cancel()
-	c, err := f.lab.SMTP(ctx, host, "", target)
+	c, err := f.lab.Hello(ctx, host, "", target)
 	if err != nil {
 		return false, "connect: " + err.Error()
 	}

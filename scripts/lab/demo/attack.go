@@ -85,10 +85,7 @@ type sessions struct{ good, spam *lab.Client }
 
 func (d *demo) openSessions(ctx context.Context) (s sessions, err error) {
 	for _, c := range []**lab.Client{&s.good, &s.spam} {
-		if *c, err = d.lab.SMTP(ctx, "mallory", "", victimAddr); err != nil {
-			return s, err
-		}
-		if _, err = (*c).Cmd("EHLO mallory.example"); err != nil {
+		if *c, err = d.lab.Hello(ctx, "mallory", "", victimAddr); err != nil {
 			return s, err
 		}
 	}
@@ -98,7 +95,7 @@ func (d *demo) openSessions(ctx context.Context) (s sessions, err error) {
 // fiveSpams sends what locks a user and returns the lock's ticket.
 func (d *demo) fiveSpams(ctx context.Context) (ticket string, err error) {
 	before := len(d.lab.Sink(victim).Messages())
-	c, err := d.lab.SMTP(ctx, "mallory", "", victimAddr)
+	c, err := d.lab.Hello(ctx, "mallory", "", victimAddr)
 	if err != nil {
 		return "", err
 	}
@@ -127,17 +124,17 @@ func (d *demo) fiveSpams(ctx context.Context) (ticket string, err error) {
 		return "", err
 	}
 	var locks []struct {
-		Ticket string `json:"ticket"`
-		User   struct{ Name string }
+		Ticket string    `json:"ticket"`
+		User   string    `json:"user"`
 		Since  time.Time `json:"since"`
 	}
 	if err := json.Unmarshal([]byte(out.Stdout), &locks); err != nil {
 		return "", fmt.Errorf("sluice locks --json: %w: %s", err, out.Stdout+out.Stderr)
 	}
-	if len(locks) == 1 {
+	if len(locks) == 1 && locks[0].User == "mallory" {
 		ticket = locks[0].Ticket
 	}
-	early := len(locks) == 1 && locks[0].Since.Before(answered)
+	early := ticket != "" && locks[0].Since.Before(answered)
 	detail := "no lock"
 	if early {
 		detail = fmt.Sprintf("%v before the reply was read", answered.Sub(locks[0].Since).Round(10*time.Microsecond))
@@ -182,10 +179,12 @@ func (d *demo) explainedThenReset(ctx context.Context, postfix *lab.MTA, ticket 
 	}
 	first := attempts[0]
 	d.check(first.Status == lab.Deferred && strings.Contains(first.Reply, ticket), "mallory's own mail server keeps its good mail, with the ticket", "%s", first.Reply)
-	explained := 1
-	for range 9 {
-		c, err := d.lab.SMTP(ctx, "mallory", "", victimAddr)
+	// A mail server tries both addresses of the MX, so how many of the ten are left is counted in the packets.
+	explained, tried := 0, 0
+	for ; tried < 10; tried++ {
+		c, err := d.lab.Hello(ctx, "mallory", "", victimAddr)
 		if err != nil {
+			d.check(errors.Is(err, syscall.ECONNREFUSED), "the 11th was reset by the gateway", "%v", err)
 			break
 		}
 		if _, last, err := c.Send("shop@mallory.example", []string{"customer@plain.example"}, good("again")); err == nil && last.Code == 451 && strings.Contains(last.String(), ticket) {
@@ -193,9 +192,7 @@ func (d *demo) explainedThenReset(ctx context.Context, postfix *lab.MTA, ticket 
 		}
 		c.Close()
 	}
-	d.check(explained == 10, fmt.Sprintf("%d of the first 10 new connections got the explanation by SMTP", explained), "")
-	_, err = d.lab.Dial(ctx, "mallory", "", victimAddr)
-	d.check(errors.Is(err, syscall.ECONNREFUSED), "the 11th was reset by the gateway", "%v", err)
+	d.check(tried > 0 && tried < 10 && explained == tried, fmt.Sprintf("%d more connections, by a script, got the explanation by SMTP", explained), "")
 	return nil
 }
 
@@ -226,11 +223,24 @@ func (d *demo) packets(uplink, inside *lab.Capture) error {
 	if err != nil {
 		return err
 	}
-	resets := in.RSTs(lab.From(victimAddr))
-	d.check(len(resets) > 0, "the resets were seen on the customer's side", "%d of them", len(resets))
+	served, resets := explainedBefore(in)
+	d.check(served == 10, fmt.Sprintf("in the packets on the customer's side, %d new connections were served before the first reset", served), "%d resets", resets)
 	syns := out.SYNs()
 	d.check(len(syns) == 0, "on the uplink there was nothing: no connection for mallory while locked", "%d SYNs", len(syns))
 	return nil
+}
+
+// explainedBefore counts the connections that were accepted before the first one that was reset, and the resets.
+func explainedBefore(ps lab.Packets) (served, resets int) {
+	for _, p := range ps {
+		switch {
+		case p.Src.Port() == 25 && p.RST:
+			resets++
+		case p.Src.Port() == 25 && p.SYN && p.ACK && resets == 0:
+			served++
+		}
+	}
+	return served, resets
 }
 
 // unlock lifts the lock and follows the good mail out of the customer's own queue.
@@ -240,7 +250,7 @@ func (d *demo) unlock(ctx context.Context, postfix *lab.MTA) error {
 		return err
 	}
 	start := time.Now()
-	c, err := d.lab.SMTP(ctx, "mallory", "", victimAddr)
+	c, err := d.lab.Hello(ctx, "mallory", "", victimAddr)
 	took := time.Since(start)
 	if err == nil {
 		c.Quit()

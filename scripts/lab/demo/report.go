@@ -46,8 +46,8 @@ func (r *report) check(ok bool, fact, detail string, args ...any) {
 		r.failed = append(r.failed, fact)
 	}
 	line := fmt.Sprintf("  %s %s", mark, fact)
-	if detail != "" {
-		line += r.paint("2", "  — "+fmt.Sprintf(detail, args...))
+	if seen := fmt.Sprintf(detail, args...); seen != "" {
+		line += r.paint("2", "  — "+seen)
 	}
 	fmt.Fprintln(r.out, line)
 }

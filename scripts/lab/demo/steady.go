@@ -58,7 +58,7 @@ func (s *steady) send(n int) {
 }
 
 func (s *steady) transaction(n int) (other string) {
-	c, err := s.lab.SMTP(context.Background(), "bob", "", sinkAddr)
+	c, err := s.lab.Hello(context.Background(), "bob", "", sinkAddr)
 	if err != nil {
 		return err.Error()
 	}

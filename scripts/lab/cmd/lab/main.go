@@ -20,6 +20,7 @@ import (
 )
 
 const usage = `usage:
+  lab demo [flags]            real mail through the gateway, and what became of it
   lab up [flags]              open the network, show it, stay until Ctrl-C
   lab shell HOST              a shell on a host of the open network
   lab run HOST COMMAND...     one command there
@@ -45,6 +46,8 @@ func run(args []string) error {
 		return errors.New("no command")
 	}
 	switch cmd, args := args[0], args[1:]; {
+	case cmd == "demo":
+		return showDemo(args)
 	case cmd == "up":
 		return up(args)
 	case cmd == "shell" && len(args) == 1:

@@ -83,6 +83,8 @@ type gateway struct {
 	stop   context.CancelFunc
 	done   chan error
 	log    *lines
+
+	systemd supervisor // whom the daemon tells
 }
 
 // lines is a log that tests can read.
@@ -163,6 +165,7 @@ func (g *gateway) run(socket *os.File, port uint16) {
 	if g.daemon, err = newDaemon(cfg, o); err != nil {
 		g.t.Fatal(err)
 	}
+	g.daemon.systemd = g.systemd
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop, g.done = cancel, make(chan error, 1)
 	d, done := g.daemon, g.done

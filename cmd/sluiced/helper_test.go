@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -167,6 +167,8 @@ func beat(t *testing.T, f *os.File) (last, restart uint64) {
 func TestHelperComesAndGoes(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, user)
+	systemd, told := notified(t)
+	g.systemd = systemd
 	f, port := g.socket()
 	g.run(nil, 0)
 	st := get[api.Status](g, "/v1/status")
@@ -242,7 +244,12 @@ func TestHelperComesAndGoes(t *testing.T) {
 		t.Error("it beat after its end")
 	}
 	h.stop(t)
-	if err := errors.Join(h.socket.Close()); err != nil {
+	if err := h.socket.Close(); err != nil {
 		t.Error(err)
+	}
+	for _, want := range []string{"FDSTOREREMOVE=1", "FDSTORE=1", "READY=1", "STATUS=accepting", "STOPPING=1"} {
+		if got, _ := told(); !strings.HasPrefix(got, want) {
+			t.Errorf("systemd was told %q, want %s", got, want)
+		}
 	}
 }

@@ -69,7 +69,9 @@ func (s supervisor) send(text string, f *os.File) error {
 	if f == nil {
 		err = unix.Sendmsg(fd, []byte(text), nil, to, unix.MSG_NOSIGNAL)
 	} else {
-		err = withFD(f, func(passed int) error { return unix.Sendmsg(fd, []byte(text), unix.UnixRights(passed), to, unix.MSG_NOSIGNAL) })
+		err = withFD(f, func(passed int) error {
+			return unix.Sendmsg(fd, []byte(text), unix.UnixRights(passed), to, unix.MSG_NOSIGNAL)
+		})
 	}
 	if err := errors.Join(err, unix.Close(fd)); err != nil {
 		return fmt.Errorf("could not notify systemd: %w", err)

@@ -170,6 +170,31 @@ func TestRefusedMAILAnswersEachRecipient(t *testing.T) {
 	}
 }
 
+func TestClientHearsWhatIsReadyWhileARemoteTakesItsTime(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	release := make(chan struct{})
+	n := 0
+	mx.before = func(verb string) {
+		if verb != "RCPT" {
+			return
+		}
+		switch n++; n {
+		case 2:
+			time.Sleep(1100 * time.Millisecond) // the destination's time: the subject of the test
+		case 3:
+			<-release
+		}
+	}
+	p := newRig(t, mx.addr()).hello()
+	p.write("MAIL FROM:<a@client.example>\r\nRCPT TO:<1@s.example>\r\nRCPT TO:<2@s.example>\r\nRCPT TO:<3@s.example>\r\n")
+	p.want("250")
+	p.want("250")
+	p.want("250") // before the third is answered
+	close(release)
+	p.want("250")
+}
+
 func TestUsedSessionThatDiedIsReplacedUnseen(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string]string{"closed": closeNow, "421": "421 4.4.2 idle too long"} {

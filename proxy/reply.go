@@ -63,7 +63,8 @@ var (
 	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}
 )
 
-// refusal makes the answer to what the filter refused, with code and link (DEL15, LOG4).
+// refusal makes the answer to what the filter refused, with code and link (DEL15, LOG4). A check may name the code, but
+// not turn a refusal into anything else.
 func refusal(set *resolved, v *filter.Verdict) answer {
 	h := v.Decisive()
 	a := answer{code: 550, enh: smtp.Enhanced{5, 7, 1}}
@@ -73,13 +74,12 @@ func refusal(set *resolved, v *filter.Verdict) answer {
 	if h == nil {
 		return a
 	}
-	if h.SMTP != 0 {
+	if 400 <= h.SMTP && h.SMTP <= 599 {
 		a.code = h.SMTP
+		a.enh[0] = uint16(a.code / 100)
 	}
-	if e := smtp.ParseEnhanced([]byte(h.Enhanced)); e != (smtp.Enhanced{}) {
+	if e := smtp.ParseEnhanced([]byte(h.Enhanced)); e[0] == a.enh[0] {
 		a.enh = e
-	} else if a.enh[0] != uint16(a.code/100) {
-		a.enh = smtp.Enhanced{uint16(a.code / 100), 7, 1}
 	}
 	a.text = coded(set, h.Code, h.Text)
 	return a

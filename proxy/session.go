@@ -39,6 +39,7 @@ type session struct {
 	offer  smtp.Extensions // what the client was offered
 	remote *relay.Session  // nil: none
 	used   time.Time       // last use of remote
+	fed    time.Time       // when the client last got what was ready, while a batch of recipients is answered
 	tx     transaction
 	manner manner
 
@@ -171,6 +172,7 @@ func (s *session) say(a answer) {
 	s.conn.WriteReply(a.code, a.enh, text)
 	s.last = line(a.code, a.enh, text)
 	s.manner.replied(a.code)
+	s.bye = s.bye || a.code == 421 // RFC 5321 3.8: nothing follows it
 }
 
 // line is a reply as the log keeps it.

@@ -244,6 +244,7 @@ func (s *session) relayAsked() *relay.Failure {
 	fresh, f := s.reach(s.ctx)
 	for f == nil {
 		before := t.tried
+		s.fed = time.Now()
 		err := s.remote.Recipients(&t.mail, t.asked, s)
 		s.used = time.Now()
 		if err == nil {
@@ -270,6 +271,11 @@ func (s *session) Answer(i int, r *smtp.Reply) {
 		text = ""
 	}
 	s.accept(i, r.Code, text)
+	// A destination may take its time for each of many recipients: the client is not left without a word that long.
+	if len(s.tx.asked) > 1 && time.Since(s.fed) > time.Second {
+		_ = s.conn.Flush() // an error shows again at the next write
+		s.fed = time.Now()
+	}
 }
 
 // accept books the answer to recipient i of those asked.

@@ -11,6 +11,7 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/message"
+	"sluice/proxy/smtp"
 )
 
 // checkFunc is a check made of a function.
@@ -297,5 +298,24 @@ func TestLockedUserMayWriteToTheAdministrator(t *testing.T) {
 	p.send(goodMail, "451 4.7.1")
 	if n := len(mx.messages()); n != adminPerHour-1 {
 		t.Errorf("%d messages arrived, want %d", n, adminPerHour-1)
+	}
+}
+
+func TestChecksCannotTurnARefusalIntoSomethingElse(t *testing.T) {
+	t.Parallel()
+	set := &resolved{}
+	for _, c := range []struct {
+		h    filter.Hit
+		want answer
+	}{
+		{filter.Hit{Action: filter.Reject, SMTP: 250, Enhanced: "2.0.0"}, answer{550, smtp.Enhanced{5, 7, 1}, ""}},
+		{filter.Hit{Action: filter.Defer, SMTP: 999}, answer{451, smtp.Enhanced{4, 7, 1}, ""}},
+		{filter.Hit{Action: filter.Reject, SMTP: 452, Enhanced: "5.1.1"}, answer{452, smtp.Enhanced{4, 7, 1}, ""}},
+		{filter.Hit{Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6"}, answer{554, smtp.Enhanced{5, 4, 6}, ""}},
+	} {
+		v := filter.Judge([]filter.Hit{c.h})
+		if got := refusal(set, &v); got != c.want {
+			t.Errorf("%+v is answered %+v, want %+v", c.h, got, c.want)
+		}
 	}
 }

@@ -187,6 +187,10 @@ func playServer(ctx context.Context, m *MTA, host string, f *fates) error {
 		return fmt.Errorf("%s: not every recipient came to an end: %w", host, err)
 	}
 	note := func(when string, attempts []Delivery) {
+		// Exim's queue runner looks at the queue once when it starts and passes over what has just been tried.
+		attempts = slices.DeleteFunc(slices.Clone(attempts), func(d Delivery) bool {
+			return strings.Contains(d.Text, "retry time not reached")
+		})
 		for k, d := range Final(attempts) {
 			if want[k] {
 				f.add("%s %s: %s to %s: %s %s %s", host, when, k.MessageID, k.To, d.Status, d.DSN, stable(d.Reply))

@@ -70,7 +70,7 @@ func (s *screen) end(l *api.Lock) string {
 
 func (p *program) lockCommand() *cobra.Command {
 	var time config.Duration
-	reason, forever := "", false
+	reason, forever, cut := "", false, false
 	text := "60m"
 	cmd := &cobra.Command{
 		Use: "lock USER --reason WHY", Short: "lock a user in the kernel",
@@ -82,7 +82,7 @@ An address may stand for its user.`,
 			if err := time.UnmarshalText([]byte(text)); err != nil {
 				return usageError{fmt.Errorf("--for: %w", err)}
 			}
-			r := api.LockRequest{User: args[0], Reason: reason, Seconds: int(time.D().Seconds())}
+			r := api.LockRequest{User: args[0], Reason: reason, Cut: cut, Seconds: int(time.D().Seconds())}
 			if forever {
 				r.Seconds = 0
 			} else if r.Seconds == 0 {
@@ -102,6 +102,7 @@ An address may stand for its user.`,
 	cmd.Flags().StringVar(&text, "for", text, "how long, like `60m`, 2h or 3d, at most 7d")
 	cmd.Flags().BoolVar(&forever, "until-unlocked", false, "until a person unlocks")
 	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
+	cmd.Flags().BoolVar(&cut, "cut", false, "end the user's open connections at once, without a reply")
 	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if reason == "" {

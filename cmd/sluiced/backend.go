@@ -296,8 +296,19 @@ func (b backend) History(_ context.Context, user string, limit int) ([]api.Lock,
 	return ls, err
 }
 
+// toLock finds whom to lock: also the holder of an address that has sent nothing yet.
+func (b backend) toLock(name string) (*member, error) {
+	m, err := b.find(name)
+	if a, perr := netip.ParseAddr(name); err != nil && perr == nil {
+		if _, ok := b.d.sources.Attribute(a); ok {
+			return b.find(name)
+		}
+	}
+	return m, err
+}
+
 func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, error) {
-	m, err := b.find(r.User)
+	m, err := b.toLock(r.User)
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +320,23 @@ func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lo
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
-	return shownLock(&l), nil
+	if r.Cut {
+		err = b.cut(&l)
+	}
+	return shownLock(&l), err
+}
+
+// cut ends the open connections of a locked user: those through the proxy here, those that were forwarded in the kernel.
+func (b backend) cut(l *lock.Lock) error {
+	n := b.d.proxy.Cut(l.User.ID)
+	b.d.log.Info("open connections cut", "user", l.User.Name, "count", n)
+	k := b.d.link.kernelLock(l)
+	k.CutFlows = true
+	err := b.d.link.call(func(ctx context.Context, c *control.Client) error { return c.Lock(ctx, k) })
+	if err != nil {
+		return fmt.Errorf("the user is locked and his %d sessions are cut, but not what the kernel forwards: %w", n, err)
+	}
+	return nil
 }
 
 func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*api.Lock, error) {

@@ -16,8 +16,8 @@ import (
 // openFiles opens what is kept on disk.
 func (d *daemon) openFiles(cfg *config.Config) (err error) {
 	for _, dir := range []string{cfg.Store.Dir, cfg.Log.Dir, cfg.SMTP.SpillDir, inflightDir(cfg)} {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return fmt.Errorf("could not make the folder %s: %w; make it, owned by this user", dir, err)
+		if err := makeFolder(dir); err != nil {
+			return err
 		}
 	}
 	d.store, err = store.Open(filepath.Join(cfg.Store.Dir, "sluice.db"), store.Options{Failed: func(err error) {
@@ -33,6 +33,13 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		return err
 	}
 	d.tally = &tally{next: d.messages}
+	return nil
+}
+
+func makeFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("could not make the folder %s: %w; make it, owned by this user", dir, err)
+	}
 	return nil
 }
 

@@ -90,7 +90,7 @@ func (l *link) Unblock(user uint32) error {
 	return l.call(func(ctx context.Context, c *control.Client) error { return c.Unlock(ctx, user) })
 }
 
-// kernelLock is the lock as the kernel needs it: all prefixes of the user, and always an end.
+// kernelLock is the lock as the kernel needs it: all prefixes of the user. An end of zero is until a person unlocks.
 func (l *link) kernelLock(lk *lock.Lock) control.Lock {
 	k := control.Lock{User: lk.User.ID, Prefixes: l.prefixes(lk.User.ID), Until: lk.Until, PerMinute: lk.PerMinute}
 	if len(k.Prefixes) == 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -217,6 +218,24 @@ func TestHelperComesAndGoes(t *testing.T) {
 	}
 	if n, _ := h.locked(); n != 0 {
 		t.Error("the kernel still holds the lock")
+	}
+	// A lock by hand may cut what is open, also of an address that has never sent.
+	open := g.dial()
+	if err := g.api.Do(t.Context(), "POST", "/v1/lock", api.LockRequest{User: "alice", Reason: "test", Cut: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(open.r); len(b) > 0 {
+		t.Errorf("the cut connection got %q (%v)", b, err)
+	}
+	if n, l := h.locked(); n != 1 || !l.CutFlows {
+		t.Errorf("the kernel was told %+v", l)
+	}
+	var made api.Lock
+	if err := g.api.Do(t.Context(), "POST", "/v1/lock", api.LockRequest{User: "192.0.2.77", Reason: "test", Seconds: 60}, &made); err != nil {
+		t.Fatal(err)
+	}
+	if made.User != "192.0.2.77/32" || made.Until == nil {
+		t.Errorf("locked %+v", made)
 	}
 	if k := get[api.Counters](g, "/v1/counters"); k.Kernel["assigned"] != 3 || k.Daemon["accepted"] < 3 {
 		t.Errorf("counters %+v", k)

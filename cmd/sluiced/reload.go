@@ -153,6 +153,9 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
+	if err := makeFolder(cfg.SMTP.SpillDir); err != nil {
+		return err
+	}
 	if later := needRestart(old.Config, cfg); len(later) > 0 {
 		d.log.Warn("changes that take effect with the next restart only", "keys", strings.Join(later, ", "))
 	}

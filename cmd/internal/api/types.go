@@ -166,6 +166,7 @@ type LockRequest struct {
 	User    string `json:"user" doc:"name of the user, or an address whose user is meant"`
 	Seconds int    `json:"seconds" doc:"how long; 0 until a person unlocks"`
 	Reason  string `json:"reason"`
+	Cut     bool   `json:"cut,omitempty" doc:"end the user's open connections at once"`
 }
 
 // UnlockRequest asks for a lock to be lifted.

@@ -25,7 +25,12 @@ func must(t *testing.T, err error) {
 // destination answers each line by a function and tells who connected.
 func destination(t *testing.T, greeting string, reply func(line string) string) (netip.AddrPort, chan netip.Addr) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return destinationOn(t, "127.0.0.1:0", greeting, reply)
+}
+
+func destinationOn(t *testing.T, listen, greeting string, reply func(line string) string) (netip.AddrPort, chan netip.Addr) {
+	t.Helper()
+	ln, err := net.Listen("tcp", listen)
 	must(t, err)
 	t.Cleanup(func() { ln.Close() })
 	who := make(chan netip.Addr, 100)
@@ -91,6 +96,30 @@ func TestSessionLeavesFromTheDeliveryAddressAndIsRemembered(t *testing.T) {
 	d.Forget(&r)
 	if _, ok := d.Known(&r); ok {
 		t.Error("known after it was forgotten")
+	}
+}
+
+func TestSessionOverIPv6(t *testing.T) {
+	t.Parallel()
+	target, who := destinationOn(t, "[::1]:0", "220 mx", usual)
+	r := Route{Target: target, Source: netip.IPv6Loopback(), Helo: "out.gw.example"}
+	s, err := NewDialer(Options{}).Open(context.Background(), r)
+	must(t, err)
+	defer s.Close()
+	if from := <-who; from != r.Source {
+		t.Errorf("left from %v, want %v", from, r.Source)
+	}
+}
+
+func TestAddressThatIsOnlyRoutedHereMayBeLeftFrom(t *testing.T) {
+	t.Parallel()
+	_, err := NewDialer(Options{Timeouts: Timeouts{Connect: 200 * time.Millisecond}}).Open(context.Background(), Route{
+		Target: netip.MustParseAddrPort("127.0.0.1:1"), Source: netip.MustParseAddr("203.0.113.16"), Helo: "out.gw.example",
+	})
+	// Without FREEBIND the bind fails with "cannot assign requested address"; with it the connect is refused, or lost
+	// because the answer to an address of nobody does not come back.
+	if err == nil || strings.Contains(err.Error(), "assign") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -65,7 +65,7 @@ func (s *screen) end(l *api.Lock) string {
 	case l.Until != nil:
 		return s.at(*l.Until) + " (in " + s.ago(*l.Until) + ")"
 	}
-	return "unlocked by hand"
+	return "until unlocked"
 }
 
 func (p *program) lockCommand() *cobra.Command {
@@ -96,7 +96,7 @@ An address may stand for its user.`,
 			if l.Until != nil {
 				until = "until " + p.screen.at(*l.Until)
 			}
-			return p.screen.done(l, "user %s is locked %s, ticket %s", l.User, until, l.Ticket)
+			return p.screen.done(l, "user %s is locked %s, ticket %s%s", l.User, until, l.Ticket, warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&text, "for", text, "how long, like `60m`, 2h or 3d, at most 7d")
@@ -123,9 +123,17 @@ func (p *program) unlockCommand() *cobra.Command {
 			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Reason: reason}, &l); err != nil {
 				return err
 			}
-			return p.screen.done(l, "user %s is unlocked (ticket %s, locked for %s)", l.User, l.Ticket, p.screen.ago(l.Since))
+			return p.screen.done(l, "user %s is unlocked (ticket %s, locked for %s)%s", l.User, l.Ticket, p.screen.ago(l.Since), warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
 	return cmd
+}
+
+// warning is what is not yet so, on a line of its own.
+func warning(l *api.Lock) string {
+	if l.Warning == "" {
+		return ""
+	}
+	return "\nwarning: " + l.Warning
 }

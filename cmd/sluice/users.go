@@ -155,7 +155,9 @@ func (s *screen) user(u *api.UserDetail) {
 	if len(u.Kernel) > 0 {
 		var parts []string
 		for _, k := range slices.Sorted(maps.Keys(u.Kernel)) {
-			parts = append(parts, fmt.Sprintf("%s %d", k, u.Kernel[k]))
+			if u.Kernel[k] > 0 {
+				parts = append(parts, fmt.Sprintf("%s %d", k, u.Kernel[k]))
+			}
 		}
 		s.pairs([2]string{"kernel        ", strings.Join(parts, ", ")})
 	}

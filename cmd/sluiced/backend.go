@@ -323,7 +323,15 @@ func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lo
 	if r.Cut {
 		err = b.cut(&l)
 	}
-	return shownLock(&l), err
+	return b.warned(shownLock(&l)), err
+}
+
+// warned says so when a change of a lock holds in the proxy only.
+func (b backend) warned(l *api.Lock) *api.Lock {
+	if b.d.link.client.Load() == nil && b.d.link.met.Load() {
+		l.Warning = "sluice-intercept is away: the kernel hears of this when it is back; until then only the proxy knows"
+	}
+	return l
 }
 
 // cut ends the open connections of a locked user: those through the proxy here, those that were forwarded in the kernel.
@@ -351,7 +359,7 @@ func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	return shownLock(&l), nil
+	return b.warned(shownLock(&l)), nil
 }
 
 func shownLock(l *lock.Lock) *api.Lock {

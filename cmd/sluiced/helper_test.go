@@ -202,6 +202,10 @@ func TestHelperComesAndGoes(t *testing.T) {
 	last, _ = beat(t, h.heartbeat)
 	waitFor(t, func() bool { next, _ := beat(t, h.heartbeat); return next > last })
 	g.dial().say("QUIT", "221")
+	var l api.Lock
+	if err := g.api.Do(t.Context(), "POST", "/v1/lock", api.LockRequest{User: "alice", Reason: "longer", Seconds: 7200}, &l); err != nil || l.Warning == "" {
+		t.Errorf("without the helper a lock is told as %+v, %v", l, err)
+	}
 
 	// The next one gets the listener back, and the lock.
 	h.start(t, nil)

@@ -151,6 +151,7 @@ type Lock struct {
 	Ended     *time.Time   `json:"ended,omitempty"`
 	EndedBy   string       `json:"ended_by,omitempty"`
 	EndedWhy  string       `json:"ended_why,omitempty"`
+	Warning   string       `json:"warning,omitempty" doc:"what is not yet so, after a change"`
 }
 
 // Evidence is one message that led to a lock.

@@ -236,11 +236,11 @@ func (s *session) told(e *ending) {
 	if err := s.conn.Flush(); err != nil && e.status == Delivered {
 		e.status, e.note = Ambiguous, "client left before it heard that the message was delivered"
 	}
-	if s.slot >= 0 && s.srv.cfg.Inflight != nil {
+	s.finish(*e)
+	if s.slot >= 0 && s.srv.cfg.Inflight != nil { // not before the log has it: what is ambiguous must be in one of them
 		s.srv.cfg.Inflight.Answered(s.slot)
 		s.slot = -1
 	}
-	s.finish(*e)
 }
 
 // hop is this message's step over the gateway.

@@ -32,7 +32,7 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	d.tally = &tally{next: d.messages}
+	d.tally = &tally{next: d.messages, flush: d.messages.Flush}
 	return nil
 }
 
@@ -45,19 +45,18 @@ func makeFolder(dir string) error {
 
 func inflightDir(cfg *config.Config) string { return filepath.Join(cfg.Store.Dir, "inflight") }
 
-// listInflight puts what an earlier process left undecided into the log.
-func (d *daemon) listInflight(cfg *config.Config, r *roster) error {
-	j, left, err := inflight.Open(inflightDir(cfg))
-	if err != nil {
-		return err
-	}
-	d.journal = j
-	for i := range left {
-		rec := ambiguous(&left[i], r)
-		d.log.Warn("a message's fate is unknown: sluiced was killed while the destination had it", "id", rec.ID, "user", rec.Flow.User.Name, "from", rec.From)
-		d.tally.Put(rec)
-	}
-	return nil
+// listInflight opens the journal of messages in flight and puts what an earlier process left there into the log. It is
+// on disk before the journal forgets it, in case this process is killed as well.
+func (d *daemon) listInflight(cfg *config.Config, r *roster) (err error) {
+	d.journal, err = inflight.Open(inflightDir(cfg), func(left []inflight.Entry) error {
+		for i := range left {
+			rec := ambiguous(&left[i], r)
+			d.log.Warn("a message's fate is unknown: sluiced was killed while the destination had it", "id", rec.ID, "user", rec.Flow.User.Name, "from", rec.From)
+			d.tally.Put(rec)
+		}
+		return d.messages.Flush()
+	})
+	return err
 }
 
 // closeFiles closes what is on disk, in the order in which it depends on each other.

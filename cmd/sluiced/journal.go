@@ -46,6 +46,7 @@ func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
 // tally counts messages by status on their way to the log.
 type tally struct {
 	next   proxy.Log
+	flush  func() error // writes out what next holds; may be nil
 	counts [proxy.NoMessage + 1]atomic.Uint64
 }
 
@@ -54,6 +55,9 @@ func (t *tally) Put(r *proxy.Record) {
 		t.counts[r.Status].Add(1)
 	}
 	t.next.Put(r)
+	if r.Status == proxy.Ambiguous && t.flush != nil {
+		_ = t.flush() // rare, and must outlive a kill that comes now; the log tells its own failures
+	}
 }
 
 // byStatus are the counts by the statuses' names.

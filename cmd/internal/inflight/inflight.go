@@ -49,27 +49,27 @@ type Journal struct {
 	full uint64
 }
 
-// Open starts a journal of this process in dir and returns the entries that dead processes left there, whose files it
-// removes. Files of living processes (an older generation that still drains) are left alone: they hold a lock.
-func Open(dir string) (*Journal, []Entry, error) {
-	left, err := adopt(dir)
-	if err != nil {
-		return nil, nil, err
+// Open starts a journal of this process in dir. The entries that dead processes left there are first given to record,
+// and forgotten only when it returned no error: it must have them on disk by then. Files of living processes (an older
+// generation that still drains) are left alone: they hold a lock.
+func Open(dir string, record func([]Entry) error) (*Journal, error) {
+	if err := adopt(dir, record); err != nil {
+		return nil, err
 	}
 	f, err := os.CreateTemp(dir, fmt.Sprintf("%d-*%s", os.Getpid(), suffix))
 	if err != nil {
-		return nil, nil, fmt.Errorf("start the journal of messages in flight: %w", err)
+		return nil, fmt.Errorf("start the journal of messages in flight: %w", err)
 	}
 	j := &Journal{file: f, free: make([]uint32, slotCount)}
 	if err := j.mapFile(); err != nil {
 		f.Close()
 		os.Remove(f.Name())
-		return nil, nil, fmt.Errorf("map the journal of messages in flight %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("map the journal of messages in flight %s: %w", f.Name(), err)
 	}
 	for i := range j.free {
 		j.free[i] = uint32(slotCount - 1 - i)
 	}
-	return j, left, nil
+	return j, nil
 }
 
 func (j *Journal) mapFile() (err error) {
@@ -125,30 +125,44 @@ func (j *Journal) Close() error {
 	return errors.Join(unix.Munmap(j.mem), os.Remove(j.file.Name()), j.file.Close())
 }
 
-// adopt reads and removes the journals of dead processes in dir.
-func adopt(dir string) ([]Entry, error) {
+// adopt reads the journals of dead processes in dir, has their entries recorded, and removes them.
+func adopt(dir string, record func([]Entry) error) error {
 	names, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var left []Entry
+	var dead []*os.File
+	defer func() {
+		for _, f := range dead {
+			f.Close()
+		}
+	}()
 	for _, name := range names {
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return nil, fmt.Errorf("read the journal that an earlier process left: %w", err)
+			return fmt.Errorf("read the journal that an earlier process left: %w", err)
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			left = append(left, read(f)...)
-			err = os.Remove(name)
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			f.Close()
+			continue
 		}
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("remove the journal that an earlier process left: %w", err)
+		dead = append(dead, f)
+		left = append(left, read(f)...)
+	}
+	if len(left) > 0 {
+		if err := record(left); err != nil {
+			return fmt.Errorf("record the messages that an earlier process left in flight: %w", err)
 		}
 	}
-	return left, nil
+	for _, f := range dead {
+		if err := os.Remove(f.Name()); err != nil {
+			return fmt.Errorf("remove the journal that an earlier process left: %w", err)
+		}
+	}
+	return nil
 }
 
 func read(f *os.File) []Entry {

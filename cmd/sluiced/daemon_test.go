@@ -236,7 +236,7 @@ func TestQueueThatGrowsStopsTheHeartbeat(t *testing.T) {
 func TestFailuresAtStartAreTold(t *testing.T) {
 	t.Parallel()
 	var out, errs strings.Builder
-	if code := run([]string{"-config", "/nonexistent/sluice.toml"}, &out, &errs); code != 1 || !strings.Contains(errs.String(), "--config") {
+	if code := run([]string{"-config", "/nonexistent/sluice.toml"}, &out, &errs); code != exitConfig || !strings.Contains(errs.String(), "--config") {
 		t.Errorf("code %d, %q", code, errs.String())
 	}
 	out.Reset()

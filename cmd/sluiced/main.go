@@ -19,6 +19,10 @@ import (
 // version is set when the program is built.
 var version = "unknown"
 
+// exitConfig ends a start with a bad configuration (EX_CONFIG of sysexits(3)): the unit does not try again until a person
+// has corrected it.
+const exitConfig = 78
+
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -67,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	cfg, err := config.Load(f.config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 1
+		return exitConfig
 	}
 	if f.check {
 		fmt.Fprintf(stdout, "%s: good: %d users, %d delivery addresses\n", f.config, len(cfg.User), len(cfg.Delivery.Address))

@@ -39,7 +39,9 @@ type Engine struct {
 	save     chan struct{} // something on disk is out of date
 	port     uint16        // that the socket is bound to
 
-	mu       sync.RWMutex
+	change sync.Mutex // one change of tables at a time; a million sources take seconds
+
+	mu       sync.RWMutex // guards what follows, for moments only; changed under both
 	cfg      *Config
 	ceiling  *ceiling
 	runtime  map[netip.Prefix]control.Source
@@ -91,55 +93,6 @@ func (e *Engine) open() (err error) {
 		return err
 	}
 	return e.recall(adopted)
-}
-
-// recall takes the run-time sources and locks of the last helper: from its pinned maps if they outlived it, which is
-// newer than any file, else from disk, as after a boot.
-func (e *Engine) recall(adopted bool) error {
-	replaced := func(name string) bool { return slices.Contains(e.data.Replaced(), name) }
-	s, err := loadStored(e.cfg.StateDir)
-	if err != nil {
-		// Root's configuration is in force all the same, and the proxy sends its users and locks when it dials.
-		e.log.Error("starting without the last applied state", "error", err)
-		s = new(stored)
-	}
-	if adopted && !replaced("source_hosts") && !replaced("source_nets") {
-		have, err := e.data.Sources()
-		if err != nil {
-			return err
-		}
-		s.Sources = runtimeSources(have)
-	}
-	for _, src := range s.Sources {
-		e.runtime[src.Prefix] = src
-	}
-	if !adopted || replaced("locks") {
-		return e.locks.replace(e.data, s.Locks, time.Now())
-	}
-	have, err := e.data.Locks()
-	if err != nil {
-		return err
-	}
-	e.locks.adopt(have)
-	return nil
-}
-
-// runtimeSources picks those of the kernel's table that a proxy has set: only they have a user.
-func runtimeSources(have []bpf.Source) []control.Source {
-	var out []control.Source
-	for _, h := range have {
-		if h.User == 0 {
-			continue
-		}
-		s := control.Source{Prefix: h.Prefix, User: h.User, Fail: control.Open}
-		if h.Fail == bpf.FailClosed {
-			s.Fail = control.Closed
-		}
-		if s.Mode.UnmarshalText([]byte(h.Mode.String())) == nil {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // Close lets go of everything; the kernel's state stays in force.
@@ -225,8 +178,8 @@ func (e *Engine) keep(ctx context.Context, changed <-chan struct{}, failed <-cha
 
 // prepare does everything but the programs: routing, tables, listening socket.
 func (e *Engine) prepare() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.change.Lock()
+	defer e.change.Unlock()
 	if err := e.applyTables(e.cfg, e.ceiling); err != nil {
 		return err
 	}
@@ -255,6 +208,8 @@ func (e *Engine) applyTables(cfg *Config, ce *ceiling) error {
 
 // note logs problems that are new.
 func (e *Engine) note(problems []string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, p := range problems {
 		if !slices.Contains(e.problems, p) {
 			e.log.Warn(p)
@@ -291,6 +246,8 @@ func (e *Engine) fillLocal() error {
 	if _, err := e.data.ReplaceLocal(local); err != nil {
 		return err
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.local = local
 	return nil
 }
@@ -300,10 +257,13 @@ func (e *Engine) fillSources(ce *ceiling, runtime map[netip.Prefix]control.Sourc
 	if _, err := e.data.ReplaceSources(merged); err != nil {
 		return err
 	}
-	e.known = new(lpm[struct{}])
+	known := new(lpm[struct{}])
 	for _, s := range merged {
-		e.known.put(s.Prefix, struct{}{})
+		known.put(s.Prefix, struct{}{})
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known, e.runtime = known, runtime
 	return nil
 }
 
@@ -355,8 +315,8 @@ func (e *Engine) Reconcile() error {
 }
 
 func (e *Engine) reconcileRouting() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.change.Lock()
+	defer e.change.Unlock()
 	plan := e.cfg.Plan()
 	changes, conflicts, err := e.kernel.ApplyRouting(plan, true)
 	if err != nil {
@@ -374,18 +334,24 @@ func (e *Engine) Reload(cfg *Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	e.mu.Lock()
+	if err := e.reload(cfg); err != nil {
+		return err
+	}
+	return e.attach()
+}
+
+func (e *Engine) reload(cfg *Config) error {
+	e.change.Lock()
+	defer e.change.Unlock()
 	if key := e.cfg.restartOnly(cfg); key != "" {
-		e.mu.Unlock()
 		return fmt.Errorf("%s changed, which needs a restart of sluice-intercept", key)
 	}
 	ce := newCeiling(cfg)
 	if err := e.applyTables(cfg, ce); err != nil {
-		back := e.applyTables(e.cfg, e.ceiling)
-		e.mu.Unlock()
-		return errors.Join(err, back)
+		return errors.Join(err, e.applyTables(e.cfg, e.ceiling))
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.cfg, e.ceiling = cfg, ce
-	e.mu.Unlock()
-	return e.attach()
+	return nil
 }

@@ -101,8 +101,8 @@ func (e *Engine) visibleLocal() []netip.Addr {
 
 // setUsers replaces the runtime set, if none of it is looser than the ceiling.
 func (e *Engine) setUsers(list []control.Source) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.change.Lock()
+	defer e.change.Unlock()
 	runtime := make(map[netip.Prefix]control.Source, len(list))
 	for _, s := range list {
 		if err := e.ceiling.check(s); err != nil {
@@ -113,17 +113,13 @@ func (e *Engine) setUsers(list []control.Source) error {
 		}
 		runtime[s.Prefix] = s
 	}
-	if err := e.fillSources(e.ceiling, runtime); err != nil {
-		return err
-	}
-	e.runtime = runtime
-	return nil
+	return e.fillSources(e.ceiling, runtime)
 }
 
 // putUsers adds to the runtime set.
 func (e *Engine) putUsers(list []control.Source) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.change.Lock()
+	defer e.change.Unlock()
 	kernel := make([]bpf.Source, 0, len(list))
 	for _, s := range list {
 		if err := e.ceiling.check(s); err != nil {
@@ -137,6 +133,8 @@ func (e *Engine) putUsers(list []control.Source) error {
 	if err := e.data.PutSources(kernel...); err != nil {
 		return err
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, s := range list {
 		e.runtime[s.Prefix] = s
 		e.known.put(s.Prefix, struct{}{})

@@ -199,6 +199,30 @@ func TestLockIsQuick(t *testing.T) {
 	}
 }
 
+// TestManySources holds that a large table arrives whole, and that a lock does not wait for it.
+func TestManySources(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	g.helper(g.config(""))
+	p, other := g.proxy(), g.proxy()
+	n := p.count()
+	fmt.Fprintln(p.in, "many 20000")
+	if got := other.ask("lock 9 0 192.0.2.11/32"); !strings.HasPrefix(got, "ok ") {
+		t.Error(got)
+	}
+	line, _ := p.wait(n, "answer ok")
+	t.Log("20,000 sources:", line)
+	if got := p.ask("status"); !strings.Contains(got, "sources=20000 locks=1") {
+		t.Error(got)
+	}
+	if got := p.ask("users"); got != "ok" {
+		t.Error(got)
+	}
+	if got := p.ask("status"); !strings.Contains(got, "sources=0 locks=1") {
+		t.Error(got)
+	}
+}
+
 // TestLeastPrivilege runs the helper with the capabilities that its unit file gives, and no others.
 func TestLeastPrivilege(t *testing.T) {
 	t.Parallel()
@@ -523,6 +547,39 @@ func TestBridgePortIsRefused(t *testing.T) {
 	line, _ := h.wait(0, "interface=cust8")
 	if !strings.Contains(line, "name br0 instead") {
 		t.Error(line)
+	}
+}
+
+// TestDeviceWithoutEthernetHeader gets the program for bare packets.
+func TestDeviceWithoutEthernetHeader(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"tcx", "clsact"} {
+		g := newGateway(t)
+		g.gw.sh("ip tuntap add cust5 mode tun; ip link set cust5 up")
+		g.helper(g.config(fmt.Sprintf("path = %q", path)))
+		p := g.proxy()
+		want := fmt.Sprintf("Role:customer Path:%s Kind:raw Error:}", path)
+		if got := p.ask("status"); !strings.Contains(got, "{Name:cust5") || !strings.Contains(got, want) {
+			t.Errorf("status %q has no %q", got, want)
+		}
+	}
+}
+
+// TestNumbersChangeUnderARunningProxy swaps mark, table and priority under a running proxy: rules of the old numbers go last.
+func TestNumbersChangeUnderARunningProxy(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	h := g.helper(g.config(""))
+	g.proxy()
+	g.cust.expect("", mx4, "proxy ")
+	g.config("mark = 0x100\njudged_mark = 0x200\ntable = 77\nrule_priority = 300")
+	h.signal(syscall.SIGHUP)
+	h.wait(0, "configuration reloaded")
+	g.cust.expect("", mx4, "proxy ")
+	g.cust.expect("", mx6, "proxy ")
+	rules := g.gw.sh("ip rule; ip -6 rule; ip route show table 5325")
+	if strings.Contains(rules, "5325") || strings.Contains(rules, "goto 110") || !strings.Contains(rules, "fwmark 0x100/0x100 lookup 77") {
+		t.Errorf("rules:\n%s", rules)
 	}
 }
 

@@ -167,6 +167,21 @@ func (p *proxy) obey(words []string) (string, error) {
 		}
 		slices.Sort(took)
 		return fmt.Sprintf("p50 %v p99 %v", took[1000], took[1980]), c.Unlock(ctx, 77)
+	case "many": // n single sources
+		n, err := strconv.Atoi(words[1])
+		if err != nil {
+			return "", err
+		}
+		list := make([]control.Source, n)
+		for i := range list {
+			a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0xff, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+			list[i] = control.Source{Prefix: netip.PrefixFrom(a, 128), User: uint32(i + 1), Mode: control.Intercept, Fail: control.Closed}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		err = c.SetUsers(ctx, list)
+		return fmt.Sprint("ok ", time.Since(start).Round(time.Millisecond)), err
 	case "lockexempt":
 		var list []netip.Addr
 		for _, w := range words[1:] {

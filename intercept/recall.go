@@ -1,0 +1,58 @@
+package intercept
+
+import (
+	"slices"
+	"time"
+
+	"sluice/bpf"
+	"sluice/intercept/control"
+)
+
+// recall takes the run-time sources and locks of the last helper: from its pinned maps if they outlived it, which is
+// newer than any file, else from disk, as after a boot.
+func (e *Engine) recall(adopted bool) error {
+	replaced := func(name string) bool { return slices.Contains(e.data.Replaced(), name) }
+	s, err := loadStored(e.cfg.StateDir)
+	if err != nil {
+		// Root's configuration is in force all the same, and the proxy sends its users and locks when it dials.
+		e.log.Error("starting without the last applied state", "error", err)
+		s = new(stored)
+	}
+	if adopted && !replaced("source_hosts") && !replaced("source_nets") {
+		have, err := e.data.Sources()
+		if err != nil {
+			return err
+		}
+		s.Sources = runtimeSources(have)
+	}
+	for _, src := range s.Sources {
+		e.runtime[src.Prefix] = src
+	}
+	if !adopted || replaced("locks") {
+		return e.locks.replace(e.data, s.Locks, time.Now())
+	}
+	have, err := e.data.Locks()
+	if err != nil {
+		return err
+	}
+	e.locks.adopt(have)
+	return nil
+}
+
+// runtimeSources picks those of the kernel's table that a proxy has set: only they have a user.
+func runtimeSources(have []bpf.Source) []control.Source {
+	var out []control.Source
+	for _, h := range have {
+		if h.User == 0 {
+			continue
+		}
+		s := control.Source{Prefix: h.Prefix, User: h.User, Fail: control.Open}
+		if h.Fail == bpf.FailClosed {
+			s.Fail = control.Closed
+		}
+		if s.Mode.UnmarshalText([]byte(h.Mode.String())) == nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}

@@ -42,6 +42,7 @@ func (s *session) greet() (release func(), ok bool) {
 	if v := s.ask(filter.Connect, &m); v.Refused() {
 		return release, s.leave(refusal(s.set, &v))
 	}
+	s.dialEarly()
 	s.conn.WriteRaw(s.set.fixed.greeting)
 	return release, true
 }
@@ -96,26 +97,15 @@ func (s *session) learn() bool {
 	mine := smtp.Extensions{Set: ours, Size: s.maxSize()}
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
 		s.dropRemote()
+		s.dropEarly()
 		s.offer = mine
 		s.offerOurs(true)
 		return true
 	}
-	var caps relay.Caps
-	if s.remote != nil {
-		caps = *s.remote.Caps()
-	} else {
-		route := s.route("", "")
-		known, ok := s.srv.cfg.Dialer.Known(&route)
-		if !ok {
-			r, err := s.srv.cfg.Dialer.Open(s.ctx, route)
-			if err != nil {
-				s.fail(err)
-				return false
-			}
-			s.take(r)
-			known = *r.Caps()
-		}
-		caps = known
+	caps, err := s.askCaps()
+	if err != nil {
+		s.fail(err)
+		return false
 	}
 	s.offer = caps.Intersect(&mine)
 	if !caps.ESMTP {
@@ -123,6 +113,34 @@ func (s *session) learn() bool {
 	}
 	s.offerOurs(caps.Encrypted)
 	return true
+}
+
+// askCaps returns what the destination can do: from the session at hand, from what is known of it, or by asking it.
+func (s *session) askCaps() (relay.Caps, error) {
+	if s.remote != nil {
+		return *s.remote.Caps(), nil
+	}
+	route := s.route("", "")
+	if s.early != nil {
+		route = s.early.route
+	}
+	if err := s.failedEarly(); err != nil {
+		return relay.Caps{}, err
+	}
+	if known, ok := s.srv.cfg.Dialer.Known(&route); ok {
+		return known, nil
+	}
+	if err := s.takeEarly(route); err != nil {
+		return relay.Caps{}, err
+	}
+	if s.remote == nil {
+		r, err := s.srv.cfg.Dialer.Open(s.ctx, route)
+		if err != nil {
+			return relay.Caps{}, err
+		}
+		s.take(r)
+	}
+	return *s.remote.Caps(), nil
 }
 
 // offerOurs adds what depends on us: PIPELINING always, STARTTLS where the onward leg keeps what it promises (DEL7).

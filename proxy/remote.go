@@ -23,8 +23,14 @@ func asFailure(err error) *relay.Failure {
 func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
 	t := &s.tx
 	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
+	if !route.Own {
+		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
+	}
 	if s.remote != nil && *s.remote.Route() != route {
 		s.dropRemote()
+	}
+	if err := s.takeEarly(route); err != nil {
+		return true, asFailure(err)
 	}
 	if s.remote != nil && time.Since(s.used) > time.Second && !s.remote.Alive() {
 		s.closeRemote()

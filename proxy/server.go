@@ -18,6 +18,7 @@ type Server struct {
 	bodies    atomic.Int64 // bytes of bodies in memory
 	reserve   func(int) bool
 	admin     adminBudget
+	ways      ways
 	noiseStep time.Duration   // noiseStep, but in tests
 	base      context.Context // ends when sessions must be cut
 	cut       context.CancelFunc

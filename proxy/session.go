@@ -38,6 +38,7 @@ type session struct {
 	esmtp  bool
 	offer  smtp.Extensions // what the client was offered
 	remote *relay.Session  // nil: none
+	early  *early          // an onward session that is being opened; nil: none
 	used   time.Time       // last use of remote
 	fed    time.Time       // when the client last got what was ready, while a batch of recipients is answered
 	tx     transaction
@@ -255,6 +256,7 @@ func (s *session) end() {
 		s.finish(e)
 	}
 	s.stage(closing)
+	s.dropEarly()
 	if s.sent.Load() == 0 {
 		s.logEmpty()
 	}

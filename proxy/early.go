@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/filter/policy"
+	"sluice/proxy/relay"
+)
+
+// early is an onward session that is being opened while the client still says who it is: the destination's handshake
+// and greeting then cost the client no time (DEL13). Which delivery address the mail will leave from depends on
+// domains that are not known yet, so it is foreseen from the user's last mails to the destination.
+type early struct {
+	route relay.Route
+	stop  context.CancelFunc
+	done  chan struct{} // closed when remote or err is set
+	owner atomic.Uint32 // who has remote: undecided, the session, or nobody any more
+	// Set once done is closed.
+	remote *relay.Session
+	err    error
+	at     time.Time
+}
+
+const (
+	undecided uint32 = iota
+	published        // the session takes it
+	abandoned        // the session is gone: it is closed as soon as it stands
+)
+
+// dialEarly begins to open the onward session, where its way can be foreseen. A locked user's connection asks nobody.
+// The customer's own address cannot be used before the client has said its name.
+func (s *session) dialEarly() {
+	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is || s.user.Delivery != policy.Managed {
+		return
+	}
+	route, seen := s.srv.ways.foresee(way{s.flow.User.ID, s.flow.Target})
+	if !seen || !s.set.Pool.Has(route.Source) {
+		if route = s.route("", ""); route.Own {
+			return
+		}
+		if _, known := s.srv.cfg.Dialer.Known(&route); known {
+			return // EHLO can be answered without it, and it may be the wrong one
+		}
+	}
+	ctx, stop := context.WithCancel(s.ctx)
+	e := &early{route: route, stop: stop, done: make(chan struct{})}
+	s.early = e
+	go func() {
+		e.remote, e.err = s.srv.cfg.Dialer.Open(ctx, route)
+		e.at = time.Now()
+		if !e.owner.CompareAndSwap(undecided, published) && e.remote != nil {
+			e.remote.Quit()
+			e.remote.Close()
+		}
+		close(e.done)
+	}()
+}
+
+// failedEarly returns why the early session could not be opened, as far as that is known now.
+func (s *session) failedEarly() error {
+	if s.early == nil {
+		return nil
+	}
+	select {
+	case <-s.early.done:
+		return s.early.err
+	default:
+		return nil
+	}
+}
+
+// takeEarly waits for the early session and makes it the onward one where it goes the way that is wanted; otherwise it
+// is given up. Its failure is the destination's.
+func (s *session) takeEarly(wanted relay.Route) error {
+	e := s.early
+	if e == nil {
+		return nil
+	}
+	if e.route != wanted {
+		s.dropEarly()
+		return nil
+	}
+	<-e.done
+	s.early = nil
+	e.stop()
+	if e.err == nil {
+		s.take(e.remote)
+		s.used = e.at // it may have stood idle since
+	}
+	return e.err
+}
+
+// dropEarly gives the early session up without waiting for it.
+func (s *session) dropEarly() {
+	e := s.early
+	if e == nil {
+		return
+	}
+	s.early = nil
+	if e.owner.CompareAndSwap(undecided, abandoned) {
+		e.stop()
+		return
+	}
+	<-e.done // published: it stands or has failed
+	e.stop()
+	if e.remote != nil {
+		e.remote.Quit()
+		e.remote.Close()
+	}
+}
+
+// way is a user's way to one destination.
+type way struct {
+	user   uint32
+	target netip.AddrPort
+}
+
+// ways remembers by which route each user's last mail to a destination left. It is safe for concurrent use.
+type ways struct {
+	mu sync.Mutex
+	m  map[way]*habit
+}
+
+// habit is a route and whether the last two mails took it: one alone foresees nothing.
+type habit struct {
+	route  relay.Route
+	steady bool
+}
+
+const waysRoom = 1 << 16 // about 250 bytes each
+
+// foresee returns the route that the user's next mail to the destination will probably take.
+func (w *ways) foresee(k way) (relay.Route, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h := w.m[k]; h != nil && h.steady {
+		return h.route, true
+	}
+	return relay.Route{}, false
+}
+
+// took notes the route that a mail takes.
+func (w *ways) took(k way, r relay.Route) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h := w.m[k]; h != nil {
+		h.steady = h.route == r
+		h.route = r
+		return
+	}
+	if w.m == nil {
+		w.m = make(map[way]*habit)
+	}
+	if len(w.m) >= waysRoom {
+		for old := range w.m { // map order is as good as random
+			delete(w.m, old)
+			break
+		}
+	}
+	w.m[k] = &habit{route: r}
+}

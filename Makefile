@@ -79,6 +79,11 @@ install: build ## into PREFIX (/usr), with units and an example configuration
 	install -m 0755 $(BIN)/sluice $(DESTDIR)$(PREFIX)/bin/
 	scripts/install "$(DESTDIR)" "$(PREFIX)"
 
+.PHONY: uninstall
+uninstall: ## what install copied; first stop both services and run sluice-intercept cleanup
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/sluiced sbin/sluice-intercept bin/sluice)
+	scripts/install --remove "$(DESTDIR)" "$(PREFIX)"
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf $(BIN) out

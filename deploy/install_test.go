@@ -1,0 +1,107 @@
+// Package deploy tests that installation puts every file where systemd and man look for it, and nothing in force.
+package deploy
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// install runs the script as `make install` does.
+func install(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("../scripts/install", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("install %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// installed lists the files below dir.
+func installed(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, strings.TrimPrefix(path, dir))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestInstallPutsFilesWhereTheyAreLookedFor(t *testing.T) {
+	t.Parallel()
+	dest := t.TempDir()
+	out := install(t, dest, "/usr/local")
+	want := []string{
+		"/etc/sluice/sluice.toml",
+		"/usr/local/lib/sysctl.d/60-sluice.conf",
+		"/usr/local/lib/systemd/system/sluice-intercept.service",
+		"/usr/local/lib/systemd/system/sluiced.service",
+		"/usr/local/lib/sysusers.d/sluice.conf",
+		"/usr/local/lib/tmpfiles.d/sluice.conf",
+		"/usr/local/share/man/man5/sluice.toml.5",
+		"/usr/local/share/man/man8/sluice-intercept.8",
+		"/usr/local/share/man/man8/sluice.8",
+		"/usr/local/share/man/man8/sluiced.8",
+	}
+	if got := installed(t, dest); !slices.Equal(got, want) {
+		t.Errorf("installed\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if !strings.Contains(out, "Nothing is attached and nothing runs") {
+		t.Errorf("it does not say what to do next: %s", out)
+	}
+	for _, p := range []string{"sluiced", "sluice-intercept"} {
+		unit := read(t, dest+"/usr/local/lib/systemd/system/"+p+".service")
+		if !strings.Contains(unit, "\nExecStart=/usr/local/sbin/"+p+" ") || strings.Contains(unit, "/usr/sbin/") {
+			t.Errorf("%s.service does not start the program below PREFIX:\n%s", p, unit)
+		}
+	}
+}
+
+func TestInstallKeepsTheConfiguration(t *testing.T) {
+	t.Parallel()
+	dest := t.TempDir()
+	install(t, dest, "/usr")
+	config := dest + "/etc/sluice/sluice.toml"
+	if read(t, config) != read(t, "sluice.toml") {
+		t.Error("the first installation brings another configuration than the example")
+	}
+	if err := os.WriteFile(config, []byte("mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{dest, "/usr"}, {"--remove", dest, "/usr"}} {
+		install(t, args...)
+		if got := read(t, config); got != "mine\n" {
+			t.Errorf("install %q made %q of an operator's configuration", args, got)
+		}
+	}
+	if got := installed(t, dest); !slices.Equal(got, []string{"/etc/sluice/sluice.toml"}) {
+		t.Errorf("after removal there are still %v", got)
+	}
+}
+
+func TestInstallRefusesARelativePrefix(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{t.TempDir()}, {t.TempDir(), "usr"}, {t.TempDir(), "/"}} {
+		if out, err := exec.Command("../scripts/install", args...).CombinedOutput(); err == nil || !strings.Contains(string(out), "usage:") {
+			t.Errorf("install %q: %v %s", args, err, out)
+		}
+	}
+}

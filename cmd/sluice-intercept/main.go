@@ -37,7 +37,17 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program; it returns the exit status: 0, 1 when something failed, 2 for a wrong command line.
+// exitConfig ends a start with a bad configuration (EX_CONFIG of sysexits(3)): the unit does not try again until a person
+// has corrected it.
+const exitConfig = 78
+
+// configError is what is wrong with the configuration file.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
+
+// run is the whole program; it returns the exit status: 0, 1 when something failed, 2 for a wrong command line, 78 for a
+// bad configuration.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := "serve"
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
@@ -72,6 +82,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "sluice-intercept: %v\n", err)
+		if _, bad := errors.AsType[configError](err); bad {
+			return exitConfig
+		}
 		return 1
 	}
 	return 0

@@ -79,9 +79,9 @@ func TestBadCommandLinesAndFiles(t *testing.T) {
 		{[]string{"nonsense"}, 2, "usage"},
 		{[]string{"--no-such-flag"}, 2, "usage"},
 		{[]string{"--config", "x", "rest"}, 2, "usage"},
-		{[]string{"--config", "/nowhere/sluice.toml"}, 1, "/nowhere/sluice.toml"},
-		{[]string{"check", "--config", write(t, "[gateway]\nnmae = 1\n")}, 1, "nmae"},
-		{[]string{"--config", write(t, strings.Replace(plainFile, `"65534"`, `"no-such-account"`, 1))}, 1, "useradd"},
+		{[]string{"--config", "/nowhere/sluice.toml"}, 78, "/nowhere/sluice.toml"},
+		{[]string{"check", "--config", write(t, "[gateway]\nnmae = 1\n")}, 78, "nmae"},
+		{[]string{"--config", write(t, strings.Replace(plainFile, `"65534"`, `"no-such-account"`, 1))}, 78, "useradd"},
 	} {
 		var out, errs bytes.Buffer
 		if code := run(context.Background(), tc.args, &out, &errs); code != tc.code || !strings.Contains(errs.String(), tc.want) {

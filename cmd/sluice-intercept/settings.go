@@ -20,15 +20,15 @@ type settings struct {
 	gid    int
 }
 
-// load reads the file; its error names file, line, key and remedy.
+// load reads the file; its error is a configError that names file, line, key and remedy.
 func load(file string) (*settings, error) {
 	c, err := config.Load(file)
 	if err != nil {
-		return nil, err
+		return nil, configError{err}
 	}
 	s, err := adapt(c)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return nil, configError{fmt.Errorf("%s: %w", file, err)}
 	}
 	return s, nil
 }

@@ -125,7 +125,7 @@ type ways struct {
 	m  map[way]*habit
 }
 
-// habit is a route and whether the last two mails took it: one alone foresees nothing.
+// habit is the route of the last mail, and whether the one before did not take another: who changes foresees nothing.
 type habit struct {
 	route  relay.Route
 	steady bool
@@ -161,5 +161,5 @@ func (w *ways) took(k way, r relay.Route) {
 			break
 		}
 	}
-	w.m[k] = &habit{route: r}
+	w.m[k] = &habit{route: r, steady: true}
 }

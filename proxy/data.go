@@ -99,9 +99,15 @@ func openSpill(dir string) (smtp.Spill, error) {
 func (s *session) judge(body *smtp.Body, at time.Time) {
 	s.stage(judging)
 	t := &s.tx
-	t.msg.Data, t.msg.DataSize = body.Bytes(), body.Size()
+	data, err := s.seen(body)
+	if err != nil {
+		s.sayError(smtp.ErrSpill)
+		s.finish(ending{status: Deferred, note: err.Error(), size: body.Size()})
+		return
+	}
+	t.msg.Data, t.msg.DataSize = data, body.Size()
 	defer func() { t.msg.Data = nil }()
-	v := s.verdict(body, at)
+	v := s.verdict(data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	s.srv.cfg.Locks.Judged(&t.msg, &v)
 	ticket, is := s.srv.cfg.Locks.Locked(user)
@@ -127,10 +133,24 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	s.finish(e)
 }
 
+// seen gives what the checks see of a message: as much as one body may have in memory, also where all bodies together
+// had no room left and this one lies in a file. Else whoever fills the memory would have unchecked mail.
+func (s *session) seen(body *smtp.Body) ([]byte, error) {
+	n := min(body.Size(), int64(s.set.BodyMemory))
+	if int64(len(body.Bytes())) >= n {
+		return body.Bytes(), nil
+	}
+	b := make([]byte, n)
+	if _, err := body.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("could not read a stored message for inspection: %w", err)
+	}
+	return b, nil
+}
+
 // verdict is the filter's, unless the mail is going round, which no check needs to look at.
-func (s *session) verdict(body *smtp.Body, at time.Time) filter.Verdict {
+func (s *session) verdict(header []byte, at time.Time) filter.Verdict {
 	t := &s.tx
-	hops, loop := s.srv.cfg.Tracer.Hops(body.Header(), s.flow.User.ID, t.msg.Envelope.To, s.set.MaxHops)
+	hops, loop := s.srv.cfg.Tracer.Hops(header, s.flow.User.ID, t.msg.Envelope.To, s.set.MaxHops)
 	if loop || hops > s.set.MaxHops {
 		h := filter.Hit{
 			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",

@@ -55,6 +55,7 @@ func (c *cache) get(p place, now time.Time) *known {
 // put remembers k for p. When the part is full some entry gives way.
 func (c *cache) put(p place, k known, now time.Time) {
 	k.expiry = now.Add(cacheTime)
+	k.caps.Other = nil // nobody asks for them later, and they are a stranger's to fill
 	s := &c.parts[c.part(p)]
 	s.Lock()
 	defer s.Unlock()

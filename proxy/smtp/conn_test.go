@@ -364,3 +364,13 @@ func TestOutputBound(t *testing.T) {
 		t.Errorf("flush: %v", err)
 	}
 }
+
+// Not parallel: it counts allocations.
+func TestProbeDoesNotAllocate(t *testing.T) {
+	nc, _ := tcpPair(t)
+	c := NewConn(nc, Options{})
+	defer c.Close()
+	if n := testing.AllocsPerRun(100, func() { c.Probe() }); n != 0 {
+		t.Errorf("%v allocations a look", n)
+	}
+}

@@ -50,6 +50,9 @@ type Extensions struct {
 // Has tells whether all extensions of x are offered.
 func (e *Extensions) Has(x ExtSet) bool { return e.Set&x == x }
 
+// mostExtension bounds what is read of one line of a list: what is kept of it is kept for long, for many destinations.
+const mostExtension = maxOwnLine
+
 // ParseExtensions reads the reply to EHLO, of which the first line is the greeting (RFC 5321
 // 4.1.1.1). A reply that is not 2xx offers nothing.
 func ParseExtensions(r *Reply) Extensions {
@@ -60,7 +63,7 @@ func ParseExtensions(r *Reply) Extensions {
 	first := true
 	r.EachLine(func(text []byte) bool {
 		if !first {
-			e.add(string(bytes.Trim(text, " \t")))
+			e.add(string(bytes.Trim(text[:min(len(text), mostExtension)], " \t")))
 		}
 		first = false
 		return true
@@ -69,7 +72,7 @@ func ParseExtensions(r *Reply) Extensions {
 }
 
 func (e *Extensions) add(line string) {
-	const mostOther = 32 // a remote's list is a stranger's input: bounded
+	const mostOther, longest = 32, 64 // a remote's list is a stranger's input: bounded
 	key, args, _ := strings.Cut(line, " ")
 	for _, x := range extNames {
 		if strings.EqualFold(key, x.name) {
@@ -79,7 +82,7 @@ func (e *Extensions) add(line string) {
 		}
 	}
 	if key != "" && len(e.Other) < mostOther {
-		e.Other = append(e.Other, key)
+		e.Other = append(e.Other, strings.Clone(key[:min(len(key), longest)])) // not the line, for as long as this lives
 	}
 }
 
@@ -93,7 +96,7 @@ func (e *Extensions) args(x ExtSet, args string) {
 		const most = 16 // with names of 20 letters at most the line stays below 512 bytes
 		for w := range strings.FieldsSeq(args) {
 			if len(e.Auth) < most && isMechanism(w) {
-				e.Auth = append(e.Auth, strings.ToUpper(w))
+				e.Auth = append(e.Auth, strings.Clone(strings.ToUpper(w)))
 			}
 		}
 	case ExtLimits:

@@ -9,23 +9,29 @@ import (
 	"syscall"
 )
 
+// peekAt looks at the socket fd.
+func (s *socket) peekAt(fd uintptr) {
+	var b [1]byte
+	for {
+		s.seen, _, s.err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		if s.err != syscall.EINTR {
+			return
+		}
+	}
+}
+
 // peek looks at the socket without taking anything and without waiting: whether bytes wait;
 // io.EOF if the peer has closed. known is false if the socket cannot be looked at.
 func (s *socket) peek() (waiting, known bool, err error) {
 	if s.raw == nil {
 		return false, false, nil
 	}
-	var n int
-	var perr error
-	err = s.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		for {
-			n, _, perr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			if perr != syscall.EINTR {
-				return
-			}
-		}
-	})
+	if s.look == nil {
+		s.look = s.peekAt
+	}
+	err = s.raw.Control(s.look)
+	n, perr := s.seen, s.err
+	s.err = nil
 	switch {
 	case err != nil:
 		return false, true, net.ErrClosed // RawConn fails only so

@@ -257,3 +257,21 @@ func ExampleConn_server() {
 	// 250 SIZE 1048576
 	// 250 2.1.0 Sender a@example.org OK
 }
+
+func TestWhatIsKeptOfAnExtensionListIsBounded(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("X", 4000)
+	raw := "250-mx\r\n"
+	for range 10 {
+		raw += "250-" + long + "\r\n250-AUTH PLAIN " + long + "\r\n"
+	}
+	e := ParseExtensions(&Reply{Code: 250, Raw: []byte(raw + "250 SIZE 7\r\n")})
+	if e.Size != 7 || len(e.Auth) == 0 || e.Auth[0] != "PLAIN" {
+		t.Errorf("%+v", e)
+	}
+	for _, o := range e.Other {
+		if len(o) > 64 {
+			t.Errorf("%d bytes of an unknown keyword are kept", len(o))
+		}
+	}
+}

@@ -12,6 +12,8 @@ type socket struct {
 	raw syscall.RawConn // any other that gives access to its descriptor
 	// Of one vectored write on raw; here so that it does not allocate.
 	try  func(fd uintptr) bool
+	look func(fd uintptr) // of one peek, likewise
+	seen int
 	vec  [][]byte
 	sent int64
 	err  error

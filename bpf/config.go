@@ -2,9 +2,7 @@ package bpf
 
 import (
 	"fmt"
-	"math"
 	"math/bits"
-	"time"
 )
 
 // SetConfig replaces the configuration and the port rules. Sources, locks and bypass are not touched.
@@ -60,40 +58,6 @@ func portRules(rules []PortRule) (map[mailPortKey]mailPortRule, [mailNumberEXTRA
 		table[mailPortKey{Ifindex: r.Ifindex, Port: htons(r.Port)}] = mailPortRule{Mode: mailMode(r.Mode)}
 	}
 	return table, list, nil
-}
-
-// SetBypass forwards what would be intercepted, shadowed or observed, until the given time; the zero time ends it at once, and
-// BypassForGood needs no end. Locks, reject and drop stay in force.
-func (d *Datapath) SetBypass(until time.Time) error {
-	ns, err := deadline(until)
-	if err != nil {
-		return err
-	}
-	if until.Equal(BypassForGood) {
-		ns = math.MaxUint64
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.config.BypassUntilNs = ns
-	return d.writeConfig()
-}
-
-// BypassForGood is the time for a bypass without an end.
-var BypassForGood = time.Unix(1<<40, 0)
-
-// Bypass gives the end of the bypass in force, or the zero time.
-func (d *Datapath) Bypass() (time.Time, error) {
-	d.mu.Lock()
-	ns := d.config.BypassUntilNs
-	d.mu.Unlock()
-	if ns == math.MaxUint64 {
-		return BypassForGood, nil
-	}
-	now, err := monotonic()
-	if err != nil || ns <= now {
-		return time.Time{}, err
-	}
-	return wallTime(ns)
 }
 
 func (d *Datapath) setFlag(f mailConfigFlag, on bool) {

@@ -113,7 +113,7 @@ func (l *lab) counts() map[string]uint64 {
 func (l *lab) reset() {
 	l.Helper()
 	l.configure(Source{Mode: ModePass})
-	l.must(l.SetBypass(time.Time{}))
+	l.must(l.ReplaceBypasses(nil))
 	l.must(l.ClearListener())
 	l.sources()
 	l.exemptions()

@@ -120,6 +120,21 @@ static __always_inline int lock_means(const struct lock *l, const struct source 
 	return l->bits >= src->bits;
 }
 
+/* Has the operator opened a way out for this source, or for all? */
+static __always_inline int bypassed(const struct config *cfg, __u16 family, const __u32 *addr, __u64 now)
+{
+	const __u64 *until;
+	struct net_key k;
+
+	if (cfg->bypass_until_ns > now)
+		return 1;
+	if (!(cfg->flags & CONFIG_BYPASS_NETS))
+		return 0;
+	set_net_key(&k, family, addr, 0);
+	until = bpf_map_lookup_elem(&bypass_nets, &k);
+	return until && *until > now;
+}
+
 /* Rule of a port on an interface: MODE_DROP when this interface does not know it as a mail port. */
 static __always_inline enum mode port_mode(__u32 ifindex, __be16 port)
 {

@@ -33,7 +33,7 @@ func TestMapsOutliveTheLoader(t *testing.T) {
 	s := Source{Prefix: prefix("2001:db8:1:2::/96"), User: 7, Mode: ModeReject, Fail: FailClosed, ReversePath: true, Ifindex: 3, MAC: custMAC}
 	l.sources(s)
 	l.locks(Lock{Prefix: prefix("192.0.2.10/32"), ID: 7, Until: in(time.Hour), Budget: 3, KeepFlows: true})
-	l.must(l.SetBypass(in(time.Minute)))
+	l.must(l.ReplaceBypasses([]Bypass{{Until: in(time.Minute)}}))
 	l.run(MailIngress, v4.build(), skb{})
 	l.must(l.Close())
 
@@ -51,8 +51,8 @@ func TestMapsOutliveTheLoader(t *testing.T) {
 	if len(locks) != 1 || locks[0].Budget != 3 || !locks[0].KeepFlows || time.Until(locks[0].Until).Round(time.Minute) != time.Hour {
 		t.Errorf("locks are %+v", locks)
 	}
-	if until, err := l.Bypass(); err != nil || time.Until(until).Round(time.Second) != time.Minute {
-		t.Errorf("bypass ends at %v, %v", until, err)
+	if b, err := l.Bypasses(); err != nil || len(b) != 1 || time.Until(b[0].Until).Round(time.Second) != time.Minute {
+		t.Errorf("bypasses are %v, %v", b, err)
 	}
 	if c := l.counts(); c["drop"] != 1 {
 		t.Errorf("counters are %v", c)
@@ -97,8 +97,8 @@ func TestMapsOfAnotherLayoutAreReplaced(t *testing.T) {
 	l.must(l.objects.Config.Put(uint32(0), value))
 	l.must(l.Close())
 	l = open(t, dir, Options{})
-	if n := len(l.Replaced()); n != 16 {
-		t.Errorf("%d maps replaced, want all 16", n)
+	if n := len(l.Replaced()); n != 17 {
+		t.Errorf("%d maps replaced, want all 17", n)
 	}
 	if l.config.Layout != mailNumberLAYOUT {
 		t.Errorf("layout is %d", l.config.Layout)

@@ -213,7 +213,7 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 		note(REASON_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
-	if (cfg->bypass_until_ns > now) { /* the operator's way out */
+	if (bypassed(cfg, p->family, p->saddr, now)) { /* the operator's way out */
 		note(REASON_BYPASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
@@ -297,7 +297,7 @@ static __always_inline int unparsed(struct __sk_buff *skb, const struct config *
 		return TC_ACT_SHOT;
 	lock = find_lock(p->family, p->saddr, now);
 	/* Where nothing would be filtered, nothing is dropped for being unfilterable. */
-	open = src->mode == MODE_PASS || src->mode == MODE_OBSERVE || (cfg->bypass_until_ns > now && src->mode < MODE_REJECT);
+	open = src->mode == MODE_PASS || src->mode == MODE_OBSERVE || (src->mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
 	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, src))) || in_set(&local, p->family, p->daddr))) {
 		count(REASON_UNPARSED_PASS);
 		return forward(skb, cfg);
@@ -438,7 +438,7 @@ __noinline int is_asymmetric(const struct config *cfg, const struct packet *p)
 	if (!cfg || !p)
 		return 0;
 	src = find_source(cfg, p->family, p->daddr);
-	if (!src || cfg->bypass_until_ns > now)
+	if (!src || bypassed(cfg, p->family, p->daddr, now))
 		return 0;
 	mode = mode_towards(src, p->family, p->saddr, p->sport, now);
 	if (mode != MODE_INTERCEPT && mode != MODE_SHADOW)
@@ -486,7 +486,7 @@ __noinline int guarded(const struct config *cfg, const struct packet *p)
 	mode = mode_towards(src, p->family, p->daddr, p->dport, now);
 	if (mode == MODE_PASS || mode == MODE_OBSERVE)
 		return 0;
-	return cfg->bypass_until_ns <= now || mode >= MODE_REJECT;
+	return mode >= MODE_REJECT || !bypassed(cfg, p->family, p->saddr, now);
 }
 
 static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)

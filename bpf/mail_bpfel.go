@@ -35,8 +35,9 @@ type mailConfig struct {
 type mailConfigFlag uint32
 
 const (
-	mailConfigFlagCONFIG_RPF   mailConfigFlag = 1
-	mailConfigFlagCONFIG_LONG6 mailConfigFlag = 2
+	mailConfigFlagCONFIG_RPF         mailConfigFlag = 1
+	mailConfigFlagCONFIG_LONG6       mailConfigFlag = 2
+	mailConfigFlagCONFIG_BYPASS_NETS mailConfigFlag = 4
 )
 
 type mailExemption struct {
@@ -227,6 +228,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	mailMapBypassNets       = "bypass_nets"
 	mailMapConfig           = "config"
 	mailMapCounters         = "counters"
 	mailMapDelivery         = "delivery"
@@ -305,6 +307,7 @@ type mailProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailMapSpecs struct {
+	BypassNets   *ebpf.MapSpec `ebpf:"bypass_nets"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
@@ -349,6 +352,7 @@ func (o *mailObjects) Close() error {
 //
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailMaps struct {
+	BypassNets   *ebpf.Map `ebpf:"bypass_nets"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Delivery     *ebpf.Map `ebpf:"delivery"`
@@ -369,6 +373,7 @@ type mailMaps struct {
 
 func (m *mailMaps) Close() error {
 	return _MailClose(
+		m.BypassNets,
 		m.Config,
 		m.Counters,
 		m.Delivery,

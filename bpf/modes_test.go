@@ -253,7 +253,11 @@ func TestBindingAndReversePath(t *testing.T) {
 
 func TestBypass(t *testing.T) {
 	state := func(m Mode, until time.Time, locks ...Lock) func(*lab) {
-		return func(l *lab) { l.configure(Source{Mode: m}); l.locks(locks...); l.must(l.SetBypass(until)) }
+		return func(l *lab) {
+			l.configure(Source{Mode: m})
+			l.locks(locks...)
+			l.must(l.ReplaceBypasses([]Bypass{{Until: until}}))
+		}
 	}
 	lock := Lock{Prefix: prefix("192.0.2.10/32"), ID: 7}
 	checkAll(t, []verdict{
@@ -263,5 +267,25 @@ func TestBypass(t *testing.T) {
 		{name: "reject stays", state: state(ModeReject, in(time.Hour)), packet: v4, want: redirect, reason: "reject"},
 		{name: "drop stays", state: state(ModeDrop, in(time.Hour)), packet: v4, want: shot, reason: "drop"},
 		{name: "locks stay", state: state(ModeIntercept, in(time.Hour), lock), packet: v4, want: redirect, reason: "lock_reset"},
+	})
+	some := func(m Mode, list ...Bypass) func(*lab) {
+		return func(l *lab) {
+			l.configure(Source{Mode: m})
+			l.must(l.ReplaceBypasses(list))
+		}
+	}
+	hour, gone := in(time.Hour), in(-time.Second)
+	mine, around, other := prefix("192.0.2.10/32"), prefix("192.0.2.0/24"), prefix("203.0.113.0/24")
+	checkAll(t, []verdict{
+		{name: "this source", state: some(ModeIntercept, Bypass{mine, hour}), packet: v4, want: next, reason: "bypass", mark: markJudged},
+		{name: "its network", state: some(ModeObserve, Bypass{around, BypassForGood}), packet: v4, want: next, reason: "bypass", mark: markJudged},
+		{name: "another source", state: some(ModeIntercept, Bypass{other, hour}), packet: v4, want: shot, reason: "wait_drop"},
+		{name: "this source, over", state: some(ModeIntercept, Bypass{mine, gone}), packet: v4, want: shot, reason: "wait_drop"},
+		{name: "over inside a wider one", state: some(ModeIntercept, Bypass{mine, gone}, Bypass{around, hour}), packet: v4, want: next, reason: "bypass", mark: markJudged},
+		{name: "everybody beside one that is over", state: some(ModeIntercept, Bypass{Until: hour}, Bypass{mine, gone}), packet: v4, want: next, reason: "bypass", mark: markJudged},
+		{name: "reject stays for this source", state: some(ModeReject, Bypass{mine, hour}), packet: v4, want: redirect, reason: "reject"},
+		{name: "IPv6 network", state: some(ModeIntercept, Bypass{prefix("2001:db8:1::/64"), hour}), packet: v6, want: next, reason: "bypass", mark: markJudged},
+		{name: "IPv4 network, IPv6 packet", state: some(ModeIntercept, Bypass{around, hour}), packet: v6, want: shot, reason: "wait_drop"},
+		{name: "locks stay for this source", state: func(l *lab) { some(ModeIntercept, Bypass{mine, hour})(l); l.locks(lock) }, packet: v4, want: redirect, reason: "lock_reset"},
 	})
 }

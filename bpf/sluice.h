@@ -51,6 +51,7 @@ enum source_flag {
 enum config_flag {
 	CONFIG_RPF = 1,   /* reverse-path check for every source */
 	CONFIG_LONG6 = 2, /* source_nets holds an IPv6 prefix longer than /64 */
+	CONFIG_BYPASS_NETS = 4, /* bypass_nets holds something */
 };
 
 enum lock_flag {
@@ -287,6 +288,15 @@ struct {
 	__type(key, struct net_key);
 	__type(value, __u32);
 } lock_exempt SEC(".maps");
+
+/* Sources that are bypassed until then; CLOCK_MONOTONIC. No entry ends before a wider one around it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 256);
+	__type(key, struct net_key);
+	__type(value, __u64);
+} bypass_nets SEC(".maps");
 
 /* The gateway's own addresses. */
 struct {

@@ -80,7 +80,14 @@ func TestFragments(t *testing.T) {
 		{name: "first", state: drop, packet: v4at(0x2000, v4), want: shot, reason: "frag_first"},
 		{name: "first, passed", state: pass, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
 		{name: "first, observed", state: observe, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
-		{name: "first, bypassed", state: func(l *lab) { l.configure(Source{Mode: ModeIntercept}); l.must(l.SetBypass(in(time.Hour))) }, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
+		{name: "first, bypassed", state: func(l *lab) {
+			l.configure(Source{Mode: ModeIntercept})
+			l.must(l.ReplaceBypasses([]Bypass{{Until: in(time.Hour)}}))
+		}, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
+		{name: "first, its network bypassed", state: func(l *lab) {
+			l.configure(Source{Mode: ModeIntercept})
+			l.must(l.ReplaceBypasses([]Bypass{{prefix("192.0.2.0/24"), in(time.Hour)}}))
+		}, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
 		{name: "first, for the gateway", state: func(l *lab) {
 			l.configure(Source{Mode: ModeDrop})
 			_, err := l.ReplaceLocal([]netip.Prefix{prefix("198.51.100.25/32")})

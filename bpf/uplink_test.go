@@ -22,7 +22,7 @@ func TestGuard(t *testing.T) {
 	}
 	bypassed := func(l *lab) {
 		closed(ModeIntercept, FailClosed)(l)
-		l.must(l.SetBypass(in(time.Hour)))
+		l.must(l.ReplaceBypasses([]Bypass{{Until: in(time.Hour)}}))
 	}
 	to := func(port uint16) frame { f := v4; f.dport = port; return f }
 	cases := []verdict{
@@ -39,6 +39,10 @@ func TestGuard(t *testing.T) {
 		{name: "unknown source", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.src = "203.0.113.9" }), in: in1, want: next},
 		{name: "exempt", state: exempt, packet: v4, in: in1, want: next},
 		{name: "bypassed", state: bypassed, packet: v4, in: in1, want: next},
+		{name: "its network bypassed", state: func(l *lab) {
+			closed(ModeIntercept, FailClosed)(l)
+			l.must(l.ReplaceBypasses([]Bypass{{prefix("192.0.2.0/24"), in(time.Hour)}}))
+		}, packet: v4, in: in1, want: next},
 		{name: "no SYN", state: closed(ModeIntercept, FailClosed), packet: with(v4, func(f *frame) { f.flags = ack }), in: in1, want: next},
 		{name: "no mail", state: closed(ModeIntercept, FailClosed), packet: to(80), in: in1, want: next},
 		{name: "other mail port", state: closed(ModeIntercept, FailClosed), packet: to(2525), in: in1, want: shot, reason: "guard_drop"},

@@ -149,7 +149,7 @@ func (l *Log) clean() {
 		if err != nil || time.Since(st.ModTime()) < l.o.Keep {
 			continue
 		}
-		if err := errors.Join(os.Remove(name+logSuffix), os.Remove(name+idxSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := errors.Join(os.Remove(name+idxSuffix), os.Remove(name+logSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			l.failed(fmt.Errorf("could not remove an old segment of the message log: %w", err))
 		}
 	}

@@ -66,6 +66,8 @@ func TestRemoteThatMisbehaves(t *testing.T) {
 		{"421 nobody asked for", reply("RCPT", "250 ok\r\n421 4.3.2 restarting"), atDot, "421 4.3.2 restarting", true, Deferred},
 		{"refuses MAIL 5xx", reply("MAIL", "550 5.7.1 not from you"), atRcpt, "550 5.7.1 not from you", false, Refused},
 		{"refuses MAIL 4xx", reply("MAIL", "450 4.7.1 greylisted"), atRcpt, "450 4.7.1 greylisted", false, Deferred},
+		{"refuses MAIL and closes", both(reply("MAIL", "550 5.7.1 not from you"), reply("RCPT", closeNow)), atRcpt, "550 5.7.1 not from you", false, Refused},
+		{"refuses MAIL, then 421", both(reply("MAIL", "550 5.7.1 not from you"), reply("RCPT", "421 4.7.0 enough")), atRcpt, "550 5.7.1 not from you", false, Refused},
 		{"refuses DATA", reply("DATA", "554 5.7.0 no"), atDot, "554 5.7.0 no", false, Refused},
 		{"refuses the message", reply(".", "554-5.7.0 spam\r\n554 5.7.0 see page"), atDot, "554-5.7.0 spam\n554 5.7.0 see page", false, Refused},
 		{"defers the message", reply(".", "452 4.2.2 full"), atDot, "452 4.2.2 full", false, Deferred},

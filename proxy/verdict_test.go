@@ -333,3 +333,16 @@ func TestChecksSeeMailForWhichThereWasNoMemory(t *testing.T) {
 		t.Errorf("the destination got %q", got)
 	}
 }
+
+func TestDestinationThatRefusesRSETIsReplacedUnseen(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, reply("RSET", "500 what?"))
+	p := newRig(t, mx.addr(), steps(spamStep())).hello()
+	p.envelope()
+	p.send(spamMail, "550")
+	p.envelope()
+	p.send(goodMail, "250")
+	if got := mx.messages(); len(got) != 1 {
+		t.Errorf("the destination got %q", got)
+	}
+}

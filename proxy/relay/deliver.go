@@ -36,7 +36,7 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 		s.conn.SetUntil(time.Time{})
 		return &s.rep, nil
 	}
-	if s.conn.Buffered() > 0 {
+	if s.conn.Unread() {
 		return nil, failed(smtp.ErrUnsolicited)
 	}
 	s.conn.SetReadTimeout(s.timeouts.Final)
@@ -46,8 +46,8 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	if errors.Is(err, ErrGone) {
 		return nil, ErrGone
 	}
-	if err != nil {
-		return nil, failed(err) // the dot is the last byte: it has not left whole
+	if err != nil { // the dot is the last byte: it has not left whole
+		return nil, s.early(err)
 	}
 	if f := s.read(); f != nil {
 		f.Sent = f.Raw == nil
@@ -61,6 +61,19 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	s.conn.SetReadTimeout(s.timeouts.Command)
 	s.conn.SetUntil(time.Time{})
 	return &s.rep, nil
+}
+
+// lastWords is how long a destination that closed is listened to: what it said is there already, or on its way.
+const lastWords = 100 * time.Millisecond
+
+// early is the failure of a destination that took no more of the message: why, if it said so before it closed.
+func (s *Session) early(err error) *Failure {
+	if s.conn.LastReply(&s.rep, lastWords) != nil || s.rep.Class() < 4 {
+		return failed(err)
+	}
+	f := refusal(&s.rep)
+	f.Close = f.Code == 421
+	return f
 }
 
 // stillThere asks the client.

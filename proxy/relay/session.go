@@ -128,7 +128,7 @@ func (s *Session) read() *Failure {
 
 // quiet makes sure that nothing is there which nobody asked for; a 421 may come at any time.
 func (s *Session) quiet() *Failure {
-	if s.conn.Buffered() == 0 {
+	if !s.conn.Unread() {
 		return nil
 	}
 	if s.conn.LineBuffered() {
@@ -228,7 +228,14 @@ func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 func (s *Session) answers(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 	for i := range rcpts {
 		if f := s.read(); f != nil {
-			return f
+			if s.refused.Code == 0 {
+				return f
+			}
+			for ; i < len(rcpts); i++ { // it refused MAIL and left: that is its answer, and the session is dead
+				told.Answer(from+i, &s.refused)
+			}
+			s.conn.Interrupt()
+			return nil
 		}
 		switch {
 		case s.refused.Code != 0: // what it says to RCPT without a MAIL does not matter
@@ -283,8 +290,8 @@ func (s *Session) readReset() *Failure {
 	if f := s.read(); f != nil {
 		return f
 	}
-	if s.rep.Class() != 2 {
-		return broken("RSET with a refusal", nil)
+	if s.rep.Class() != 2 { // not an error of the protocol: a fresh session will do
+		return &Failure{Code: 451, Enh: errLost, Text: "the destination could not forget an earlier message"}
 	}
 	s.reset = false
 	return nil

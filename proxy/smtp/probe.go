@@ -32,6 +32,27 @@ func (c *Conn) Probe() (pending bool, err error) {
 	return c.probeRead(wait)
 }
 
+// Unread tells, without a system call, whether input has been taken from the network that nobody has read: what is
+// buffered here, and whole records that TLS holds back.
+func (c *Conn) Unread() bool {
+	if c.Buffered() > 0 || !c.encrypted || c.rerr != nil {
+		return c.Buffered() > 0
+	}
+	pending, _ := c.probeRead(-time.Second) // a deadline in the past: the socket is not asked; an error shows again at the next read
+	return pending
+}
+
+// LastReply reads the reply that a server may have sent before it closed, after a write to it has failed; it waits for
+// it up to wait. The connection is to be closed in any case.
+func (c *Conn) LastReply(r *Reply, wait time.Duration) error {
+	werr := c.werr
+	c.werr = nil
+	c.SetUntil(time.Now().Add(wait))
+	err := c.ReadReply(r)
+	c.werr = werr
+	return err
+}
+
 // probeRead reads with a very short deadline and keeps what comes. Under TLS it takes session
 // tickets and alerts out of the way, which are not input.
 func (c *Conn) probeRead(wait time.Duration) (pending bool, err error) {

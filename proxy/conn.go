@@ -34,10 +34,13 @@ type clientConn struct {
 // NetConn gives the connection below, for vectored writes and probes of the socket.
 func (c *clientConn) NetConn() net.Conn { return c.Conn }
 
-// wake ends the wait for a command of an idle session.
+// wake ends the wait for a command of an idle session, and shortens that for the FIN of one that ends.
 func (c *clientConn) wake() {
-	if c.stage.CompareAndSwap(idle, woken) {
+	switch {
+	case c.stage.CompareAndSwap(idle, woken):
 		_ = c.Conn.SetReadDeadline(past) // an error means that it is closed already
+	case c.stage.Load() == closing:
+		_ = c.Conn.SetReadDeadline(time.Now().Add(hasty))
 	}
 }
 

@@ -357,3 +357,42 @@ func TestMessagesInFlightAreRemembered(t *testing.T) {
 		t.Errorf("sent %d, answered slot %d, id %q; want 1, 1, 1.2", j.sent.Load(), got, *j.id.Load())
 	}
 }
+
+func TestShutdownDoesNotWaitLongForClientsToClose(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Timeouts.Bye = wait })
+	quit, idle := r.dial(), r.dial()
+	quit.cmd("QUIT", "221")
+	begin := time.Now()
+	must(t, r.srv.Shutdown(context.Background()))
+	if d := time.Since(begin); d > wait/2 {
+		t.Errorf("the end took %v, because of clients that do not close", d)
+	}
+	idle.want("421 4.3.2")
+}
+
+func TestRepliesOfADestinationDoNotFillTheLog(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, reply("RCPT", "550 5.1.1 "+strings.Repeat("x", 3000)))
+	r := newRig(t, mx.addr())
+	p := r.hello()
+	p.cmd("MAIL FROM:<a@client.example>", "250")
+	const n = 500
+	for range n {
+		p.write("RCPT TO:<b@sink.example>\r\n")
+	}
+	for range n {
+		if got := p.want("550 5.1.1 xxx"); len(got) < 3000 {
+			t.Fatalf("the client heard %d bytes, want the whole reply", len(got))
+		}
+	}
+	p.cmd("QUIT", "221")
+	rec, size := r.log.wait(t, 1)[0], 0
+	for _, to := range rec.To {
+		size += len(to.Reply)
+	}
+	if len(rec.To) != n || size > mostTexts || len(rec.To[0].Reply) < 400 {
+		t.Errorf("%d recipients with %d bytes of replies, the first of %d", len(rec.To), size, len(rec.To[0].Reply))
+	}
+}

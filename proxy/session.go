@@ -190,8 +190,12 @@ func (s *session) pass(raw []byte) {
 	s.last = firstLine(raw)
 }
 
+// mostLine is how much of a reply's line the log keeps (RFC 5321 4.5.3.1.5); a destination may send more.
+const mostLine = 512
+
 // firstLine cuts a reply to its first line.
 func firstLine(raw []byte) string {
+	raw = raw[:min(len(raw), mostLine)]
 	for i, c := range raw {
 		if c == '\r' || c == '\n' {
 			return string(raw[:i])
@@ -264,14 +268,25 @@ func (s *session) end() {
 		s.remote.Quit()
 	}
 	if s.bye {
-		_ = s.conn.CloseAfterPeer(s.set.Timeouts.Bye) // the client is gone in any case
+		_ = s.conn.CloseAfterPeer(s.patience()) // the client is gone in any case
 	} else {
 		s.conn.Close()
 	}
 	if s.remote != nil {
-		s.remote.Bye(s.set.Timeouts.Bye)
+		s.remote.Bye(s.patience())
 	}
 	s.cancel()
+}
+
+// hasty is how long a FIN is waited for while the gateway stops: new connections wait for its end.
+const hasty = 250 * time.Millisecond
+
+// patience is how long a FIN is waited for.
+func (s *session) patience() time.Duration {
+	if s.srv.drain.Err() != nil {
+		return min(hasty, s.set.Timeouts.Bye)
+	}
+	return s.set.Timeouts.Bye
 }
 
 // reset answers RSET. It counts as idle talk unless the transaction it ends had recipients.

@@ -17,8 +17,9 @@ const batch = 64
 
 // Bounds of one transaction, for memory's sake. RFC 5321 4.5.3.1.8 asks for 100 recipients.
 const (
-	mostRcpts   = 2000 // that are accepted
-	mostRefused = 2000 // in the record, of those that are not
+	mostRcpts   = 2000     // that are accepted
+	mostRefused = 2000     // in the record, of those that are not
+	mostTexts   = 64 << 10 // bytes of replies to recipients in the record
 )
 
 // transaction is what lies between MAIL and its end.
@@ -37,6 +38,7 @@ type transaction struct {
 	tried   int         // RCPT commands that were answered
 	refused int         // of them, those not accepted
 	temp    bool        // one of them with 4xx
+	texts   int         // bytes of their replies in the record
 }
 
 // outcome is the status of a transaction that ends before its data.
@@ -294,6 +296,10 @@ func (s *session) noteRcpt(address string, code int, text string) {
 		if s.tx.refused++; s.tx.refused > mostRefused {
 			return
 		}
+		address = strings.Clone(address) // not the whole command line
+	}
+	if s.tx.texts += len(text); s.tx.texts > mostTexts {
+		text = ""
 	}
 	s.tx.rec.To = append(s.tx.rec.To, Recipient{Address: address, Code: code, Reply: text})
 }

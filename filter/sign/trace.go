@@ -67,7 +67,7 @@ type Hop struct {
 // AppendReceived appends the trace field for h to dst.
 func (t *Tracer) AppendReceived(dst []byte, h *Hop) []byte {
 	dst = append(dst, "Received: from "...)
-	dst = appendWord(dst, h.Helo)
+	dst = appendWord(dst, h.Helo, h.UTF8)
 	dst = append(dst, " (["...)
 	if h.Client.Is6() {
 		dst = append(dst, "IPv6:"...)
@@ -100,14 +100,14 @@ func with(h *Hop) string {
 }
 
 // appendWord appends a client's HELO name; what is neither a domain nor an address literal becomes "unknown", since a
-// parenthesis or quote of a stranger could change the meaning of the field.
-func appendWord(dst []byte, name string) []byte {
+// parenthesis or quote of a stranger could change the meaning of the field. Without SMTPUTF8 the header must stay ASCII.
+func appendWord(dst []byte, name string, utf8 bool) []byte {
 	if name == "" || len(name) > 255 {
 		return append(dst, "unknown"...)
 	}
 	for i := range len(name) {
 		switch c := name[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c >= 0x80:
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c >= 0x80 && utf8:
 		case strings.IndexByte("-._:[]", c) >= 0:
 		default:
 			return append(dst, "unknown"...)

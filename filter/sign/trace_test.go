@@ -47,6 +47,8 @@ func TestFieldIsByTheStandard(t *testing.T) {
 		{func(h *Hop) { h.Helo = "x) by evil (y" }, "from unknown ("},
 		{func(h *Hop) { h.Helo = "a\r\nb" }, "from unknown ("},
 		{func(h *Hop) { h.Helo = "" }, "from unknown ("},
+		{func(h *Hop) { h.Helo = "bücher.example" }, "from unknown ("},
+		{func(h *Hop) { h.Helo, h.UTF8 = "bücher.example", true }, "from bücher.example ("},
 	} {
 		h := hop()
 		c.change(h)

@@ -76,10 +76,20 @@ func (j *Journal) mapFile() (err error) {
 	if err := unix.Flock(int(j.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return err
 	}
-	if err := j.file.Truncate(slotSize * slotCount); err != nil {
+	if err := allocate(j.file, slotSize*slotCount); err != nil {
 		return err
 	}
 	j.mem, err = unix.Mmap(int(j.file.Fd()), 0, slotSize*slotCount, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return err
+}
+
+// allocate gives f its blocks: where the disk is full when a page of the mapping is first written the process is killed.
+func allocate(f *os.File, size int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	_, err = f.Write(make([]byte, size))
 	return err
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var entry = Entry{
@@ -104,5 +106,22 @@ func BenchmarkSentAnswered(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		j.Answered(j.Sent(&entry))
+	}
+}
+
+// TestJournalHasItsBlocks: a hole in a mapped file on a full disk would kill the process when it is first written.
+func TestJournalHasItsBlocks(t *testing.T) {
+	t.Parallel()
+	j, err := Open(t.TempDir(), none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(j.file.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Size != slotSize*slotCount || st.Blocks*512 < st.Size {
+		t.Errorf("%d bytes in %d blocks of 512", st.Size, st.Blocks)
 	}
 }

@@ -146,9 +146,12 @@ func (d *daemon) lockEvent(e lock.Event) {
 		d.log.Warn("lock "+e.Kind.String(), "user", l.User.Name, "ticket", l.Ticket, "code", l.Code, "reason", l.Reason, "until", l.Until, "by", l.By)
 	}
 	act := store.Act{At: e.At, Who: "sluiced", What: "lock " + e.Kind.String(), Subject: l.User.Name, Detail: l.Ticket + " " + l.Code + " " + l.Reason}
-	if by := l.EndedBy; by != "" {
-		act.Who = by
-	} else if e.Kind == lock.Locked && l.By != "" {
+	switch {
+	case e.Who != "":
+		act.Who = e.Who
+	case l.EndedBy != "":
+		act.Who = l.EndedBy
+	case e.Kind == lock.Locked && l.By != "":
 		act.Who = l.By
 	}
 	d.audits.Go(func() {

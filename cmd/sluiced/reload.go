@@ -42,7 +42,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Log:      d.tally,
 		Dialer:   relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
 		Tracer:   trace,
-		Gate:     gate{d.gate},
+		Gate:     gate{d.gate, d.sources},
 		Inflight: journal{d.journal},
 		TLS:      d.clientTLS(cfg),
 	})

@@ -1,10 +1,14 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
+	"path/filepath"
 	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // Bypass forwards untouched what would be intercepted, shadowed or observed. Locks, reject and drop stay in force, and
@@ -16,6 +20,32 @@ type Bypass struct {
 
 // BypassForGood is the time for a bypass without an end.
 var BypassForGood = time.Unix(1<<40, 0)
+
+// OpenBypass opens no more of the maps pinned in dir than bypasses need, and loads nothing: for a time when no helper
+// runs while the programs that are attached go on. Only the methods for bypasses may be called.
+func OpenBypass(dir string) (*Datapath, error) {
+	stale, err := staleLayout(dir)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := loadMail()
+	if err != nil {
+		return nil, fmt.Errorf("could not read the built-in programs: %w", err)
+	}
+	d := &Datapath{dir: dir}
+	for name, m := range map[string]**ebpf.Map{"config": &d.objects.Config, "bypass_nets": &d.objects.BypassNets} {
+		if *m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil); err != nil {
+			return nil, errors.Join(fmt.Errorf("could not open the pinned map %s in %s: %w; is anything attached?", name, dir, err), d.Close())
+		}
+		if stale || spec.Maps[name].Compatible(*m) != nil {
+			return nil, errors.Join(fmt.Errorf("could not use the pinned map %s in %s: another version made it; start sluice-intercept", name, dir), d.Close())
+		}
+	}
+	if err := d.objects.Config.Lookup(uint32(0), &d.config); err != nil {
+		return nil, errors.Join(fmt.Errorf("could not read map config: %w", err), d.Close())
+	}
+	return d, nil
+}
 
 // ReplaceBypasses makes the bypasses in force equal to the list; each ends by itself in the kernel. What is given twice,
 // or inside a wider one, lasts as long as the longest of them.

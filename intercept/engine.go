@@ -36,6 +36,7 @@ type Engine struct {
 	beat     *control.Heartbeat
 	socket   socket
 	locks    locks
+	bypasses bypasses
 	save     chan struct{} // something on disk is out of date
 	port     uint16        // that the socket is bound to
 
@@ -60,7 +61,8 @@ func Open(cfg *Config, log *slog.Logger) (*Engine, error) {
 	if err := errors.Join(attach.EnsurePinDir(cfg.PinDir), os.MkdirAll(cfg.StateDir, 0o700)); err != nil {
 		return nil, err
 	}
-	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: make(map[netip.Prefix]control.Source), save: make(chan struct{}, 1)}
+	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: make(map[netip.Prefix]control.Source), save: make(chan struct{}, 1),
+		bypasses: bypasses{dir: cfg.StateDir, log: log}}
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -161,6 +163,9 @@ func (e *Engine) keep(ctx context.Context, changed <-chan struct{}, failed <-cha
 		case <-tick.C:
 			if err := e.locks.expire(e.data, time.Now()); err != nil {
 				e.log.Error("expired locks stay in the kernel's table, where they have no effect", "error", err)
+			}
+			if err := e.bypasses.expire(e.data, time.Now()); err != nil {
+				e.log.Error("expired bypasses stay on disk, where they have no effect", "error", err)
 			}
 		case _, open := <-changed:
 			if !open { // the kernel dropped messages

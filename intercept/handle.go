@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -41,12 +42,32 @@ func (e *Engine) Handle(_ context.Context, peer control.Peer, r *control.Request
 		return e.userCounters()
 	case control.OpStatus:
 		return e.status()
+	case control.OpBypass, control.OpBypassEnd:
+		return nil, e.bypass(peer, r)
 	case control.OpAnnounce:
 		e.beat.AnnounceRestart(r.For)
 		e.log.Info("planned restart announced", "for", r.For, "pid", peer.PID)
 		return nil, nil
 	}
 	return nil, control.Errorf(control.CodeInvalid, "could not do %q: not an operation", r.Op)
+}
+
+// bypass obeys root only: a proxy that could open the way out would have no ceiling.
+func (e *Engine) bypass(peer control.Peer, r *control.Request) error {
+	if peer.UID != 0 {
+		return control.Errorf(control.CodeCeiling, "could not change the bypass: only root may, and this is user %d", peer.UID)
+	}
+	by := fmt.Sprintf("uid %d, pid %d", peer.UID, peer.PID)
+	if r.Op == control.OpBypassEnd {
+		var p netip.Prefix
+		if r.Bypass != nil {
+			p = r.Bypass.Prefix
+		}
+		return e.bypasses.end(e.data, p, by)
+	}
+	b := *r.Bypass
+	b.By, b.Since = by, time.Now()
+	return e.bypasses.put(e.data, b)
 }
 
 // changed has the state on disk renewed if err is nil.
@@ -181,6 +202,7 @@ func (e *Engine) status() (*control.Reply, error) {
 	st := &control.Status{
 		Helper: e.cfg.Version, PID: os.Getpid(), Heartbeat: heartName(h), HeartbeatAgeMS: h.Age.Milliseconds(),
 		Sources: len(e.known.entries), Locks: len(e.locks.live(time.Now())), Problems: e.problems,
+		Bypasses: e.bypasses.live(time.Now()),
 	}
 	st.Path, st.PathReason = e.programs.Path()
 	if e.socket.get() != nil {

@@ -8,10 +8,16 @@ import (
 	"sluice/intercept/control"
 )
 
-// recall takes the run-time sources and locks of the last helper: from its pinned maps if they outlived it, which is
+// recall takes the run-time sources, locks and bypasses of the last helper: from its pinned maps if they outlived it, which is
 // newer than any file, else from disk, as after a boot.
 func (e *Engine) recall(adopted bool) error {
 	replaced := func(name string) bool { return slices.Contains(e.data.Replaced(), name) }
+	if err := e.bypasses.recall(e.data, time.Now()); err != nil {
+		return err
+	}
+	for _, b := range e.bypasses.live(time.Now()) {
+		e.log.Warn("bypass is in force", "bypass", b.String())
+	}
 	s, err := loadStored(e.cfg.StateDir)
 	if err != nil {
 		// Root's configuration is in force all the same, and the proxy sends its users and locks when it dials.

@@ -81,9 +81,13 @@ func writeDurably(dir, name string, b []byte) (err error) {
 
 // removeStored removes the state, and what a crash may have left of writing it.
 func removeStored(dir string) error {
-	files, err := filepath.Glob(filepath.Join(dir, storedName+"*"))
-	if err != nil {
-		return err
+	var files []string
+	for _, name := range []string{storedName, bypassName} {
+		found, err := filepath.Glob(filepath.Join(dir, name+"*"))
+		if err != nil {
+			return err
+		}
+		files = append(files, found...)
 	}
 	for _, f := range files {
 		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -27,6 +27,7 @@ const usage = `usage: sluice-intercept [command] --config FILE
   (no command)  bring the kernel to the desired state and keep it there; SIGHUP reads the file again,
                 SIGTERM ends the program and leaves the kernel's state in force
   check         read the file and show what would be set, and what on this host is in the way
+  bypass        forward mail untouched for a while, whatever sluiced does; see sluice-intercept bypass --help
   cleanup       remove every trace from the kernel; no sluice-intercept may run
   version       print the version
 `
@@ -52,6 +53,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := "serve"
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		command, args = args[0], args[1:]
+	}
+	if command == "bypass" {
+		return bypass(ctx, args, stdout, stderr)
 	}
 	fs := flag.NewFlagSet("sluice-intercept", flag.ContinueOnError)
 	fs.SetOutput(stderr)

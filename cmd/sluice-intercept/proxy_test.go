@@ -194,6 +194,10 @@ func (p *proxy) obey(words []string) (string, error) {
 			return "", err
 		}
 		return "ok", c.Unlock(ctx, uint32(user))
+	case "bypass":
+		return "ok", c.Bypass(ctx, control.Bypass{Reason: "a way out"})
+	case "unbypass":
+		return "ok", c.EndBypass(ctx, netip.Prefix{})
 	case "connect": // from a customer's address, by the helper
 		tc, err := c.Connect(ctx, netip.MustParseAddr(words[1]), netip.MustParseAddrPort(words[2]))
 		if err != nil {

@@ -34,18 +34,27 @@ type call struct {
 // (their files stay the caller's), and returns the helper's welcome. The error is an *Error with CodeNotReady while the
 // helper waits for another proxy to hand the listener back.
 func Dial(ctx context.Context, path string, give []Listener) (*Client, *Welcome, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unixpacket", path)
+	c, err := Reach(ctx, path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("could not reach sluice-intercept at %s: %w; is it running, and may this user open the socket?", path, err)
+		return nil, nil, err
 	}
-	c := &Client{conn: nc.(*net.UnixConn), lost: make(chan struct{}), waiting: make(map[uint64]*call)}
-	go c.read()
 	w, err := c.hello(ctx, give)
 	if err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
 	return c, w, nil
+}
+
+// Reach connects to the helper at path without a word, as the operator's command does; only a proxy needs Dial.
+func Reach(ctx context.Context, path string) (*Client, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unixpacket", path)
+	if err != nil {
+		return nil, fmt.Errorf("could not reach sluice-intercept at %s: %w; is it running, and may this user open the socket?", path, err)
+	}
+	c := &Client{conn: nc.(*net.UnixConn), lost: make(chan struct{}), waiting: make(map[uint64]*call)}
+	go c.read()
+	return c, nil
 }
 
 func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
@@ -156,6 +165,24 @@ func (c *Client) SetLockExempt(ctx context.Context, addrs []netip.Addr) error {
 // Announce announces a planned restart of at most MaxRestart: connections wait instead of meeting the fail mode.
 func (c *Client) Announce(ctx context.Context, d time.Duration) error {
 	_, err := c.do(ctx, &Request{Op: OpAnnounce, For: d})
+	return err
+}
+
+// Bypass puts a bypass in force, in place of one for the same prefix; when it returns, the kernel holds it. The error is
+// an *Error with CodeCeiling for anybody but root.
+func (c *Client) Bypass(ctx context.Context, b Bypass) error {
+	_, err := c.do(ctx, &Request{Op: OpBypass, Bypass: &b})
+	return err
+}
+
+// EndBypass ends the bypass of a prefix, or every one for the zero prefix; one that is not there is an *Error with
+// CodeInvalid. The other error is that of Bypass.
+func (c *Client) EndBypass(ctx context.Context, p netip.Prefix) error {
+	req := &Request{Op: OpBypassEnd}
+	if p.IsValid() {
+		req.Bypass = &Bypass{Prefix: p}
+	}
+	_, err := c.do(ctx, req)
 	return err
 }
 

@@ -29,6 +29,9 @@ const (
 	MaxLocal = 500
 	// MaxPutUsers bounds the sources in one packet, of at most 115 bytes each.
 	MaxPutUsers = 400
+	// MaxBypasses bounds the bypasses in force at once, MaxReason a reason in bytes: all of them fit in a status.
+	MaxBypasses = 64
+	MaxReason   = 200
 	// MaxRestart is the longest planned restart that may be announced.
 	MaxRestart = 60 * time.Second
 	// MailPort is the only destination port of Connect.
@@ -139,6 +142,31 @@ type Lock struct {
 // MaxLockPrefixes bounds the prefixes of one lock, so that a lock fits in a packet.
 const MaxLockPrefixes = 1000
 
+// Bypass is the operator's way out: new mail flows are forwarded untouched, whatever the proxy does. Locks, reject and
+// drop stay in force and open sessions finish.
+type Bypass struct {
+	Prefix netip.Prefix `json:"prefix,omitzero"` // of sources; zero is every source
+	Until  time.Time    `json:"until,omitzero"`  // zero: until somebody ends it
+	Reason string       `json:"reason"`
+	By     string       `json:"by,omitempty"`   // who asked; the helper says
+	Since  time.Time    `json:"since,omitzero"` // the helper says
+}
+
+// String tells what is bypassed, until when, why and by whom.
+func (b Bypass) String() string {
+	who, until := "every source", "until ended"
+	if b.Prefix.IsValid() {
+		who = b.Prefix.String()
+	}
+	if !b.Until.IsZero() {
+		until = "until " + b.Until.Local().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s, %s: %s (by %s since %s)", who, until, b.Reason, b.By, b.Since.Local().Format(time.RFC3339))
+}
+
+// Over tells whether b has ended by itself.
+func (b Bypass) Over(now time.Time) bool { return !b.Until.IsZero() && !b.Until.After(now) }
+
 // Listener is a listening socket with the name by which both programs know it.
 type Listener struct {
 	Name string
@@ -184,6 +212,7 @@ type Status struct {
 	Listeners      []string    `json:"listeners"`
 	Sources        int         `json:"sources"`
 	Locks          int         `json:"locks"`
+	Bypasses       []Bypass    `json:"bypasses,omitempty"`
 	Problems       []string    `json:"problems,omitempty"`
 }
 

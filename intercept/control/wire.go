@@ -32,6 +32,8 @@ const (
 	OpUserCounters Op = "user-counters" // nothing; the reply comes in parts
 	OpStatus       Op = "status"        // nothing
 	OpAnnounce     Op = "announce"      // For
+	OpBypass       Op = "bypass"        // Bypass; root only
+	OpBypassEnd    Op = "bypass-end"    // Bypass, of which the prefix counts, or none for all; root only
 )
 
 // Request is one packet from the proxy to the helper.
@@ -48,6 +50,7 @@ type Request struct {
 	User    uint32        `json:"user,omitempty"`
 	Connect *Connect      `json:"connect,omitempty"`
 	For     time.Duration `json:"for,omitempty"`
+	Bypass  *Bypass       `json:"bypass,omitempty"`
 
 	Files []*os.File `json:"-"` // in the order of Names
 }
@@ -150,7 +153,12 @@ func (r *Request) check() error {
 		if r.For < 0 || r.For > MaxRestart {
 			return fmt.Errorf("%v is not between 0 and %v", r.For, MaxRestart)
 		}
-	case OpCounters, OpUserCounters, OpStatus:
+	case OpBypass:
+		if r.Bypass == nil {
+			return errors.New("without a bypass")
+		}
+		return r.Bypass.check()
+	case OpCounters, OpUserCounters, OpStatus, OpBypassEnd:
 	default:
 		return errors.New("not an operation")
 	}
@@ -181,6 +189,18 @@ func (l *Lock) check() error {
 		if err := checkPrefix(p); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (b *Bypass) check() error {
+	if b.Prefix != (netip.Prefix{}) {
+		if err := checkPrefix(b.Prefix); err != nil {
+			return err
+		}
+	}
+	if b.Reason == "" || len(b.Reason) > MaxReason {
+		return fmt.Errorf("a bypass needs a reason of at most %d bytes", MaxReason)
 	}
 	return nil
 }

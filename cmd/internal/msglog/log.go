@@ -46,6 +46,7 @@ type Log struct {
 	free   []*block
 	queued int
 	gap    gap
+	keep   *keeper // of what no segment has; nil where it could not be made
 
 	begun  chan struct{} // the current block has got its first record
 	filled chan struct{} // a block is full
@@ -75,7 +76,8 @@ type gap struct {
 }
 
 // Open opens the log in the folder dir, which it makes where it is missing, and begins a new segment with the first
-// record. Torn ends of segments, as a crash leaves them, are passed over by readers.
+// record. What a killed process had not written is written now; torn ends of segments, as a crash leaves them, are passed
+// over by readers.
 func Open(dir string, o Options) (*Log, error) {
 	if o.Keep <= 0 {
 		o.Keep = 35 * 24 * time.Hour
@@ -98,6 +100,14 @@ func Open(dir string, o Options) (*Log, error) {
 	l := &Log{
 		dir: dir, o: o, cur: &block{},
 		begun: make(chan struct{}, 1), filled: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	if err := l.adopt(); err != nil {
+		l.failed(err) // it stays there for the next start
+	}
+	if k, err := newKeeper(dir); err == nil {
+		l.keep = k
+	} else {
+		l.failed(fmt.Errorf("could not set up the message log against being killed: %w; the last records before a kill may be lost", err))
 	}
 	l.done.Go(l.writer)
 	return l, nil
@@ -140,6 +150,7 @@ func (l *Log) add(e *encoder, start time.Time) (wake chan struct{}) {
 	}
 	b := l.cur
 	b.add(e, start)
+	l.keep.put(e.line)
 	l.queued += len(e.line)
 	if len(b.payload) >= blockBytes {
 		l.full = append(l.full, b)
@@ -283,6 +294,7 @@ func (l *Log) take() *block {
 		return b
 	}
 	if l.cur.count == 0 {
+		l.keep.reset() // segments have all of it
 		return nil
 	}
 	b := l.cur
@@ -344,6 +356,12 @@ func (l *Log) Close() error {
 			err = errors.Join(err, l.seg.close())
 			l.seg = nil
 		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if len(l.full) == 0 && l.cur.count == 0 { // else the next start finds what the disk did not take
+			err = errors.Join(err, l.keep.close())
+		}
+		l.keep = nil
 	})
 	return err
 }

@@ -283,7 +283,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}})
 	defer l.Close()
-	if err := os.Remove(dir); err != nil { // no segment can be begun now
+	if err := os.RemoveAll(dir); err != nil { // no segment can be begun now
 		t.Fatal(err)
 	}
 	const n = 100

@@ -190,7 +190,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	case err == nil:
 		s.pass(reply.Raw)
 		s.heard = s.last
-		s.answered(reply, e)
+		s.answered(reply, at, e)
 	case errors.Is(err, relay.ErrGone):
 		s.closeRemote() // the destination waits for a body: without its dot there is no message
 		t.rec.Source = netip.Addr{}
@@ -219,11 +219,20 @@ func (s *session) Gone() bool {
 	return false
 }
 
-// answered ends a transaction to which the destination gave its final reply.
-func (s *session) answered(reply *smtp.Reply, e *ending) {
+// longWait is how long a client must have waited for its answer that it is looked at once more: clients that are killed
+// or give up leave in long waits, and a look is a system call.
+const longWait = 100 * time.Millisecond
+
+// answered ends a transaction, whose data ended at a moment, to which the destination gave its final reply.
+func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 	switch reply.Class() {
 	case 2:
 		e.status, e.accepted = Delivered, len(s.tx.passed)
+		if s.used.Sub(at) > longWait {
+			if _, err := s.conn.Probe(); err != nil {
+				e.status, e.note = Ambiguous, leftUnheard
+			}
+		}
 	case 4:
 		e.status = Deferred
 	default:
@@ -251,10 +260,12 @@ func failedStatus(f *relay.Failure) Status {
 	return Deferred
 }
 
+const leftUnheard = "client left before it heard that the message was delivered"
+
 // told sends the answer at once, and only then does what the client need not wait for.
 func (s *session) told(e *ending) {
 	if err := s.conn.Flush(); err != nil && e.status == Delivered {
-		e.status, e.note = Ambiguous, "client left before it heard that the message was delivered"
+		e.status, e.note = Ambiguous, leftUnheard
 	}
 	s.finish(*e)
 	if s.slot >= 0 && s.srv.cfg.Inflight != nil { // not before the log has it: what is ambiguous must be in one of them

@@ -396,3 +396,28 @@ func TestRepliesOfADestinationDoNotFillTheLog(t *testing.T) {
 		t.Errorf("%d recipients with %d bytes of replies, the first of %d", len(rec.To), size, len(rec.To[0].Reply))
 	}
 }
+
+// sentOnly tells when a message is about to leave.
+type sentOnly struct{ sent chan struct{} }
+
+func (j sentOnly) Sent(*Record) int { close(j.sent); return 0 }
+func (sentOnly) Answered(int)       {}
+
+func TestClientThatLeavesWhileTheDestinationThinksIsAmbiguous(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}) })
+	j := sentOnly{make(chan struct{})}
+	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
+	p := r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	p.write(goodMail + ".\r\n")
+	<-j.sent
+	p.nc.Close() // with a FIN only: our answer can still be written
+	<-time.After(2 * longWait)
+	close(mx.hold)
+	rec := r.log.wait(t, 1)[0]
+	if rec.Status != Ambiguous || len(mx.messages()) != 1 {
+		t.Errorf("record says %v (%s), the destination has %d messages", rec.Status, rec.Note, len(mx.messages()))
+	}
+}

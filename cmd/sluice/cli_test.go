@@ -19,6 +19,8 @@ import (
 
 var now = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
 
+var inHalfAnHour = now.Add(30 * time.Minute)
+
 // fake is a gateway in the middle of a lively day.
 type fake struct{}
 
@@ -28,7 +30,9 @@ func (fake) Status(context.Context) (*api.Status, error) {
 		Queue: api.Queue{Waiting: 2, Limit: 4096}, Flows: 118, Waiting: 3, Users: 2, Locks: 1,
 		Helper: api.Helper{Connected: true, Version: "1.0.0", PID: 4700, Path: "tcx", PathReason: "self-test passed", Heartbeat: "alive", HeartbeatAgeMS: 12,
 			Interfaces: []api.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}, {Name: "cust1", Role: "customer", Error: "foreign program first"}, {Name: "up0", Role: "uplink", Path: "tcx"}},
-			Sources:    4, Locks: 1, Problems: []string{"net.core.somaxconn is 128"}},
+			Bypasses: []api.Bypass{{Since: now.Add(-time.Minute), Until: &inHalfAnHour, Reason: "the proxy is stuck", By: "uid 0, pid 812"},
+				{Prefix: "192.0.2.64/26", Since: now.Add(-time.Hour), Reason: "ticket 4711", By: "uid 0, pid 4"}},
+			Sources: 4, Locks: 1, Problems: []string{"net.core.somaxconn is 128"}},
 		Messages:  map[string]uint64{"delivered": 120334, "refused": 41, "deferred": 7},
 		Addresses: []api.Address{{Address: netip.MustParseAddr("203.0.113.17"), Helo: "out1.provider.example", Weight: 1}},
 		Config:    api.Config{File: "/etc/sluice/sluice.toml", Loaded: now.Add(-90 * time.Minute), Error: "/etc/sluice/sluice.toml:7: lock.tmie: there is no such key"},

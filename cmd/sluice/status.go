@@ -61,6 +61,9 @@ func (s *screen) status(st *api.Status) {
 	if !st.Accepting {
 		state = s.paint(red, "not accepting")
 	}
+	for _, b := range st.Helper.Bypasses {
+		s.say("%s", s.paint(red, "BYPASS: new connections of "+s.bypass(&b)))
+	}
 	s.pairs(
 		[2]string{"gateway", st.Gateway + ", " + state},
 		[2]string{"sluiced", fmt.Sprintf("%s, pid %d, up %s", st.Version, st.PID, s.ago(st.Started))},

@@ -67,10 +67,24 @@ func (b backend) helper(ctx context.Context) api.Helper {
 	for _, i := range s.Interfaces {
 		h.Interfaces = append(h.Interfaces, api.Interface{Name: i.Name, Role: i.Role, Path: i.Path, Error: i.Error})
 	}
+	for _, p := range s.Bypasses {
+		h.Bypasses = append(h.Bypasses, shownBypass(p))
+	}
 	if text := b.d.link.complaint(); text != "" {
 		h.Problems = append(h.Problems, text)
 	}
 	return h
+}
+
+func shownBypass(p control.Bypass) api.Bypass {
+	s := api.Bypass{Since: p.Since, Reason: p.Reason, By: p.By}
+	if p.Prefix.IsValid() {
+		s.Prefix = p.Prefix.String()
+	}
+	if !p.Until.IsZero() {
+		s.Until = &p.Until
+	}
+	return s
 }
 
 func (b backend) Counters(ctx context.Context) (*api.Counters, error) {

@@ -78,6 +78,14 @@ func helperFindings(h *api.Helper) []api.Finding {
 	if customers == 0 {
 		fs = append(fs, api.Finding{Check: "interfaces", State: api.Fail, Text: "no customer interface is attached", Remedy: "correct intercept.customer_interfaces; `ip link` lists what there is"})
 	}
+	for _, b := range h.Bypasses {
+		who := b.Prefix
+		if who == "" {
+			who = "every source"
+		}
+		fs = append(fs, api.Finding{Check: "bypass", State: api.Warn, Text: fmt.Sprintf("mail of %s is forwarded unfiltered since %s: %s (%s)",
+			who, b.Since.Format(time.RFC3339), b.Reason, b.By), Remedy: "end it with `sluice bypass off`"})
+	}
 	for _, p := range h.Problems {
 		fs = append(fs, api.Finding{Check: "sluice-intercept", State: api.Warn, Text: p, Remedy: "see `journalctl -u sluice-intercept`"})
 	}

@@ -100,7 +100,9 @@ func (h *fakeHelper) Handle(_ context.Context, _ control.Peer, req *control.Requ
 			h.locks[l.User] = l
 		}
 	case control.OpStatus:
-		return &control.Reply{Status: &control.Status{Helper: "fake", Path: "tcx", Heartbeat: "alive", Interfaces: []control.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}}}}, nil
+		return &control.Reply{Status: &control.Status{Helper: "fake", Path: "tcx", Heartbeat: "alive",
+			Bypasses:   []control.Bypass{{Prefix: netip.MustParsePrefix("192.0.2.64/26"), Reason: "ticket 4711", By: "uid 0, pid 1"}},
+			Interfaces: []control.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}}}}, nil
 	case control.OpCounters:
 		return &control.Reply{Counters: map[string]uint64{"assigned": 3}}, nil
 	}
@@ -179,6 +181,9 @@ func TestHelperComesAndGoes(t *testing.T) {
 	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
 	h.start(t, f)
 	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
+	if b := get[api.Status](g, "/v1/status").Helper.Bypasses; len(b) != 1 || b[0].Prefix != "192.0.2.64/26" || b[0].Until != nil || b[0].Reason != "ticket 4711" {
+		t.Errorf("bypasses %+v", b)
+	}
 	h.mu.Lock()
 	if len(h.sources) != 1 || h.sources[0].Prefix != netip.MustParsePrefix("127.0.0.0/8") || h.sources[0].Mode != control.Intercept {
 		t.Errorf("the kernel was told %+v", h.sources)

@@ -44,7 +44,17 @@ type Helper struct {
 	Interfaces     []Interface `json:"interfaces,omitempty"`
 	Sources        int         `json:"sources,omitempty" doc:"prefixes in the kernel's source table"`
 	Locks          int         `json:"locks,omitempty" doc:"locks in the kernel"`
+	Bypasses       []Bypass    `json:"bypasses,omitempty" doc:"ways around the proxy that are open now"`
 	Problems       []string    `json:"problems,omitempty"`
+}
+
+// Bypass is a way around the proxy that root has opened: new connections are forwarded untouched.
+type Bypass struct {
+	Prefix string     `json:"prefix,omitempty" doc:"of sources; left out: every source"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until,omitempty" doc:"left out: until it is ended"`
+	Reason string     `json:"reason"`
+	By     string     `json:"by" doc:"who opened it"`
 }
 
 // Interface is one interface that the helper attached to, or wanted to.

@@ -28,7 +28,7 @@ func EnsurePinDir(dir string) error {
 			return fmt.Errorf("could not make the pin folder %s: %w", dir, err)
 		}
 		if err := unix.Mount("bpf", target, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-			return fmt.Errorf("could not mount a BPF file system on %s: %w; run: mount -t bpf bpf %s (with systemd: systemctl start sys-fs-bpf.mount)", target, err, target)
+			return fmt.Errorf("could not mount a BPF file system on %s: %w; run: mount -t bpf bpf %s (systemd does it at boot, but not in containers)", target, err, target)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -4,6 +4,8 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -13,9 +15,15 @@ import (
 // without it they are built here.
 func startGateway(t *testing.T, l *Lab, extra string) *Gateway {
 	t.Helper()
+	return startGatewayWith(t, l, GatewayConfig+"\n"+extra)
+}
+
+// startGatewayWith is startGateway with a configuration template of the test's own.
+func startGatewayWith(t *testing.T, l *Lab, config string) *Gateway {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	g, err := l.StartGateway(ctx, GatewayOptions{Extra: extra, Binaries: os.Getenv("SLUICE_BIN")})
+	g, err := l.StartGateway(ctx, GatewayOptions{Config: config, Binaries: os.Getenv("SLUICE_BIN")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,4 +35,31 @@ func startGateway(t *testing.T, l *Lab, extra string) *Gateway {
 		}
 	})
 	return g
+}
+
+// sluiceJSON runs a command of the operator's and reads what it prints for programs.
+func sluiceJSON(ctx context.Context, g *Gateway, v any, args ...string) error {
+	out, err := g.Sluice(ctx, append(args, "--json")...)
+	if err != nil {
+		return err
+	}
+	if out.Code != 0 {
+		return fmt.Errorf("sluice %v: exit %d: %s", args, out.Code, out.Stderr)
+	}
+	if err := json.Unmarshal([]byte(out.Stdout), v); err != nil {
+		return fmt.Errorf("sluice %v: %w: %.300s", args, err, out.Stdout)
+	}
+	return nil
+}
+
+// sluice runs a command of the operator's that has to succeed.
+func sluice(t *testing.T, g *Gateway, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, err := g.Sluice(ctx, args...)
+	if err != nil || out.Code != 0 {
+		t.Fatalf("sluice %v: %v, exit %d: %s", args, err, out.Code, out.Stderr)
+	}
+	return out.Stdout
 }

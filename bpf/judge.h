@@ -82,9 +82,17 @@ static __always_inline const struct exemption *find_exemption(struct net_key *k,
 {
 	const struct exemption *e;
 
+	k->prefixlen = 32 + (k->family == FAMILY_4 ? 32 : 128);
 	k->port = port;
-	e = bpf_map_lookup_elem(&exempt, k);
-	return e && e->until_ns && e->until_ns <= now ? 0 : e;
+	for (int i = 0; i < EXPIRED_MAX; i++) {
+		e = bpf_map_lookup_elem(&exempt, k);
+		if (!e || !e->until_ns || e->until_ns > now)
+			return e;
+		if (!e->bits)
+			return 0;
+		k->prefixlen = 32 + e->bits - 1; /* an expired one must not hide a wider one */
+	}
+	return 0;
 }
 
 /* The mode of a source towards a destination. */
@@ -104,20 +112,29 @@ static __noinline enum mode mode_towards(const struct source *src, enum family f
 }
 
 /* The lock in force on an address, if any; whether it is this source's is asked next. */
-static __always_inline const struct lock *find_lock(__u16 family, const __u32 *addr, __u64 now)
+static __noinline const struct lock *find_lock(enum family family, const __u32 *addr, __u64 now)
 {
 	const struct lock *l;
 	struct net_key k;
 
+	if (!addr)
+		return 0;
 	set_net_key(&k, family, addr, 0);
-	l = bpf_map_lookup_elem(&locks, &k);
-	return l && l->until_ns && l->until_ns <= now ? 0 : l;
+	for (int i = 0; i < EXPIRED_MAX; i++) {
+		l = bpf_map_lookup_elem(&locks, &k);
+		if (!l || !l->until_ns || l->until_ns > now)
+			return l;
+		if (!l->bits)
+			return 0;
+		k.prefixlen = 32 + l->bits - 1; /* an expired one must not hide a wider one */
+	}
+	return 0;
 }
 
-/* A longer prefix inside the locked one belongs to another user, whom the lock does not mean. */
+/* A longer prefix inside the locked one belongs to another user, whom the lock does not mean; unless it is the same. */
 static __always_inline int lock_means(const struct lock *l, const struct source *src)
 {
-	return l->bits >= src->bits;
+	return l->bits >= src->bits || (src->user && src->user == l->id);
 }
 
 /* Has the operator opened a way out for this source, or for all? */

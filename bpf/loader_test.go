@@ -97,8 +97,8 @@ func TestMapsOfAnotherLayoutAreReplaced(t *testing.T) {
 	l.must(l.objects.Config.Put(uint32(0), value))
 	l.must(l.Close())
 	l = open(t, dir, Options{})
-	if n := len(l.Replaced()); n != 17 {
-		t.Errorf("%d maps replaced, want all 17", n)
+	if n := len(l.Replaced()); n != 18 {
+		t.Errorf("%d maps replaced, want all 18", n)
 	}
 	if l.config.Layout != mailNumberLAYOUT {
 		t.Errorf("layout is %d", l.config.Layout)

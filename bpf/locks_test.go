@@ -34,6 +34,8 @@ func TestLocks(t *testing.T) {
 		{name: "unknown source", state: func(l *lab) { l.locks(lock) }, packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "everything, unknown source", state: func(l *lab) { l.locks(Lock{Prefix: prefix("0.0.0.0/0")}) }, packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "expired", state: state(user, change(lock, func(l *Lock) { l.Until = in(-time.Second) })), packet: v4, want: next, reason: "pass", mark: markJudged},
+		{name: "expired inside a live one", state: state(user, lock, Lock{Prefix: prefix("192.0.2.10/32"), ID: 7, Until: in(-time.Second)}, Lock{Prefix: prefix("192.0.2.8/29"), ID: 7, Until: in(-time.Second)}), packet: v4, want: redirect, reason: "lock_reset"},
+		{name: "the same user inside", state: state(Source{Prefix: prefix("192.0.2.10/32"), User: 7, Mode: ModePass}, lock), packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "not yet expired", state: state(user, change(lock, func(l *Lock) { l.Until = in(time.Hour) })), packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "exempt destination", state: exempt, packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "exempt destination's flow", state: exempt, packet: data, want: next, reason: "old_flow", mark: markJudged},

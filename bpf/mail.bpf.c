@@ -260,6 +260,12 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 	const struct lock *lock;
 	__u64 now = bpf_ktime_get_ns();
 
+	/* No flow holds such a segment (RFC 9293 3.10.7.4), but a server that got its SYN from an accomplice would answer it
+	 * with the number that the SYN-ACK should have told. */
+	if (!(p->flags & (TH_ACK | TH_SYN | TH_RST)) && p->rule == MODE_NONE) {
+		count(REASON_HALF_OPEN);
+		return TC_ACT_SHOT;
+	}
 	lock = find_lock(p->family, p->saddr, now);
 	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, p)) {
 		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
@@ -370,6 +376,63 @@ static __always_inline int reply_to_own_socket(struct __sk_buff *skb, const stru
 	return !in_set(&local, p->family, p->daddr) && to_own_socket(skb, p);
 }
 
+/* Whose SYN was answered, and may it have left without the proxy? */
+enum half {
+	HALF_FINE = 0,
+	HALF_ASYMMETRIC, /* the customer's packets take another way out */
+	HALF_FORBIDDEN,  /* and this one's must not */
+};
+
+/*
+ * A SYN-ACK without a socket here answers a SYN that the proxy did not get. Perhaps the customer's packets take another way
+ * out; perhaps an accomplice elsewhere sent it with the customer's address, and all that follows would pass as a flow that
+ * began before us. Nobody honest whose group is `closed`, who is locked or rejected, gets such an answer.
+ */
+__noinline int half_open(const struct config *cfg, const struct packet *p, int named)
+{
+	__u64 now = bpf_ktime_get_ns();
+	const struct source *src;
+	const struct lock *lock;
+	struct proxy s;
+	enum mode mode;
+
+	if (!cfg || !p)
+		return HALF_FINE;
+	src = find_source(cfg, p->family, p->daddr);
+	if (!src || (named && !src->bits))
+		return HALF_FINE;
+	lock = find_lock(p->family, p->daddr, now);
+	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->saddr))
+		return HALF_FORBIDDEN;
+	mode = mode_towards(src, p->family, p->saddr, p->sport, now);
+	if (mode >= MODE_REJECT)
+		return HALF_FORBIDDEN;
+	if ((mode != MODE_INTERCEPT && mode != MODE_SHADOW) || bypassed(cfg, p->family, p->daddr, now))
+		return HALF_FINE;
+	if (src->fail == FAIL_CLOSED)
+		return HALF_FORBIDDEN;
+	s = proxy_state(cfg, now);
+	return s.restarting || s.age <= BEAT_MAX_AGE ? HALF_ASYMMETRIC : HALF_FINE; /* else fail-open let the SYN go */
+}
+
+/* TCP from a mail port that is no socket's of ours. `named`: only customers who stand in the table. */
+static __always_inline int foreign_reply(const struct config *cfg, const struct packet *p, int named)
+{
+	if ((p->flags & (TH_SYN | TH_ACK | TH_RST)) != (TH_SYN | TH_ACK) || in_set(&local, p->family, p->daddr))
+		return TC_ACT_UNSPEC;
+	if (p->sport != bpf_htons(MAIL_PORT)) /* what the other ports' rules are depends on where the SYN went in */
+		return TC_ACT_UNSPEC;
+	switch (half_open(cfg, p, named)) {
+	case HALF_FORBIDDEN:
+		count(REASON_HALF_OPEN);
+		return TC_ACT_SHOT;
+	case HALF_ASYMMETRIC:
+		if (!named)
+			count(REASON_ASYMMETRIC); /* counted only: it goes to its customer */
+	}
+	return TC_ACT_UNSPEC;
+}
+
 /* Tags inside a priority tag are stripped after the programs ran, so what they hide would pass unjudged. */
 __noinline int hides_in_priority_tag(struct __sk_buff *skb)
 {
@@ -410,8 +473,8 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	if (kind == KIND_ICMP)
 		return icmp(skb, cfg, &p);
 	if (kind == KIND_REPLY) {
-		if (!reply_to_own_socket(skb, &p)) /* a customer's own server answers: never touched */
-			return TC_ACT_UNSPEC;
+		if (!reply_to_own_socket(skb, &p)) /* a customer's own server answers the world: never touched */
+			return foreign_reply(cfg, &p, 1);
 		count(REASON_REPLY);
 		return deliver(skb, cfg);
 	}
@@ -424,27 +487,11 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		count(REASON_ESTABLISHED);
 		return deliver(skb, cfg);
 	}
-	return (p.flags & (TH_SYN | TH_ACK)) == TH_SYN ? fresh(skb, cfg, &p) : old_flow(skb, cfg, &p);
-}
-
-/* Did the world answer a SYN that should have come to the proxy? Then the customer's packets take another way out. */
-__noinline int is_asymmetric(const struct config *cfg, const struct packet *p)
-{
-	__u64 now = bpf_ktime_get_ns();
-	const struct source *src;
-	struct proxy s;
-	enum mode mode;
-
-	if (!cfg || !p)
-		return 0;
-	src = find_source(cfg, p->family, p->daddr);
-	if (!src || bypassed(cfg, p->family, p->daddr, now))
-		return 0;
-	mode = mode_towards(src, p->family, p->saddr, p->sport, now);
-	if (mode != MODE_INTERCEPT && mode != MODE_SHADOW)
-		return 0;
-	s = proxy_state(cfg, now);
-	return src->fail == FAIL_CLOSED || s.restarting || s.age <= BEAT_MAX_AGE; /* else fail-open let the SYN go */
+	if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN)
+		return fresh(skb, cfg, &p);
+	if (foreign_reply(cfg, &p, 1) == TC_ACT_SHOT) /* from port 25 to port 25 */
+		return TC_ACT_SHOT;
+	return old_flow(skb, cfg, &p);
 }
 
 static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
@@ -460,15 +507,15 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 	kind = parse(skb, cfg, &p, l2);
 	if (kind == KIND_ICMP)
 		return icmp(skb, cfg, &p);
+	if (kind == KIND_OUTBOUND) /* mail for a customer, or an answer to his port 25 */
+		return foreign_reply(cfg, &p, 0);
 	if (kind != KIND_REPLY) /* not an answer to mail */
 		return TC_ACT_UNSPEC;
 	if (reply_to_own_socket(skb, &p)) {
 		count(REASON_REPLY);
 		return deliver(skb, cfg);
 	}
-	if ((p.flags & (TH_SYN | TH_ACK | TH_RST)) == (TH_SYN | TH_ACK) && !in_set(&local, p.family, p.daddr) && is_asymmetric(cfg, &p))
-		count(REASON_ASYMMETRIC); /* counted only: it goes to its customer */
-	return TC_ACT_UNSPEC;
+	return foreign_reply(cfg, &p, 0);
 }
 
 /* Would this source's connection have been filtered, and must it not leave unfiltered? */
@@ -489,19 +536,47 @@ __noinline int guarded(const struct config *cfg, const struct packet *p)
 	return mode >= MODE_REJECT || !bypassed(cfg, p->family, p->saddr, now);
 }
 
+/*
+ * The proxy, which has no privilege, could disconnect a source-preserving socket and bind and connect it anew. It cannot
+ * take the mark away, and it cannot choose the cookie: only the connection that the helper began may leave.
+ */
+__noinline int is_preserved(struct __sk_buff *skb, const struct packet *p)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	const struct preserved *is = bpf_map_lookup_elem(&preserved, &cookie);
+
+	if (!is || !p || is->family != p->family || is->dport != p->dport)
+		return 0;
+	for (int i = 0; i < 4; i++)
+		if (is->saddr[i] != p->saddr[i] || is->daddr[i] != p->daddr[i])
+			return 0;
+	return 1;
+}
+
+static __always_inline int own_packet(struct __sk_buff *skb, const struct packet *p, enum kind kind)
+{
+	if (kind == KIND_OUTBOUND && ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || is_preserved(skb, p)))
+		return TC_ACT_UNSPEC;
+	count(REASON_GUARD_SOCKET); /* another connection, or not even to a mail port */
+	return TC_ACT_SHOT;
+}
+
 static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
-	__u32 ifindex = skb->ingress_ifindex;
+	__u32 ifindex = skb->ingress_ifindex, mark;
 	struct packet p = {};
 	enum kind kind;
 	enum mode rule;
 
-	if (!cfg || !ifindex) /* the gateway's own, the proxy's deliveries among them */
+	if (!cfg) /* never: it is an array */
 		return TC_ACT_UNSPEC;
-	if (skb->mark & cfg->mark_judged) /* a mail_ingress has seen it */
+	mark = skb->mark & (cfg->mark_judged | cfg->mark_intercept);
+	if (ifindex ? mark & cfg->mark_judged : mark != cfg->mark_judged) /* a mail_ingress has seen it; the gateway's own */
 		return TC_ACT_UNSPEC;
 	kind = parse(skb, cfg, &p, l2);
+	if (!ifindex)
+		return own_packet(skb, &p, kind);
 	if (kind != KIND_OUTBOUND && kind != KIND_UNDECIDED) /* not mail */
 		return TC_ACT_UNSPEC;
 	if (kind == KIND_OUTBOUND && (p.flags & (TH_SYN | TH_ACK)) != TH_SYN) /* a flow goes on as it began */

@@ -117,6 +117,7 @@ const (
 	mailNumberMAIL_PORT    mailNumber = 25
 	mailNumberEXTRA_PORTS  mailNumber = 8
 	mailNumberOPEN_SYN_CAP mailNumber = 30
+	mailNumberEXPIRED_MAX  mailNumber = 4
 	mailNumberLOCK_BUDGET  mailNumber = 10
 )
 
@@ -131,6 +132,14 @@ type mailPortRule struct {
 	_    structs.HostLayout
 	Mode mailMode
 	Pad  [3]uint8
+}
+
+type mailPreserved struct {
+	_      structs.HostLayout
+	Saddr  [4]uint32
+	Daddr  [4]uint32
+	Dport  uint16
+	Family uint16
 }
 
 type mailReason uint32
@@ -173,7 +182,9 @@ const (
 	mailReasonREASON_GUARD_DROP     mailReason = 34
 	mailReasonREASON_GUARD_UNPARSED mailReason = 35
 	mailReasonREASON_USER_FULL      mailReason = 36
-	mailReasonREASON_MAX            mailReason = 37
+	mailReasonREASON_HALF_OPEN      mailReason = 37
+	mailReasonREASON_GUARD_SOCKET   mailReason = 38
+	mailReasonREASON_MAX            mailReason = 39
 )
 
 type mailRuntime struct {
@@ -241,6 +252,7 @@ const (
 	mailMapLocks            = "locks"
 	mailMapOpenBudgets      = "open_budgets"
 	mailMapPortRules        = "port_rules"
+	mailMapPreserved        = "preserved"
 	mailMapRuntime          = "runtime"
 	mailMapSourceHosts      = "source_hosts"
 	mailMapSourceNets       = "source_nets"
@@ -320,6 +332,7 @@ type mailMapSpecs struct {
 	Locks        *ebpf.MapSpec `ebpf:"locks"`
 	OpenBudgets  *ebpf.MapSpec `ebpf:"open_budgets"`
 	PortRules    *ebpf.MapSpec `ebpf:"port_rules"`
+	Preserved    *ebpf.MapSpec `ebpf:"preserved"`
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
 	SourceHosts  *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets   *ebpf.MapSpec `ebpf:"source_nets"`
@@ -365,6 +378,7 @@ type mailMaps struct {
 	Locks        *ebpf.Map `ebpf:"locks"`
 	OpenBudgets  *ebpf.Map `ebpf:"open_budgets"`
 	PortRules    *ebpf.Map `ebpf:"port_rules"`
+	Preserved    *ebpf.Map `ebpf:"preserved"`
 	Runtime      *ebpf.Map `ebpf:"runtime"`
 	SourceHosts  *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets   *ebpf.Map `ebpf:"source_nets"`
@@ -386,6 +400,7 @@ func (m *mailMaps) Close() error {
 		m.Locks,
 		m.OpenBudgets,
 		m.PortRules,
+		m.Preserved,
 		m.Runtime,
 		m.SourceHosts,
 		m.SourceNets,

@@ -203,6 +203,7 @@ func TestDestinations(t *testing.T) {
 		{name: "longer prefix wins", state: exempt(ModeObserve, Exemption{Prefix: mx, Mode: ModePass}, Exemption{Prefix: prefix("198.51.100.0/24"), Port: 25, Mode: ModeDrop}), packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "port wins at equal length", state: exempt(ModeObserve, Exemption{Prefix: mx, Port: 25, Mode: ModePass}, Exemption{Prefix: mx, Mode: ModeDrop}), packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "another port", state: exempt(ModeDrop, Exemption{Prefix: mx, Port: 26, Mode: ModePass}), packet: v4, want: shot, reason: "drop"},
+		{name: "expired inside a live one", state: exempt(ModeDrop, Exemption{Prefix: prefix("198.51.100.0/24"), Mode: ModePass}, Exemption{Prefix: mx, Mode: ModeReject, Until: in(-time.Second)}), packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "expired", state: exempt(ModeDrop, Exemption{Prefix: mx, Mode: ModePass, Until: in(-time.Second)}), packet: v4, want: shot, reason: "drop"},
 		{name: "not yet expired", state: exempt(ModeDrop, Exemption{Prefix: mx, Mode: ModePass, Until: in(time.Hour)}), packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "the gateway itself", state: local(mx), packet: v4, want: next, reason: "local", mark: markJudged},

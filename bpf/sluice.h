@@ -22,6 +22,7 @@ enum number {
 	MAIL_PORT = 25,    /* always */
 	EXTRA_PORTS = 8,   /* mail ports beside it */
 	OPEN_SYN_CAP = 30, /* SYNs per source and minute that fail-open forwards */
+	EXPIRED_MAX = 4,   /* expired prefixes inside each other that a look-up passes over */
 	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
 };
 
@@ -97,6 +98,8 @@ enum reason {
 	REASON_GUARD_DROP,        /* guard: unjudged SYN of a closed source dropped */
 	REASON_GUARD_UNPARSED,    /* guard: unjudged, undecidable packet of a closed source dropped */
 	REASON_USER_FULL,         /* user_counters is full (counts beside another reason) */
+	REASON_HALF_OPEN,         /* SYN-ACK for a SYN that went another way, to a source that may not: dropped */
+	REASON_GUARD_SOCKET,      /* guard: source-preserving socket turned to where the helper did not connect it: dropped */
 	REASON_MAX,
 };
 
@@ -207,6 +210,14 @@ struct runtime {
 	__u64 empty_since_ns; /* the listener's slot was first seen empty; 0: it is filled */
 };
 
+/* Where the helper connected a source-preserving socket. */
+struct preserved {
+	__u32 saddr[4];
+	__u32 daddr[4];
+	__be16 dport;
+	__u16 family;
+};
+
 struct user_counts {
 	__u64 n[USER_MAX];
 };
@@ -315,6 +326,17 @@ struct {
 	__type(key, struct net_key);
 	__type(value, __u32);
 } delivery SEC(".maps");
+
+/*
+ * Source-preserving sockets by their cookie. LRU: an entry is needed until its SYN was answered, and where it is lost
+ * early the SYN's repetition is dropped.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct preserved);
+} preserved SEC(".maps");
 
 /* SYNs that fail-open forwarded; forgetting an old source is harmless, so LRU. */
 struct {

@@ -75,8 +75,22 @@ func TestAnswersOnTheUplink(t *testing.T) {
 		state(ModeIntercept, FailClosed, time.Millisecond)(l)
 		l.exemptions(Exemption{Prefix: prefix("198.51.100.0/24"), Mode: ModePass})
 	}
+	locked := func(l *lab) {
+		state(ModePass, FailOpen, time.Millisecond)(l)
+		l.locks(Lock{Prefix: prefix("192.0.2.0/24"), ID: 7})
+	}
+	bypassed := func(l *lab) {
+		state(ModeIntercept, FailClosed, time.Millisecond)(l)
+		l.must(l.ReplaceBypasses([]Bypass{{Until: in(time.Hour)}}))
+	}
 	cases := []verdict{
-		{name: "asymmetric", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: answer(v4, syn|ack), want: next, reason: "asymmetric"},
+		{name: "asymmetric", state: state(ModeIntercept, FailOpen, time.Millisecond), packet: answer(v4, syn|ack), want: next, reason: "asymmetric"},
+		{name: "half-open", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: answer(v4, syn|ack), want: shot, reason: "half_open"},
+		{name: "half-open IPv6", state: state(ModeShadow, FailClosed, time.Hour), packet: answer(v6, syn|ack), want: shot, reason: "half_open"},
+		{name: "half-open, rejected", state: state(ModeReject, FailOpen, time.Hour), packet: answer(v4, syn|ack), want: shot, reason: "half_open"},
+		{name: "half-open, locked", state: locked, packet: answer(v4, syn|ack), want: shot, reason: "half_open"},
+		{name: "half-open, bypassed", state: bypassed, packet: answer(v4, syn|ack), want: next},
+		{name: "half-open, to port 25", state: state(ModeIntercept, FailClosed, time.Millisecond), packet: with(answer(v4, syn|ack), func(f *frame) { f.dport = 25 }), want: shot, reason: "half_open"},
 		{name: "asymmetric IPv6", state: state(ModeShadow, FailOpen, time.Millisecond), packet: answer(v6, syn|ack), want: next, reason: "asymmetric"},
 		{name: "fail-open let the SYN go", state: state(ModeIntercept, FailOpen, 5*time.Second), packet: answer(v4, syn|ack), want: next},
 		{name: "passed", state: state(ModePass, FailClosed, time.Millisecond), packet: answer(v4, syn|ack), want: next},
@@ -90,4 +104,24 @@ func TestAnswersOnTheUplink(t *testing.T) {
 		cases[i].program = UplinkIngress
 	}
 	checkAll(t, cases)
+}
+
+// TestAnswersAtACustomer: an accomplice outside sent the SYN with a customer's address to another customer's server.
+func TestAnswersAtACustomer(t *testing.T) {
+	known := func(l *lab) {
+		l.configure(Source{Mode: ModeIntercept, Fail: FailClosed}) // the world, as seen from here
+		l.sources(Source{Prefix: prefix("192.0.2.0/24"), Mode: ModeIntercept, Fail: FailClosed})
+	}
+	answer := func(dst string, flags byte) frame {
+		return with(v4, func(f *frame) { f.src, f.dst, f.sport, f.dport, f.flags = "198.51.100.25", dst, 25, 40000, flags })
+	}
+	checkAll(t, []verdict{
+		{name: "to a customer", state: known, packet: answer("192.0.2.10", syn|ack), want: shot, reason: "half_open"},
+		{name: "to the world", state: known, packet: answer("203.0.113.9", syn|ack), want: next},
+		{name: "to a customer's port 25", state: known, packet: with(answer("192.0.2.10", syn|ack), func(f *frame) { f.dport = 25 }), want: shot, reason: "half_open"},
+		{name: "no ACK", state: known, packet: with(v4, func(f *frame) { f.flags = 8 }), want: shot, reason: "half_open"},
+		{name: "FIN alone", state: known, packet: with(v6, func(f *frame) { f.flags = fin }), want: shot, reason: "half_open"},
+		{name: "SYN and FIN", state: known, packet: with(v4, func(f *frame) { f.flags = syn | fin }), want: shot, reason: "wait_drop"},
+		{name: "data to a customer", state: known, packet: answer("192.0.2.10", ack), want: next},
+	})
 }

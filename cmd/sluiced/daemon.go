@@ -46,6 +46,7 @@ type daemon struct {
 	messages *msglog.Log
 	tally    *tally
 	journal  *inflight.Journal
+	counts   *countsFile
 	policy   *policy.Table
 	locks    *lock.Locks
 	gate     *limit.Sessions
@@ -183,6 +184,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	}
 	background.Go(func() { d.housekeeping(ctx) })
 	background.Go(func() { d.enlist(ctx) })
+	background.Go(func() { d.keepCounts(ctx) })
 	<-ctx.Done()
 	d.drain()
 	background.Wait()

@@ -10,6 +10,7 @@ import (
 	"sluice/cmd/internal/inflight"
 	"sluice/cmd/internal/msglog"
 	"sluice/cmd/internal/store"
+	"sluice/filter/limit"
 	"sluice/intercept/control"
 )
 
@@ -33,6 +34,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		return err
 	}
 	d.tally = &tally{next: d.messages, flush: d.messages.Flush}
+	if d.counts, err = openCounts(cfg.Store.Dir, limit.NewCounts(0)); err != nil {
+		if d.counts == nil {
+			return fmt.Errorf("could not open the saved counts of users: %w; they must belong to the user that runs sluiced", err)
+		}
+		d.log.Error("could not restore what users have sent; limits begin anew", "err", err)
+	}
 	return nil
 }
 
@@ -71,6 +78,9 @@ func (d *daemon) closeFiles() error {
 	d.audits.Wait()
 	if d.journal != nil {
 		errs = append(errs, d.journal.Close())
+	}
+	if d.counts != nil {
+		errs = append(errs, d.counts.close())
 	}
 	if d.messages != nil {
 		errs = append(errs, d.messages.Close())

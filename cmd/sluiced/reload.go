@@ -59,7 +59,7 @@ func (d *daemon) pipeline() *filter.Pipeline {
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(limit.NewCounts(0), settings)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(d.counts.counts, settings)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
 	)
 }

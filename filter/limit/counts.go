@@ -2,6 +2,7 @@ package limit
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,8 +36,10 @@ type Counter interface {
 // Counts is the Counter of one gateway, in memory. It forgets keys that have nothing in their window and holds at most
 // a fixed number. Safe for concurrent use.
 type Counts struct {
-	start  time.Time // only differences of the monotonic clock are used
-	most   int       // keys per shard
+	start  time.Time     // only differences of the monotonic clock are used
+	epoch  time.Duration // from 1970 to start, so that the slots of windows are the same after a restart
+	booked atomic.Bool   // since the last Save
+	most   int           // keys per shard
 	shards [shards]shard
 }
 
@@ -66,15 +69,19 @@ func NewCounts(maxKeys int) *Counts {
 		maxKeys = DefaultKeys
 	}
 	c := &Counts{start: time.Now(), most: max(1, maxKeys/shards)}
+	c.epoch = time.Duration(c.start.UnixNano())
 	for i := range c.shards {
 		c.shards[i].keys = map[Key]*count{}
 	}
 	return c
 }
 
+// now is the time since 1970 by the clock of the start.
+func (c *Counts) now() time.Duration { return c.epoch + time.Since(c.start) }
+
 // Reserve implements Counter.
 func (c *Counts) Reserve(k Key, n, limit int) (time.Duration, bool) {
-	s, now := c.shard(k), time.Since(c.start)
+	s, now := c.shard(k), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := c.entry(s, k, now)
@@ -88,19 +95,22 @@ func (c *Counts) Reserve(k Key, n, limit int) (time.Duration, bool) {
 
 // Settle implements Counter.
 func (c *Counts) Settle(k Key, reserved, booked int) {
-	s, now := c.shard(k), time.Since(c.start)
+	s, now := c.shard(k), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := c.entry(s, k, now)
 	e.reserved = max(0, e.reserved-reserved)
 	if booked > 0 {
 		e.window.Add(now, k.Window, booked)
+		if !c.booked.Load() {
+			c.booked.Store(true)
+		}
 	}
 }
 
 // Count implements Counter.
 func (c *Counts) Count(k Key) (booked, reserved int) {
-	s, now := c.shard(k), time.Since(c.start)
+	s, now := c.shard(k), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e, ok := s.keys[k]; ok {

@@ -32,7 +32,7 @@ func TestCountsAreKeptByAKilledProcess(t *testing.T) {
 		}
 	}
 	torn := c.files[c.seq%2].Name()
-	c = open(15) // the first was not closed, as if it had been killed
+	open(15) // the first was not closed, as if it had been killed
 	if err := os.Truncate(torn, 30); err != nil {
 		t.Fatal(err)
 	}

@@ -124,11 +124,11 @@ func (l *lab) reset() {
 	}
 	l.beat(0, 0)
 	l.must(l.objects.Runtime.Put(uint32(0), mailRuntime{}))
-	_, err := replaceTable(l.objects.LockBudgets, map[uint32]mailBudget{})
+	_, err := replaceTable(l.objects.LockBudgets, map[number]mailBudget{})
 	l.must(err)
 	_, err = replaceTable(l.objects.OpenBudgets, map[mailHostKey]mailBudget{})
 	l.must(err)
-	_, err = replaceTable(l.objects.UserCounters, map[uint32]mailUserCounts{})
+	_, err = replaceTable(l.objects.UserCounters, map[number]mailUserCounts{})
 	l.must(err)
 	for i := range uint32(mailReasonREASON_MAX) {
 		l.must(l.objects.Counters.Put(i, make([]uint64, ebpf.MustPossibleCPU())))

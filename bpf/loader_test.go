@@ -235,3 +235,47 @@ func TestListenerSlot(t *testing.T) {
 		t.Errorf("heartbeat is %+v", h)
 	}
 }
+
+// TestReplacingNeverOpens watches one address while the rules above it change places between the tables.
+func TestReplacingNeverOpens(t *testing.T) {
+	l := newLab(t, Options{})
+	l.configure(Source{Mode: ModePass})
+	strict := func(p string) Source { return Source{Prefix: prefix(p), User: 7, Mode: ModeDrop, Fail: FailClosed} }
+	loose := func(p string) Source { return Source{Prefix: prefix(p), User: 8, Mode: ModePass} }
+	var filler []Source
+	for i := range 20_000 {
+		filler = append(filler, loose(fmt.Sprintf("10.%d.%d.0/24", i>>8, i&255)))
+	}
+	states := [][]Source{
+		{strict("192.0.2.0/24")},
+		append([]Source{strict("192.0.2.10/32")}, filler...),
+		append([]Source{strict("192.0.2.0/28"), loose("192.0.0.0/16")}, filler...),
+		{strict("192.0.0.0/8")},
+		append([]Source{loose("192.0.0.0/15"), strict("192.0.2.8/29")}, filler[:9_000]...),
+	}
+	l.sources(states[0]...)
+	packet := v4.build()
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		open := 0
+		for {
+			select {
+			case <-stop:
+				done <- open
+				return
+			default:
+			}
+			ret, err := l.Program(MailIngress).Run(&ebpf.RunOptions{Data: packet})
+			if err != nil || ret != shot {
+				open++
+			}
+		}
+	}()
+	for i := range 15 {
+		l.sources(states[i%len(states)]...)
+	}
+	close(stop)
+	if n := <-done; n > 0 {
+		t.Errorf("%d packets of a source that is dropped in every state got through", n)
+	}
+}

@@ -36,15 +36,33 @@ func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
 			return Change{}, err
 		}
 	}
-	c, err := replaceTable(d.objects.SourceNets, nets)
+	c, err := d.replaceBoth(hosts, nets)
 	if err != nil {
 		return Change{}, err
 	}
-	h, err := replaceTable(d.objects.SourceHosts, hosts)
+	return c, d.setLong6(long)
+}
+
+// replaceBoth puts everything new before anything old goes: a prefix may become shorter or longer, and so change tables.
+func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNetKey]mailSource) (Change, error) {
+	h, err := diffTable(d.objects.SourceHosts, hosts)
 	if err != nil {
 		return Change{}, err
 	}
-	return c.plus(h), d.setLong6(long)
+	n, err := diffTable(d.objects.SourceNets, nets)
+	if err != nil {
+		return Change{}, err
+	}
+	steps := []func() error{h.putNew, n.putNew, n.deleteGone, h.deleteGone}
+	if h.crowded || n.crowded {
+		steps = []func() error{n.deleteGone, h.deleteGone, h.putNew, n.putNew}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return Change{}, err
+		}
+	}
+	return h.plus(n.Change), nil
 }
 
 // PutSources adds or changes single sources.

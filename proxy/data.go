@@ -46,12 +46,15 @@ func (s *session) dataCommand(cmd *smtp.Command) {
 	s.judge(body, time.Now())
 }
 
+// leastDiscard is how much of a message that is too large is read, so that a client hears why, however low the limit.
+const leastDiscard = 16 << 20
+
 // receive reads the message into memory and file; nil when it did not come whole, which is then answered and logged.
 func (s *session) receive() *smtp.Body {
 	s.stage(upload)
 	s.conn.WriteRaw(s.set.fixed.goAhead)
 	s.data = smtp.DataOptions{
-		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: 4 * s.set.MaxSize,
+		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),
 		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
 	}
 	if s.remote != nil {
@@ -64,7 +67,11 @@ func (s *session) receive() *smtp.Body {
 	if err == nil {
 		return body
 	}
-	code, enh, text, ok := smtp.ReplyFor(err)
+	told := err
+	if errors.Is(err, smtp.ErrFlood) {
+		told = smtp.ErrTooLarge // for good: after 421 the client would send the same flood again for days
+	}
+	code, enh, text, ok := smtp.ReplyFor(told)
 	if !ok {
 		s.note, s.gone = "client reset during the message", true
 		s.finish(ending{status: Lost, lost: true, note: s.note})
@@ -77,7 +84,9 @@ func (s *session) receive() *smtp.Body {
 	}
 	if !smtp.Recoverable(err) {
 		s.note, s.bye = text, true
-		e.status, e.lost = Lost, true
+		if told == err {
+			e.status, e.lost = Lost, true
+		}
 	}
 	s.finish(e)
 	return nil

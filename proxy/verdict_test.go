@@ -175,7 +175,7 @@ func TestChecksHaveThirtySecondsAndNoMore(t *testing.T) {
 func TestTooLargeMail(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
-	r := newRig(t, mx.addr(), func(r *rig) { r.policy.MessageSize = 1000 })
+	r := newRig(t, mx.addr(), func(r *rig) { r.policy.MessageSize, r.cfg.Settings.MaxSize = 1000, 100_000 })
 	p := r.hello()
 	p.cmd("MAIL FROM:<a@client.example> SIZE=1001", "552 5.3.4 gw.example: ")
 	p.envelope()
@@ -184,6 +184,21 @@ func TestTooLargeMail(t *testing.T) {
 	p.send(goodMail, "250")
 	if recs := r.log.wait(t, 2); recs[0].Status != Refused || len(mx.messages()) != 1 {
 		t.Errorf("record %+v, %d messages arrived", recs[0], len(mx.messages()))
+	}
+
+	// One that never ends is cut off with the same words, not with a 421 that would bring it again.
+	p.envelope()
+	p.cmd("DATA", "354")
+	line := strings.Repeat(strings.Repeat("x", 78)+"\r\n", 1000)
+	for range leastDiscard/len(line) + 2 {
+		if _, err := p.nc.Write([]byte(line)); err != nil {
+			break
+		}
+	}
+	p.want("552 5.3.4")
+	p.closed()
+	if recs := r.log.wait(t, 3); recs[2].Status != Refused || len(mx.messages()) != 1 {
+		t.Errorf("record %+v, %d messages arrived", recs[2], len(mx.messages()))
 	}
 }
 

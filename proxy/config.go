@@ -89,7 +89,8 @@ func (s Settings) resolve() (*resolved, error) {
 	positive(&t.Answer, 9*time.Minute)
 	positive(&t.Noop, 75*time.Second)
 	positive(&t.Bye, 2*time.Second)
-	spill := func() (smtp.Spill, error) { return openSpill(s.SpillDir) }
+	room := func() bool { return hasRoom(s.SpillDir) }
+	spill := func() (smtp.Spill, error) { return spillTo(s.SpillDir, room) }
 	return &resolved{Settings: s, fixed: makeReplies(s.Name), spill: spill}, nil
 }
 

@@ -123,7 +123,7 @@ func TestBypass(t *testing.T) {
 	g.cust.expect("192.0.2.11:0", mx4, "mx ")
 
 	// It ends by itself.
-	p = g.proxy()
+	g.proxy()
 	g.bypass(config, "off")
 	g.cust.expect("192.0.2.11:0", mx4, "proxy ")
 	g.bypass(config, "on", "--for", "1s", "--reason", "short")

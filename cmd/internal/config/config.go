@@ -96,8 +96,8 @@ type Limits struct {
 	RecipientsPerHour    int  `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
 	RecipientsPerMessage int  `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
 	MessageSize          Size `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
-	SessionsPerSource    int  `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address; the excess waits for its greeting."`
-	SessionsPerPair      int  `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address to one destination; the excess waits for its greeting."`
+	SessionsPerSource    int  `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64; the excess waits for its greeting."`
+	SessionsPerPair      int  `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64, to one destination; the excess waits for its greeting."`
 }
 
 // Lock says what locks a user.

@@ -142,10 +142,13 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	s.finish(e)
 }
 
+// leastSeen is what the checks see at least, as they say of themselves.
+const leastSeen = 256 << 10
+
 // seen gives what the checks see of a message: as much as one body may have in memory, also where all bodies together
 // had no room left and this one lies in a file. Else whoever fills the memory would have unchecked mail.
 func (s *session) seen(body *smtp.Body) ([]byte, error) {
-	n := min(body.Size(), int64(s.set.BodyMemory))
+	n := min(body.Size(), max(int64(s.set.BodyMemory), leastSeen))
 	if int64(len(body.Bytes())) >= n {
 		return body.Bytes(), nil
 	}

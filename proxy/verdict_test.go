@@ -338,10 +338,12 @@ func TestChecksCannotTurnARefusalIntoSomethingElse(t *testing.T) {
 func TestChecksSeeMailForWhichThereWasNoMemory(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
-	r := newRig(t, mx.addr(), steps(spamStep()), func(r *rig) { r.cfg.Settings.BodiesMemory = 1 })
+	r := newRig(t, mx.addr(), steps(spamStep()), func(r *rig) { r.cfg.Settings.BodiesMemory, r.cfg.Settings.BodyMemory = 1, 4096 })
 	p := r.hello()
 	p.envelope()
 	p.send(spamMail, "550 5.7.1 gw.example: [WORD]")
+	p.envelope()
+	p.send("Subject: x\r\n\r\n"+strings.Repeat("long\r\n", 30<<10)+"SPAMWORD", "550 5.7.1 gw.example: [WORD]")
 	p.envelope()
 	p.send(goodMail, "250")
 	if got := mx.messages(); len(got) != 1 || !strings.Contains(got[0], goodMail) {

@@ -34,9 +34,21 @@ Each line is ok, warn or fail, with a remedy. It ends with exit code 1 when some
 			return p.doctor(cmd.Context(), h, file)
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "/etc/sluice/sluice.toml", "configuration `file` to compare the host with")
+	cmd.Flags().StringVar(&file, "config", "", "configuration `file` to compare the host with (default: the one that sluiced has read)")
 	cmd.Flags().BoolVar(&noDNS, "no-dns", false, "leave out what needs the DNS")
 	return cmd
+}
+
+// configFile is the file that was asked for, else the one that is in force, else the usual one.
+func (p *program) configFile(ctx context.Context, asked string) string {
+	if asked != "" {
+		return asked
+	}
+	var st api.Status
+	if err := p.client.Do(ctx, "GET", "/v1/status", nil, &st); err == nil && st.Config.File != "" {
+		return st.Config.File
+	}
+	return "/etc/sluice/sluice.toml" // sluiced cannot be asked, which a finding of its own says
 }
 
 func (p *program) doctor(ctx context.Context, h *host, file string) error {
@@ -50,7 +62,7 @@ func (p *program) doctor(ctx context.Context, h *host, file string) error {
 		all = append(all, f)
 	}
 	all = append(all, h.system()...)
-	cfg, err := config.Load(file)
+	cfg, err := config.Load(p.configFile(ctx, file))
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
 			all = append(all, api.Finding{Check: "configuration file", State: api.Fail, Text: strings.TrimSpace(line), Remedy: "name it with --config, or correct it"})

@@ -240,7 +240,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"destination", fmt.Sprintf("%s, %s", m.Target, leg(m.TLSOut))},
 		[2]string{"left from", m.Source},
 		[2]string{"from", "<" + plain(m.From) + ">"},
-		[2]string{"to", strings.Join(to, ", ")},
+		[2]string{"to", strings.Join(to, "\n")},
 		[2]string{"size", size(m.Size)},
 		[2]string{"verdict", strings.TrimSpace(m.Class + " " + m.Code)},
 		[2]string{"client heard", plain(m.Reply)},

@@ -35,7 +35,7 @@ func manual(root *cobra.Command) []byte {
 	for _, c := range root.Commands() {
 		commands(&b, c)
 	}
-	b.WriteString(".SH FILES\n.TP\n.I /run/sluice/api.sock\nsocket of the API\n.TP\n.I /etc/sluice/sluice.toml\nconfiguration, read by \\fBsluice doctor\\fR\n" +
+	b.WriteString(".SH FILES\n.TP\n.I /run/sluice/api.sock\nsocket of the API\n.TP\n.I /etc/sluice/sluice.toml\nconfiguration, which \\fBsluice doctor\\fR compares the host with\n" +
 		".SH ENVIRONMENT\n.TP\n.B SLUICE_SOCKET\nsocket of the API\n.TP\n.B NO_COLOR\nno colours\n.SH SEE ALSO\n.BR sluiced (8),\n.BR sluice-intercept (8),\n.BR sluice.toml (5)\n")
 	return b.Bytes()
 }

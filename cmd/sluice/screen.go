@@ -118,7 +118,8 @@ func (s *screen) pairs(pairs ...[2]string) {
 			continue
 		}
 		name := p[0] + strings.Repeat(" ", w-utf8.RuneCountInString(p[0]))
-		fmt.Fprintf(s.out, "%s  %s\n", s.paint(bold, name), p[1])
+		text := strings.ReplaceAll(p[1], "\n", "\n"+strings.Repeat(" ", w+2))
+		fmt.Fprintf(s.out, "%s  %s\n", s.paint(bold, name), text)
 	}
 }
 

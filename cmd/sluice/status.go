@@ -154,5 +154,5 @@ func addresses(as []api.Address) string {
 	for _, a := range as {
 		parts = append(parts, fmt.Sprintf("%s as %s", a.Address, a.Helo))
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(parts, "\n")
 }

@@ -142,7 +142,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"user", plain(u.Name) + " (" + u.Origin + fmt.Sprintf(", id %d)", u.ID)},
 		[2]string{"prefixes", prefixes(u.Prefixes)},
 		[2]string{"contact", plain(u.Contact)},
-		[2]string{"mode", u.Mode + ", when the proxy is dead " + u.Fail},
+		[2]string{"mode", u.Mode + ", when the proxy is dead: " + u.Fail},
 		[2]string{"delivery", set.Delivery},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},

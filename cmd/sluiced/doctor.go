@@ -29,7 +29,7 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 		}
 		return api.OK
 	}
-	add("accepting", state(!st.Accepting, api.Fail), fmt.Sprintf("accepting: %v, %d of %d waiting in the kernel's queue", st.Accepting, st.Queue.Waiting, st.Queue.Limit),
+	add("accepting", state(!st.Accepting, api.Fail), fmt.Sprintf("%s, %d of %d waiting in the kernel's queue", yesNo(st.Accepting), st.Queue.Waiting, st.Queue.Limit),
 		"sluiced waits for sluice-intercept, or is stopping; see `journalctl -u sluiced`")
 	add("configuration", state(st.Config.Error != "", api.Fail), "in force since "+st.Config.Loaded.Format(time.RFC3339)+", "+orGood(st.Config.Error),
 		"correct the file, try it with `sluiced -check`, then `systemctl reload sluiced`")
@@ -123,4 +123,11 @@ func freeSpace(dir string) (free uint64, state string, err error) {
 		return free, api.Warn, nil
 	}
 	return free, api.OK, nil
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -68,6 +68,9 @@ func (r *Reply) Text() string {
 // these, as after any other error, the connection is to be closed.
 func (c *Conn) ReadReply(r *Reply) error {
 	r.Code, r.Enh, r.Raw = 0, Enhanced{}, r.Raw[:0]
+	if cap(r.Raw) > MaxReplyLine { // one endless reply is no reason to hold its room for the connection's life
+		r.Raw = nil
+	}
 	for {
 		line, _, err := c.readLine(MaxReplyLine)
 		switch err {

@@ -275,3 +275,15 @@ func TestWhatIsKeptOfAnExtensionListIsBounded(t *testing.T) {
 		}
 	}
 }
+
+func TestRoomOfALongReplyIsGivenBack(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("250-"+strings.Repeat("x", 900)+"\r\n", 60) + "250 end\r\n"
+	c := NewConn(&scriptConn{chunks: [][]byte{[]byte(long), []byte("250 ok\r\n")}}, Options{})
+	var r Reply
+	for _, most := range []int{MaxReply, MaxReplyLine} {
+		if err := c.ReadReply(&r); err != nil || cap(r.Raw) > 2*most {
+			t.Fatalf("%v, room for %d bytes", err, cap(r.Raw))
+		}
+	}
+}

@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"math/bits"
+	"net/netip"
 )
 
 // SetConfig replaces the configuration and the port rules. Sources, locks and bypass are not touched.
@@ -27,6 +28,13 @@ func (d *Datapath) SetConfig(c Config) error {
 	d.config.Fallback, d.config.Ports = fallback, ports
 	d.setFlag(mailConfigFlagCONFIG_RPF, c.ReversePath)
 	return d.writeConfig()
+}
+
+// Default gives what holds for unknown sources now, also when an earlier process set it.
+func (d *Datapath) Default() Source {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config.Fallback.source(netip.Prefix{})
 }
 
 func checkMarks(intercept, judged uint32) error {

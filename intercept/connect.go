@@ -18,7 +18,7 @@ func (e *Engine) connect(c *control.Connect) (*os.File, error) {
 	if err := e.mayConnect(c); err != nil {
 		return nil, err
 	}
-	f, err := startConnect(c.Src, c.Dst)
+	f, err := e.startConnect(c.Src, c.Dst)
 	if err != nil {
 		return nil, control.Errorf(control.CodeUnreachable, "could not connect from %v to %v: %v", c.Src, c.Dst, err)
 	}
@@ -42,7 +42,7 @@ func (e *Engine) mayConnect(c *control.Connect) error {
 	case e.isLocal(dst):
 		return refuse("the destination is the gateway itself")
 	case !e.isCustomer(src):
-		return refuse("the source is no customer's: neither in the source table nor routed to a customer interface")
+		return refuse("the source is no customer's: neither named in the configuration nor routed to a customer interface")
 	}
 	return nil
 }
@@ -57,14 +57,13 @@ func (e *Engine) isLocal(a netip.Addr) bool {
 	return slices.ContainsFunc(e.local, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// isCustomer tells whether a stands in the source table or is routed to a customer interface.
+// isCustomer tells whether root's configuration names a or the host routes it to a customer interface. What the proxy
+// put into the source table is its own word and proves nothing.
 func (e *Engine) isCustomer(a netip.Addr) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if e.known != nil {
-		if _, ok := e.known.cover(netip.PrefixFrom(a, a.BitLen())); ok {
-			return true
-		}
+	if _, ok := e.ceiling.sources.cover(netip.PrefixFrom(a, a.BitLen())); ok {
+		return true
 	}
 	index, ok := e.kernel.Reaches(a)
 	return ok && slices.ContainsFunc(e.ifaces, func(i attach.Interface) bool {
@@ -72,8 +71,12 @@ func (e *Engine) isCustomer(a netip.Addr) bool {
 	})
 }
 
-// startConnect makes the transparent socket and starts the handshake.
-func startConnect(src netip.Addr, dst netip.AddrPort) (*os.File, error) {
+// startConnect makes the transparent socket and starts the handshake. The mark, which the proxy cannot take away, has the
+// guard at the uplink ask whether a connection of this socket is the one that begins here.
+func (e *Engine) startConnect(src netip.Addr, dst netip.AddrPort) (*os.File, error) {
+	e.mu.RLock()
+	mark := int(e.cfg.JudgedMark)
+	e.mu.RUnlock()
 	family := unix.AF_INET
 	if src.Is6() {
 		family = unix.AF_INET6
@@ -88,7 +91,7 @@ func startConnect(src netip.Addr, dst netip.AddrPort) (*os.File, error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 	}
 	if err == nil {
-		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
+		err = e.bindPreserved(fd, mark, src, dst)
 	}
 	if err == nil {
 		if err = unix.Connect(fd, sockaddr(dst)); err == unix.EINPROGRESS {
@@ -99,6 +102,20 @@ func startConnect(src netip.Addr, dst netip.AddrPort) (*os.File, error) {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return os.NewFile(uintptr(fd), "connecting"), nil
+}
+
+func (e *Engine) bindPreserved(fd, mark int, src netip.Addr, dst netip.AddrPort) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+		return err
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return err
+	}
+	if err := e.data.Preserve(cookie, src, dst); err != nil {
+		return err
+	}
+	return unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

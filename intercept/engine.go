@@ -188,7 +188,7 @@ func (e *Engine) prepare() error {
 	if err := e.applyTables(e.cfg, e.ceiling); err != nil {
 		return err
 	}
-	if err := e.socket.open(e.port, e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+	if err := e.socket.open(e.port, e.cfg.ports(), e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
 		return err
 	}
 	return nil
@@ -229,6 +229,12 @@ func (e *Engine) fill(cfg *Config, ce *ceiling) error {
 		return err
 	}
 	if _, err := e.data.ReplaceDelivery(cfg.ours()); err != nil {
+		return err
+	}
+	// A source that goes from the table to the default must not meet the old default, if that was looser.
+	strict, was := cfg.datapath(), e.data.Default()
+	strict.Default.Mode, strict.Default.Fail = max(strict.Default.Mode, was.Mode), max(strict.Default.Fail, was.Fail)
+	if err := e.data.SetConfig(strict); err != nil {
 		return err
 	}
 	if err := e.fillSources(ce, e.runtime); err != nil {
@@ -356,7 +362,7 @@ func (e *Engine) reload(cfg *Config) error {
 		return errors.Join(err, e.applyTables(e.cfg, e.ceiling))
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.cfg, e.ceiling = cfg, ce
-	return nil
+	e.mu.Unlock()
+	return e.socket.shut(e.port, cfg.ports())
 }

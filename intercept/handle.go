@@ -90,7 +90,7 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 			_ = f.Close() // not ours to use
 			continue
 		}
-		if err := e.socket.adopt(f, e.port, e.data); err != nil {
+		if err := e.socket.adopt(f, e.port, e.mailPorts(), e.data); err != nil {
 			failed = err
 		}
 	}
@@ -107,6 +107,12 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 	path, _ := e.programs.Path()
 	w := control.Welcome{Helper: e.cfg.Version, Path: path, Ports: e.cfg.ports(), Delivery: e.cfg.Delivery, Local: e.visibleLocal()}
 	return control.WelcomeReply(w, []control.Listener{{Name: listenerName, File: f}}, e.heart), nil
+}
+
+func (e *Engine) mailPorts() []uint16 {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.cfg.ports()
 }
 
 // visibleLocal returns the local addresses that a forwarded packet could have as destination, as far as they fit.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,7 @@ func (s *socket) ready() chan struct{} {
 
 // open binds the socket and puts it into the slot of the data path. The error is EADDRINUSE while a proxy that outlived
 // an earlier helper holds it.
-func (s *socket) open(port uint16, d *bpf.Datapath) error {
+func (s *socket) open(port uint16, mail []uint16, d *bpf.Datapath) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
@@ -46,11 +47,11 @@ func (s *socket) open(port uint16, d *bpf.Datapath) error {
 	if err != nil {
 		return err
 	}
-	return s.take(f, d)
+	return s.take(f, port, mail, d)
 }
 
 // adopt takes a socket that a proxy hands back, unless there is one already; it is the proxy's word, so it is checked.
-func (s *socket) adopt(f *os.File, port uint16, d *bpf.Datapath) error {
+func (s *socket) adopt(f *os.File, port uint16, mail []uint16, d *bpf.Datapath) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
@@ -59,16 +60,26 @@ func (s *socket) adopt(f *os.File, port uint16, d *bpf.Datapath) error {
 	if err := checkListener(f, port); err != nil {
 		return errors.Join(control.Errorf(control.CodeInvalid, "could not take the listening socket back: %v", err), f.Close())
 	}
-	return s.take(f, d)
+	return s.take(f, port, mail, d)
 }
 
-func (s *socket) take(f *os.File, d *bpf.Datapath) error {
-	if err := d.SetListener(f); err != nil {
+func (s *socket) take(f *os.File, port uint16, mail []uint16, d *bpf.Datapath) error {
+	if err := errors.Join(shut(f, port, mail), d.SetListener(f)); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	s.file = f
 	close(s.ready())
 	return nil
+}
+
+// shut shuts the port itself, if there is a socket; mail are the ports that are intercepted now.
+func (s *socket) shut(port uint16, mail []uint16) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.file == nil {
+		return nil
+	}
+	return shut(s.file, port, mail)
 }
 
 // get returns the socket, or nil.
@@ -114,7 +125,7 @@ func (e *Engine) keepSocket(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := e.socket.open(e.port, e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		if err := e.socket.open(e.port, e.mailPorts(), e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
 			e.log.Error("no listening socket", "error", err)
 		}
 	}
@@ -165,6 +176,35 @@ func transparent(fd int, v6 bool) error {
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1); err != nil {
 		return fmt.Errorf("IPV6_TRANSPARENT: %w", err)
+	}
+	return nil
+}
+
+// shut drops what is sent to the listening port itself, to which the data path sends nobody: a stranger who fills the
+// accept queue would stop the heartbeat, and that opens the gate. Where the number is a mail port, too, the proxy tells
+// the two apart by the address.
+func shut(f *os.File, port uint16, mail []uint16) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := rc.Control(func(fd uintptr) {
+		if slices.Contains(mail, port) {
+			if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); errors.Is(err, unix.ENOENT) {
+				err = nil
+			}
+			return
+		}
+		program := []unix.SockFilter{ // a filter of a TCP socket sees the TCP header first
+			{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 2}, // destination port
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(port), Jf: 1},
+			{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+			{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+		}
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	})
+	if err := errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("could not shut the listening port %d: %w", port, err)
 	}
 	return nil
 }

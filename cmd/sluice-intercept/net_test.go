@@ -42,6 +42,7 @@ func TestTheGate(t *testing.T) {
 			t.Run("from the customer's own address", func(t *testing.T) { g.ownAddress(t, p) })
 			t.Run("what the helper refuses", func(t *testing.T) { g.refusals(t, p) })
 			t.Run("lock", func(t *testing.T) { g.lock(t, p) })
+			t.Run("a passed socket turned elsewhere", func(t *testing.T) { g.stolen(t, p) })
 			t.Run("straight to the listener", func(t *testing.T) { g.straight(t, p) })
 		})
 	}
@@ -138,6 +139,15 @@ func (g *gateway) refusals(t *testing.T, p *process) {
 		}
 	}
 	g.cust.expect("", mx4, "proxy ") // the drop beside the refused one was not applied
+	// The proxy's own word makes nobody a customer.
+	if got := p.ask("users 0.0.0.0/0,7,intercept,closed ::/0,7,intercept,closed"); got != "ok" {
+		t.Fatal(got)
+	}
+	for src, dst := range map[string]string{"198.51.100.77": mx4, "2001:db8:77::1": mx6} {
+		if got := p.ask("connect %s %s", src, dst); !strings.Contains(got, "no customer's") {
+			t.Errorf("borrowing %s: %q", src, got)
+		}
+	}
 	if got := p.ask("users 192.0.2.11/32,7,reject,closed 2001:db8:1::11/128,7,reject,closed"); got != "ok" {
 		t.Fatal(got)
 	}
@@ -267,16 +277,29 @@ func TestPinsWithoutABPFFileSystem(t *testing.T) {
 	}
 }
 
-// straight connects to the listener's own port, which is no mail port.
-func (g *gateway) straight(t *testing.T, p *process) {
-	n := p.count()
-	if c, err := g.cust.dial("", "192.0.2.1:10025", 3*time.Second); err == nil {
-		if _, err := c.Read(make([]byte, 1)); err == nil {
-			t.Error("the listener's own port speaks")
+// straight holds that nobody reaches the listener but by the data path: who fills its queue stops the heartbeat.
+func (g *gateway) straight(t *testing.T, _ *process) {
+	for who, s := range map[string]*space{"customer": g.cust, "world": g.net} {
+		for _, address := range []string{"192.0.2.1:10025", "[2001:db8:1::1]:10025"} {
+			if c, err := s.dial("", address, 300*time.Millisecond); err == nil {
+				t.Errorf("%s reaches %s", who, address)
+				c.Close()
+			}
 		}
-		c.Close()
 	}
-	p.wait(n, "refused port")
+	g.cust.expect("192.0.2.10:0", mx4, "proxy ")
+}
+
+// stolen holds that a socket which the helper passed serves its one connection only.
+func (g *gateway) stolen(t *testing.T, p *process) {
+	for _, elsewhere := range []string{"198.51.100.25:80", "198.51.100.25:587"} {
+		if got := p.ask("steal 192.0.2.10 %s %s", mx4, elsewhere); !strings.HasPrefix(got, "error") {
+			t.Errorf("connected to %s: %q", elsewhere, got)
+		}
+	}
+	if got := p.ask("counter guard_socket"); got == "0" {
+		t.Error("the guard saw nothing")
+	}
 }
 
 // state is everything that the helper may have left in the kernel and on disk, as text.

@@ -15,6 +15,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
@@ -204,6 +207,12 @@ func (p *proxy) obey(words []string) (string, error) {
 			return "", err
 		}
 		return firstLine(tc)
+	case "steal": // a customer's address, its destination, and another one
+		tc, err := c.Connect(ctx, netip.MustParseAddr(words[1]), netip.MustParseAddrPort(words[2]))
+		if err != nil {
+			return "", err
+		}
+		return steal(tc, netip.MustParseAddrPort(words[3]))
 	case "dial": // from the gateway itself; words[2], if any, is the local address
 		d := net.Dialer{Timeout: 5 * time.Second}
 		if len(words) > 2 {
@@ -250,4 +259,23 @@ func firstLine(c net.Conn) (string, error) {
 	c.SetDeadline(time.Now().Add(5 * time.Second))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line), err
+}
+
+// steal connects a passed socket anew.
+func steal(tc *net.TCPConn, to netip.AddrPort) (string, error) {
+	f, err := tc.File() // a blocking one
+	if err != nil {
+		return "", err
+	}
+	defer tc.Close()
+	defer f.Close()
+	fd := int(f.Fd())
+	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	if _, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec)); e != 0 {
+		return "", e
+	}
+	err = errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 200_000}),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}))
+	return "connected", err
 }

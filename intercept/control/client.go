@@ -15,8 +15,9 @@ import (
 
 // Client is the proxy's connection to the helper. Its methods are safe for concurrent use.
 type Client struct {
-	conn *net.UnixConn
-	lost chan struct{}
+	conn   *net.UnixConn
+	lost   chan struct{}
+	events chan Event
 
 	mu      sync.Mutex
 	next    uint64
@@ -52,7 +53,7 @@ func Reach(ctx context.Context, path string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("could not reach sluice-intercept at %s: %w; is it running, and may this user open the socket?", path, err)
 	}
-	c := &Client{conn: nc.(*net.UnixConn), lost: make(chan struct{}), waiting: make(map[uint64]*call)}
+	c := &Client{conn: nc.(*net.UnixConn), lost: make(chan struct{}), events: make(chan Event, maxEvents), waiting: make(map[uint64]*call)}
 	go c.read()
 	return c, nil
 }
@@ -334,6 +335,9 @@ func (c *Client) take(b []byte, files []*os.File) error {
 		return errors.Join(errMessage, err)
 	}
 	rep.Files = files
+	if rep.Event != nil {
+		return c.heard(rep.Event)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w, ok := c.waiting[rep.ID]

@@ -32,6 +32,8 @@ const (
 	// MaxBypasses bounds the bypasses in force at once, MaxReason a reason in bytes: all of them fit in a status.
 	MaxBypasses = 64
 	MaxReason   = 200
+	// MaxNote bounds a note from one proxy to another in bytes.
+	MaxNote = 32 << 10
 	// MaxRestart is the longest planned restart that may be announced.
 	MaxRestart = 60 * time.Second
 	// MailPort is the only destination port of Connect.

@@ -156,8 +156,13 @@ func TestListenersAndHeartbeatCross(t *testing.T) {
 		t.Errorf("announced until %d, now %d: not cut to %v", until, before, MaxRestart)
 	}
 	w.Heartbeat.Beat()
-	if beat, until := seen.Last(); beat < before || until != 0 {
+	beat, until := seen.Last()
+	if beat < before || until != 0 {
 		t.Errorf("beat %d until %d", beat, until)
+	}
+	w.Heartbeat.AnnounceRestart(MaxRestart)
+	if _, until := seen.Last(); until != beat+uint64(MaxRestart) { // the kernel heeds nothing beyond
+		t.Errorf("announced until %d after a beat at %d", until, beat)
 	}
 	if err := w.Heartbeat.Close(); err != nil {
 		t.Error(err)

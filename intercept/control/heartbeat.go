@@ -55,7 +55,7 @@ func (h *Heartbeat) Beat() {
 	}
 }
 
-// AnnounceRestart says that no beat will come for up to d (cut to MaxRestart) and that connections shall wait. Whoever
+// AnnounceRestart says that no beat will come for up to d (cut to MaxRestart after the last one) and that connections shall wait. Whoever
 // announces must not beat afterwards.
 func (h *Heartbeat) AnnounceRestart(d time.Duration) {
 	h.mu.RLock()
@@ -63,7 +63,13 @@ func (h *Heartbeat) AnnounceRestart(d time.Duration) {
 	if h.mem == nil {
 		return
 	}
-	h.rest.Store(Monotonic() + uint64(min(max(d, 0), MaxRestart)))
+	now := Monotonic()
+	until := now + uint64(min(max(d, 0), MaxRestart))
+	// The kernel counts the longest restart from the last beat and heeds none that ends later.
+	if beat := h.beat.Load(); beat != 0 && beat <= now {
+		until = min(until, beat+uint64(MaxRestart))
+	}
+	h.rest.Store(until)
 }
 
 // Last returns the last beat and the end of the announced restart as the kernel sees them, in CLOCK_MONOTONIC

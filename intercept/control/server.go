@@ -82,7 +82,9 @@ func removeDead(path string) error {
 type Server struct {
 	Handler Handler
 	Allow   func(Peer) bool                  // who may speak; nil is root only
-	Logf    func(format string, args ...any) // peers that were cut off; nil is silent
+	Logf    func(format string, args ...any) // peers that were cut off or took over; nil is silent
+
+	generations generations
 }
 
 // Serve answers until the context ends or the listener fails, then waits for its connections to end.
@@ -128,6 +130,7 @@ func (s *Server) conn(ctx context.Context, c *net.UnixConn) {
 	ctx, cancel := context.WithCancel(ctx)
 	sess := &session{server: s, conn: c, cancel: cancel, lists: make(map[uint64]*Request), slots: make(chan struct{}, maxPending)}
 	defer sess.pending.Wait()
+	defer s.generations.leave(sess)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	defer c.Close()

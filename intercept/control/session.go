@@ -46,7 +46,7 @@ func (s *session) run(ctx context.Context) error {
 			continue
 		}
 		switch req.Op {
-		case OpLock, OpUnlock, OpConnect:
+		case OpLock, OpUnlock, OpConnect, OpServing, OpTell:
 			if err := s.answer(ctx, req); err != nil {
 				return err
 			}
@@ -105,9 +105,23 @@ func (s *session) later(ctx context.Context, req *Request) {
 	}
 }
 
+// handle asks the handler, but for what proxies have to say to each other.
+func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
+	switch req.Op {
+	case OpServing:
+		s.server.logf("control: process %d accepts the connections from now on", s.peer.PID)
+		return nil, s.server.generations.tell(s, &Event{Retire: true})
+	case OpTell:
+		return nil, s.server.generations.tell(s, &Event{Note: req.Note})
+	case OpHello:
+		s.server.generations.join(s) // before the welcome, so that no event after it is missed
+	}
+	return s.server.Handler.Handle(ctx, s.peer, req)
+}
+
 // answer asks the handler and sends its reply.
 func (s *session) answer(ctx context.Context, req *Request) error {
-	rep, err := s.server.Handler.Handle(ctx, s.peer, req)
+	rep, err := s.handle(ctx, req)
 	if rep == nil || err != nil {
 		rep = &Reply{Err: asError(err)}
 	}

@@ -34,6 +34,8 @@ const (
 	OpAnnounce     Op = "announce"      // For
 	OpBypass       Op = "bypass"        // Bypass; root only
 	OpBypassEnd    Op = "bypass-end"    // Bypass, of which the prefix counts, or none for all; root only
+	OpServing      Op = "serving"       // nothing; every other proxy is told to retire
+	OpTell         Op = "tell"          // Note, for every other proxy
 )
 
 // Request is one packet from the proxy to the helper.
@@ -51,6 +53,7 @@ type Request struct {
 	Connect *Connect      `json:"connect,omitempty"`
 	For     time.Duration `json:"for,omitempty"`
 	Bypass  *Bypass       `json:"bypass,omitempty"`
+	Note    []byte        `json:"note,omitempty"`
 
 	Files []*os.File `json:"-"` // in the order of Names
 }
@@ -66,6 +69,7 @@ type Reply struct {
 	Counters map[string]uint64 `json:"counters,omitempty"`
 	Users    []UserCount       `json:"users,omitempty"`
 	Status   *Status           `json:"status,omitempty"`
+	Event    *Event            `json:"event,omitempty"` // answers nothing: the id is 0
 
 	Files      []*os.File `json:"-"`
 	CloseFiles bool       `json:"-"` // close Files once they are sent
@@ -158,7 +162,11 @@ func (r *Request) check() error {
 			return errors.New("without a bypass")
 		}
 		return r.Bypass.check()
-	case OpCounters, OpUserCounters, OpStatus, OpBypassEnd:
+	case OpTell:
+		if len(r.Note) == 0 || len(r.Note) > MaxNote {
+			return fmt.Errorf("a note of %d bytes is not between 1 and %d", len(r.Note), MaxNote)
+		}
+	case OpCounters, OpUserCounters, OpStatus, OpBypassEnd, OpServing:
 	default:
 		return errors.New("not an operation")
 	}

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -62,7 +63,10 @@ func Seats(links []Link, customers, uplinks []string) []Seat {
 		}
 		seats = append(seats, s)
 	}
-	slices.SortFunc(seats, func(a, b Seat) int { return strings.Compare(a.Link.Name, b.Link.Name) })
+	// Uplinks first: their guard holds `closed` sources while the customer interfaces are still being served.
+	slices.SortFunc(seats, func(a, b Seat) int {
+		return cmp.Or(strings.Compare(b.Role, a.Role), strings.Compare(a.Link.Name, b.Link.Name))
+	})
 	return seats
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -201,8 +203,8 @@ func (h *host) configured(ctx context.Context, cfg *config.Config) []api.Finding
 
 func (h *host) diversion(cfg *config.Config) []api.Finding {
 	var fs []api.Finding
-	for family, name := range map[int]string{unix.AF_INET: "IPv4", unix.AF_INET6: "IPv6"} {
-		f := api.Finding{Check: "policy routing " + name, State: api.OK, Text: fmt.Sprintf("mark %#x leads to table %d and to this host", cfg.Intercept.Mark, cfg.Intercept.Table)}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		f := api.Finding{Check: "policy routing " + map[int]string{unix.AF_INET: "IPv4", unix.AF_INET6: "IPv6"}[family], State: api.OK, Text: fmt.Sprintf("mark %#x leads to table %d and to this host", cfg.Intercept.Mark, cfg.Intercept.Table)}
 		ok, err := h.routes.divert(cfg.Intercept.Mark, int(cfg.Intercept.Table), family)
 		if err != nil || !ok {
 			f.State, f.Text = api.Fail, "intercepted packets are not routed to this host"
@@ -229,7 +231,8 @@ func (h *host) interfaces(cfg *config.Config) []api.Finding {
 	}{{"uplink", cfg.Intercept.Uplinks}, {"customer", cfg.Intercept.CustomerInterfaces}} {
 		for _, p := range role.patterns {
 			matched := 0
-			for name, mtu := range links {
+			for _, name := range slices.Sorted(maps.Keys(links)) {
+				mtu := links[name]
 				if ok, _ := filepath.Match(p, name); !ok {
 					continue
 				}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +86,7 @@ type Server struct {
 	Logf    func(format string, args ...any) // peers that were cut off or took over; nil is silent
 
 	generations generations
+	held        atomic.Int64 // entries of unanswered lists
 }
 
 // Serve answers until the context ends or the listener fails, then waits for its connections to end.

@@ -28,6 +28,11 @@ type session struct {
 // run reads requests. Short ones are answered in order and at once; lists and what may wait have a goroutine of their
 // own, so that a lock never waits behind a million prefixes.
 func (s *session) run(ctx context.Context) error {
+	defer func() {
+		for _, unfinished := range s.lists {
+			s.release(unfinished)
+		}
+	}()
 	buf, oob := make([]byte, MaxPacket+1), make([]byte, unix.CmsgSpace(MaxFiles*4))
 	for {
 		b, files, err := receive(s.conn, buf, oob)
@@ -71,7 +76,7 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 	if req.Op != OpUsers && req.Op != OpLocks {
 		return req, nil
 	}
-	whole := s.lists[req.ID]
+	whole, size := s.lists[req.ID], req.weight()
 	switch {
 	case whole == nil && len(s.lists) >= 4:
 		return nil, fmt.Errorf("%w: more than 4 unfinished lists", errMessage)
@@ -83,23 +88,22 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 		whole.Sources = append(whole.Sources, req.Sources...)
 		whole.Locks = append(whole.Locks, req.Locks...)
 	}
-	size := len(req.Sources) + len(req.Locks)
-	s.entries += size
-	if s.entries > MaxEntries {
-		return nil, fmt.Errorf("%w: more than %d entries", errMessage, MaxEntries)
+	s.lists[req.ID] = whole
+	if err := s.hold(whole, size); err != nil {
+		return nil, err
 	}
 	if req.More {
-		s.lists[req.ID] = whole
 		return nil, nil
 	}
 	delete(s.lists, req.ID)
-	s.entries -= len(whole.Sources) + len(whole.Locks)
+	s.entries -= whole.held
 	return whole, nil
 }
 
 func (s *session) later(ctx context.Context, req *Request) {
 	defer s.pending.Done()
 	defer func() { <-s.slots }()
+	defer s.release(req)
 	if err := s.answer(ctx, req); err != nil {
 		s.cancel() // run then ends, too
 	}
@@ -140,7 +144,11 @@ func (s *session) answer(ctx context.Context, req *Request) error {
 		}
 		rep.Users = rep.Users[part:]
 	}
-	return send(s.conn, rep, rep.Files)
+	err = send(s.conn, rep, rep.Files)
+	if errors.Is(err, errSize) { // the peer must not lose its connection for having asked
+		err = send(s.conn, &Reply{V: Version, ID: req.ID, Err: asError(err)}, nil)
+	}
+	return err
 }
 
 func asError(err error) *Error {

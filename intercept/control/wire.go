@@ -56,6 +56,8 @@ type Request struct {
 	Note    []byte        `json:"note,omitempty"`
 
 	Files []*os.File `json:"-"` // in the order of Names
+
+	held int // entries that count against maxHeld until it is answered
 }
 
 // Reply is one packet from the helper to the proxy.
@@ -239,6 +241,8 @@ func decode(b []byte, into any) error {
 	return nil
 }
 
+var errSize = errors.New("could not send a control message")
+
 // send writes one packet with its descriptors.
 func send(c *net.UnixConn, v any, files []*os.File) error {
 	b, err := json.Marshal(v)
@@ -246,7 +250,7 @@ func send(c *net.UnixConn, v any, files []*os.File) error {
 		return fmt.Errorf("could not write a control message: %w", err)
 	}
 	if len(b) > MaxPacket {
-		return fmt.Errorf("could not send a control message: %d bytes are more than %d", len(b), MaxPacket)
+		return fmt.Errorf("%w: %d bytes are more than %d", errSize, len(b), MaxPacket)
 	}
 	if len(files) > MaxFiles {
 		return fmt.Errorf("could not send a control message: %d files are more than %d", len(files), MaxFiles)

@@ -250,6 +250,7 @@ func (d *daemon) drain() {
 	if err := d.proxy.Shutdown(ctx); err != nil {
 		d.log.Warn("some transactions did not finish in time; their clients will try again", "err", err)
 	}
+	d.handBack()
 	for _, a := range acceptors {
 		if err := a.l.Close(); err != nil {
 			d.log.Warn("could not close a listener", "err", err)

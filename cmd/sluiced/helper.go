@@ -63,6 +63,20 @@ func (l *link) dial(ctx context.Context, give func() []control.Listener) (*contr
 	}
 }
 
+// connected tells whether the helper is there now.
+func (l *link) connected() bool {
+	c := l.client.Load()
+	if c == nil {
+		return false
+	}
+	select {
+	case <-c.Lost():
+		return false
+	default:
+		return true
+	}
+}
+
 // call runs f with the client, if there is one.
 func (l *link) call(f func(ctx context.Context, c *control.Client) error) error {
 	c := l.client.Load()

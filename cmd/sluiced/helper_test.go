@@ -281,3 +281,29 @@ func TestHelperComesAndGoes(t *testing.T) {
 		}
 	}
 }
+
+// TestListenerOutlivesBothRestartsAtOnce: a new helper has just come when the daemon is told to end.
+func TestListenerOutlivesBothRestartsAtOnce(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, user)
+	f, port := g.socket()
+	g.run(nil, 0)
+	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
+	h.start(t, f)
+	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
+	h.stop(t)
+	lost := time.Now()
+	waitFor(t, func() bool { return !get[api.Status](g, "/v1/status").Helper.Connected })
+	// By then the daemon tries again after long pauses only.
+	waitFor(t, func() bool { return time.Since(lost) > 900*time.Millisecond })
+	h.start(t, nil)
+	g.stop()
+	if err := <-g.done; err != nil {
+		t.Error(err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.given == 0 {
+		t.Error("the daemon ended with the only copy of the listening socket")
+	}
+}

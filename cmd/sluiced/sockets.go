@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"time"
 
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
@@ -52,6 +53,28 @@ func (d *daemon) copies(more []*os.File) []control.Listener {
 		}
 	}
 	return ls
+}
+
+// handBackTime is how long the planned end waits for a helper that is being restarted at the same time.
+const handBackTime = 3 * time.Second
+
+// handBack gives the listening sockets to a helper that came while nobody was connected to it. Without that the last
+// copies would close with this process, and the kernel would reset the connections that wait in them.
+func (d *daemon) handBack() {
+	if d.link == nil || !d.link.met.Load() || d.link.connected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handBackTime)
+	defer cancel()
+	c, w, err := d.link.dial(ctx, func() []control.Listener { return d.copies(nil) })
+	if err != nil {
+		d.log.Warn("the listening socket could not be handed back; connections that wait in it are reset", "err", err)
+		return
+	}
+	for _, l := range w.Listeners {
+		_ = l.File.Close() // the helper has its own
+	}
+	_ = c.Close() // so it has
 }
 
 // adopt tells a helper what is so, then accepts what it hands over.

@@ -30,6 +30,8 @@ type Locks struct {
 	mu     sync.Mutex // guards users and what is in their states
 	users  map[uint32]*state
 	closed bool
+
+	following bool // another process ends the locks
 }
 
 // state is what is known of a user who is or was locked.
@@ -283,6 +285,11 @@ func (l *Locks) expired(user uint32, ticket string, until time.Time) {
 	l.mu.Lock()
 	st := l.users[user]
 	if l.closed || st.lock == nil || st.lock.Ticket != ticket || !st.lock.Until.Equal(until) {
+		l.mu.Unlock()
+		return
+	}
+	if l.following {
+		l.forget(user, st)
 		l.mu.Unlock()
 		return
 	}

@@ -123,7 +123,7 @@ func (r *Request) check() error {
 		}
 	case OpUsers, OpPutUsers:
 		for _, s := range r.Sources {
-			if err := s.check(); err != nil {
+			if err := s.Valid(); err != nil {
 				return err
 			}
 		}
@@ -131,10 +131,10 @@ func (r *Request) check() error {
 		if r.Lock == nil {
 			return errors.New("without a lock")
 		}
-		return r.Lock.check()
+		return r.Lock.Valid()
 	case OpLocks:
 		for i := range r.Locks {
-			if err := r.Locks[i].check(); err != nil {
+			if err := r.Locks[i].Valid(); err != nil {
 				return err
 			}
 		}
@@ -163,7 +163,7 @@ func (r *Request) check() error {
 		if r.Bypass == nil {
 			return errors.New("without a bypass")
 		}
-		return r.Bypass.check()
+		return r.Bypass.Valid()
 	case OpTell:
 		if len(r.Note) == 0 || len(r.Note) > MaxNote {
 			return fmt.Errorf("a note of %d bytes is not between 1 and %d", len(r.Note), MaxNote)
@@ -175,7 +175,8 @@ func (r *Request) check() error {
 	return nil
 }
 
-func (s Source) check() error {
+// Valid tells what makes the source senseless, if anything does.
+func (s Source) Valid() error {
 	if err := checkPrefix(s.Prefix); err != nil {
 		return err
 	}
@@ -185,7 +186,8 @@ func (s Source) check() error {
 	return nil
 }
 
-func (l *Lock) check() error {
+// Valid tells what makes the lock senseless, if anything does.
+func (l *Lock) Valid() error {
 	if l.User == 0 {
 		return errors.New("lock without a user")
 	}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"sluice/bpf"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
 )
 
 // Handle answers one request of a proxy; it is a control.Handler.
@@ -217,7 +219,36 @@ func (e *Engine) status() (*control.Reply, error) {
 	for _, i := range e.ifaces {
 		st.Interfaces = append(st.Interfaces, statusOf(i))
 	}
+	fit(st)
 	return &control.Reply{Status: st}, nil
+}
+
+// What of each list a status shows, so that it fits in one packet on a gateway with thousands of customer interfaces.
+const (
+	shownInterfaces = 150
+	shownProblems   = 40
+)
+
+// fit shortens the lists, interfaces that have a problem first, and says so.
+func fit(st *control.Status) {
+	sick := func(i control.Interface) int {
+		if i.Error != "" || i.Role == ruleset.Uplink {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(st.Interfaces, func(a, b control.Interface) int { return sick(a) - sick(b) })
+	var cut []string
+	st.Interfaces = shorten(st.Interfaces, shownInterfaces, "interfaces", &cut)
+	st.Problems = append(shorten(slices.Clone(st.Problems), shownProblems, "problems", &cut), cut...)
+}
+
+func shorten[T any](list []T, most int, what string, cut *[]string) []T {
+	if len(list) <= most {
+		return list
+	}
+	*cut = append(*cut, fmt.Sprintf("%d more %s are not shown", len(list)-most, what))
+	return list[:most]
 }
 
 func statusOf(i attach.Interface) control.Interface {

@@ -32,8 +32,19 @@ func (e *Engine) recall(adopted bool) error {
 		s.Sources = runtimeSources(have)
 	}
 	for _, src := range s.Sources {
+		if err := src.Valid(); err != nil { // a helper that does not start would leave the gate open
+			e.log.Error("a stored source is left out", "error", err)
+			continue
+		}
 		e.runtime[src.Prefix] = src
 	}
+	s.Locks = slices.DeleteFunc(s.Locks, func(l control.Lock) bool {
+		err := l.Valid()
+		if err != nil {
+			e.log.Error("a stored lock is left out", "error", err)
+		}
+		return err != nil
+	})
 	if !adopted || replaced("locks") {
 		return e.locks.replace(e.data, s.Locks, time.Now())
 	}

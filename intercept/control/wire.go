@@ -163,7 +163,7 @@ func (r *Request) check() error {
 		if r.Bypass == nil {
 			return errors.New("without a bypass")
 		}
-		return r.Bypass.Valid()
+		return r.Bypass.check()
 	case OpTell:
 		if len(r.Note) == 0 || len(r.Note) > MaxNote {
 			return fmt.Errorf("a note of %d bytes is not between 1 and %d", len(r.Note), MaxNote)

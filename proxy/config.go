@@ -11,6 +11,7 @@ import (
 	"sluice/filter"
 	"sluice/filter/policy"
 	"sluice/filter/sign"
+	"sluice/intercept/flow"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -27,6 +28,8 @@ type Config struct {
 	Gate     Gate        // may be nil: sessions are not bounded
 	Inflight Inflight    // may be nil
 	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+	// Panicked hears of a mistake of ours that ended one session; may be nil.
+	Panicked func(f flow.Flow, cause any, stack []byte)
 }
 
 // Settings may be replaced while the Server runs. A session takes the new ones with its next transaction.
@@ -45,6 +48,7 @@ type Settings struct {
 	BodiesMemory int64 // bytes of all bodies in memory; 256 MiB
 	SpillDir     string
 	RefuseBareLF bool // 550 instead of a normalised line end
+	UserSessions int  // sessions of one user at once, from all his addresses; 0 is no bound
 
 	Timeouts Timeouts
 }

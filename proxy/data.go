@@ -130,6 +130,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		e.status = statusOf(&v)
 	case is && !t.admin:
 		s.dropRemote()
+		s.dropEarly()
 		s.say(locked(s.set, ticket))
 		e.status, e.ticket = Deferred, ticket
 	case v.Refused():

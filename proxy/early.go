@@ -25,6 +25,9 @@ type early struct {
 	at     time.Time
 }
 
+// earlyTruth is how long a failure to open the session early tells the truth about the destination.
+const earlyTruth = 2 * time.Second
+
 const (
 	undecided uint32 = iota
 	published        // the session takes it
@@ -90,6 +93,8 @@ func (s *session) takeEarly(wanted relay.Route) error {
 	if e.err == nil {
 		s.take(e.remote)
 		s.used = e.at // it may have stood idle since
+	} else if time.Since(e.at) > earlyTruth {
+		return nil // that was then: it is tried again
 	}
 	return e.err
 }

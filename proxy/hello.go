@@ -90,6 +90,9 @@ func (s *session) sayError(err error) {
 	s.say(notKnown)
 }
 
+// traceRoom is more than our trace field takes.
+const traceRoom = 512
+
 // learn finds what can be offered: from what is known of the destination, else by asking it now, so that the client
 // hears of a dead one at the first moment and tries its next MX. A locked user's client is offered our own list, and
 // nobody is asked. False means that the session was answered and ends.
@@ -106,6 +109,9 @@ func (s *session) learn() bool {
 	if err != nil {
 		s.fail(err)
 		return false
+	}
+	if caps.Size > 2*traceRoom {
+		caps.Size -= traceRoom // what we add must not make a message too large for the destination
 	}
 	s.offer = caps.Intersect(&mine)
 	if !caps.ESMTP {

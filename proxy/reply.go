@@ -52,6 +52,7 @@ var (
 	tooManyErrors  = answer{421, smtp.Enhanced{4, 7, 0}, "too many errors, closing the connection"}
 	tooMuchNoise   = answer{421, smtp.Enhanced{4, 7, 0}, "too many commands without mail, closing the connection"}
 	stopping       = answer{421, smtp.Enhanced{4, 3, 2}, "the gateway is restarting, try again"}
+	crowdedUser    = answer{421, smtp.Enhanced{4, 7, 0}, "Too many concurrent SMTP connections of this sender; please try again later"}
 	crowded        = answer{421, smtp.Enhanced{4, 7, 0}, "Too many concurrent SMTP connections from this IP address; please try again later"}
 	ownTarget      = answer{554, smtp.Enhanced{5, 4, 6}, "this destination is the gateway itself, mail for it would loop"}
 	ownSource      = answer{554, smtp.Enhanced{5, 4, 6}, "this connection comes from the gateway itself, mail on it would loop"}

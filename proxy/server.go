@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type Server struct {
 	wg        sync.WaitGroup
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
+	users     map[uint32]int // sessions by user
 }
 
 // New returns a Server, or why it can not be made.
@@ -35,7 +37,7 @@ func New(c Config) (*Server, error) {
 	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
 		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
 	}
-	s := &Server{cfg: c, noiseStep: noiseStep, sessions: make(map[*session]struct{})}
+	s := &Server{cfg: c, noiseStep: noiseStep, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
 	if err := s.Configure(c.Settings); err != nil {
 		return nil, err
 	}
@@ -58,33 +60,59 @@ func (s *Server) Configure(set Settings) error {
 // when ctx ends.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow) {
 	ss := newSession(s, nc, f)
-	if !s.enter(ss) {
-		ss.turnAway()
+	if refused := s.enter(ss); refused != nil {
+		ss.turnAway(*refused)
 		return
 	}
 	defer s.leave(ss)
+	defer s.survive(ss)
 	stop := context.AfterFunc(ctx, ss.kill)
 	defer stop()
 	ss.run()
 }
 
-// enter lists a session; false when the server is stopping.
-func (s *Server) enter(ss *session) bool {
+// enter lists a session, or says why it may not stay: the server is stopping, or its user, who may have many source
+// addresses, has as many sessions as one user may have, waiting ones included.
+func (s *Server) enter(ss *session) *answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.drain.Err() != nil {
-		return false
+		return &stopping
 	}
+	user := ss.flow.User.ID
+	if most := ss.set.UserSessions; most > 0 && s.users[user] >= most {
+		return &crowdedUser
+	}
+	s.users[user]++
 	s.wg.Add(1)
 	s.sessions[ss] = struct{}{}
-	return true
+	return nil
 }
 
 func (s *Server) leave(ss *session) {
 	s.mu.Lock()
 	delete(s.sessions, ss)
+	if user := ss.flow.User.ID; s.users[user] > 1 {
+		s.users[user]--
+	} else {
+		delete(s.users, user)
+	}
 	s.mu.Unlock()
 	s.wg.Done()
+}
+
+// survive keeps a mistake of ours that one session brought to light from ending all the others. The client hears no
+// answer, so nothing is lost: it keeps the message.
+func (s *Server) survive(ss *session) {
+	if cause := recover(); cause != nil {
+		ss.kill()
+		if ss.remote != nil {
+			ss.remote.Close()
+		}
+		if s.cfg.Panicked != nil {
+			s.cfg.Panicked(ss.flow, cause, debug.Stack())
+		}
+	}
 }
 
 // Shutdown lets open transactions finish and ends all other sessions with 421 4.3.2. When ctx ends the rest is cut.

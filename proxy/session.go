@@ -303,9 +303,9 @@ func (s *session) reset() {
 	}
 }
 
-// turnAway answers a session that came while the server is stopping.
-func (s *session) turnAway() {
-	s.leave(stopping)
+// turnAway answers a session that may not stay.
+func (s *session) turnAway(why answer) {
+	s.leave(why)
 	s.end()
 }
 

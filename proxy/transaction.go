@@ -213,6 +213,7 @@ func (s *session) sendAsked() {
 	defer func() { t.asked = t.asked[:0] }()
 	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
 		s.dropRemote()
+		s.dropEarly()
 		for i := range t.asked {
 			s.conn.WriteRaw(s.set.fixed.rcptOK)
 			s.accept(i, 250, "noted")

@@ -10,6 +10,7 @@ import (
 	"sluice/filter/content"
 	"sluice/filter/limit"
 	"sluice/filter/sender"
+	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/cert"
 	"sluice/proxy/pool"
@@ -45,6 +46,9 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Gate:     gate{d.gate, d.sources},
 		Inflight: journal{d.journal},
 		TLS:      d.clientTLS(cfg),
+		Panicked: func(f flow.Flow, cause any, stack []byte) {
+			d.log.Error("a mistake of ours ended a session; please report it", "flow", f.ID, "user", f.User.Name, "client", f.Client, "cause", cause, "stack", string(stack))
+		},
 	})
 	if err == nil {
 		d.locals.pool.Store(pl)
@@ -59,7 +63,7 @@ func (d *daemon) pipeline() *filter.Pipeline {
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(d.counts.counts, settings)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(toldCounts{d.counts.counts, d}, settings)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
 	)
 }
@@ -79,6 +83,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 		BodiesMemory: int64(cfg.SMTP.BodyMemoryTotal),
 		SpillDir:     cfg.SMTP.SpillDir,
 		RefuseBareLF: cfg.SMTP.BareNewline == "refuse",
+		UserSessions: max(cfg.SMTP.Sessions/4, cfg.Limits.SessionsPerSource), // a whole network of his must not fill the gateway
 		Timeouts: proxy.Timeouts{
 			Gate:    cfg.SMTP.GreetingWait.D(),
 			Command: cfg.SMTP.CommandTimeout.D(),
@@ -181,7 +186,7 @@ func (d *daemon) enroll(r *roster) {
 	d.roster.Store(r)
 	d.sources.Replace(r.table)
 	c := d.link.client.Load()
-	if c == nil {
+	if c == nil || d.retired() {
 		return // the helper is told when it is there again
 	}
 	d.link.note(d.link.tell(c, d.allSources(r), d.locks.List()))

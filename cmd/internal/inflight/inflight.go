@@ -24,6 +24,7 @@ const (
 	slotSize  = 512     // one message; longer fields are cut, see Entry
 	slotCount = 1 << 14 // messages between dot and answer at once; more are counted, not remembered
 	suffix    = ".inflight"
+	unnamed   = ".new" // of a journal that is being made
 )
 
 // Entry is one message whose fate is unknown.
@@ -43,6 +44,7 @@ type Entry struct {
 // Journal is this process's list. It is safe for concurrent use.
 type Journal struct {
 	file *os.File
+	name string
 	mem  []byte
 	mu   sync.Mutex
 	free []uint32 // a stack, so that few slots, and few pages, are ever touched
@@ -56,12 +58,17 @@ func Open(dir string, record func([]Entry) error) (*Journal, error) {
 	if err := adopt(dir, record); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(dir, fmt.Sprintf("%d-*%s", os.Getpid(), suffix))
+	// It gets the name by which it is adopted only when its lock is held: two processes may start at once.
+	f, err := os.CreateTemp(dir, fmt.Sprintf("%d-*%s", os.Getpid(), unnamed))
 	if err != nil {
 		return nil, fmt.Errorf("start the journal of messages in flight: %w", err)
 	}
-	j := &Journal{file: f, free: make([]uint32, slotCount)}
-	if err := j.mapFile(); err != nil {
+	j := &Journal{file: f, name: strings.TrimSuffix(f.Name(), unnamed) + suffix, free: make([]uint32, slotCount)}
+	err = j.mapFile()
+	if err == nil {
+		err = os.Rename(f.Name(), j.name)
+	}
+	if err != nil {
 		f.Close()
 		os.Remove(f.Name())
 		return nil, fmt.Errorf("map the journal of messages in flight %s: %w", f.Name(), err)
@@ -132,11 +139,14 @@ func (j *Journal) Overflowed() uint64 {
 
 // Close ends the journal of a process that has no message in flight any more, and removes its file.
 func (j *Journal) Close() error {
-	return errors.Join(unix.Munmap(j.mem), os.Remove(j.file.Name()), j.file.Close())
+	return errors.Join(unix.Munmap(j.mem), os.Remove(j.name), j.file.Close())
 }
 
 // adopt reads the journals of dead processes in dir, has their entries recorded, and removes them.
 func adopt(dir string, record func([]Entry) error) error {
+	if err := sweep(dir); err != nil {
+		return err
+	}
 	names, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
 	if err != nil {
 		return err
@@ -170,6 +180,23 @@ func adopt(dir string, record func([]Entry) error) error {
 	for _, f := range dead {
 		if err := os.Remove(f.Name()); err != nil {
 			return fmt.Errorf("remove the journal that an earlier process left: %w", err)
+		}
+	}
+	return nil
+}
+
+// sweep removes what processes left that were killed while they made their journal.
+func sweep(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+unnamed))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if st, err := os.Stat(name); err != nil || time.Since(st.ModTime()) < time.Minute {
+			continue // gone meanwhile, or being made
+		}
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove a journal that was never begun: %w", err)
 		}
 	}
 	return nil

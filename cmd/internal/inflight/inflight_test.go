@@ -2,10 +2,12 @@ package inflight
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +69,47 @@ func child(dir string) {
 	self, _ := os.FindProcess(os.Getpid())
 	self.Kill()
 	select {}
+}
+
+func TestManyStartAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	stale := dir + "/1-stale" + unnamed
+	if err := os.WriteFile(stale, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(stale, old, old); err != nil {
+		t.Fatal(err)
+	}
+	all := make([]*Journal, 8)
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() {
+			j, err := Open(dir, func(e []Entry) error { return fmt.Errorf("adopted %v of a living process", e) })
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			j.Sent(&entry)
+			all[i] = j
+		})
+	}
+	wg.Wait()
+	for _, j := range all {
+		if j == nil {
+			continue
+		}
+		if _, err := os.Stat(j.name); err != nil {
+			t.Errorf("a living process's journal is gone: %v", err)
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
 }
 
 func TestFullJournalCounts(t *testing.T) {

@@ -68,7 +68,7 @@ func (d *demo) attack(ctx context.Context) error {
 	if err := d.explainedThenReset(ctx, postfix, ticket); err != nil {
 		return err
 	}
-	d.keepTrying(ctx, 20*time.Second)
+	d.keepTrying(ctx, 45*time.Second)
 	if err := d.packets(uplink, inside); err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (d *demo) explainedThenReset(ctx context.Context, postfix *lab.MTA, ticket 
 // keepTrying is what a spamming script does then.
 func (d *demo) keepTrying(ctx context.Context, long time.Duration) {
 	tries, refused := 0, 0
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(long); time.Now().Before(end) && ctx.Err() == nil; <-tick.C {
 		c, err := d.lab.Dial(ctx, "mallory", "", victimAddr)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -265,7 +266,7 @@ func TestDoctorLooksAtTheHost(t *testing.T) {
 		t.Errorf("no finding %q %s %q in %+v", check, state, text, fs)
 	}
 	w := world{locals: true, ptr: "out1.provider.example."}
-	h := &host{proc: proc, names: w, routes: w}
+	h := &host{proc: proc, names: w, routes: w, rules: func(context.Context) ([]byte, error) { return nil, exec.ErrNotFound }}
 	fs := append(h.system(), h.configured(t.Context(), cfg)...)
 	find(fs, "net.ipv4.ip_forward", api.Fail, "sysctl -w net.ipv4.ip_forward=1")
 	find(fs, "net.ipv6.conf.all.forwarding", api.OK, "1")

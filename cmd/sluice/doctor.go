@@ -29,7 +29,7 @@ func (p *program) doctorCommand() *cobra.Command {
 		Long: `doctor checks the daemons, the kernel, sysctls, rules, routes, interfaces, delivery addresses, names and certificates.
 Each line is ok, warn or fail, with a remedy. It ends with exit code 1 when something failed.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h := &host{proc: "/proc/sys", names: net.DefaultResolver, routes: kernelRoutes{}}
+			h := &host{proc: "/proc/sys", names: net.DefaultResolver, routes: kernelRoutes{}, rules: listRules}
 			if noDNS {
 				h.names = nil
 			}
@@ -125,6 +125,7 @@ type host struct {
 	proc   string // /proc/sys
 	names  names  // nil: not asked
 	routes routes
+	rules  func(context.Context) ([]byte, error) // of the firewall, as nft's JSON
 }
 
 func (h *host) sysctl(name string) (string, error) {
@@ -188,6 +189,7 @@ func (h *host) configured(ctx context.Context, cfg *config.Config) []api.Finding
 	fs := []api.Finding{{Check: "configuration file", State: api.OK, Text: cfg.File + " is good"}}
 	fs = append(fs, pins(cfg.Intercept.PinDir))
 	fs = append(fs, h.diversion(cfg)...)
+	fs = append(fs, h.firewall(ctx, cfg))
 	fs = append(fs, h.interfaces(cfg)...)
 	for _, a := range cfg.Delivery.Address {
 		fs = append(fs, h.address(ctx, a)...)

@@ -1,0 +1,233 @@
+package observe
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/bpf"
+	"sluice/intercept/control"
+)
+
+var (
+	customer = netip.MustParseAddrPort("192.0.2.10:40000")
+	server   = netip.MustParseAddrPort("198.51.100.25:25")
+	noon     = time.Unix(1700000000, 0)
+)
+
+// talk makes the segments of a dialogue: lines that begin with "S: " are the server's; "FIN" ends both sides.
+func talk(began uint64, script ...string) []bpf.Segment {
+	seq := [2]uint32{4294967000, 77} // the first one wraps
+	add := func(from bool, s bpf.Segment) bpf.Segment {
+		d := 0
+		if from {
+			d = 1
+		}
+		s.Client, s.Server, s.Began, s.FromServer, s.Seq = customer, server, began, from, seq[d]
+		seq[d] += uint32(len(s.Data))
+		if s.SYN {
+			seq[d]++
+		}
+		return s
+	}
+	out := []bpf.Segment{add(false, bpf.Segment{SYN: true}), add(true, bpf.Segment{SYN: true})}
+	for _, line := range script {
+		text, from := strings.CutPrefix(line, "S: ")
+		if line == "FIN" {
+			out = append(out, add(false, bpf.Segment{FIN: true}), add(true, bpf.Segment{FIN: true}))
+			continue
+		}
+		out = append(out, add(from, bpf.Segment{Data: []byte(text + "\r\n")}))
+	}
+	return out
+}
+
+// observed gives the records of segments.
+func observed(o Options, segments []bpf.Segment) []*control.Observed {
+	if o.Limit == 0 {
+		o.Limit = 8192
+	}
+	var out []*control.Observed
+	obs := New(o, func(r *control.Observed) { out = append(out, r) })
+	for _, s := range segments {
+		obs.Add(s, noon)
+	}
+	obs.Close(noon)
+	return out
+}
+
+// text shows a record in one line.
+func text(r *control.Observed) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s", r.Helo)
+	for _, m := range r.Messages {
+		fmt.Fprintf(&b, " | %s", m.From)
+		for _, t := range m.To {
+			fmt.Fprintf(&b, " >%s=%d", t.Address, t.Code)
+		}
+		fmt.Fprintf(&b, " %d", m.Code)
+		if m.Whole {
+			b.WriteString(" whole")
+		}
+	}
+	for word, is := range map[string]bool{" opaque": r.Opaque, " truncated": r.Truncated, " lossy": r.Lossy} {
+		if is {
+			b.WriteString(word)
+		}
+	}
+	return b.String()
+}
+
+func TestDialogues(t *testing.T) {
+	t.Parallel()
+	hello := []string{"S: 220 mx ESMTP", "EHLO cust.example", "S: 250-mx\r\n250-PIPELINING\r\n250 STARTTLS"}
+	for name, c := range map[string]struct {
+		script []string
+		want   string
+	}{
+		"one message": {[]string{"MAIL FROM:<a@b.example> SIZE=5", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "DATA", "S: 354 go",
+			"Subject: x\r\n\r\n..dot\r\nMAIL FROM:<inside@body.example>\r\n.", "S: 250 queued", "QUIT", "S: 221 bye", "FIN"},
+			"cust.example | a@b.example >c@d.example=250 250 whole"},
+		"pipelined, two messages": {[]string{"MAIL FROM:<>\r\nRCPT TO:<c@d.example>\r\nRCPT TO:<e@f.example>\r\nDATA", "S: 250 a\r\n250 b\r\n550 c\r\n354 d",
+			"hello\r\n.\r\nMAIL FROM:<g@h.example>\r\nRCPT TO:<i@j.example>\r\nDATA", "S: 554 spam\r\n250 a\r\n451 later\r\n503 no", "FIN"},
+			"cust.example |  >c@d.example=250 >e@f.example=550 554 whole | g@h.example >i@j.example=451 503"},
+		"chunks": {[]string{"MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "BDAT 6\r\nQUIT", "S: 250 ok", "BDAT 2 LAST\r\n", "S: 250 queued", "FIN"},
+			"cust.example | a@b.example >c@d.example=250 250 whole"},
+		"STARTTLS": {[]string{"STARTTLS", "S: 220 go", "\x16\x03\x01MAIL FROM:<never@read.example>", "FIN"}, "cust.example opaque"},
+		"STARTTLS refused": {[]string{"STARTTLS", "S: 454 no", "MAIL FROM:<a@b.example>", "S: 250 ok", "QUIT", "S: 221 bye", "FIN"},
+			"cust.example | a@b.example 250"},
+		"a secret is no command": {[]string{"AUTH LOGIN", "S: 334 VXNl", "MAIL FROM:<a@b.example>", "S: 334 UGFz", "QUIT", "S: 535 no", "MAIL FROM:<c@d.example>", "S: 530 log in", "FIN"},
+			"cust.example | c@d.example 530"},
+		"left in the body":    {[]string{"MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "DATA", "S: 354 go", "half", "FIN"}, "cust.example | a@b.example >c@d.example=250 250"},
+		"left before a reply": {[]string{"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>", "FIN"}, "cust.example | a@b.example >c@d.example=0 0"},
+		"reset":               {[]string{"MAIL FROM:<a@b.example>", "S: 250 ok", "RSET", "S: 250 ok", "FIN"}, "cust.example | a@b.example 250"},
+		"no SMTP":             {[]string{"S: what", "FIN"}, "cust.example lossy"},
+		"nothing":             {[]string{"FIN"}, "cust.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			segments := talk(1, append(append([]string(nil), hello...), c.script...)...)
+			got := observed(Options{}, segments)
+			if len(got) != 1 || text(got[0]) != c.want {
+				for _, r := range got {
+					t.Errorf("got  %s", text(r))
+				}
+				t.Fatalf("want %s", c.want)
+			}
+			// The two sides come by different CPUs: the server's bytes may be here before the client's, and pieces twice.
+			var mixed []bpf.Segment
+			for _, server := range []bool{true, false} {
+				for _, s := range segments[2:] {
+					if s.FromServer == server && (!s.FIN || server) {
+						mixed = append(mixed, s)
+					}
+				}
+			}
+			if c.want == "cust.example lossy" { // where it became unreadable depends on the order
+				return
+			}
+			mixed = append(append(segments[:2:2], mixed...), mixed...)
+			if got := observed(Options{Limit: 1 << 20}, mixed); len(got) != 1 || text(got[0]) != c.want {
+				t.Errorf("in another order: %d records, %s; want %s", len(got), text(got[0]), c.want)
+			}
+		})
+	}
+}
+
+func TestLongMessageIsHeardToItsReply(t *testing.T) {
+	t.Parallel()
+	all := talk(1, "S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "DATA", "S: 354 go",
+		strings.Repeat("x", 900), "S: 250 queued", "FIN")
+	left := 500 // as the kernel copies
+	var segments []bpf.Segment
+	for _, s := range all {
+		if !s.FromServer {
+			s.Data = s.Data[:min(left, len(s.Data))]
+			left -= len(s.Data)
+		}
+		segments = append(segments, s)
+	}
+	got := observed(Options{Limit: 500}, segments)
+	if want := "c.example | a@b.example >c@d.example=250 250 whole truncated"; len(got) != 1 || text(got[0]) != want {
+		t.Errorf("got %v, want %s", text(got[0]), want)
+	}
+}
+
+func TestMissingBytesAreTold(t *testing.T) {
+	t.Parallel()
+	segments := talk(1, "S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok")
+	lost := 5 // the MAIL
+	segments = append(segments[:lost:lost], segments[lost+1:]...)
+	var got []*control.Observed
+	obs := New(Options{Limit: 8192}, func(r *control.Observed) { got = append(got, r) })
+	for _, s := range segments {
+		obs.Add(s, noon)
+	}
+	obs.Tick(noon.Add(11 * time.Second))
+	obs.Close(noon.Add(12 * time.Second))
+	if len(got) != 1 || !got[0].Lossy || len(got[0].Messages) != 0 {
+		t.Errorf("got %+v, want a lossy record", got)
+	}
+}
+
+func TestPortsUsedAgain(t *testing.T) {
+	t.Parallel()
+	first := talk(1, "S: 220 mx", "EHLO one.example", "S: 250 mx")
+	second := talk(9, "S: 220 mx", "EHLO two.example", "S: 250 mx", "FIN")
+	got := observed(Options{}, append(append(first, second...), first[3:]...))
+	if len(got) != 2 || got[0].Helo != "one.example" || got[1].Helo != "two.example" {
+		t.Errorf("got %d records: %+v", len(got), got)
+	}
+	// A repeated SYN is no second flow.
+	again := append(talk(3)[:1], talk(9, "S: 220 mx", "EHLO two.example", "S: 250 mx", "FIN")...)
+	if got := observed(Options{}, again); len(got) != 1 || got[0].Helo != "two.example" {
+		t.Errorf("a repeated SYN gave %d records: %+v", len(got), got)
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	records := 0
+	obs := New(Options{Limit: 8192, Flows: 10, Idle: time.Minute}, func(*control.Observed) { records++ })
+	for i := range 25 {
+		s := talk(1)[0]
+		s.Client = netip.AddrPortFrom(customer.Addr(), uint16(1000+i))
+		obs.Add(s, noon)
+	}
+	if obs.Open() != 10 || obs.Seen() != 25 || obs.Lost() != 15 {
+		t.Errorf("%d open, %d seen, %d lost; want 10, 25, 15", obs.Open(), obs.Seen(), obs.Lost())
+	}
+	obs.Tick(noon.Add(2 * time.Minute))
+	if obs.Open() != 0 || records != 10 {
+		t.Errorf("after a long silence %d are open, %d records came; want 0 and 10", obs.Open(), records)
+	}
+}
+
+func TestAnyBytesInAnyOrder(t *testing.T) {
+	t.Parallel()
+	words := []string{"MAIL FROM:<a@b.example>", "RCPT TO:<", "DATA", ".", "STARTTLS", "BDAT 99999999999999999999 LAST", "BDAT 3", "AUTH PLAIN", "S: 354", "S: 250-x", "S: 250 ok", "S: 220 go", "S: 334 ", "\x00", "RSET"}
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var script []string
+		for range r.IntN(40) {
+			script = append(script, words[r.IntN(len(words))])
+		}
+		segments := talk(1, script...)
+		for range r.IntN(20) {
+			i, j := r.IntN(len(segments)), r.IntN(len(segments))
+			segments[i], segments[j] = segments[j], segments[i]
+			segments = append(segments, segments[i])
+			segments[i].Seq += uint32(r.IntN(3))
+			segments[j].FIN = r.IntN(5) == 0
+		}
+		got := observed(Options{Limit: 1 + r.IntN(400), Pages: 8}, segments)
+		again := observed(Options{Limit: 8192}, segments)
+		if !reflect.DeepEqual(again, observed(Options{Limit: 8192}, segments)) || len(got) > 2 {
+			t.Fatalf("seed %d: the same bytes read twice differ, or %d records", seed, len(got))
+		}
+	}
+}

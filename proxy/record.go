@@ -48,6 +48,8 @@ type Record struct {
 	Out      TLS        // the onward leg
 	In       TLS        // the client leg
 	Ticket   string     // the lock's ticket where one answered
+	Shadow   bool       // the mail went its way untouched, whatever the verdict
+	Would    string     // in shadow: the reply of ours that would have stopped it, one line; "" where none would
 	Note     string     // why, where no reply tells: "client reset", "remote closed after the dot"
 }
 

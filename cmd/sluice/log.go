@@ -115,6 +115,9 @@ func (s *screen) line(m *api.Message) []string {
 	if reply == "" {
 		reply = m.Note
 	}
+	if m.Would != "" {
+		reply = "would have said " + m.Would
+	}
 	bytes := ""
 	if m.Size > 0 {
 		bytes = size(m.Size)
@@ -246,11 +249,23 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"client heard", plain(m.Reply)},
 		[2]string{"remote said", plain(m.Remote)},
 		[2]string{"lock's ticket", m.Ticket},
+		[2]string{"in shadow", shadow(m)},
 		[2]string{"note", plain(m.Note)},
 	)
 	for _, h := range m.Hits {
 		s.say("  %s: %s %s %s: %s (%s)", h.Check, h.Code, h.Class, h.Action, plain(h.Text), plain(h.Evidence))
 	}
+}
+
+// shadow tells what would have been done with a message that was left alone.
+func shadow(m *api.Message) string {
+	switch {
+	case m.Would != "":
+		return "would have said " + plain(m.Would)
+	case m.Shadow:
+		return "would have gone on"
+	}
+	return ""
 }
 
 func leg(version string) string {

@@ -225,6 +225,10 @@ func (d *daemon) serve(c *flow.Conn) {
 	if d.o.target != nil {
 		f.Target = d.o.target(f.Target)
 	}
+	if d.shadowed(&f) {
+		d.proxy.ServeShadow(context.Background(), c, f)
+		return
+	}
 	d.proxy.ServeConn(context.Background(), c, f)
 }
 

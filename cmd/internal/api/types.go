@@ -208,6 +208,8 @@ type Message struct {
 	TLSIn      string         `json:"tls_in,omitempty"`
 	TLSOut     string         `json:"tls_out,omitempty"`
 	Ticket     string         `json:"ticket,omitempty"`
+	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
+	Would      string         `json:"would,omitempty" doc:"in shadow: the reply of ours that would have stopped it"`
 	Note       string         `json:"note,omitempty"`
 }
 

@@ -40,7 +40,7 @@ type Intercept struct {
 	CustomerInterfaces []string `toml:"customer_interfaces" required:"true" doc:"Names or shell patterns of the interfaces behind which customers are. They are attached as they appear."`
 	Uplinks            []string `toml:"uplinks" required:"true" doc:"Names or shell patterns of the interfaces towards the internet. The guard stands there, so that an interface that appears late is never a hole."`
 	Ports              []uint16 `toml:"ports" default:"25" doc:"Destination ports that are mail. Never 465 or 587: submission to third parties is not opened."`
-	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|pass|reject|drop" doc:"Mode of a source that belongs to no user."`
+	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode of a source that belongs to no user. intercept: through the proxy. shadow: through the proxy from the customer's own address, judged and logged as far as it is not encrypted, and nothing changed. observe: forwarded and counted as observed. pass: forwarded and counted. reject: TCP reset. drop: no answer."`
 	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`
 	ReversePath        bool     `toml:"reverse_path" default:"true" doc:"Refuse a source address that is not routed to the interface it came by."`
 	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact" doc:"How the BPF program is attached; auto tries tcx, then clsact."`
@@ -60,7 +60,7 @@ type Intercept struct {
 type Exempt struct {
 	Prefix Prefix    `toml:"prefix" required:"true" doc:"Destination prefix or address."`
 	Port   uint16    `toml:"port" doc:"Destination port; 0 is every mail port."`
-	Mode   string    `toml:"mode" default:"pass" enum:"intercept|pass|reject|drop" doc:"Mode for connections to this destination."`
+	Mode   string    `toml:"mode" default:"pass" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode for connections to this destination."`
 	Reason string    `toml:"reason" required:"true" doc:"Why, for whoever reads the file next."`
 	Until  time.Time `toml:"until" doc:"When the exemption ends (RFC 3339, such as 2027-01-31T00:00:00Z). Left out: never."`
 }
@@ -115,7 +115,7 @@ type Lock struct {
 type User struct {
 	Name     string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
 	Prefixes []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
-	Mode     string   `toml:"mode" enum:"intercept|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections of the user."`
+	Mode     string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections of the user."`
 	Fail     string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
 	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
 	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`

@@ -94,7 +94,7 @@ func TestErrors(t *testing.T) {
 		{"bad time", "[lock]\ntime = \"1 week\"", `e.toml:7: lock.time: "1 week" is not a time span; write it like "90s", "60m", "1h30m" or "35d"`},
 		{"too long", "[lock]\ntime = \"8d\"", `e.toml:7: lock.time: 8d is too much; give at most 7d`},
 		{"bad size", "[limits]\nmessage_size = \"50 MB\"", `e.toml:7: limits.message_size: "50 MB" is not a size; write it like "64KiB", "50MiB" or "1GiB"`},
-		{"bad mode", "default_mode = \"block\"", `e.toml:6: intercept.default_mode: "block" is not known; write one of intercept, pass, reject, drop`},
+		{"bad mode", "default_mode = \"block\"", `e.toml:6: intercept.default_mode: "block" is not known; write one of intercept, shadow, observe, pass, reject, drop`},
 		{"negative", "[limits]\nmessages_per_hour = -1", `e.toml:7: limits.messages_per_hour: -1 is too little; give at least 0`},
 		{"host bits", "runtime_loosen = [\n  \"192.0.2.0/24\",\n  \"192.0.2.1/24\"]", `e.toml:8: intercept.runtime_loosen: "192.0.2.1/24" has bits set behind its length; write 192.0.2.0/24 or the single address 192.0.2.1`},
 		{"no list", "ports = 25", `e.toml:6: intercept.ports: is a list; write it in brackets: [25]`},

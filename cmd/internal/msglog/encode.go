@@ -45,6 +45,10 @@ func (e *encoder) encode(r *proxy.Record) {
 	e.tls("out", r.Out)
 	e.tls("in", r.In)
 	e.text("ticket", r.Ticket)
+	if r.Shadow {
+		e.number("shadow", 1)
+	}
+	e.text("would", r.Would)
 	e.text("note", r.Note)
 	e.line = append(e.line, '}', '\n')
 	e.addKeys(r)

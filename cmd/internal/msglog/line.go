@@ -50,6 +50,8 @@ type line struct {
 	Out    struct{ V, C string } `json:"out"`
 	In     struct{ V, C string } `json:"in"`
 	Ticket string                `json:"ticket"`
+	Shadow int                   `json:"shadow"` // 1 where it is
+	Would  string                `json:"would"`
 	Note   string                `json:"note"`
 }
 
@@ -85,7 +87,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		},
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
-		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Ticket: l.Ticket, Note: l.Note,
+		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
 	}
 	if l.Began != 0 {
 		r.Flow.Start = time.UnixMicro(l.Began).UTC()

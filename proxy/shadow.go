@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/intercept/flow"
+	"sluice/proxy/relay"
+)
+
+// shadowIdle ends a connection on which neither side has said anything: far beyond the waits of RFC 5321 4.5.3.2.
+const shadowIdle = 30 * time.Minute
+
+// judgeAhead is how many overheard messages of one session may wait for their verdict before the dialogue waits for it.
+const judgeAhead = 16
+
+// shadow lets a client and its destination speak with each other over two connections, byte by byte, and judges what it
+// overhears. Neither can tell it from a plain wire; what goes encrypted is not judged.
+type shadow struct {
+	*session
+	far    net.Conn
+	mu     sync.Mutex // guards tap
+	tap    tap
+	queue  chan *overheard
+	active atomic.Int64 // unix nanoseconds of the last bytes
+}
+
+// ServeShadow serves a flow whose mode is shadow on nc to its end and closes nc: nothing is refused, held, signed or
+// locked; the log says what would have been done. It ends early when ctx ends.
+func (s *Server) ServeShadow(ctx context.Context, nc net.Conn, f flow.Flow) {
+	ss := newSession(s, nc, f)
+	if !s.enterShadow(ss) {
+		resetConn(nc)
+		ss.cancel()
+		return
+	}
+	defer s.leave(ss)
+	defer s.survive(ss)
+	stop := context.AfterFunc(ctx, ss.kill)
+	defer stop()
+	w := &shadow{session: ss, queue: make(chan *overheard, judgeAhead)}
+	w.tap = tap{room: s.reserve, most: ss.set.BodyMemory, done: func(o *overheard) { w.queue <- o }}
+	w.run()
+}
+
+// enterShadow lists a session, whatever bounds there are for others: its mail would have gone past us. False when the
+// server is stopping.
+func (s *Server) enterShadow(ss *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drain.Err() != nil {
+		return false
+	}
+	s.users[ss.flow.User.ID]++
+	s.wg.Add(1)
+	s.sessions[ss] = struct{}{}
+	return true
+}
+
+// judge takes one message, and outlives its mistakes: the dialogue must not wait for a verdict that never comes.
+func (w *shadow) judge(o *overheard) {
+	defer w.srv.survive(w.session)
+	w.judgeOverheard(o)
+}
+
+func (w *shadow) run() {
+	defer w.cancel()
+	w.user = w.srv.cfg.Policy.Settings(w.flow.User.ID)
+	if err := w.reach(); err != nil {
+		resetConn(w.client.Conn) // what the destination or the way to it did
+		w.note = err.Error()
+		w.logEmpty()
+		return
+	}
+	defer context.AfterFunc(w.ctx, func() { _ = w.far.Close() })() // a second close is harmless
+	judged := make(chan struct{})
+	go func() {
+		defer close(judged)
+		for o := range w.queue {
+			w.judge(o)
+		}
+	}()
+	w.stage(idle)
+	w.active.Store(time.Now().UnixNano())
+	up := make(chan struct{})
+	go func() {
+		defer close(up)
+		defer w.srv.survive(w.session)
+		w.copy(&w.client, w.far, w.fromClient)
+	}()
+	w.copy(w.far, w.client.Conn, w.fromServer)
+	<-up
+	w.stage(closing)
+	_, _ = w.client.Conn.Close(), w.far.Close() // both directions have ended
+	w.mu.Lock()
+	w.tap.close()
+	w.mu.Unlock()
+	close(w.queue)
+	<-judged
+	w.last, w.heard, w.note = w.tap.heard, w.tap.heard, w.tap.blind
+	if w.sent.Load() == 0 || w.note != "" {
+		w.logEmpty()
+	}
+}
+
+// reach connects to the destination from the client's address.
+func (w *shadow) reach() (err error) {
+	target := w.flow.Target.Addr()
+	if w.set.Pool.Has(target) || w.set.Local != nil && w.set.Local(target) {
+		return errors.New(ownTarget.text)
+	}
+	w.far, err = w.srv.cfg.Dialer.Connect(w.ctx, relay.Route{Target: w.flow.Target, Source: w.flow.Client.Addr(), Own: true})
+	return err
+}
+
+// copy passes one side's bytes on to the other as they come. hear sees them first and may end the connection; what
+// ended it is passed on, too.
+func (w *shadow) copy(from, to net.Conn, hear func([]byte) bool) {
+	buf := make([]byte, 32<<10)
+	for {
+		if err := from.SetReadDeadline(time.Now().Add(shadowIdle)); err != nil {
+			resetConn(to)
+			return
+		}
+		n, err := from.Read(buf)
+		if n > 0 {
+			w.active.Store(time.Now().UnixNano())
+			if !hear(buf[:n]) {
+				w.hangUp()
+				return
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				resetConn(from)
+				resetConn(to)
+				return
+			}
+			if w.stopped() {
+				w.hangUp()
+				return
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded) && time.Since(time.Unix(0, w.active.Load())) < shadowIdle:
+		case errors.Is(err, errWoken), errors.Is(err, os.ErrDeadlineExceeded):
+			w.hangUp()
+			return
+		case isEOF(err):
+			closeWrite(to)
+			return
+		default:
+			resetConn(to)
+			return
+		}
+	}
+}
+
+// hangUp ends both connections in order.
+func (w *shadow) hangUp() { _, _ = w.client.Conn.Close(), w.far.Close() } // they end either way
+
+func (w *shadow) fromClient(p []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tap.fromClient(p)
+	return w.restage()
+}
+
+func (w *shadow) fromServer(p []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tap.fromServer(p)
+	return w.restage()
+}
+
+// restage marks the session as one that may be ended, or not; false when it was ended just now.
+func (w *shadow) restage() bool {
+	if name := w.tap.helo; name != w.helo {
+		w.helo = name
+		w.name.Store(&name)
+	}
+	switch {
+	case w.tap.blind != "":
+		w.secure.Store(true)
+		return w.client.stage.CompareAndSwap(idle, onward) || w.client.stage.CompareAndSwap(envelope, onward) || w.client.stage.Load() == onward
+	case w.tap.open():
+		return w.client.stage.CompareAndSwap(idle, envelope) || w.client.stage.Load() == envelope
+	}
+	return w.client.stage.CompareAndSwap(envelope, idle) || w.client.stage.Load() == idle
+}
+
+// stopped tells whether the server stops and nothing is open here.
+func (w *shadow) stopped() bool {
+	return w.srv.drain.Err() != nil && w.client.stage.Load() == idle
+}

@@ -99,6 +99,7 @@ func TestErrors(t *testing.T) {
 		{"host bits", "runtime_loosen = [\n  \"192.0.2.0/24\",\n  \"192.0.2.1/24\"]", `e.toml:8: intercept.runtime_loosen: "192.0.2.1/24" has bits set behind its length; write 192.0.2.0/24 or the single address 192.0.2.1`},
 		{"no list", "ports = 25", `e.toml:6: intercept.ports: is a list; write it in brackets: [25]`},
 		{"submission", "ports = [25, 587]", `e.toml:6: intercept.ports: port 587 cannot be intercepted; only ports where mail servers speak plain SMTP to each other: 25, 2525`},
+		{"shadow on another port", "ports = [25, 2525]\n[[user]]\nname = \"x\"\nprefixes = [\"192.0.2.1\"]\nmode = \"shadow\"", `e.toml:10: user[0].mode: shadow goes on to port 25 only, and intercept.ports has others; write ports = [25], or another mode`},
 		{"port range", "ports = [70000]", `e.toml:6: intercept.ports: 70000 is out of range; give a whole number from 0 to 65535`},
 		{"two bits", "mark = 0x3", `e.toml:6: intercept.mark: 0x3 is not exactly one bit; choose one that nothing else on this host uses, like 0x02000000`},
 		{"single table", "[user]\nname = \"x\"", `e.toml:6: user: one [user] cannot stand here; write [[user]], once for each user`},

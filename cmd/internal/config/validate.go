@@ -31,6 +31,7 @@ func validate(c *Config, doc *document) Errors {
 	v.intercept(&c.Intercept)
 	v.delivery(&c.Delivery)
 	v.users(c)
+	v.shadow(c)
 	v.paths(c)
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		v.report("tls.certificate", "certificate and key belong together", "give both, or neither for a self-made certificate")
@@ -116,6 +117,26 @@ func (v *validator) pattern(key, p string) {
 		v.report(key, strconv.Quote(p)+" names no interface", "interface names have 1 to 15 characters; see `ip link`")
 	case strings.Trim(p, "*") == "":
 		v.report(key, strconv.Quote(p)+" matches every interface", `name them by what they have in common, like "cust*" or "vlan*"`)
+	}
+}
+
+// shadow holds that what is only watched can also go on: connections from customers' own addresses are made to port 25
+// alone.
+func (v *validator) shadow(c *Config) {
+	if !slices.ContainsFunc(c.Intercept.Ports, func(p uint16) bool { return p != 25 }) {
+		return
+	}
+	modes := map[string]string{"intercept.default_mode": c.Intercept.DefaultMode}
+	for i := range c.Exempt {
+		modes[fmt.Sprintf("exempt[%d].mode", i)] = c.Exempt[i].Mode
+	}
+	for i := range c.User {
+		modes[fmt.Sprintf("user[%d].mode", i)] = c.User[i].Mode
+	}
+	for key, mode := range modes {
+		if mode == "shadow" {
+			v.report(key, "shadow goes on to port 25 only, and intercept.ports has others", "write ports = [25], or another mode")
+		}
 	}
 }
 

@@ -11,7 +11,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # gotestsum prints one line per package and the runner's own summary at the end.
 TEST    := $(GO) tool gotestsum --format pkgname --hide-summary=skipped --
-DAEMONS := sluiced sluice-intercept sluice
+DAEMONS := sluiced sluice-intercept sluice-observe sluice
 
 .PHONY: help
 help: ## this list
@@ -75,13 +75,13 @@ lint: ## gofmt, vet, staticcheck, shellcheck, generated files are current
 .PHONY: install
 install: build ## into PREFIX (/usr), with units and an example configuration
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 $(BIN)/sluiced $(BIN)/sluice-intercept $(DESTDIR)$(PREFIX)/sbin/
+	install -m 0755 $(BIN)/sluiced $(BIN)/sluice-intercept $(BIN)/sluice-observe $(DESTDIR)$(PREFIX)/sbin/
 	install -m 0755 $(BIN)/sluice $(DESTDIR)$(PREFIX)/bin/
 	scripts/install "$(DESTDIR)" "$(PREFIX)"
 
 .PHONY: uninstall
 uninstall: ## what install copied; first stop both services and run sluice-intercept cleanup
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/sluiced sbin/sluice-intercept bin/sluice)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,sbin/sluiced sbin/sluice-intercept sbin/sluice-observe bin/sluice)
 	scripts/install --remove "$(DESTDIR)" "$(PREFIX)"
 
 .PHONY: clean

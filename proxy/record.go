@@ -19,14 +19,15 @@ const (
 	Ambiguous               // the final dot went onward and no answer came back: the only source of duplicates
 	Lost                    // the client left before an answer, nothing was delivered
 	NoMessage               // a session that never became a message (LOG1)
+	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said or judged
 )
 
 // String returns the status as it stands in log and API.
 func (s Status) String() string {
-	if s > NoMessage {
+	if s > Observed {
 		return "?"
 	}
-	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message"}[s]
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed"}[s]
 }
 
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is

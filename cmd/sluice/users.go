@@ -90,6 +90,7 @@ func (p *program) listUsers(ctx context.Context) error {
 		p.screen.say("no users yet: add [[user]] to the configuration, or `sluice users add NAME PREFIX`")
 		return nil
 	}
+	observed := slices.ContainsFunc(us, func(u api.User) bool { return u.Observed != nil })
 	rows := make([][]string, len(us))
 	for i, u := range us {
 		lock := ""
@@ -97,9 +98,18 @@ func (p *program) listUsers(ctx context.Context) error {
 			lock = "locked " + u.Ticket
 		}
 		rows[i] = []string{u.Name, prefixes(u.Prefixes), u.Mode, u.Origin, fmt.Sprint(u.Flows), lock}
+		if u.Observed != nil {
+			rows[i] = append(rows[i], seen(u.Observed))
+		} else if observed {
+			rows[i] = append(rows[i], "")
+		}
 	}
-	p.screen.table([]column{{head: "USER"}, {head: "PREFIXES", cut: true}, {head: "MODE"}, {head: "FROM"}, {head: "FLOWS", right: true},
-		{head: "LOCK", style: func(string) string { return red }}}, rows)
+	columns := []column{{head: "USER"}, {head: "PREFIXES", cut: true}, {head: "MODE"}, {head: "FROM"}, {head: "FLOWS", right: true},
+		{head: "LOCK", style: func(string) string { return red }}}
+	if observed {
+		columns = append(columns, column{head: "OBSERVED"})
+	}
+	p.screen.table(columns, rows)
 	return nil
 }
 
@@ -127,6 +137,11 @@ func (p *program) addUser(ctx context.Context, name string, args []string, conta
 	return p.screen.done(u, "user %s answers for %s from now on", u.Name, prefixes(u.Prefixes))
 }
 
+// seen tells what was observed; opaque flows stand first, because nobody knows what was in them.
+func seen(o *api.Observed) string {
+	return fmt.Sprintf("%s, %.0f %% opaque, %s", count(o.Flows, "flow", "flows"), 100*o.OpaqueShare, count(o.Messages, "message", "messages"))
+}
+
 func (s *screen) user(u *api.UserDetail) {
 	set := u.Settings
 	lock := "none"
@@ -152,6 +167,9 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"per message", fmt.Sprintf("%s recipients, %s", limit(set.RecipientsPerMessage), size(set.MessageSize))},
 		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
 	)
+	if u.Observed != nil {
+		s.pairs([2]string{"observed", seen(u.Observed)})
+	}
 	if len(u.Kernel) > 0 {
 		var parts []string
 		for _, k := range slices.Sorted(maps.Keys(u.Kernel)) {

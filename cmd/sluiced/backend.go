@@ -98,6 +98,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["sessions_waited"], c.Daemon["sessions_refused"] = gate.Capped, gate.Refused
 	c.Daemon["log_records"], c.Daemon["log_lost"] = log.Records, log.Lost
 	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
+	d.observations.counters(c.Daemon)
 	d.accepting.Lock()
 	for _, a := range d.acceptors {
 		c.Daemon["accepted"] += a.accepted.Load()
@@ -151,7 +152,7 @@ func (b backend) made(u store.User) *member {
 func (b backend) user(m *member, open map[uint32]int) api.User {
 	ticket, locked := b.d.locks.Locked(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: m.mode, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: b.d.observations.of(m.ID)}
 }
 
 // find returns the user of that name, or the one that an address belongs to.

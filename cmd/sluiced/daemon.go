@@ -59,6 +59,8 @@ type daemon struct {
 	ids      *flow.IDs
 	made     chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
+	observations observations
+
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
 	certs  atomic.Pointer[cert.Store]
@@ -185,6 +187,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.housekeeping(ctx) })
 	background.Go(func() { d.enlist(ctx) })
 	background.Go(func() { d.keepCounts(ctx) })
+	background.Go(func() { d.takeObserved(ctx) })
 	<-ctx.Done()
 	d.drain()
 	background.Wait()

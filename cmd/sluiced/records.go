@@ -55,7 +55,7 @@ func (l logOf) query(q api.Query) (msglog.Query, error) {
 		}
 		mq.User = m.ID
 	}
-	for s := proxy.Delivered; s <= proxy.NoMessage; s++ {
+	for s := proxy.Delivered; s <= proxy.Observed; s++ {
 		if s.String() == q.Status {
 			mq.Status = &s
 		}
@@ -75,6 +75,12 @@ func message(r *proxy.Record) *api.Message {
 	}
 	for _, h := range r.Verdict.Hits {
 		m.Hits = append(m.Hits, api.Hit{Check: h.Check, Code: h.Code, Class: h.Class.String(), Action: h.Action.String(), Points: h.Points, Text: h.Text, Evidence: h.Evidence})
+	}
+	if r.Status == proxy.Observed { // nobody judged it: it must not look clean
+		m.Class = "unjudged"
+		if r.In.Version == opaque {
+			m.Class = opaque
+		}
 	}
 	if h := r.Verdict.Decisive(); h != nil {
 		m.Code = h.Code

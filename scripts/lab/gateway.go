@@ -192,7 +192,7 @@ func (g *Gateway) Configure(text, extra string) error {
 }
 
 // Programs are the gateway's, all from this module's cmd folder.
-var programs = []string{"sluice-intercept", "sluiced", "sluice"}
+var programs = []string{"sluice-intercept", "sluiced", "sluice-observe", "sluice"}
 
 // Build compiles the programs of the module that the working folder belongs to
 // into dir.
@@ -201,7 +201,9 @@ func Build(ctx context.Context, dir string) error {
 	for _, p := range programs {
 		args = append(args, "sluice/cmd/"+p)
 	}
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make does
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("could not build the gateway's programs: %w: %s", err, tail(out))
 	}
 	return nil
@@ -257,6 +259,15 @@ func (g *Gateway) StartSluiced(ctx context.Context) error {
 	}
 	g.Sluiced = p
 	return p.WaitLog(ctx, "ready")
+}
+
+// StartObserve starts sluice-observe as root, which it does not stay, and waits until it is ready. The caller stops it.
+func (g *Gateway) StartObserve(ctx context.Context) (*Process, error) {
+	p, err := g.lab.Start(HostGateway, Command{Args: []string{g.bin("sluice-observe"), "--config", g.Config}})
+	if err != nil {
+		return nil, err
+	}
+	return p, p.WaitLog(ctx, "ready")
 }
 
 // RestartSluiced is a planned restart: SIGTERM, the end, a new start.

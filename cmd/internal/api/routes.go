@@ -66,7 +66,7 @@ func (s *Server) routes() []route {
 }
 
 var logParams = []param{
-	{"user", "name of a user"}, {"status", "delivered, refused, deferred, ambiguous, lost or no-message"},
+	{"user", "name of a user"}, {"status", "delivered, refused, deferred, ambiguous, lost, no-message or observed"},
 	{"since", "RFC 3339 time"}, {"until", "RFC 3339 time"}, {"id", "of a message or a flow"}, {"ticket", "of a lock"},
 	{"from", "sender's address or domain"}, {"to", "a recipient's address or domain"}, {"client", "source prefix or address"},
 	{"limit", "100 unless told"},
@@ -239,7 +239,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message"}
+var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed"}
 
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {

@@ -98,6 +98,18 @@ type User struct {
 	Flows    int            `json:"flows" doc:"connections open now"`
 	Locked   bool           `json:"locked"`
 	Ticket   string         `json:"ticket,omitempty" doc:"of the lock"`
+	Observed *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
+}
+
+// Observed counts what was read in passing of flows that mode observe forwards.
+type Observed struct {
+	Flows             int     `json:"flows"`
+	Opaque            int     `json:"opaque" doc:"flows that went on under STARTTLS: nobody knows what was in them"`
+	OpaqueShare       float64 `json:"opaque_share" doc:"of the flows, 0 to 1"`
+	Messages          int     `json:"messages" doc:"transactions whose MAIL was seen"`
+	Accepted          int     `json:"accepted" doc:"messages that the destination took"`
+	Recipients        int     `json:"recipients"`
+	RefusedRecipients int     `json:"refused_recipients"`
 }
 
 // UserDetail is a user with what holds for him.
@@ -198,8 +210,8 @@ type Message struct {
 	From       string         `json:"from"`
 	To         []Recipient    `json:"to,omitempty"`
 	Size       int64          `json:"size"`
-	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost or no-message"`
-	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus"`
+	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost, no-message or observed"`
+	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus; unjudged or opaque where the status is observed"`
 	Code       string         `json:"code,omitempty" doc:"public code of the reason that decided"`
 	Hits       []Hit          `json:"hits,omitempty"`
 	Reply      string         `json:"reply,omitempty" doc:"what the client was told last"`

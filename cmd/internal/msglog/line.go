@@ -57,7 +57,7 @@ type line struct {
 
 // statuses by the name in the log.
 func statusOf(name string) (proxy.Status, bool) {
-	for s := proxy.Delivered; s <= proxy.NoMessage; s++ {
+	for s := proxy.Delivered; s <= proxy.Observed; s++ {
 		if s.String() == name {
 			return s, true
 		}

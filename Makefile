@@ -64,6 +64,10 @@ bench: deps build ## CPU per message, messages/s and latency beside plain forwar
 soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about 15 minutes)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestRestartsUnderLoad ./scripts/lab
 
+.PHONY: soak-handovers
+soak-handovers: deps build ## 20 hand-overs of sluiced and 100 reloads under load (about a minute)
+	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestHandOversUnderLoad ./scripts/lab
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

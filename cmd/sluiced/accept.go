@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,7 @@ type acceptor struct {
 	beat     atomic.Pointer[control.Heartbeat] // nil: nobody listens to it
 	stopping atomic.Bool
 	done     chan struct{}
+	sessions sync.WaitGroup // those that it accepted
 
 	accepted, refused, failed atomic.Uint64
 	waiting, limit            atomic.Int64 // the queue as last seen
@@ -68,7 +70,7 @@ func (a *acceptor) one() bool {
 	switch {
 	case err == nil:
 		a.accepted.Add(1)
-		go a.serve(c)
+		a.sessions.Go(func() { a.serve(c) })
 	case errors.Is(err, os.ErrDeadlineExceeded):
 	case errors.Is(err, net.ErrClosed):
 		return false

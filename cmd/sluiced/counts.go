@@ -5,9 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/filter/limit"
 )
@@ -20,34 +24,79 @@ const countsEvery = time.Second
 type countsFile struct {
 	counts *limit.Counts
 	files  [2]*os.File
+	mu     sync.Mutex // guards all below
+	owner  bool       // this process writes the files; it holds their lock
 	seq    uint64
 	buf    []byte
 	failed bool // the last save
+
+	released bool
 }
+
+// claimEvery is how often a new process looks whether the old one has saved its counts for it.
+const claimEvery = 10 * time.Millisecond
 
 const countsHead = 8 + 8 + 4 // number, length, checksum of all that follows the checksum and of both
 
-// openCounts restores counts from dir.
+// openCounts restores counts from dir, or leaves that to claim where another process has them.
 func openCounts(dir string, counts *limit.Counts) (_ *countsFile, err error) {
 	c := &countsFile{counts: counts}
-	var newest []byte
 	for i, name := range [2]string{"counts.0", "counts.1"} {
-		path := filepath.Join(dir, name)
-		b, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if c.files[i], err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 			return nil, errors.Join(err, c.close())
+		}
+	}
+	_, err = c.claim()
+	return c, err
+}
+
+// claim makes this process the one that writes, unless another one does, and adds what that one saved to the counts.
+func (c *countsFile) claim() (mine bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owner || c.released {
+		return c.owner, nil
+	}
+	err = flock(c.files[0], unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	c.owner = true
+	var newest []byte
+	for _, f := range c.files {
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<40))
+		if err != nil {
+			return true, err
 		}
 		if seq, payload, ok := parseCounts(b); ok && seq > c.seq {
 			c.seq, newest = seq, payload
 		}
-		if c.files[i], err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-			return nil, errors.Join(err, c.close())
-		}
 	}
 	if newest == nil {
-		return c, nil
+		return true, nil
 	}
-	return c, counts.Restore(newest)
+	return true, c.counts.Restore(newest)
+}
+
+// release saves for another process to claim, and never claims again.
+func (c *countsFile) release() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.released = true
+	if !c.owner {
+		return nil
+	}
+	err := c.save()
+	c.owner = false
+	return errors.Join(err, flock(c.files[0], unix.LOCK_UN))
+}
+
+// flock is on the open file: the kernel gives it up when this process dies.
+func flock(f *os.File, how int) error {
+	return withFD(f, func(fd int) error { return unix.Flock(fd, how) })
 }
 
 func parseCounts(b []byte) (seq uint64, payload []byte, ok bool) {
@@ -66,7 +115,20 @@ func sumCounts(head, payload []byte) uint32 {
 	return crc32.Update(crc32.ChecksumIEEE(head), crc32.IEEETable, payload)
 }
 
-// save writes the counts if they changed.
+// keep claims the files if nobody has them, and saves if they are this process's.
+func (c *countsFile) keep() (mine bool, err error) {
+	if mine, err = c.claim(); !mine || err != nil {
+		return mine, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.owner {
+		return false, nil
+	}
+	return true, c.save()
+}
+
+// save writes the counts if they changed. c.mu is held.
 func (c *countsFile) save() error {
 	if !c.counts.Changed() && !c.failed {
 		return nil
@@ -91,7 +153,7 @@ func (c *countsFile) save() error {
 
 // keepCounts saves until ctx ends. Many users take longer: the work stays at one part in fifty of one core.
 func (d *daemon) keepCounts(ctx context.Context) {
-	wait, told := countsEvery, false
+	wait, told := claimEvery, false
 	for {
 		select {
 		case <-time.After(wait):
@@ -99,8 +161,11 @@ func (d *daemon) keepCounts(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		err := d.counts.save()
+		mine, err := d.counts.keep()
 		wait = max(countsEvery, 50*time.Since(begin))
+		if !mine && !d.retired() {
+			wait = claimEvery
+		}
 		if err != nil && !told {
 			d.log.Error("could not save what users have sent; limits begin anew after a restart", "err", err)
 		}
@@ -110,8 +175,10 @@ func (d *daemon) keepCounts(ctx context.Context) {
 
 // close saves for the last time.
 func (c *countsFile) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var errs []error
-	if c.files[0] != nil && c.files[1] != nil {
+	if c.owner {
 		errs = append(errs, c.save())
 	}
 	for _, f := range c.files {

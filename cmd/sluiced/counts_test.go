@@ -24,6 +24,11 @@ func TestCountsAreKeptByAKilledProcess(t *testing.T) {
 		}
 		return c
 	}
+	kill := func(c *countsFile) { // the kernel closes what a killed process had open
+		for _, f := range c.files {
+			f.Close()
+		}
+	}
 	c := open(0)
 	for range 3 {
 		c.counts.Settle(key, 0, 5)
@@ -32,7 +37,8 @@ func TestCountsAreKeptByAKilledProcess(t *testing.T) {
 		}
 	}
 	torn := c.files[c.seq%2].Name()
-	open(15) // the first was not closed, as if it had been killed
+	kill(c)
+	kill(open(15))
 	if err := os.Truncate(torn, 30); err != nil {
 		t.Fatal(err)
 	}
@@ -47,5 +53,50 @@ func TestCountsAreKeptByAKilledProcess(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(dir, "counts.0")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v %v", st.Mode(), err)
+	}
+}
+
+func TestCountsAreHandedOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key := limit.Key{User: 7, What: limit.Messages, Window: time.Hour}
+	open := func() *countsFile {
+		c, err := openCounts(dir, limit.NewCounts(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.close() }) // where it is closed already, again
+		return c
+	}
+	keep := func(c *countsFile, mine bool) {
+		t.Helper()
+		if got, err := c.keep(); err != nil || got != mine {
+			t.Fatalf("keep: %v, %v; want %v", got, err, mine)
+		}
+	}
+	older := open()
+	older.counts.Settle(key, 0, 5)
+	keep(older, true)
+	newer := open()
+	newer.counts.Settle(key, 0, 2)
+	keep(newer, false)
+	older.counts.Settle(key, 0, 1)
+	if err := older.release(); err != nil {
+		t.Fatal(err)
+	}
+	older.counts.Settle(key, 0, 100) // told by a note, never written
+	keep(newer, true)
+	keep(older, false)
+	if err := older.close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := newer.counts.Count(key); n != 8 {
+		t.Errorf("the newer counts %d, want 5 + 1 of the older and 2 of its own", n)
+	}
+	if err := newer.close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := open().counts.Count(key); n != 8 {
+		t.Errorf("%d are restored, want 8", n)
 	}
 }

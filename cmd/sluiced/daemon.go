@@ -70,6 +70,11 @@ type daemon struct {
 	accepting sync.Mutex     // guards acceptors
 	acceptors []*acceptor
 	stopped   bool
+
+	serving    chan struct{} // closed when connections are accepted for the first time
+	apiOpen    chan struct{} // closed when the API's socket is this process's
+	handedOver chan struct{} // closed when another process accepts instead
+	succeeding atomic.Bool   // a successor was started and has not ended
 }
 
 // loaded is a configuration with what became of the last attempt to replace it.
@@ -81,7 +86,8 @@ type loaded struct {
 
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
-	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers)}
+	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers),
+		serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{})}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {
 		if err != nil {
@@ -157,6 +163,9 @@ func (d *daemon) lockEvent(e lock.Event) {
 	case e.Kind == lock.Locked && l.By != "":
 		act.Who = l.By
 	}
+	if e.Kind == lock.Locked || e.Kind == lock.Unlocked {
+		d.tellOthers(note{Lock: l})
+	}
 	d.audits.Go(func() {
 		if err := d.store.Audit(act); err != nil {
 			d.log.Error("could not write the audit log", "act", act.What, "user", act.Subject, "err", err)
@@ -167,13 +176,21 @@ func (d *daemon) lockEvent(e lock.Event) {
 // Run serves until ctx ends, then lets transactions finish.
 func (d *daemon) Run(ctx context.Context) error {
 	cfg := d.cfg.Load()
-	l, err := api.Listen(cfg.API.Socket, cfg.API.Group)
+	l, err := d.listenAPI()
 	if err != nil {
 		return errors.Join(err, d.closeFiles())
 	}
 	d.api = api.NewServer(d.backend(), d.log)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	apiDone := make(chan error, 1)
-	go func() { apiDone <- d.api.Serve(l) }()
+	go func() {
+		err := d.serveAPI(ctx, l)
+		if err != nil {
+			cancel(err)
+		}
+		apiDone <- err
+	}()
 	d.log.Info("started", "version", version, "gateway", cfg.Gateway.Name, "config", cfg.File, "users", len(d.roster.Load().members), "locks", len(d.locks.List()))
 
 	var background sync.WaitGroup
@@ -188,10 +205,17 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.enlist(ctx) })
 	background.Go(func() { d.keepCounts(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
-	<-ctx.Done()
+	var apiClosed error
+	select {
+	case <-ctx.Done():
+	case <-d.handedOver:
+		apiClosed = d.api.Close()
+		d.finish(ctx)
+	}
 	d.drain()
+	cancel(nil)
 	background.Wait()
-	return errors.Join(d.api.Close(), <-apiDone, d.closeFiles())
+	return errors.Join(apiClosed, d.api.Close(), <-apiDone, d.closeFiles())
 }
 
 // housekeeping follows changes of the host's addresses.
@@ -240,27 +264,32 @@ func (d *daemon) full() bool { return d.proxy.Sessions() >= d.cfg.Load().SMTP.Se
 // drain is the planned end: connections wait in the kernel from now on, transactions finish, other sessions hear 421.
 func (d *daemon) drain() {
 	cfg := d.cfg.Load()
-	_ = d.systemd.stopping() // it sent the signal: it knows
-	d.log.Info("stopping: new connections wait in the kernel", "sessions", d.proxy.Sessions(), "at most", cfg.SMTP.Drain)
-	d.accepting.Lock()
-	d.stopped = true
-	acceptors := d.acceptors
-	d.accepting.Unlock()
-	for _, a := range acceptors {
-		a.stop()
-		if h := a.beat.Load(); h != nil {
-			h.AnnounceRestart(control.MaxRestart)
-		}
-	}
+	acceptors := d.announce(cfg)
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.SMTP.Drain.D())
 	defer cancel()
 	if err := d.proxy.Shutdown(ctx); err != nil {
 		d.log.Warn("some transactions did not finish in time; their clients will try again", "err", err)
 	}
 	d.handBack()
-	for _, a := range acceptors {
-		if err := a.l.Close(); err != nil {
-			d.log.Warn("could not close a listener", "err", err)
+	d.closeListeners(acceptors)
+}
+
+// announce stops accepting and has the kernel let connections wait. After a hand-over there is nothing of the kind to do.
+func (d *daemon) announce(cfg *loaded) []*acceptor {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	if d.retired() {
+		d.log.Info("ending after the hand-over", "sessions", d.proxy.Sessions())
+		return nil
+	}
+	d.stopped = true
+	_ = d.systemd.stopping() // it sent the signal: it knows
+	d.log.Info("stopping: new connections wait in the kernel", "sessions", d.proxy.Sessions(), "at most", cfg.SMTP.Drain)
+	for _, a := range d.acceptors {
+		a.stop()
+		if h := a.beat.Load(); h != nil {
+			h.AnnounceRestart(control.MaxRestart)
 		}
 	}
+	return d.acceptors
 }

@@ -91,6 +91,9 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	usr2 := make(chan os.Signal, 1)
+	signal.Notify(usr2, syscall.SIGUSR2)
+	defer signal.Stop(usr2)
 
 	d, err := newDaemon(cfg, options{log: log})
 	if err != nil {
@@ -98,8 +101,13 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 		return 1
 	}
 	go func() {
-		for range hup {
-			_ = d.reload() // it has said what was wrong
+		for {
+			select {
+			case <-hup:
+				_ = d.reload() // it has said what was wrong
+			case <-usr2:
+				d.succeed()
+			}
 		}
 	}()
 	if err := d.Run(ctx); err != nil {

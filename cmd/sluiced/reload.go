@@ -113,6 +113,10 @@ func (d *daemon) clientTLS(cfg *config.Config) *tls.Config {
 
 // reload reads the configuration file again. Either all of it takes effect or none.
 func (d *daemon) reload() error {
+	if d.retired() {
+		d.log.Warn("not reloaded: this process has handed over and finishes what is open")
+		return nil
+	}
 	if d.isReady() { // before that a reload is part of the start
 		if err := d.systemd.reloading(); err != nil {
 			d.log.Warn("systemd was not told", "err", err)

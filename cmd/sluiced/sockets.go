@@ -24,13 +24,16 @@ func (d *daemon) keepHelper(ctx context.Context) {
 		}
 		fromSystemd = nil
 		d.adopt(c, w)
-		select {
-		case <-c.Lost():
-			d.link.client.Store(nil)
-			d.log.Warn("lost sluice-intercept; accepting goes on")
-		case <-ctx.Done():
+		if d.accepts() {
+			if err := d.takeOver(ctx, c); err != nil && ctx.Err() == nil {
+				d.link.note(err)
+			}
+		}
+		if !d.follow(ctx, c) {
 			return
 		}
+		d.link.client.Store(nil)
+		d.log.Warn("lost sluice-intercept; accepting goes on")
 	}
 }
 
@@ -84,6 +87,13 @@ func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
 	d.log.Info("sluice-intercept is there", "version", w.Helper, "path", w.Path, "ports", w.Ports)
 	d.locals.helper(w.Local)
 	d.link.client.Store(c)
+	if err := d.locks.Refresh(); err != nil { // what another process did before this one could hear of it
+		d.log.Error("could not look for locks of other processes", "err", err)
+	}
+	if d.retired() {
+		d.unneeded(w)
+		return
+	}
 	// Locks are in the kernel before the first connection is accepted. Those that come while the set is on its way are
 	// put there once more afterwards.
 	err := d.link.tell(c, d.allSources(d.roster.Load()), d.locks.List())
@@ -99,6 +109,22 @@ func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
 	}
 }
 
+// unneeded closes what a welcome brings to a process that accepts no more.
+func (d *daemon) unneeded(w *control.Welcome) {
+	for _, l := range w.Listeners {
+		_ = l.File.Close() // a copy
+	}
+	if w.Heartbeat != nil {
+		_ = w.Heartbeat.Close() // nothing was written
+	}
+}
+
+func (d *daemon) accepts() bool {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	return len(d.acceptors) > 0 && !d.stopped
+}
+
 // take accepts on f, or goes on with the acceptor that has the same socket already.
 func (d *daemon) take(f *os.File, w *control.Welcome) error {
 	d.accepting.Lock()
@@ -110,7 +136,9 @@ func (d *daemon) take(f *os.File, w *control.Welcome) error {
 		same := control.SameSocket(own, f)
 		_ = own.Close()
 		if same {
-			d.beatWith(a, w.Heartbeat)
+			if w.Heartbeat != nil {
+				d.beatWith(a, w.Heartbeat)
+			}
 			d.accepting.Unlock()
 			return nil
 		}
@@ -127,10 +155,8 @@ func (d *daemon) take(f *os.File, w *control.Welcome) error {
 	return nil
 }
 
+// beatWith changes the heartbeat of an acceptor; nil takes it away.
 func (d *daemon) beatWith(a *acceptor, h *control.Heartbeat) {
-	if h == nil {
-		return
-	}
 	if old := a.beat.Swap(h); old != nil {
 		_ = old.Close() // unmaps it; a beat under way is waited for
 	}
@@ -149,13 +175,14 @@ func (d *daemon) accept(l *flow.Listener, h *control.Heartbeat) {
 		return
 	}
 	for _, old := range d.acceptors {
-		if hb := old.beat.Swap(nil); hb != nil {
-			_ = hb.Close()
-		}
+		d.beatWith(old, nil)
 	}
 	a.beat.Store(h)
 	d.acceptors = append(d.acceptors, a)
 	go a.run()
+	if len(d.acceptors) == 1 {
+		close(d.serving)
+	}
 	if err := errors.Join(d.systemd.ready(), d.systemd.status("accepting")); err != nil {
 		d.log.Warn("systemd was not told", "err", err)
 	}

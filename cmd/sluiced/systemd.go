@@ -27,7 +27,10 @@ func newSupervisor() supervisor {
 	return s
 }
 
-func (s supervisor) ready() error { return s.send("READY=1", nil) }
+// ready tells which process is the service's main one, too: after a hand-over it is another one.
+func (s supervisor) ready() error {
+	return s.send(fmt.Sprintf("READY=1\nMAINPID=%d", os.Getpid()), nil)
+}
 
 func (s supervisor) stopping() error { return s.send("STOPPING=1", nil) }
 

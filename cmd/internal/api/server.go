@@ -144,6 +144,15 @@ func Listen(path, group string) (net.Listener, error) {
 	return l, nil
 }
 
+// Served reports whether a process answers at path.
+func Served(path string) bool {
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
+}
+
 func chgrp(path, group string) error {
 	g, err := user.LookupGroup(group)
 	if err != nil {

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/filter/limit"
+	"sluice/filter/lock"
+	"sluice/intercept/control"
+)
+
+// A hand-over, seen from the process that goes: another one dials the helper, accepts from the same socket and says so
+// (control.Client.Serving); the helper tells this one to retire. It accepts and beats no more, leaves API, counts and
+// the ends of locks to the other, lets its sessions go on for oldSessions, then drains as it would for a restart. What
+// its sessions do meanwhile it tells the other in notes.
+
+// oldSessions is how long sessions go on in a process that has handed over. Then they end between two messages with 421,
+// and their clients come back to the new one.
+const oldSessions = 5 * time.Minute
+
+// note is what one process tells another. Of each kind there is at most one.
+type note struct {
+	Lock   *lock.Lock `json:"lock,omitempty"`   // a lock, a change of one, or its end
+	Booked *booked    `json:"booked,omitempty"` // by the one that goes, after it gave its counts away
+}
+
+type booked struct {
+	Key limit.Key `json:"key"`
+	N   int       `json:"n"`
+}
+
+// tellOthers passes a note to the other processes, where there are any.
+func (d *daemon) tellOthers(n note) {
+	b, err := json.Marshal(n)
+	if err == nil && len(b) > control.MaxNote && n.Lock != nil { // its evidence is on disk
+		short := *n.Lock
+		short.Evidence = nil
+		b, err = json.Marshal(note{Lock: &short})
+	}
+	if err == nil {
+		err = d.link.call(func(ctx context.Context, c *control.Client) error { return c.Tell(ctx, b) })
+	}
+	if err != nil && !errors.Is(err, errAway) && !errors.Is(err, control.ErrLost) { // it refreshes when it is back
+		d.log.Warn("could not tell other processes of sluiced what happened here", "err", err)
+	}
+}
+
+// heard does what another process, or the helper in its name, says.
+func (d *daemon) heard(e control.Event) {
+	if e.Retire {
+		d.retire()
+		return
+	}
+	var n note
+	if err := json.Unmarshal(e.Note, &n); err != nil {
+		d.log.Warn("another process of sluiced said what this version does not understand", "err", err)
+		return
+	}
+	switch {
+	case n.Lock != nil:
+		d.locks.Heard(*n.Lock)
+	case n.Booked != nil && !d.retired():
+		d.counts.counts.Settle(n.Booked.Key, 0, n.Booked.N)
+	}
+}
+
+// follow does what is heard until the helper is lost (true) or ctx ends.
+func (d *daemon) follow(ctx context.Context, c *control.Client) bool {
+	for {
+		select {
+		case e := <-c.Events():
+			d.heard(e)
+		case <-c.Lost():
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// retire gives the connections to come to another process, which accepts already.
+func (d *daemon) retire() {
+	d.accepting.Lock()
+	if d.stopped {
+		d.accepting.Unlock()
+		return
+	}
+	d.stopped = true
+	acceptors := d.acceptors
+	close(d.handedOver) // first: what is booked from now on is told, what was booked before is saved below
+	d.accepting.Unlock()
+	for _, a := range acceptors {
+		a.stop()
+		d.beatWith(a, nil)
+	}
+	d.closeListeners(acceptors)
+	d.locks.Follow()
+	if err := d.counts.release(); err != nil {
+		d.log.Error("could not save what users have sent for the next process; its limits are too wide", "err", err)
+	}
+	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
+}
+
+// retired reports whether another process has taken over.
+func (d *daemon) retired() bool {
+	select {
+	case <-d.handedOver:
+		return true
+	default:
+		return false
+	}
+}
+
+// finish waits for the sessions to end by themselves.
+func (d *daemon) finish(ctx context.Context) {
+	d.accepting.Lock()
+	acceptors := d.acceptors
+	d.accepting.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, a := range acceptors {
+			<-a.done
+			a.sessions.Wait()
+		}
+	}()
+	patience := time.NewTimer(oldSessions)
+	defer patience.Stop()
+	select {
+	case <-done:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+}
+
+// listenAPI opens the API's socket. Where another process serves it still it returns nil: that one goes on with it until
+// this one accepts.
+func (d *daemon) listenAPI() (net.Listener, error) {
+	cfg := d.cfg.Load()
+	if api.Served(cfg.API.Socket) {
+		d.log.Info("another process of sluiced runs; this one takes over from it")
+		return nil, nil
+	}
+	return api.Listen(cfg.API.Socket, cfg.API.Group)
+}
+
+// serveAPI serves the API on l, or, where that is nil, once connections are accepted.
+func (d *daemon) serveAPI(ctx context.Context, l net.Listener) (err error) {
+	if l == nil {
+		select {
+		case <-d.serving:
+		case <-ctx.Done():
+			return nil
+		}
+		cfg := d.cfg.Load()
+		if l, err = api.Listen(cfg.API.Socket, cfg.API.Group); err != nil {
+			return err
+		}
+	}
+	close(d.apiOpen)
+	return d.api.Serve(l)
+}
+
+// takeOver tells older processes to retire, once their API's clients find this one.
+func (d *daemon) takeOver(ctx context.Context, c *control.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, helperPatience)
+	defer cancel()
+	select {
+	case <-d.apiOpen:
+	case <-ctx.Done():
+		return errors.New("this process has no API; it leaves the older ones alone")
+	}
+	if err := c.Serving(ctx); err != nil {
+		return fmt.Errorf("could not have older processes of sluiced retire: %w", err)
+	}
+	return nil
+}
+
+// toldCounts tells the process that has the counts what is booked here after the hand-over.
+type toldCounts struct {
+	*limit.Counts
+	d *daemon
+}
+
+func (c toldCounts) Settle(k limit.Key, reserved, n int) {
+	c.Counts.Settle(k, reserved, n)
+	if n > 0 && c.d.retired() {
+		c.d.tellOthers(note{Booked: &booked{k, n}})
+	}
+}
+
+// succeed starts the program anew, as it is on disk now, to take over from this process. Where it fails to start, this
+// process goes on as if nothing had been asked.
+func (d *daemon) succeed() {
+	if d.retired() {
+		d.log.Warn("asked for a successor, but this process has handed over already; ask the other one")
+		return
+	}
+	if !d.succeeding.CompareAndSwap(false, true) {
+		d.log.Warn("asked for a successor while one is starting")
+		return
+	}
+	path, err := os.Executable()
+	if err != nil {
+		d.succeeding.Store(false)
+		d.log.Error("could not start a successor", "err", err)
+		return
+	}
+	cmd := exec.Command(path, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	for _, v := range os.Environ() {
+		// What systemd wrote for this process id.
+		if name, _, _ := strings.Cut(v, "="); name != "WATCHDOG_PID" && !strings.HasPrefix(name, "LISTEN_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	if err := cmd.Start(); err != nil {
+		d.succeeding.Store(false)
+		d.log.Error("could not start a successor", "program", path, "err", err)
+		return
+	}
+	d.log.Info("started a successor", "program", path, "pid", cmd.Process.Pid)
+	go func() {
+		err := cmd.Wait()
+		d.succeeding.Store(false)
+		if !d.retired() {
+			d.log.Error("the successor ended before it took over; this process goes on", "pid", cmd.Process.Pid, "err", fmt.Sprint(err))
+		}
+	}()
+}
+
+func (d *daemon) closeListeners(acceptors []*acceptor) {
+	for _, a := range acceptors {
+		if err := a.l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Warn("could not close a listener", "err", err)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/filter/limit"
+)
+
+// TestHandOver: a second process takes over, while a session of the first goes on in the midst of a message; locks,
+// unlocks and counts are known to both, and the first ends when its last session has.
+func TestHandOver(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, user)
+	f, port := g.socket()
+	t.Cleanup(func() { f.Close() })
+	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
+	h.start(t, f)
+	defer h.stop(t)
+	g.run(nil, 0)
+	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
+	before := g.dial()
+	before.say("EHLO before.example", "250")
+	if answer := before.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
+		t.Fatal(answer)
+	}
+	before.say("MAIL FROM:<alice@customer.example>", "250")
+	before.say("RCPT TO:<bob@mx.example>", "250")
+
+	next := *g
+	newer := &next
+	newer.log = &lines{}
+	newer.run(nil, 0)
+	waitFor(t, func() bool { return strings.Contains(g.log.String(), "handed over") })
+	if st := get[api.Status](newer, "/v1/status"); !st.Accepting || st.Flows != 0 {
+		t.Errorf("the API shows %+v, want the newer process, which accepts and has no session", st)
+	}
+	last, _ := beat(t, h.heartbeat)
+	waitFor(t, func() bool { now, restart := beat(t, h.heartbeat); return now > last && restart == 0 })
+
+	before.say("DATA", "354")
+	if _, err := fmt.Fprint(before.c, ham+".\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	before.expect("250")
+	after := newer.dial()
+	after.say("EHLO after.example", "250")
+	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
+		t.Fatal(answer)
+	}
+	u, _ := newer.daemon.sources.Attribute(netip.MustParseAddr("127.0.0.1"))
+	key := limit.Key{User: u.ID, What: limit.Messages, Window: time.Hour}
+	waitFor(t, func() bool { n, _ := newer.daemon.counts.counts.Count(key); return n == 3 })
+
+	for i := range 5 {
+		before.mail("bob@mx.example", fmt.Sprintf(gtube, i))
+	}
+	if n, _ := h.locked(); n != 1 {
+		t.Errorf("the kernel holds %d locks", n)
+	}
+	waitFor(t, func() bool { return len(get[[]api.Lock](newer, "/v1/locks")) == 1 })
+	ticket := get[[]api.Lock](newer, "/v1/locks")[0].Ticket
+	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "451") || !strings.Contains(answer, ticket) {
+		t.Errorf("locked in the older process, the newer one answered %q", answer)
+	}
+	if err := newer.api.Do(t.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: "alice"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { _, locked := g.daemon.locks.Locked(u.ID); return !locked })
+	if answer := before.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
+		t.Errorf("unlocked in the newer process, the older one answered %q", answer)
+	}
+
+	select {
+	case err := <-g.done:
+		t.Fatalf("the older process ended with a session open: %v", err)
+	default:
+	}
+	before.say("QUIT", "221")
+	if err := <-g.done; err != nil {
+		t.Errorf("the older process ended with %v\n%s", err, g.log)
+	}
+	if _, restart := beat(t, h.heartbeat); restart != 0 {
+		t.Error("the older process announced a restart")
+	}
+	g.stop()
+	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
+		t.Errorf("after the hand-over the newer process answered %q", answer)
+	}
+	newer.end()
+}

@@ -53,11 +53,13 @@ func TestInstallPutsFilesWhereTheyAreLookedFor(t *testing.T) {
 		"/etc/sluice/sluice.toml",
 		"/usr/local/lib/sysctl.d/60-sluice.conf",
 		"/usr/local/lib/systemd/system/sluice-intercept.service",
+		"/usr/local/lib/systemd/system/sluice-observe.service",
 		"/usr/local/lib/systemd/system/sluiced.service",
 		"/usr/local/lib/sysusers.d/sluice.conf",
 		"/usr/local/lib/tmpfiles.d/sluice.conf",
 		"/usr/local/share/man/man5/sluice.toml.5",
 		"/usr/local/share/man/man8/sluice-intercept.8",
+		"/usr/local/share/man/man8/sluice-observe.8",
 		"/usr/local/share/man/man8/sluice.8",
 		"/usr/local/share/man/man8/sluiced.8",
 	}
@@ -67,7 +69,7 @@ func TestInstallPutsFilesWhereTheyAreLookedFor(t *testing.T) {
 	if !strings.Contains(out, "Nothing is attached and nothing runs") {
 		t.Errorf("it does not say what to do next: %s", out)
 	}
-	for _, p := range []string{"sluiced", "sluice-intercept"} {
+	for _, p := range []string{"sluiced", "sluice-intercept", "sluice-observe"} {
 		unit := read(t, dest+"/usr/local/lib/systemd/system/"+p+".service")
 		if !strings.Contains(unit, "\nExecStart=/usr/local/sbin/"+p+" ") || strings.Contains(unit, "/usr/sbin/") {
 			t.Errorf("%s.service does not start the program below PREFIX:\n%s", p, unit)

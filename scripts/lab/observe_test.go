@@ -5,8 +5,11 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +60,7 @@ func TestObserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unprivileged(t, p)
 	body := []byte("Subject: seen\r\n\r\n.\r\n..\r\nMAIL FROM:<inside@body.example>\r\n")
 	rawDialogue(ctx, t, l, g, body)
 	encrypted(ctx, t, l, g)
@@ -205,7 +209,75 @@ func deadObserver(ctx context.Context, t *testing.T, l *Lab, g *Gateway, p *Proc
 		t.Error(err)
 	}
 	observedRecords(ctx, t, g, 1, func(r observedRecord) bool { return r.From == "again@alice.example" })
-	if err := again.Stop(ctx); err != nil {
+	lateInterface(ctx, t, l, g, again, body)
+}
+
+// unprivileged: what reads strangers' bytes has no right left, in none of its threads.
+func unprivileged(t *testing.T, p *Process) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Pid()))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("no threads: %v", err)
+	}
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"Uid:\t65534\t65534\t65534\t65534\n", "Gid:\t65534\t65534\t65534\t65534\n", "NoNewPrivs:\t1\n",
+			"CapEff:\t0000000000000000\n", "CapPrm:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%s does not say %q", file, want)
+			}
+		}
+	}
+}
+
+// lateInterface: without rights to attach, the observer ends when an interface appears; its successor sees all.
+func lateInterface(ctx context.Context, t *testing.T, l *Lab, g *Gateway, p *Process, body []byte) {
+	late := Customer{Name: "late", V4: netip.MustParseAddr("192.0.2.90"), V6: netip.MustParseAddr("2001:db8:90::90")}
+	if err := l.AddCustomer(ctx, late); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+		if err := p.Err(); err != nil {
+			t.Errorf("the observer ended with %v", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("the observer did not end when an interface appeared")
+	}
+	if err := g.Configure(watched, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := g.StartObserve(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for { // until the reload has come to the kernel
+		c, err := l.Hello(ctx, "late", "", "198.51.100.20:25")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, last, err := c.Send("late@late.example", []string{"late@sink.example"}, body); err != nil || last.Code != 250 {
+			t.Fatal(last, err)
+		}
+		if err := c.Quit(); err != nil {
+			t.Error(err)
+		}
+		if unmapped(messageTo(ctx, t, l, "late@sink.example").Peer).Addr() == late.V4 {
+			break
+		}
+		l.Sink("sink").Reset()
+	}
+	observedRecords(ctx, t, g, 1, func(r observedRecord) bool { return r.User == "late" && r.From == "late@late.example" })
+	if err := next.Stop(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	"sluice/cmd/internal/api"
-	"sluice/filter/limit"
-	"sluice/filter/lock"
 	"sluice/intercept/control"
 )
 
@@ -25,52 +22,6 @@ import (
 // oldSessions is how long sessions go on in a process that has handed over. Then they end between two messages with 421,
 // and their clients come back to the new one.
 const oldSessions = 5 * time.Minute
-
-// note is what one process tells another. Of each kind there is at most one.
-type note struct {
-	Lock   *lock.Lock `json:"lock,omitempty"`   // a lock, a change of one, or its end
-	Booked *booked    `json:"booked,omitempty"` // by the one that goes, after it gave its counts away
-}
-
-type booked struct {
-	Key limit.Key `json:"key"`
-	N   int       `json:"n"`
-}
-
-// tellOthers passes a note to the other processes, where there are any.
-func (d *daemon) tellOthers(n note) {
-	b, err := json.Marshal(n)
-	if err == nil && len(b) > control.MaxNote && n.Lock != nil { // its evidence is on disk
-		short := *n.Lock
-		short.Evidence = nil
-		b, err = json.Marshal(note{Lock: &short})
-	}
-	if err == nil {
-		err = d.link.call(func(ctx context.Context, c *control.Client) error { return c.Tell(ctx, b) })
-	}
-	if err != nil && !errors.Is(err, errAway) && !errors.Is(err, control.ErrLost) { // it refreshes when it is back
-		d.log.Warn("could not tell other processes of sluiced what happened here", "err", err)
-	}
-}
-
-// heard does what another process, or the helper in its name, says.
-func (d *daemon) heard(e control.Event) {
-	if e.Retire {
-		d.retire()
-		return
-	}
-	var n note
-	if err := json.Unmarshal(e.Note, &n); err != nil {
-		d.log.Warn("another process of sluiced said what this version does not understand", "err", err)
-		return
-	}
-	switch {
-	case n.Lock != nil:
-		d.locks.Heard(*n.Lock)
-	case n.Booked != nil && !d.retired():
-		d.counts.counts.Settle(n.Booked.Key, 0, n.Booked.N)
-	}
-}
 
 // follow does what is heard until the helper is lost (true) or ctx ends.
 func (d *daemon) follow(ctx context.Context, c *control.Client) bool {
@@ -182,19 +133,6 @@ func (d *daemon) takeOver(ctx context.Context, c *control.Client) error {
 		return fmt.Errorf("could not have older processes of sluiced retire: %w", err)
 	}
 	return nil
-}
-
-// toldCounts tells the process that has the counts what is booked here after the hand-over.
-type toldCounts struct {
-	*limit.Counts
-	d *daemon
-}
-
-func (c toldCounts) Settle(k limit.Key, reserved, n int) {
-	c.Counts.Settle(k, reserved, n)
-	if n > 0 && c.d.retired() {
-		c.d.tellOthers(note{Booked: &booked{k, n}})
-	}
 }
 
 // succeed starts the program anew, as it is on disk now, to take over from this process. Where it fails to start, this

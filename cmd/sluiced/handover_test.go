@@ -57,16 +57,21 @@ func TestHandOver(t *testing.T) {
 	key := limit.Key{User: u.ID, What: limit.Messages, Window: time.Hour}
 	waitFor(t, func() bool { n, _ := newer.daemon.counts.counts.Count(key); return n == 3 })
 
-	for i := range 5 {
+	// Two of the five go through the newer process: it takes both sessions together to lock.
+	for i := range 2 {
+		after.mail("bob@mx.example", fmt.Sprintf(gtube, 10+i))
+	}
+	for i := range 3 {
 		before.mail("bob@mx.example", fmt.Sprintf(gtube, i))
 	}
-	if n, _ := h.locked(); n != 1 {
-		t.Errorf("the kernel holds %d locks", n)
+	waitFor(t, func() bool { n, _ := h.locked(); return n == 1 && len(get[[]api.Lock](newer, "/v1/locks")) == 1 })
+	waitFor(t, func() bool { _, locked := g.daemon.locks.Locked(u.ID); return locked })
+	if answer := before.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "451") {
+		t.Errorf("locked in the newer process, the older one answered %q", answer)
 	}
-	waitFor(t, func() bool { return len(get[[]api.Lock](newer, "/v1/locks")) == 1 })
 	ticket := get[[]api.Lock](newer, "/v1/locks")[0].Ticket
 	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "451") || !strings.Contains(answer, ticket) {
-		t.Errorf("locked in the older process, the newer one answered %q", answer)
+		t.Errorf("locked by both together, the newer one answered %q", answer)
 	}
 	if err := newer.api.Do(t.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: "alice"}, nil); err != nil {
 		t.Fatal(err)
@@ -74,6 +79,18 @@ func TestHandOver(t *testing.T) {
 	waitFor(t, func() bool { _, locked := g.daemon.locks.Locked(u.ID); return !locked })
 	if answer := before.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
 		t.Errorf("unlocked in the newer process, the older one answered %q", answer)
+	}
+
+	// And all five through the older one.
+	for i := range 5 {
+		before.mail("bob@mx.example", fmt.Sprintf(gtube, 20+i))
+	}
+	if n, _ := h.locked(); n != 1 {
+		t.Errorf("locked by the older process, the kernel holds %d locks", n)
+	}
+	waitFor(t, func() bool { _, locked := newer.daemon.locks.Locked(u.ID); return locked })
+	if err := newer.api.Do(t.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: "alice"}, nil); err != nil {
+		t.Fatal(err)
 	}
 
 	select {

@@ -39,7 +39,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	d.proxy, err = proxy.New(proxy.Config{
 		Settings: d.proxySettings(cfg, pl),
 		Policy:   settingsOf{d.policy},
-		Locks:    d.locks,
+		Locks:    toldLocks{d.locks, d},
 		Log:      d.tally,
 		Dialer:   relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
 		Tracer:   trace,

@@ -47,7 +47,9 @@ type flow struct {
 	dialogue *dialogue
 	copied   [2]int    // bytes, by direction, the server's second; what came twice counts twice
 	first    [2]uint32 // sequence numbers of the SYNs
+	last     [2]uint32 // and behind the last byte
 	ended    [2]bool
+	reset    time.Time // when somebody sent an RST, which the other side may have refused
 	heard    time.Time
 }
 
@@ -91,19 +93,28 @@ func (o *Observer) Add(s bpf.Segment, at time.Time) {
 		d = 1
 	}
 	if s.SYN {
-		f.first[d] = s.Seq
+		f.first[d], f.last[d] = s.Seq, s.Seq+1
 	}
 	f.copied[d] += len(s.Data)
 	full := f.copied[d] >= o.o.Limit
-	if s.FIN && full { // it stands behind bytes that nobody copied
+	switch beyond := int32(s.Seq + uint32(len(s.Data)) - f.last[d]); {
+	case s.RST:
+		f.reset = at
+	case s.FIN && beyond < 0: // the receiver takes no end in the midst of what it has
+	case s.FIN && full: // it stands behind bytes that nobody copied
 		f.ended[d] = true
-	} else {
-		o.assemble(f, s.FromServer, &layers.TCP{Seq: s.Seq, SYN: s.SYN, FIN: s.FIN, RST: s.RST, BaseLayer: layers.BaseLayer{Payload: s.Data}})
+	case len(s.Data) > 0 && beyond > 0 && (f.ended[d] || !f.reset.IsZero()):
+		f.dialogue.gap(s.FromServer) // the end was a sham that only we believed
+	default:
+		if beyond > 0 && len(s.Data) > 0 {
+			f.last[d] += uint32(beyond)
+		}
+		o.assemble(f, s.FromServer, &layers.TCP{Seq: s.Seq, SYN: s.SYN, FIN: s.FIN, BaseLayer: layers.BaseLayer{Payload: s.Data}})
 	}
 	if full && !f.dialogue.full[d] {
 		f.dialogue.fill(s.FromServer, at)
 	}
-	if f.dialogue.out.Opaque || s.RST || f.ended == [2]bool{true, true} {
+	if f.dialogue.out.Opaque || f.ended == [2]bool{true, true} {
 		o.end(f)
 	}
 }
@@ -204,8 +215,10 @@ func (o *Observer) forget(f *flow) {
 	}
 }
 
-// patience is how long bytes that came too early wait for those before them.
-const patience = 10 * time.Second
+const (
+	patience = 10 * time.Second // bytes that came too early wait for those before them
+	quiet    = 2 * time.Second  // after an RST: then it was meant
+)
 
 // Tick ends flows that have said nothing for long, and gives up waiting for bytes that never came.
 func (o *Observer) Tick(now time.Time) {
@@ -213,7 +226,8 @@ func (o *Observer) Tick(now time.Time) {
 	o.asm.FlushWithOptions(tcpassembly.FlushOptions{T: now.Add(-min(patience, o.o.Idle))})
 	o.asm.FlushOlderThan(now.Add(-2 * o.o.Idle))
 	for _, f := range o.flows {
-		if now.Sub(f.heard) >= o.o.Idle || f.ended == [2]bool{true, true} {
+		silence := now.Sub(f.heard)
+		if silence >= o.o.Idle || (!f.reset.IsZero() && silence >= quiet) || f.ended == [2]bool{true, true} {
 			o.end(f)
 		}
 	}

@@ -189,6 +189,47 @@ func TestPortsUsedAgain(t *testing.T) {
 	}
 }
 
+// TestShamEnds: an RST or FIN that the server refuses must not hide what follows.
+func TestShamEnds(t *testing.T) {
+	t.Parallel()
+	before := []string{"S: 220 mx", "EHLO c.example", "S: 250 mx"}
+	after := []string{"MAIL FROM:<a@b.example>", "S: 250 ok", "QUIT", "S: 221 bye", "FIN"}
+	all := talk(1, append(append([]string(nil), before...), after...)...)
+	at := 2 + len(before)
+	sham := func(s bpf.Segment) []bpf.Segment {
+		s.Client, s.Server, s.Began = customer, server, 1
+		return append(append(append([]bpf.Segment(nil), all[:at]...), s), all[at:]...)
+	}
+	next := all[at].Seq
+	for name, c := range map[string]struct {
+		end  bpf.Segment
+		want string
+	}{
+		"an old FIN is none":   {bpf.Segment{FIN: true, Seq: next - 5}, "c.example | a@b.example 250"},
+		"a FIN in its place":   {bpf.Segment{FIN: true, Seq: next}, "c.example lossy"},
+		"an RST in its place":  {bpf.Segment{RST: true, Seq: next}, "c.example lossy"},
+		"an RST from anywhere": {bpf.Segment{RST: true, Seq: next + 1<<20}, "c.example lossy"},
+	} {
+		if got := observed(Options{}, sham(c.end)); len(got) != 1 || text(got[0]) != c.want {
+			t.Errorf("%s: %d records, %s; want %s", name, len(got), text(got[0]), c.want)
+		}
+	}
+	// One that was meant ends the flow.
+	records := 0
+	obs := New(Options{Limit: 8192}, func(r *control.Observed) {
+		if records++; r.Lossy {
+			t.Error("a flow that was reset is said to have lost bytes")
+		}
+	})
+	for _, s := range append(all[:at:at], bpf.Segment{Client: customer, Server: server, Began: 1, RST: true, Seq: next}) {
+		obs.Add(s, noon)
+	}
+	obs.Tick(noon.Add(3 * time.Second))
+	if records != 1 || obs.Open() != 0 {
+		t.Errorf("after a reset %d records came and %d flows are open", records, obs.Open())
+	}
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	records := 0

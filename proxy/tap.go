@@ -30,7 +30,6 @@ type tap struct {
 	answer lineBuffer
 	greets bool // the greeting came
 	chunk  int64
-	last   bool // the chunk is the last one
 	dots   dotReader
 	helo   string
 	heard  string // the destination's last reply

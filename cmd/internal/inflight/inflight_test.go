@@ -21,10 +21,10 @@ var entry = Entry{
 }
 
 func TestEntriesOfAKilledProcessAreFound(t *testing.T) {
-	dir := t.TempDir()
 	if os.Getenv("INFLIGHT_CHILD") != "" {
 		child(os.Getenv("INFLIGHT_CHILD"))
 	}
+	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run", t.Name())
 	cmd.Env = append(os.Environ(), "INFLIGHT_CHILD="+dir)
 	if err := cmd.Run(); err == nil || !strings.Contains(err.Error(), "killed") {

@@ -38,9 +38,16 @@ func TestStockPostfixDefersNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	held, err := m.Queue(ctx)
-	if err != nil || len(held) != messages {
-		t.Fatalf("%d messages are held: %v", len(held), err)
+	listed, err := m.Queue(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[string]bool{} // a message that moves between two queues while they are read is listed in both
+	for _, e := range listed {
+		held[e.ID] = true
+	}
+	if len(held) != messages {
+		t.Fatalf("%d messages are held", len(held))
 	}
 	if out, err := m.Exec(ctx, "/usr/sbin/postsuper", "-H", "ALL"); err != nil || out.Code != 0 {
 		t.Fatal(err, out.Stderr)

@@ -212,3 +212,8 @@ func copyBeat(page []byte, now uint64) {
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[0])), now)
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[8])), 0)
 }
+
+// number is a key that is only a number.
+type number uint32
+
+func (number) length() int { return 0 }

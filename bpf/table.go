@@ -59,11 +59,6 @@ func (k mailNetKey) length() int  { return int(k.Prefixlen) }
 func (k mailHostKey) length() int { return int(k.Bits) }
 func (k mailPortKey) length() int { return 0 }
 
-// number is a key that is only a number.
-type number uint32
-
-func (number) length() int { return 0 }
-
 // difference turns the kernel's table into another.
 type difference[K key, V any] struct {
 	Change

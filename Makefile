@@ -61,7 +61,7 @@ bench: deps build ## CPU per message, messages/s and latency beside plain forwar
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
 .PHONY: soak-restarts
-soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about 15 minutes)
+soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about a minute)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestRestartsUnderLoad ./scripts/lab
 
 .PHONY: soak-handovers

@@ -62,6 +62,9 @@ func TestClientsCannotTell(t *testing.T) {
 	if len(seen[0].lines) < 150 {
 		t.Errorf("only %d facts were compared; something was not played", len(seen[0].lines))
 	}
+	if !strings.Contains(strings.Join(seen[1].lines, "\n"), "mx sink: from a@alice.example to ö@sink.example") {
+		t.Error("Postfix's message to an address beyond ASCII did not arrive")
+	}
 	for _, mx := range []string{"sink", "selfsigned", "tlsonly", "grey", "v6only"} {
 		for _, m := range labs[1].Sink(mx).Messages() {
 			if a := m.Peer.Addr().Unmap(); !DeliveryV4.Contains(a) && !DeliveryV6.Contains(a) {
@@ -122,7 +125,7 @@ func serverMail(host string) map[string]Mail {
 	letter := func(id, body string) []byte {
 		return fmt.Appendf(nil, "From: <%s>\nTo: list\nSubject: %s\nMessage-ID: <%s@%s.example>\nDate: Sat, 21 Nov 2026 10:00:00 +0000\n\n%s\n", from, id, id, host, body)
 	}
-	return map[string]Mail{
+	all := map[string]Mail{
 		"one":        {From: from, To: []string{"one@sink.example"}, Data: letter("one", "plain\n.dot\n..dots")},
 		"fifty":      {From: from, To: fifty, Data: letter("fifty", "to fifty")},
 		"null":       {From: "", To: []string{"null@sink.example"}, Data: letter("null", "a bounce")},
@@ -137,6 +140,11 @@ func serverMail(host string) map[string]Mail {
 		"v4only":     {From: from, To: []string{"u@v4only.example"}, Data: letter("v4only", "IPv4")},
 		"nowhere":    {From: from, To: []string{"u@nowhere.example"}, Data: letter("nowhere", "no such domain")},
 	}
+	if host == "alice" { // Debian's Exim is built without SMTPUTF8
+		all["utf8"] = Mail{From: from, To: []string{"ö@sink.example"}, Data: letter("utf8", "to an address beyond ASCII")}
+		all["utf8-refused"] = Mail{From: from, To: []string{"rejectö@sink.example"}, Data: letter("utf8-refused", "refused")}
+	}
+	return all
 }
 
 func playServers(ctx context.Context, l *Lab, f *fates) error {

@@ -47,6 +47,7 @@ type Mail struct {
 // QueueEntry is one message in a mail server's queue.
 type QueueEntry struct {
 	ID         string
+	Queue      string // Postfix's queue: maildrop, incoming, active, deferred, hold
 	Sender     string
 	Size       int
 	Recipients []QueuedRecipient

@@ -82,6 +82,7 @@ func (*postfix) queue(ctx context.Context, m *MTA) ([]QueueEntry, error) {
 	for line := range strings.Lines(out) {
 		var e struct {
 			ID         string `json:"queue_id"`
+			Queue      string `json:"queue_name"`
 			Sender     string `json:"sender"`
 			Size       int    `json:"message_size"`
 			Recipients []struct {
@@ -92,7 +93,7 @@ func (*postfix) queue(ctx context.Context, m *MTA) ([]QueueEntry, error) {
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			return nil, fmt.Errorf("could not read postqueue's line %q: %w", line, err)
 		}
-		q := QueueEntry{ID: e.ID, Sender: e.Sender, Size: e.Size}
+		q := QueueEntry{ID: e.ID, Queue: e.Queue, Sender: e.Sender, Size: e.Size}
 		for _, r := range e.Recipients {
 			q.Recipients = append(q.Recipients, QueuedRecipient(r))
 		}

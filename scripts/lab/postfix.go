@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 )
 
 // postfix is Debian's Postfix as a fresh installation ("Internet Site") makes
@@ -68,7 +70,21 @@ newaliases
 	return err
 }
 
-func (*postfix) flush(ctx context.Context, m *MTA) error {
+// flush has the deferred queue delivered. What was just put off is logged before it is in that queue, so messages that
+// are still in the active one are waited for, at most for some seconds: they may be in the midst of a slow delivery.
+func (p *postfix) flush(ctx context.Context, m *MTA) error {
+	settled, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		all, err := p.queue(ctx, m)
+		if err != nil {
+			return err
+		}
+		busy := slices.ContainsFunc(all, func(e QueueEntry) bool { return e.Queue != "deferred" && e.Queue != "hold" })
+		if !busy || sleep(settled, logPoll) != nil {
+			break
+		}
+	}
 	_, err := m.run(ctx, nil, "/usr/sbin/postqueue", "-f")
 	return err
 }

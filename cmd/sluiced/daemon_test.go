@@ -43,7 +43,7 @@ func TestMailCrosses(t *testing.T) {
 	if !strings.HasPrefix(head, "Received: from client.customer.example") || !strings.Contains(head, "by gw.example") {
 		t.Errorf("trace field %q", head)
 	}
-	ms := get[[]*api.Message](g, "/v1/log?status=delivered")
+	ms := g.logged("status=delivered", 1)
 	if len(ms) != 1 || ms[0].User != "alice" || ms[0].From != "alice@customer.example" || ms[0].To[0].Address != "bob@mx.example" {
 		t.Fatalf("the log says %+v", ms)
 	}
@@ -129,7 +129,7 @@ func TestUsersByCommand(t *testing.T) {
 	c = g.dial()
 	c.say("EHLO x.example", "250")
 	c.mail("bob@mx.example", ham)
-	if ms := get[[]*api.Message](g, "/v1/log?user=carol"); len(ms) != 1 {
+	if ms := g.logged("user=carol", 1); len(ms) != 1 {
 		t.Errorf("%d messages of the new user, want 1", len(ms))
 	}
 	if u := get[api.UserDetail](g, "/v1/users/127.0.0.9"); u.Name != "carol" || u.Settings.MessagesPerHour != 500 {

@@ -223,6 +223,17 @@ func get[T any](g *gateway, path string) T {
 	return v
 }
 
+// logged waits until the message log answers a query with n messages: a client hears its reply before the log does.
+func (g *gateway) logged(query string, n int) []*api.Message {
+	g.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		ms := get[[]*api.Message](g, "/v1/log?"+query)
+		if len(ms) == n || time.Now().After(deadline) {
+			return ms
+		}
+	}
+}
+
 // client is a mail client that speaks by hand.
 type client struct {
 	g *gateway

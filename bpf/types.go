@@ -58,17 +58,6 @@ func (f Fail) String() string {
 	return "open"
 }
 
-// ParseFail is the reverse of String.
-func ParseFail(name string) (Fail, error) {
-	switch name {
-	case "open":
-		return FailOpen, nil
-	case "closed":
-		return FailClosed, nil
-	}
-	return FailOpen, fmt.Errorf("could not read fail mode %q: use open or closed", name)
-}
-
 // Source ties a prefix of customer addresses to a user. The longest prefix wins.
 type Source struct {
 	Prefix netip.Prefix

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // The programs, by their names in the kernel. Those ending in _l3 are for devices without an Ethernet header (tun, ppp,
@@ -42,6 +43,7 @@ type Datapath struct {
 	dir      string
 	replaced []string
 	objects  mailObjects
+	heart    *os.File // a copy of the heartbeat map's descriptor
 
 	mu     sync.Mutex // guards config, which has several writers
 	config mailConfig
@@ -74,6 +76,11 @@ func (d *Datapath) start() error {
 	if err := d.objects.Config.Lookup(uint32(0), &d.config); err != nil {
 		return fmt.Errorf("could not read map config: %w", err)
 	}
+	fd, err := unix.FcntlInt(uintptr(d.HeartbeatFD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("could not copy the heartbeat map's descriptor: %w", err)
+	}
+	d.heart = os.NewFile(uintptr(fd), "heartbeat")
 	if d.config.Layout != 0 {
 		return nil
 	}
@@ -182,7 +189,12 @@ func (d *Datapath) Program(name string) *ebpf.Program {
 }
 
 // Close lets go of maps and programs; pins and attachments stay.
-func (d *Datapath) Close() error { return d.objects.Close() }
+func (d *Datapath) Close() error {
+	if d.heart == nil {
+		return d.objects.Close()
+	}
+	return errors.Join(d.heart.Close(), d.objects.Close())
+}
 
 // Remove unpins every map of ours in dir, whoever made it; a folder that is away is no error.
 func Remove(dir string) error {

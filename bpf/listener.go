@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -51,9 +52,12 @@ func (d *Datapath) HasListener() (bool, error) {
 	return true, nil
 }
 
-// HeartbeatFD is the descriptor of the map that the proxy may mmap and write (see sluice.h, struct heartbeat); duplicate it
-// to pass it on. It is valid until Close.
+// HeartbeatFD is the descriptor of the map that the proxy may mmap and write (see sluice.h, struct heartbeat). It is valid
+// until Close.
 func (d *Datapath) HeartbeatFD() int { return d.objects.Heartbeat.FD() }
+
+// HeartbeatFile is a copy of HeartbeatFD to be passed on. It is valid until Close.
+func (d *Datapath) HeartbeatFile() *os.File { return d.heart }
 
 // Heartbeat is what the programs know about the proxy.
 type Heartbeat struct {

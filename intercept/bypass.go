@@ -31,7 +31,7 @@ type bypasses struct {
 
 // recall takes over what an earlier helper, or a command that ran without one, left on disk. Where that is lost, what the
 // kernel still holds stays in force.
-func (bs *bypasses) recall(d *bpf.Datapath, now time.Time) error {
+func (bs *bypasses) recall(d bypassTable, now time.Time) error {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	list, err := loadBypasses(bs.dir)
@@ -55,7 +55,7 @@ func (bs *bypasses) recall(d *bpf.Datapath, now time.Time) error {
 }
 
 // put puts one in force, in place of one for the same prefix.
-func (bs *bypasses) put(d *bpf.Datapath, b control.Bypass) error {
+func (bs *bypasses) put(d bypassTable, b control.Bypass) error {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if b.Over(b.Since) {
@@ -73,7 +73,7 @@ func (bs *bypasses) put(d *bpf.Datapath, b control.Bypass) error {
 }
 
 // end ends the bypass of a prefix, or all for the zero prefix.
-func (bs *bypasses) end(d *bpf.Datapath, p netip.Prefix, by string) error {
+func (bs *bypasses) end(d bypassTable, p netip.Prefix, by string) error {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	var next []control.Bypass
@@ -96,7 +96,7 @@ func (bs *bypasses) end(d *bpf.Datapath, p netip.Prefix, by string) error {
 }
 
 // apply needs the lock. It comes before save: a full disk must not close the way out.
-func (bs *bypasses) apply(d *bpf.Datapath, next []control.Bypass) error {
+func (bs *bypasses) apply(d bypassTable, next []control.Bypass) error {
 	if err := d.ReplaceBypasses(kernelBypasses(next)); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (bs *bypasses) save() error {
 }
 
 // expire tells of those that the kernel no longer heeds, and forgets them.
-func (bs *bypasses) expire(d *bpf.Datapath, now time.Time) error {
+func (bs *bypasses) expire(d bypassTable, now time.Time) error {
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	var next []control.Bypass

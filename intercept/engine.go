@@ -7,14 +7,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"sluice/bpf"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/ruleset"
@@ -30,9 +28,9 @@ const (
 type Engine struct {
 	log      *slog.Logger
 	kernel   *attach.Kernel
-	data     *bpf.Datapath
-	programs *attach.Programs
-	heart    *os.File // the heartbeat map, to be passed on
+	data     datapath
+	seats    seats
+	adopted  memory // what an earlier helper left in the kernel, or nil
 	beat     *control.Heartbeat
 	socket   socket
 	locks    locks
@@ -73,28 +71,13 @@ func (e *Engine) open() (err error) {
 	if e.kernel, err = attach.Open(); err != nil {
 		return err
 	}
-	_, err = os.Stat(filepath.Join(e.cfg.PinDir, "config")) // a BPF file system does not outlive a boot
-	adopted := err == nil
-	// Room for every prefix that may be set at run time; the tables are not allocated ahead.
-	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
-	if e.data, err = bpf.Open(e.cfg.PinDir, sizes); err != nil {
+	if err := e.openPath(); err != nil {
 		return err
 	}
-	if r := e.data.Replaced(); len(r) > 0 {
-		e.log.Info("pinned maps of another layout were made anew", "maps", r)
-	}
-	if e.programs, err = attach.NewPrograms(e.kernel, e.cfg.PinDir, e.cfg.Path, e.data.Program); err != nil {
+	if e.beat, err = control.OpenHeartbeat(e.data.HeartbeatFile()); err != nil {
 		return err
 	}
-	fd, err := unix.FcntlInt(uintptr(e.data.HeartbeatFD()), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("could not copy the heartbeat map: %w", err)
-	}
-	e.heart = os.NewFile(uintptr(fd), "heartbeat")
-	if e.beat, err = control.OpenHeartbeat(e.heart); err != nil {
-		return err
-	}
-	return e.recall(adopted)
+	return e.recall()
 }
 
 // Close lets go of everything; the kernel's state stays in force.
@@ -102,9 +85,6 @@ func (e *Engine) Close() error {
 	var errs []error
 	if e.beat != nil {
 		errs = append(errs, e.beat.Close())
-	}
-	if e.heart != nil {
-		errs = append(errs, e.heart.Close())
 	}
 	errs = append(errs, e.socket.close())
 	if e.data != nil {
@@ -135,7 +115,7 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 		wg.Go(func() { failed <- serve(ctx) })
 	}
 	wg.Go(func() { e.keepSocket(ctx) })
-	if slices.Contains(e.data.Replaced(), "listeners") {
+	if e.lost("listeners") {
 		e.socket.wait(ctx, handBackWait)
 	}
 	if err := e.attach(); err != nil {
@@ -287,7 +267,7 @@ func (e *Engine) attach() error {
 	if err != nil {
 		return err
 	}
-	ifaces, err := e.programs.Sync(ruleset.Seats(links, customers, uplinks))
+	ifaces, err := e.seats.Sync(ruleset.Seats(links, customers, uplinks))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.logInterfaces(ifaces)

@@ -106,9 +106,9 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 	e.log.Info("proxy connected", "pid", peer.PID, "uid", peer.UID, "gave", len(r.Files))
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	path, _ := e.programs.Path()
+	path, _ := e.seats.Path()
 	w := control.Welcome{Helper: e.cfg.Version, Path: path, Ports: e.cfg.ports(), Delivery: e.cfg.Delivery, Local: e.visibleLocal()}
-	return control.WelcomeReply(w, []control.Listener{{Name: listenerName, File: f}}, e.heart), nil
+	return control.WelcomeReply(w, []control.Listener{{Name: listenerName, File: f}}, e.data.HeartbeatFile()), nil
 }
 
 func (e *Engine) mailPorts() []uint16 {
@@ -212,7 +212,7 @@ func (e *Engine) status() (*control.Reply, error) {
 		Sources: len(e.known.entries), Locks: len(e.locks.live(time.Now())), Problems: e.problems,
 		Bypasses: e.bypasses.live(time.Now()),
 	}
-	st.Path, st.PathReason = e.programs.Path()
+	st.Path, st.PathReason = e.seats.Path()
 	if e.socket.get() != nil {
 		st.Listeners = []string{listenerName}
 	}

@@ -31,7 +31,7 @@ func (ls *locks) adopt(have []bpf.Lock) {
 }
 
 // put puts one lock in force; prefixes that the user's former lock had beyond it are free again.
-func (ls *locks) put(d *bpf.Datapath, l control.Lock) error {
+func (ls *locks) put(d lockTable, l control.Lock) error {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if err := d.PutLocks(kernelLocks(l)...); err != nil {
@@ -51,7 +51,7 @@ func (ls *locks) put(d *bpf.Datapath, l control.Lock) error {
 }
 
 // remove lifts a user's lock.
-func (ls *locks) remove(d *bpf.Datapath, user uint32) error {
+func (ls *locks) remove(d lockTable, user uint32) error {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if err := d.Unlock(ls.user[user].Prefixes...); err != nil {
@@ -62,7 +62,7 @@ func (ls *locks) remove(d *bpf.Datapath, user uint32) error {
 }
 
 // replace makes the list the whole set; what has expired is left out.
-func (ls *locks) replace(d *bpf.Datapath, list []control.Lock, now time.Time) error {
+func (ls *locks) replace(d lockTable, list []control.Lock, now time.Time) error {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	user := make(map[uint32]control.Lock, len(list))
@@ -96,7 +96,7 @@ func (ls *locks) live(now time.Time) []control.Lock {
 }
 
 // expire removes the entries of locks that the kernel no longer heeds, so that they take no room.
-func (ls *locks) expire(d *bpf.Datapath, now time.Time) error {
+func (ls *locks) expire(d lockTable, now time.Time) error {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for u, l := range ls.user {

@@ -10,8 +10,7 @@ import (
 
 // recall takes the run-time sources, locks and bypasses of the last helper: from its pinned maps if they outlived it, which is
 // newer than any file, else from disk, as after a boot.
-func (e *Engine) recall(adopted bool) error {
-	replaced := func(name string) bool { return slices.Contains(e.data.Replaced(), name) }
+func (e *Engine) recall() error {
 	if err := e.bypasses.recall(e.data, time.Now()); err != nil {
 		return err
 	}
@@ -24,8 +23,8 @@ func (e *Engine) recall(adopted bool) error {
 		e.log.Error("starting without the last applied state", "error", err)
 		s = new(stored)
 	}
-	if adopted && !replaced("source_hosts") && !replaced("source_nets") {
-		have, err := e.data.Sources()
+	if e.adopted != nil && !e.lost("source_hosts") && !e.lost("source_nets") {
+		have, err := e.adopted.Sources()
 		if err != nil {
 			return err
 		}
@@ -45,10 +44,10 @@ func (e *Engine) recall(adopted bool) error {
 		}
 		return err != nil
 	})
-	if !adopted || replaced("locks") {
+	if e.adopted == nil || e.lost("locks") {
 		return e.locks.replace(e.data, s.Locks, time.Now())
 	}
-	have, err := e.data.Locks()
+	have, err := e.adopted.Locks()
 	if err != nil {
 		return err
 	}

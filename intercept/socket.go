@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sluice/bpf"
 	"sluice/intercept/control"
 )
 
@@ -37,7 +36,7 @@ func (s *socket) ready() chan struct{} {
 
 // open binds the socket and puts it into the slot of the data path. The error is EADDRINUSE while a proxy that outlived
 // an earlier helper holds it.
-func (s *socket) open(port uint16, mail []uint16, d *bpf.Datapath) error {
+func (s *socket) open(port uint16, mail []uint16, d slot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
@@ -51,7 +50,7 @@ func (s *socket) open(port uint16, mail []uint16, d *bpf.Datapath) error {
 }
 
 // adopt takes a socket that a proxy hands back, unless there is one already; it is the proxy's word, so it is checked.
-func (s *socket) adopt(f *os.File, port uint16, mail []uint16, d *bpf.Datapath) error {
+func (s *socket) adopt(f *os.File, port uint16, mail []uint16, d slot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
@@ -63,7 +62,7 @@ func (s *socket) adopt(f *os.File, port uint16, mail []uint16, d *bpf.Datapath) 
 	return s.take(f, port, mail, d)
 }
 
-func (s *socket) take(f *os.File, port uint16, mail []uint16, d *bpf.Datapath) error {
+func (s *socket) take(f *os.File, port uint16, mail []uint16, d slot) error {
 	if err := errors.Join(shut(f, port, mail), d.SetListener(f)); err != nil {
 		return errors.Join(err, f.Close())
 	}

@@ -1,0 +1,84 @@
+package intercept
+
+import (
+	"net/netip"
+	"os"
+	"syscall"
+
+	"sluice/bpf"
+	"sluice/intercept/attach"
+	"sluice/intercept/ruleset"
+)
+
+// datapath is what decides about packets in the kernel. All of its methods may be called at the same time, and what
+// they set stays in force after Close.
+type datapath interface {
+	tables
+	places
+	lockTable
+	bypassTable
+	slot
+	counts
+	// Heartbeat tells what the data path knows of the proxy.
+	Heartbeat() (bpf.Heartbeat, error)
+	// HeartbeatFile is the memory in which the proxy beats, to be passed on; it stays the data path's.
+	HeartbeatFile() *os.File
+	// Preserve lets the socket with this cookie connect from src to dst past the guard at the uplink.
+	Preserve(cookie uint64, src netip.Addr, dst netip.AddrPort) error
+	Close() error
+}
+
+// tables says whose packets are treated how.
+type tables interface {
+	SetConfig(bpf.Config) error
+	Default() bpf.Source
+	ReplaceSources([]bpf.Source) (bpf.Change, error)
+	PutSources(...bpf.Source) error
+	ReplaceExemptions([]bpf.Exemption) (bpf.Change, error)
+}
+
+// places says which addresses are this host's.
+type places interface {
+	ReplaceLocal([]netip.Prefix) (bpf.Change, error)
+	ReplaceDelivery([]netip.Prefix) (bpf.Change, error)
+}
+
+// lockTable holds locks by prefix.
+type lockTable interface {
+	ReplaceLocks([]bpf.Lock) (bpf.Change, error)
+	PutLocks(...bpf.Lock) error
+	Unlock(...netip.Prefix) error
+	ReplaceLockExempt([]netip.Prefix) (bpf.Change, error)
+}
+
+// bypassTable holds the ways around the proxy.
+type bypassTable interface {
+	ReplaceBypasses([]bpf.Bypass) error
+	Bypasses() ([]bpf.Bypass, error)
+}
+
+// slot holds the listening socket.
+type slot interface {
+	SetListener(syscall.Conn) error
+}
+
+// counts are packets by reason, and fresh connections by user.
+type counts interface {
+	Counters() (map[string]uint64, error)
+	UserCounters() (map[uint32]bpf.UserCounters, error)
+}
+
+// seats lets the data path stand at interfaces.
+type seats interface {
+	// Sync makes it stand where the seats say and nowhere else; an interface that fails carries its problem.
+	Sync([]ruleset.Seat) ([]attach.Interface, error)
+	// Path names the way in use, and why.
+	Path() (path, reason string)
+}
+
+// memory is a data path whose kernel state can be read back whole, which is newer than any file.
+type memory interface {
+	Replaced() []string // tables that were made anew, empty
+	Sources() ([]bpf.Source, error)
+	Locks() ([]bpf.Lock, error)
+}

@@ -12,7 +12,7 @@ var reasons = [mailReasonREASON_MAX]string{
 	"loop", "spoof_path", "spoof_bind",
 	"frag_first", "frag_tiny", "options", "truncated", "bad_address", "nested_vlan", "unparsed_pass",
 	"assign_failed", "icmp_local", "reply", "asymmetric",
-	"guard_drop", "guard_unparsed", "user_full", "half_open", "guard_socket",
+	"guard_drop", "guard_unparsed", "user_full", "half_open", "guard_socket", "syn_limited",
 }
 
 // Counters gives the packets by the reason why they left the programs, since the maps were made. Packets that are not for
@@ -36,7 +36,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 type UserCounters struct {
 	SYN, Intercepted, Passed, Rejected, Dropped    uint64
 	Explained, LockReset, FailedOpen, FailedClosed uint64
-	Spoofed, Unparsed, LockCut                     uint64
+	Spoofed, Unparsed, LockCut, SYNLimited         uint64
 }
 
 // UserCounters gives the counters of every user seen.
@@ -60,6 +60,7 @@ func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
 			Spoofed:      v.N[mailUserReasonUSER_SPOOFED],
 			Unparsed:     v.N[mailUserReasonUSER_UNPARSED],
 			LockCut:      v.N[mailUserReasonUSER_LOCK_CUT],
+			SYNLimited:   v.N[mailUserReasonUSER_SYN_LIMITED],
 		}
 	}
 	return all, nil

@@ -128,6 +128,8 @@ func (l *lab) reset() {
 	l.must(err)
 	_, err = replaceTable(l.objects.OpenBudgets, map[mailHostKey]mailBudget{})
 	l.must(err)
+	_, err = replaceTable(l.objects.SynBuckets, map[mailHostKey]uint64{})
+	l.must(err)
 	_, err = replaceTable(l.objects.UserCounters, map[number]mailUserCounts{})
 	l.must(err)
 	for i := range uint32(mailReasonREASON_MAX) {

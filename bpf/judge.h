@@ -212,6 +212,39 @@ __noinline int spend_open(const struct packet *p, __u64 now)
 	return b ? spend(b, OPEN_SYN_CAP, now) : 0;
 }
 
+/* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
+__noinline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
+{
+	struct host_key k = {};
+	__u64 *owed, step, was, due;
+
+	if (!src || !p || !src->syn_rate)
+		return 1;
+	if (src->user) { /* family 0: not an address */
+		__builtin_memcpy(k.addr, &src->user, sizeof(src->user));
+	} else {
+		k.family = p->family;
+		k.bits = p->family == FAMILY_4 ? 32 : 64;
+		__builtin_memcpy(k.addr, p->saddr, 8);
+	}
+	step = NSEC_PER_SEC / src->syn_rate;
+	owed = bpf_map_lookup_elem(&syn_buckets, &k);
+	if (!owed) {
+		due = now + step;
+		bpf_map_update_elem(&syn_buckets, &k, &due, BPF_NOEXIST);
+		return 1;
+	}
+	for (int i = 0; i < 4; i++) {
+		was = *(volatile __u64 *)owed;
+		due = (was > now ? was : now) + step;
+		if (due - now > SYN_BURST * NSEC_PER_SEC)
+			return 0;
+		if (__sync_val_compare_and_swap(owed, was, due) == was)
+			return 1;
+	}
+	return 1; /* so many CPUs at once: one too many does no harm */
+}
+
 /* The proxy's sign of life. */
 struct proxy {
 	__u64 age; /* since its last beat */

@@ -116,6 +116,10 @@ __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enu
 /* A fresh connection that the proxy shall have. */
 static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
 {
+	if (!spend_syn(src, p, now)) { /* one host must not take the proxy from all others */
+		note(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
+		return TC_ACT_SHOT;
+	}
 	switch (try_listener(skb, cfg, src->fail, 0, now)) {
 	case ANSWER_ASSIGN: /* the usual way */
 		note(REASON_INTERCEPT, src, USER_INTERCEPTED);

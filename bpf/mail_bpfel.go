@@ -119,6 +119,7 @@ const (
 	mailNumberOPEN_SYN_CAP mailNumber = 30
 	mailNumberEXPIRED_MAX  mailNumber = 4
 	mailNumberLOCK_BUDGET  mailNumber = 10
+	mailNumberSYN_BURST    mailNumber = 2
 )
 
 type mailPortKey struct {
@@ -184,7 +185,8 @@ const (
 	mailReasonREASON_USER_FULL      mailReason = 36
 	mailReasonREASON_HALF_OPEN      mailReason = 37
 	mailReasonREASON_GUARD_SOCKET   mailReason = 38
-	mailReasonREASON_MAX            mailReason = 39
+	mailReasonREASON_SYN_LIMITED    mailReason = 39
+	mailReasonREASON_MAX            mailReason = 40
 )
 
 type mailRuntime struct {
@@ -201,7 +203,7 @@ type mailSource struct {
 	Flags   mailSourceFlag
 	Ifindex uint32
 	Mac     [6]uint8
-	Pad     [2]uint8
+	SynRate uint16
 }
 
 type mailSourceFlag uint8
@@ -214,7 +216,7 @@ const (
 
 type mailUserCounts struct {
 	_ structs.HostLayout
-	N [12]uint64
+	N [13]uint64
 }
 
 type mailUserReason uint32
@@ -232,7 +234,8 @@ const (
 	mailUserReasonUSER_SPOOFED       mailUserReason = 9
 	mailUserReasonUSER_UNPARSED      mailUserReason = 10
 	mailUserReasonUSER_LOCK_CUT      mailUserReason = 11
-	mailUserReasonUSER_MAX           mailUserReason = 12
+	mailUserReasonUSER_SYN_LIMITED   mailUserReason = 12
+	mailUserReasonUSER_MAX           mailUserReason = 13
 )
 
 // Names of all BPF objects in the ELF.
@@ -256,6 +259,7 @@ const (
 	mailMapRuntime          = "runtime"
 	mailMapSourceHosts      = "source_hosts"
 	mailMapSourceNets       = "source_nets"
+	mailMapSynBuckets       = "syn_buckets"
 	mailMapUserCounters     = "user_counters"
 	mailProgMailIngress     = "mail_ingress"
 	mailProgMailIngressL3   = "mail_ingress_l3"
@@ -336,6 +340,7 @@ type mailMapSpecs struct {
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
 	SourceHosts  *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets   *ebpf.MapSpec `ebpf:"source_nets"`
+	SynBuckets   *ebpf.MapSpec `ebpf:"syn_buckets"`
 	UserCounters *ebpf.MapSpec `ebpf:"user_counters"`
 }
 
@@ -382,6 +387,7 @@ type mailMaps struct {
 	Runtime      *ebpf.Map `ebpf:"runtime"`
 	SourceHosts  *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets   *ebpf.Map `ebpf:"source_nets"`
+	SynBuckets   *ebpf.Map `ebpf:"syn_buckets"`
 	UserCounters *ebpf.Map `ebpf:"user_counters"`
 }
 
@@ -404,6 +410,7 @@ func (m *mailMaps) Close() error {
 		m.Runtime,
 		m.SourceHosts,
 		m.SourceNets,
+		m.SynBuckets,
 		m.UserCounters,
 	)
 }

@@ -133,12 +133,12 @@ type observeSource struct {
 	Flags   uint8
 	Ifindex uint32
 	Mac     [6]uint8
-	Pad     [2]uint8
+	SynRate uint16
 }
 
 type observeUserCounts struct {
 	_ structs.HostLayout
-	N [12]uint64
+	N [13]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -166,6 +166,7 @@ const (
 	observeMapRuntime           = "runtime"
 	observeMapSourceHosts       = "source_hosts"
 	observeMapSourceNets        = "source_nets"
+	observeMapSynBuckets        = "syn_buckets"
 	observeMapUserCounters      = "user_counters"
 	observeProgObserveEgress    = "observe_egress"
 	observeProgObserveEgressL3  = "observe_egress_l3"
@@ -247,6 +248,7 @@ type observeMapSpecs struct {
 	Runtime        *ebpf.MapSpec `ebpf:"runtime"`
 	SourceHosts    *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets     *ebpf.MapSpec `ebpf:"source_nets"`
+	SynBuckets     *ebpf.MapSpec `ebpf:"syn_buckets"`
 	UserCounters   *ebpf.MapSpec `ebpf:"user_counters"`
 }
 
@@ -298,6 +300,7 @@ type observeMaps struct {
 	Runtime        *ebpf.Map `ebpf:"runtime"`
 	SourceHosts    *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets     *ebpf.Map `ebpf:"source_nets"`
+	SynBuckets     *ebpf.Map `ebpf:"syn_buckets"`
 	UserCounters   *ebpf.Map `ebpf:"user_counters"`
 }
 
@@ -324,6 +327,7 @@ func (m *observeMaps) Close() error {
 		m.Runtime,
 		m.SourceHosts,
 		m.SourceNets,
+		m.SynBuckets,
 		m.UserCounters,
 	)
 }

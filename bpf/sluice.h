@@ -24,6 +24,7 @@ enum number {
 	OPEN_SYN_CAP = 30, /* SYNs per source and minute that fail-open forwards */
 	EXPIRED_MAX = 4,   /* expired prefixes inside each other that a look-up passes over */
 	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
+	SYN_BURST = 2,     /* seconds of a source's rate that may come at once */
 };
 
 /* What happens to a fresh connection. The numbers are kept on disk and on the wire: never renumber. */
@@ -100,6 +101,7 @@ enum reason {
 	REASON_USER_FULL,         /* user_counters is full (counts beside another reason) */
 	REASON_HALF_OPEN,         /* SYN-ACK for a SYN that went another way, to a source that may not: dropped */
 	REASON_GUARD_SOCKET,      /* guard: source-preserving socket turned to where the helper did not connect it: dropped */
+	REASON_SYN_LIMITED,       /* SYN for the proxy above its user's rate: dropped, the client tries again */
 	REASON_MAX,
 };
 
@@ -117,6 +119,7 @@ enum user_reason {
 	USER_SPOOFED,
 	USER_UNPARSED,
 	USER_LOCK_CUT,
+	USER_SYN_LIMITED,
 	USER_MAX,
 };
 
@@ -149,7 +152,7 @@ struct source {
 	enum source_flag flags;
 	__u32 ifindex;
 	__u8 mac[6];
-	__u8 pad[2];
+	__u16 syn_rate; /* connections per second that the proxy gets from the user; 0: all */
 };
 
 struct exemption {
@@ -345,6 +348,17 @@ struct {
 	__type(key, struct host_key);
 	__type(value, struct budget);
 } open_budgets SEC(".maps");
+
+/*
+ * When a user's bucket of SYNs would be empty, CLOCK_MONOTONIC; whoever is nobody's has one for each host. LRU: who is
+ * forgotten has a full bucket again, and whoever floods is not forgotten.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct host_key);
+	__type(value, __u64);
+} syn_buckets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -151,7 +151,7 @@ func sourceValue(s Source) (mailSource, error) {
 	if s.Mode == ModeNone || s.Mode > ModeDrop {
 		return mailSource{}, fmt.Errorf("mode %s is none that packets can have", s.Mode)
 	}
-	v := mailSource{User: s.User, Mode: mailMode(s.Mode), Fail: mailFail(s.Fail), Ifindex: s.Ifindex}
+	v := mailSource{User: s.User, Mode: mailMode(s.Mode), Fail: mailFail(s.Fail), Ifindex: s.Ifindex, SynRate: s.PerSecond}
 	if s.ReversePath {
 		v.Flags |= mailSourceFlagSOURCE_RPF
 	}
@@ -169,7 +169,7 @@ func sourceValue(s Source) (mailSource, error) {
 }
 
 func (v mailSource) source(p netip.Prefix) Source {
-	s := Source{Prefix: p, User: v.User, Mode: Mode(v.Mode), Fail: Fail(v.Fail), Ifindex: v.Ifindex}
+	s := Source{Prefix: p, User: v.User, Mode: Mode(v.Mode), Fail: Fail(v.Fail), Ifindex: v.Ifindex, PerSecond: v.SynRate}
 	s.ReversePath = v.Flags&mailSourceFlagSOURCE_RPF != 0
 	if v.Flags&mailSourceFlagSOURCE_BIND_MAC != 0 {
 		s.MAC = net.HardwareAddr(append([]byte(nil), v.Mac[:]...))

@@ -68,6 +68,9 @@ type Source struct {
 	ReversePath bool
 	Ifindex     uint32           // 0: any; else SYNs through another interface are dropped
 	MAC         net.HardwareAddr // nil: any; else 6 bytes, and SYNs from another one are dropped
+	// PerSecond is how many connections per second the proxy gets from the user, or, where nobody in particular is meant,
+	// from one host (of IPv6 one /64); twice as many may come at once, and the SYNs beyond are dropped. 0: all.
+	PerSecond uint16
 }
 
 // PortRule opens a mail port beside 25 on one interface, or says that it is only counted or refused.

@@ -64,17 +64,18 @@ func (ce *ceiling) merge(runtime map[netip.Prefix]control.Source) []bpf.Source {
 	out := make([]bpf.Source, 0, len(ce.sources.entries)+len(runtime))
 	for p, s := range ce.sources.entries {
 		if _, ok := runtime[p]; !ok {
-			out = append(out, bpf.Source{Prefix: p, Mode: kernelMode(s.Mode), Fail: kernelFail(s.Fail)})
+			out = append(out, bpf.Source{Prefix: p, Mode: kernelMode(s.Mode), Fail: kernelFail(s.Fail), PerSecond: s.PerSecond})
 		}
 	}
 	for _, s := range runtime {
-		out = append(out, kernelSource(ce.clamp(s)))
+		out = append(out, ce.kernel(ce.clamp(s)))
 	}
 	return out
 }
 
-func kernelSource(s control.Source) bpf.Source {
-	return bpf.Source{Prefix: s.Prefix, User: s.User, Mode: kernelMode(s.Mode), Fail: kernelFail(s.Fail)}
+// kernel returns a source of the proxy's in the words of the data path, with the rate that the configuration gives it.
+func (ce *ceiling) kernel(s control.Source) bpf.Source {
+	return bpf.Source{Prefix: s.Prefix, User: s.User, Mode: kernelMode(s.Mode), Fail: kernelFail(s.Fail), PerSecond: ce.over(s.Prefix).PerSecond}
 }
 
 // lpm finds the longest of its prefixes that covers another. It knows which lengths occur, so that a look-up costs as

@@ -16,10 +16,10 @@ func testConfig() *Config {
 	return &Config{
 		Default: Source{Mode: control.Intercept, Fail: control.Open},
 		Sources: []Source{
-			{prefix("192.0.2.0/24"), control.Intercept, control.Closed},
-			{prefix("192.0.2.64/26"), control.Reject, control.Closed},
-			{prefix("192.0.2.200/32"), control.Pass, control.Open},
-			{prefix("2001:db8:1::/48"), control.Drop, control.Closed},
+			{Prefix: prefix("192.0.2.0/24"), Mode: control.Intercept, Fail: control.Closed},
+			{Prefix: prefix("192.0.2.64/26"), Mode: control.Reject, Fail: control.Closed},
+			{Prefix: prefix("192.0.2.200/32"), Mode: control.Pass, Fail: control.Open},
+			{Prefix: prefix("2001:db8:1::/48"), Mode: control.Drop, Fail: control.Closed},
 		},
 		Loosen: []netip.Prefix{prefix("198.51.100.0/24")},
 	}
@@ -146,6 +146,27 @@ func BenchmarkMergeAMillion(b *testing.B) {
 	for b.Loop() {
 		if len(ce.merge(runtime)) < 1<<20 {
 			b.Fatal("lost")
+		}
+	}
+}
+
+// The rate of connections is root's to say, whatever the proxy calls a source.
+func TestRateIsTheConfigurations(t *testing.T) {
+	t.Parallel()
+	c := testConfig()
+	c.Default.PerSecond, c.Sources[0].PerSecond = 100, 7
+	ce := newCeiling(c)
+	got := map[netip.Prefix]uint16{}
+	runtime := map[netip.Prefix]control.Source{}
+	for _, p := range []string{"192.0.2.0/24", "192.0.2.1/32", "203.0.113.9/32"} {
+		runtime[prefix(p)] = control.Source{Prefix: prefix(p), User: 3, Mode: control.Intercept, Fail: control.Closed}
+	}
+	for _, s := range ce.merge(runtime) {
+		got[s.Prefix] = s.PerSecond
+	}
+	for p, want := range map[string]uint16{"192.0.2.0/24": 7, "192.0.2.1/32": 7, "203.0.113.9/32": 100, "192.0.2.64/26": 0} {
+		if got[prefix(p)] != want {
+			t.Errorf("%s has a rate of %d, want %d", p, got[prefix(p)], want)
 		}
 	}
 }

@@ -18,6 +18,9 @@ type Source struct {
 	Prefix netip.Prefix
 	Mode   control.Mode
 	Fail   control.Fail
+	// PerSecond bounds the connections that the proxy gets from the prefix's user, or from one unknown host; 0: no bound.
+	// It is not the proxy's to say.
+	PerSecond uint16
 }
 
 // Config is root's desired state. It is only ever replaced whole.
@@ -84,7 +87,7 @@ func (c *Config) Plan() ruleset.Plan {
 func (c *Config) datapath() bpf.Config {
 	d := bpf.Config{
 		InterceptMark: c.Mark, JudgedMark: c.JudgedMark, ReversePath: c.ReversePath,
-		Default: bpf.Source{Mode: kernelMode(c.Default.Mode), Fail: kernelFail(c.Default.Fail)},
+		Default: bpf.Source{Mode: kernelMode(c.Default.Mode), Fail: kernelFail(c.Default.Fail), PerSecond: c.Default.PerSecond},
 	}
 	for _, p := range c.ports()[1:] {
 		d.Ports = append(d.Ports, bpf.PortRule{Port: p})

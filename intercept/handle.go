@@ -154,7 +154,7 @@ func (e *Engine) putUsers(list []control.Source) error {
 		if err := e.ceiling.check(s); err != nil {
 			return err
 		}
-		kernel = append(kernel, kernelSource(s))
+		kernel = append(kernel, e.ceiling.kernel(s))
 	}
 	if len(e.runtime)+len(list) > control.MaxEntries {
 		return control.Errorf(control.CodeInvalid, "could not add sources: more than %d", control.MaxEntries)
@@ -194,7 +194,7 @@ func (e *Engine) userCounters() (*control.Reply, error) {
 		rep.Users = append(rep.Users, control.UserCount{User: user, Counts: map[string]uint64{
 			"syn": n.SYN, "intercepted": n.Intercepted, "passed": n.Passed, "rejected": n.Rejected, "dropped": n.Dropped,
 			"explained": n.Explained, "lock_reset": n.LockReset, "failed_open": n.FailedOpen, "failed_closed": n.FailedClosed,
-			"spoofed": n.Spoofed, "unparsed": n.Unparsed, "lock_cut": n.LockCut,
+			"spoofed": n.Spoofed, "unparsed": n.Unparsed, "lock_cut": n.LockCut, "syn_limited": n.SYNLimited,
 		}})
 	}
 	return rep, nil

@@ -45,7 +45,7 @@ func adapt(c *config.Config) (*settings, error) {
 		ReversePath: i.ReversePath, Mark: i.Mark, JudgedMark: i.JudgedMark, Table: i.Table, Priority: i.RulePriority,
 		Path: i.Path, ListenPort: i.ListenPort, PinDir: i.PinDir, StateDir: i.StateDir,
 	}
-	if e.Default, err = source(i.DefaultMode, i.DefaultFail); err != nil {
+	if e.Default, err = source(i.DefaultMode, i.DefaultFail, &c.Limits); err != nil {
 		return nil, err
 	}
 	for _, p := range i.RuntimeLoosen {
@@ -61,7 +61,7 @@ func adapt(c *config.Config) (*settings, error) {
 		return nil, err
 	}
 	for _, u := range c.User {
-		s, err := source(u.Mode, u.Fail)
+		s, err := source(u.Mode, u.Fail, &u.Limits)
 		if err != nil {
 			return nil, fmt.Errorf("user %q: %w", u.Name, err)
 		}
@@ -73,7 +73,8 @@ func adapt(c *config.Config) (*settings, error) {
 	return &settings{engine: e, socket: i.ControlSocket, uid: uid, gid: gid}, e.Validate()
 }
 
-func source(mode, fail string) (s intercept.Source, err error) {
+func source(mode, fail string, l *config.Limits) (s intercept.Source, err error) {
+	s.PerSecond = l.ConnectionsPerSecond
 	if err := s.Mode.UnmarshalText([]byte(mode)); err != nil {
 		return s, err
 	}

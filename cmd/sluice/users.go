@@ -166,6 +166,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"per hour", fmt.Sprintf("%s messages, %s recipients", limit(set.MessagesPerHour), limit(set.RecipientsPerHour))},
 		[2]string{"per message", fmt.Sprintf("%s recipients, %s", limit(set.RecipientsPerMessage), size(set.MessageSize))},
 		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
+		[2]string{"connections", limit(set.ConnectionsPerSecond) + " per second"},
 	)
 	if u.Observed != nil {
 		s.pairs([2]string{"observed", seen(u.Observed)})

@@ -207,7 +207,7 @@ func (b backend) User(ctx context.Context, name string) (*api.UserDetail, error)
 func shown(s *policy.Settings) api.Settings {
 	return api.Settings{
 		Delivery: s.Delivery.String(), MessagesPerHour: s.MessagesPerHour, RecipientsPerHour: s.RecipientsPerHour,
-		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair,
+		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
 	}

@@ -24,6 +24,7 @@ func userSettings(delivery string, l *config.Limits, k *config.Lock) policy.Sett
 		MessageSize:       int64(l.MessageSize),
 		SessionsPerSource: l.SessionsPerSource,
 		SessionsPerPair:   l.SessionsPerPair,
+		PerSecond:         int(l.ConnectionsPerSecond),
 		Lock: policy.Lock{
 			Automatic:  k.Automatic,
 			SpamCount:  k.SpamCount,

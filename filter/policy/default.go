@@ -16,6 +16,7 @@ func Default() Settings {
 		MessageSize:       50 << 20,
 		SessionsPerSource: 100,
 		SessionsPerPair:   20,
+		PerSecond:         100,
 		Lock: Lock{
 			SpamCount:  5,
 			SpamShare:  0.20,

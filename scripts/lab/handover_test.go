@@ -126,7 +126,7 @@ func TestHandOversUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(120+rounds(3)*20)*time.Second)
 	defer cancel()
 	l := ForTest(t, Options{})
-	g := startGateway(t, l, "[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\n")
+	g := startGateway(t, l, "[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n")
 	in, err := l.Capture(ctx, "alice", "eth0", "tcp port 25")
 	if err != nil {
 		t.Fatal(err)

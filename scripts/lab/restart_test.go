@@ -97,7 +97,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	defer cancel()
 	l := ForTest(t, Options{})
 	// The clients' pace is above a customer's usual limits and sessions; they are not what is tried here.
-	g := startGateway(t, l, "[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\n")
+	g := startGateway(t, l, "[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n")
 	up, err := l.Capture(ctx, HostGateway, "up0", "tcp port 25 and (tcp[tcpflags] & tcp-syn != 0 or ip6)")
 	if err != nil {
 		t.Fatal(err)

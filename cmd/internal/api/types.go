@@ -129,6 +129,7 @@ type Settings struct {
 	MessageSize          int64   `json:"message_size"`
 	SessionsPerSource    int     `json:"sessions_per_source"`
 	SessionsPerPair      int     `json:"sessions_per_pair"`
+	ConnectionsPerSecond int     `json:"connections_per_second" doc:"that the kernel hands to the proxy; 0 is no limit"`
 	LockAutomatic        bool    `json:"lock_automatic"`
 	LockSpamCount        int     `json:"lock_spam_count"`
 	LockSpamShare        float64 `json:"lock_spam_share"`

@@ -92,12 +92,13 @@ type Template struct {
 
 // Limits bound what a user may send.
 type Limits struct {
-	MessagesPerHour      int  `toml:"messages_per_hour" default:"500" min:"0" doc:"Messages in any 60 minutes. 0: no limit."`
-	RecipientsPerHour    int  `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
-	RecipientsPerMessage int  `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
-	MessageSize          Size `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
-	SessionsPerSource    int  `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64; the excess waits for its greeting."`
-	SessionsPerPair      int  `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64, to one destination; the excess waits for its greeting."`
+	MessagesPerHour      int    `toml:"messages_per_hour" default:"500" min:"0" doc:"Messages in any 60 minutes. 0: no limit."`
+	RecipientsPerHour    int    `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
+	RecipientsPerMessage int    `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
+	MessageSize          Size   `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
+	SessionsPerSource    int    `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64; the excess waits for its greeting."`
+	SessionsPerPair      int    `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64, to one destination; the excess waits for its greeting."`
+	ConnectionsPerSecond uint16 `toml:"connections_per_second" default:"100" doc:"Connections per second, over all addresses of the user, that the kernel hands to the proxy; twice as many may come at once. The excess is dropped before it costs anything and comes again by itself, after a second. 0: no limit."`
 }
 
 // Lock says what locks a user.

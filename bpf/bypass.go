@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"path/filepath"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -24,7 +23,7 @@ var BypassForGood = time.Unix(1<<40, 0)
 // OpenBypass opens no more of the maps pinned in dir than bypasses need, and loads nothing: for a time when no helper
 // runs while the programs that are attached go on. Only the methods for bypasses may be called.
 func OpenBypass(dir string) (*Datapath, error) {
-	stale, err := staleLayout(dir)
+	set, err := onlySet(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -34,11 +33,8 @@ func OpenBypass(dir string) (*Datapath, error) {
 	}
 	d := &Datapath{dir: dir}
 	for name, m := range map[string]**ebpf.Map{"config": &d.objects.Config, "bypass_nets": &d.objects.BypassNets} {
-		if *m, err = ebpf.LoadPinnedMap(filepath.Join(dir, name), nil); err != nil {
-			return nil, errors.Join(fmt.Errorf("could not open the pinned map %s in %s: %w; is anything attached?", name, dir, err), d.Close())
-		}
-		if stale || spec.Maps[name].Compatible(*m) != nil {
-			return nil, errors.Join(fmt.Errorf("could not use the pinned map %s in %s: another version made it; start sluice-intercept", name, dir), d.Close())
+		if *m, err = openShared(set, name, spec.Maps[name]); err != nil {
+			return nil, errors.Join(err, d.Close())
 		}
 	}
 	if err := d.objects.Config.Lookup(uint32(0), &d.config); err != nil {

@@ -4,8 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -23,7 +22,7 @@ const (
 	UplinkGuardL3   = "uplink_guard_l3"   //
 )
 
-// Options say how large the tables may grow; zero means the default. A pinned table that is larger stays.
+// Options say how large the tables may grow; zero means the default. A table that is larger stays so.
 type Options struct {
 	MaxHosts uint32 // sources of one address or one /64; default 131,072
 	MaxNets  uint32 // other sources; default 131,072
@@ -40,35 +39,56 @@ func (o Options) sizes() map[string]uint32 {
 
 // Datapath is one set of pinned maps with programs loaded upon them. Its methods may be called at the same time.
 type Datapath struct {
-	dir      string
-	replaced []string
-	objects  mailObjects
-	heart    *os.File // a copy of the heartbeat map's descriptor
+	dir     string
+	plan    *plan
+	empty   []string
+	objects mailObjects
+	heart   *os.File // a copy of the heartbeat map's descriptor
 
 	mu     sync.Mutex // guards config, which has several writers
 	config mailConfig
 }
 
-// Open loads the programs and adopts the maps pinned in dir, a folder in a bpffs that exists, or makes and pins them.
-// A pinned map of another layout is replaced by an empty one: see Replaced. Nothing is attached. It needs CAP_BPF,
-// CAP_NET_ADMIN and CAP_PERFMON.
+// Open loads the programs upon the maps pinned in dir, a folder in a bpffs that exists. Maps that another version made are
+// adopted where they look alike; for the others new ones are made beside them, filled with what the old ones hold. Nothing
+// is attached, and until Commit the next Open begins as this one did. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func Open(dir string, o Options) (*Datapath, error) {
 	spec, err := loadMail()
 	if err != nil {
 		return nil, fmt.Errorf("could not read the built-in programs: %w", err)
 	}
+	for name, size := range o.sizes() {
+		if size != 0 {
+			spec.Maps[name].MaxEntries = size
+		}
+	}
 	d := &Datapath{dir: dir}
-	if d.replaced, err = adopt(dir, spec, o); err != nil {
+	if d.plan, err = planSet(dir, spec); err != nil {
 		return nil, err
 	}
-	err = spec.LoadAndAssign(&d.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: dir}})
-	if err != nil {
-		return nil, fmt.Errorf("could not load the programs with maps in %s: %w; is it on a bpffs, and are CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON there?", dir, err)
-	}
-	if err := d.start(); err != nil {
+	if err := d.open(spec); err != nil {
+		if !d.plan.inPlace() {
+			err = errors.Join(err, removeSet(d.plan.set))
+		}
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+func (d *Datapath) open(spec *ebpf.CollectionSpec) (err error) {
+	if err := d.plan.lay(); err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&d.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: d.plan.set}})
+	if err != nil {
+		return fmt.Errorf("could not load the programs with maps in %s: %w; is it on a bpffs, and are CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON there?", d.dir, err)
+	}
+	if !d.plan.inPlace() {
+		if d.empty, err = d.plan.fill(); err != nil {
+			return err
+		}
+	}
+	return d.start()
 }
 
 // start reads the adopted configuration, or begins a fresh one.
@@ -81,93 +101,57 @@ func (d *Datapath) start() error {
 		return fmt.Errorf("could not copy the heartbeat map's descriptor: %w", err)
 	}
 	d.heart = os.NewFile(uintptr(fd), "heartbeat")
-	if d.config.Layout != 0 {
+	switch d.config.Layout {
+	case mailNumberLAYOUT:
 		return nil
+	case 0:
+		now, err := monotonic()
+		if err != nil {
+			return err
+		}
+		d.config = mailConfig{StartNs: now}
+		d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
 	}
-	now, err := monotonic()
-	if err != nil {
-		return err
-	}
-	d.config = mailConfig{Layout: mailNumberLAYOUT, StartNs: now}
-	d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
+	d.config.Layout = mailNumberLAYOUT
 	return d.writeConfig()
 }
 
-// adopt prepares the spec so that loading finds compatible pins only, and removes the others; it gives their names.
-func adopt(dir string, spec *ebpf.CollectionSpec, o Options) ([]string, error) {
-	stale, err := staleLayout(dir)
-	if err != nil {
-		return nil, err
+// Migrated names the maps that were made anew because another version's look different; it is empty at the first start
+// and where everything fits. Programs that are attached go on with the old ones until they are swapped.
+func (d *Datapath) Migrated() []string {
+	if d.plan.last == "" {
+		return nil
 	}
-	sizes := o.sizes()
-	var replaced []string
-	for name, ms := range spec.Maps {
-		if strings.HasPrefix(name, ".") { // a section of the object, not a map of ours
-			continue
-		}
-		ms.Pinning = ebpf.PinByName
-		size, grows := sizes[name]
-		if size != 0 {
-			ms.MaxEntries = size
-		}
-		gone, err := adoptMap(filepath.Join(dir, name), ms, grows, stale)
-		if err != nil {
-			return nil, err
-		}
-		if gone {
-			replaced = append(replaced, name)
-		}
-	}
-	return replaced, nil
+	return d.plan.changed
 }
 
-// adoptMap tells whether the pin did not fit and was removed.
-func adoptMap(path string, ms *ebpf.MapSpec, grows, stale bool) (bool, error) {
-	m, err := ebpf.LoadPinnedMap(path, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+// Empty tells whether a map was made without anything to fill it with: at the first start every one, later those that are
+// new in this version, and a map of sockets. If it is "heartbeat" the proxy must get the new one.
+func (d *Datapath) Empty(name string) bool { return slices.Contains(d.empty, name) }
+
+// Commit declares the maps whole: what the next Open finds. Call it when they are filled, before any program is attached.
+func (d *Datapath) Commit() error {
+	if whole(d.plan.set) {
+		return nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("could not open the pinned map %s: %w", path, err)
-	}
-	defer m.Close()
-	if grows && m.MaxEntries() > ms.MaxEntries {
-		ms.MaxEntries = m.MaxEntries()
-	}
-	if !stale && ms.Compatible(m) == nil {
-		return false, nil
-	}
-	if err := os.Remove(path); err != nil {
-		return false, fmt.Errorf("could not remove the pinned map %s, whose layout is another one: %w", path, err)
-	}
-	return true, nil
+	return d.plan.is.pin(d.plan.set)
 }
 
-// staleLayout tells whether the pinned set was written by a program with another LAYOUT.
-func staleLayout(dir string) (bool, error) {
-	path := filepath.Join(dir, "config")
-	m, err := ebpf.LoadPinnedMap(path, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
+// Retire unpins the maps of other versions. Call it when no program uses them any more, or at least none that matters.
+func (d *Datapath) Retire() error {
+	all, err := sets(d.dir)
 	if err != nil {
-		return false, fmt.Errorf("could not open the pinned map %s: %w", path, err)
+		return err
 	}
-	defer m.Close()
-	value, err := m.LookupBytes(uint32(0))
-	if err != nil {
-		return false, fmt.Errorf("could not read the pinned map %s: %w", path, err)
+	for _, n := range all {
+		if set := setDir(d.dir, n); set != d.plan.set {
+			if err := removeSet(set); err != nil {
+				return err
+			}
+		}
 	}
-	if len(value) < 4 {
-		return true, nil
-	}
-	layout := uint32(value[0]) | uint32(value[1])<<8 | uint32(value[2])<<16 | uint32(value[3])<<24
-	return layout != 0 && layout != uint32(mailNumberLAYOUT), nil
+	return nil
 }
-
-// Replaced names the pinned maps that Open could not adopt and made anew, empty. Programs that are attached go on with the
-// old ones until they are swapped, so fill the new maps first. If "heartbeat" is among them the proxy must get the new one.
-func (d *Datapath) Replaced() []string { return d.replaced }
 
 // Program gives a program by its name for attaching, or nil if there is none of that name.
 func (d *Datapath) Program(name string) *ebpf.Program {
@@ -196,15 +180,15 @@ func (d *Datapath) Close() error {
 	return errors.Join(d.heart.Close(), d.objects.Close())
 }
 
-// Remove unpins every map of ours in dir, whoever made it; a folder that is away is no error.
+// Remove unpins every map of ours in dir, whichever version made it; a folder that is away is no error.
 func Remove(dir string) error {
-	spec, err := loadMail()
+	all, err := sets(dir)
 	if err != nil {
-		return fmt.Errorf("could not read the built-in programs: %w", err)
+		return err
 	}
-	for name := range spec.Maps {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("could not unpin map %s: %w", name, err)
+	for _, n := range all {
+		if err := removeSet(setDir(dir, n)); err != nil {
+			return err
 		}
 	}
 	return nil

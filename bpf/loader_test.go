@@ -3,13 +3,9 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +20,9 @@ func open(t *testing.T, dir string, o Options) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	return &lab{t, d}
+	l := &lab{t, d}
+	l.must(d.Commit())
+	return l
 }
 
 func TestMapsOutliveTheLoader(t *testing.T) {
@@ -39,8 +37,8 @@ func TestMapsOutliveTheLoader(t *testing.T) {
 	l.must(l.Close())
 
 	l = open(t, dir, Options{MaxHosts: 1000}) // smaller than what stands: the larger one stays
-	if r := l.Replaced(); len(r) != 0 {
-		t.Errorf("replaced %v, want nothing", r)
+	if r := l.Migrated(); len(r) != 0 || l.Empty("locks") {
+		t.Errorf("made anew: %v, want nothing", r)
 	}
 	got, err := l.Sources()
 	l.must(err)
@@ -66,46 +64,6 @@ func TestMapsOutliveTheLoader(t *testing.T) {
 	l.must(Remove(dir))
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("after Remove there are %v, %v", left, err)
-	}
-}
-
-func TestMapsOfAnotherLayoutAreReplaced(t *testing.T) {
-	dir := bpffs(t)
-	l := open(t, dir, Options{})
-	l.sources(Source{Prefix: prefix("192.0.2.10/32"), Mode: ModeDrop}, Source{Prefix: prefix("192.0.2.0/24"), Mode: ModeDrop})
-	l.must(l.Close())
-
-	// One map with other values, and one that is too small now.
-	path := filepath.Join(dir, "exempt")
-	l.must(os.Remove(path))
-	other, err := ebpf.NewMap(&ebpf.MapSpec{Name: "exempt", Type: ebpf.LPMTrie, KeySize: 8, ValueSize: 4, MaxEntries: 10, Flags: 1})
-	l.must(err)
-	defer other.Close()
-	l.must(other.Pin(path))
-	l = open(t, dir, Options{MaxHosts: 200_000})
-	got := l.Replaced()
-	slices.Sort(got)
-	if want := []string{"exempt", "source_hosts"}; !slices.Equal(got, want) {
-		t.Errorf("replaced %v, want %v", got, want)
-	}
-	if list, err := l.Sources(); err != nil || len(list) != 1 {
-		t.Errorf("sources are %v, %v; want only the prefix", list, err)
-	}
-
-	// A whole set with another number.
-	value := make([]byte, binary.Size(l.config))
-	binary.LittleEndian.PutUint32(value, uint32(mailNumberLAYOUT)+1)
-	l.must(l.objects.Config.Put(uint32(0), value))
-	l.must(l.Close())
-	l = open(t, dir, Options{})
-	spec, err := loadMail()
-	l.must(err)
-	maps.DeleteFunc(spec.Maps, func(name string, _ *ebpf.MapSpec) bool { return strings.HasPrefix(name, ".") })
-	if n := len(l.Replaced()); n != len(spec.Maps) {
-		t.Errorf("%d maps replaced, want all %d", n, len(spec.Maps))
-	}
-	if l.config.Layout != mailNumberLAYOUT {
-		t.Errorf("layout is %d", l.config.Layout)
 	}
 }
 

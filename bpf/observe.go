@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // Observer copies the beginnings of observed flows at the interfaces it was given. It holds its programs itself, so they
@@ -20,6 +21,7 @@ type Observer struct {
 	objects observeObjects
 	links   []link.Link
 	ring    *ringbuf.Reader
+	set     *os.File // folder of the maps that are shared with mail_ingress
 }
 
 // Segment is a piece of one direction of an observed flow.
@@ -67,7 +69,11 @@ func OpenObserver(dir string, links []ObserveLink, o ObserveOptions) (*Observer,
 	if o.Ring != 0 {
 		spec.Maps["observe_ring"].MaxEntries = o.Ring
 	}
-	shared, err := sharedMaps(dir, spec)
+	set, err := onlySet(dir)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := sharedMaps(set, spec)
 	defer func() {
 		for _, m := range shared {
 			_ = m.Close() // the programs hold what they use
@@ -77,8 +83,12 @@ func OpenObserver(dir string, links []ObserveLink, o ObserveOptions) (*Observer,
 		return nil, err
 	}
 	obs := new(Observer)
+	if obs.set, err = os.Open(set); err != nil {
+		return nil, fmt.Errorf("could not open the folder of the pinned maps: %w", err)
+	}
 	if err := spec.LoadAndAssign(&obs.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
-		return nil, fmt.Errorf("could not load the passive programs: %w; are CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON there?", err)
+		err = fmt.Errorf("could not load the passive programs: %w; are CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON there?", err)
+		return nil, errors.Join(err, obs.set.Close())
 	}
 	if err := obs.start(links); err != nil {
 		return nil, errors.Join(err, obs.Close())
@@ -87,22 +97,15 @@ func OpenObserver(dir string, links []ObserveLink, o ObserveOptions) (*Observer,
 }
 
 // sharedMaps opens the pinned maps of mail_ingress in place of those of the spec.
-func sharedMaps(dir string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+func sharedMaps(set string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
 	out := make(map[string]*ebpf.Map)
-	stale, err := staleLayout(dir)
-	if err != nil {
-		return out, err
-	}
-	if stale {
-		return out, fmt.Errorf("could not use the maps pinned in %s: another version made them; restart sluice-intercept", dir)
-	}
 	for name, ms := range spec.Maps {
-		if strings.HasPrefix(name, "observe") || strings.HasPrefix(name, ".") { // of our own
+		if strings.HasPrefix(name, "observe") || isSection(name) { // of our own
 			continue
 		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+		m, err := openShared(set, name, ms)
 		if err != nil {
-			return out, fmt.Errorf("could not open the pinned map %s in %s: %w; is sluice-intercept running?", name, dir, err)
+			return out, err
 		}
 		out[name] = m
 		ms.MaxEntries = m.MaxEntries() // tables may have grown
@@ -200,5 +203,16 @@ func (o *Observer) Close() error {
 	if o.ring != nil {
 		errs = append(errs, o.ring.Close())
 	}
+	if o.set != nil {
+		errs = append(errs, o.set.Close())
+	}
 	return errors.Join(append(errs, o.objects.Close())...)
+}
+
+// Superseded tells whether the maps that mail_ingress uses are others by now: an upgrade of sluice-intercept has made new
+// ones, and what this observer reads of sources is old. It needs no rights.
+func (o *Observer) Superseded() bool {
+	var st unix.Stat_t
+	err := unix.Fstat(int(o.set.Fd()), &st)
+	return err == nil && st.Nlink == 0 // the folder was removed
 }

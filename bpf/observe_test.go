@@ -24,6 +24,7 @@ type observation struct {
 func newObservation(t *testing.T, o ObserveOptions) *observation {
 	l := newLab(t, Options{})
 	l.configure(Source{Mode: ModeObserve})
+	l.must(l.Commit())
 	obs, err := OpenObserver(l.dir, nil, o)
 	if err != nil {
 		if v, ok := errors.AsType[*ebpf.VerifierError](err); ok {
@@ -178,5 +179,21 @@ func TestSegmentsOfAnyBytes(t *testing.T) {
 		if _, err := parseSegment(b[:n]); err == nil {
 			t.Errorf("%d bytes were taken for a segment of 81", n)
 		}
+	}
+}
+
+// TestObserverSeesThatMapsWereMadeAnew: it has no rights to look into the folder of the pins by then.
+func TestObserverSeesThatMapsWereMadeAnew(t *testing.T) {
+	o := newObservation(t, ObserveOptions{})
+	if o.Superseded() {
+		t.Error("superseded at its start")
+	}
+	l := open(t, o.dir, Options{MaxHosts: 300_000})
+	if o.Superseded() {
+		t.Error("superseded before the older maps are let go")
+	}
+	l.must(l.Retire())
+	if !o.Superseded() {
+		t.Error("does not see that its maps are those of another version")
 	}
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
 /*
  * What the programs and the loader share: the numbers, the keys and values of every map, and the maps.
- * bpf2go makes the Go side of all of it; change LAYOUT when the meaning of a pinned map changes.
+ * bpf2go makes the Go side of all of it. An upgrade carries the maps over, also back to an older version: each member by
+ * its name (a new one is 0, so let 0 mean what was so before), elements of arrays by their index (so only append),
+ * counters by their names. A member that comes to mean something else gets another name.
  */
 #ifndef SLUICE_H
 #define SLUICE_H
@@ -18,7 +20,7 @@
 #define BUDGET_WINDOW (60 * NSEC_PER_SEC) /* budgets of locks and of fail-open are per minute */
 
 enum number {
-	LAYOUT = 1,        /* a pinned set of maps with another number is replaced by the loader */
+	LAYOUT = 1,        /* raise it to have no map shared by programs of two versions, however alike, but heartbeat and listeners */
 	MAIL_PORT = 25,    /* always */
 	EXTRA_PORTS = 8,   /* mail ports beside it */
 	OPEN_SYN_CAP = 30, /* SYNs per source and minute that fail-open forwards */

@@ -76,9 +76,13 @@ type seats interface {
 	Path() (path, reason string)
 }
 
-// memory is a data path whose kernel state can be read back whole, which is newer than any file.
+// memory is a data path whose kernel state can be read back whole, which is newer than any file, and is carried over to
+// the tables of another version.
 type memory interface {
-	Replaced() []string // tables that were made anew, empty
+	Empty(table string) bool // begins with nothing of what an earlier helper left
+	Migrated() []string      // tables that were made anew, because those of an earlier helper look different
+	Commit() error           // the tables are filled: the next helper goes on from them
+	Retire() error           // nobody needs an earlier helper's tables any more
 	Sources() ([]bpf.Source, error)
 	Locks() ([]bpf.Lock, error)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,11 +31,12 @@ type Engine struct {
 	kernel   *attach.Kernel
 	data     datapath
 	seats    seats
-	adopted  memory // what an earlier helper left in the kernel, or nil
+	adopted  memory // the same as data, if what an earlier helper left can be read back; else nil
 	beat     *control.Heartbeat
 	socket   socket
 	locks    locks
 	bypasses bypasses
+	swapped  atomic.Bool   // the programs of this process are attached
 	save     chan struct{} // something on disk is out of date
 	port     uint16        // that the socket is bound to
 
@@ -115,10 +117,10 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 		wg.Go(func() { failed <- serve(ctx) })
 	}
 	wg.Go(func() { e.keepSocket(ctx) })
-	if e.lost("listeners") {
-		e.socket.wait(ctx, handBackWait)
+	if e.lost("listeners") || e.lost("heartbeat") {
+		e.awaitProxy(ctx)
 	}
-	if err := e.attach(); err != nil {
+	if err := e.swap(); err != nil {
 		e.log.Error("kernel state is not as desired; it is tried again", "error", err)
 	}
 	wg.Go(func() { e.keepSaved(ctx) })
@@ -182,6 +184,12 @@ func (e *Engine) applyTables(cfg *Config, ce *ceiling) error {
 	}
 	if err := e.fill(cfg, ce); err != nil {
 		return err
+	}
+	if err := e.commit(); err != nil {
+		return err
+	}
+	if !e.swapped.Load() { // programs that another process left are attached, perhaps with other marks; see swap
+		return nil
 	}
 	_, conflicts, err := e.kernel.ApplyRouting(plan, true)
 	if err != nil {
@@ -299,6 +307,9 @@ func (e *Engine) logInterfaces(now []attach.Interface) {
 
 // Reconcile looks at the kernel and mends what is not as desired. It costs little when nothing is to do.
 func (e *Engine) Reconcile() error {
+	if !e.swapped.Load() {
+		return e.swap()
+	}
 	if err := e.reconcileRouting(); err != nil {
 		return err
 	}

@@ -397,7 +397,7 @@ func TestHelperDiesUnderTraffic(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t)
 	g.mx()
-	config := g.config("")
+	config := g.config("[limits]\nconnections_per_second = 0 # one customer is all the load there is")
 	h := g.helper(config)
 	p := g.proxy()
 	if got := p.ask("users 192.0.2.0/24,5,intercept,closed"); got != "ok" {

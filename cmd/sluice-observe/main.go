@@ -91,7 +91,7 @@ func newLog(w io.Writer) *slog.Logger {
 	}}))
 }
 
-// serve attaches, drops privileges and reads until the context ends or the customer interfaces change.
+// serve attaches, drops privileges and reads until the context ends, the customer interfaces change, or the helper has other maps.
 func serve(ctx context.Context, set *settings, limit int, log *slog.Logger) error {
 	links, err := set.links()
 	if err != nil {
@@ -114,18 +114,22 @@ func serve(ctx context.Context, set *settings, limit int, log *slog.Logger) erro
 	}
 	out := newReporter(set.socket, log)
 	log.Info("ready", "version", version, "interfaces", len(links), "uid", set.uid)
-	err = watch(ctx, source, limit, out)
+	err = watch(ctx, source, limit, out, log)
 	out.close()
 	return errors.Join(err, source.Close())
 }
 
 // watch hands what the source gives to the observer, and its records to out.
-func watch(ctx context.Context, source *bpf.Observer, limit int, out *reporter) error {
+func watch(ctx context.Context, source *bpf.Observer, limit int, out *reporter, log *slog.Logger) error {
 	obs := observe.New(observe.Options{Limit: limit}, out.put)
 	next := time.Now()
 	for ctx.Err() == nil {
 		if now := time.Now(); !now.Before(next) {
 			next = now.Add(time.Second)
+			if source.Superseded() {
+				log.Info("sluice-intercept was upgraded and has other maps: ending, to be started anew with the rights to attach")
+				break
+			}
 			obs.Tick(now)
 			c, err := source.Counts()
 			if err != nil {

@@ -1,0 +1,140 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+// carry fills a fresh map with what one of another shape holds: each field finds the one of its name, what the older
+// version did not have is zero, what the newer one does not know is left behind. It tells whether it could.
+func carry(from, to *ebpf.Map, was, is mapShape) (bool, error) {
+	switch {
+	case is.Type != was.Type:
+		return false, nil
+	case is.Type == ebpf.Array:
+		return true, carryArray(from, to, was, is)
+	case is.Type == ebpf.PerCPUArray:
+		return true, carryCounters(from, to, was, is)
+	case is.Type == ebpf.Hash, is.Type == ebpf.LRUHash, is.Type == ebpf.LPMTrie:
+		return true, carryTable(from, to, was, is)
+	}
+	return false, nil // sockets cannot be read back
+}
+
+func carryArray(from, to *ebpf.Map, was, is mapShape) error {
+	for i := range min(was.Entries, is.Entries) {
+		old, err := from.LookupBytes(i)
+		if err != nil {
+			return err
+		}
+		value := make([]byte, is.ValueSize)
+		convert(value, is.Value, old, was.Value)
+		if err := to.Put(i, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// carryCounters finds each counter by its name: an array grows in its middle, too.
+func carryCounters(from, to *ebpf.Map, was, is mapShape) error {
+	for i, name := range is.Labels {
+		old := slices.Index(was.Labels, name)
+		if old < 0 {
+			continue
+		}
+		var perCPU []uint64
+		if err := from.Lookup(uint32(old), &perCPU); err != nil {
+			return err
+		}
+		if err := to.Put(uint32(i), perCPU); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func carryTable(from, to *ebpf.Map, was, is mapShape) error {
+	oldKeys, oldValues := entries(was.KeySize), entries(was.ValueSize)
+	keys, values := entries(is.KeySize), entries(is.ValueSize)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := from.BatchLookup(&cursor, oldKeys.Interface(), oldValues.Interface(), nil)
+		last := errors.Is(err, ebpf.ErrKeyNotExist)
+		if err != nil && !last {
+			return err
+		}
+		for i := range n {
+			convert(bytesOf(keys, i), is.Key, bytesOf(oldKeys, i), was.Key)
+			convert(bytesOf(values, i), is.Value, bytesOf(oldValues, i), was.Value)
+		}
+		if n > 0 {
+			if _, err := to.BatchUpdate(keys.Slice(0, n).Interface(), values.Slice(0, n).Interface(), nil); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+// entries makes a batch of keys or values whose size is known only now.
+func entries(size uint32) reflect.Value {
+	t := reflect.ArrayOf(int(size), reflect.TypeFor[byte]())
+	return reflect.MakeSlice(reflect.SliceOf(t), batchSize, batchSize)
+}
+
+func bytesOf(entries reflect.Value, i int) []byte {
+	return entries.Index(i).Slice(0, entries.Index(i).Len()).Bytes()
+}
+
+// convert writes a value of one shape from one of another.
+func convert(to []byte, is []field, from []byte, was []field) {
+	clear(to)
+	for _, f := range is {
+		old, ok := find(was, f.Name)
+		if !ok {
+			continue
+		}
+		for i := range min(f.Count, old.Count) {
+			putNumber(to[f.Offset+i*f.Size:][:f.Size], readNumber(from[old.Offset+i*old.Size:][:old.Size]))
+		}
+	}
+}
+
+// readNumber reads a little-endian number of up to 8 bytes; the bindings are for little-endian machines only.
+func readNumber(b []byte) uint64 {
+	var w [8]byte
+	copy(w[:], b)
+	return binary.LittleEndian.Uint64(w[:])
+}
+
+// putNumber writes one; one that does not fit becomes the largest that does.
+func putNumber(b []byte, v uint64) {
+	if bits := 8 * len(b); bits < 64 {
+		v = min(v, 1<<bits-1)
+	}
+	var w [8]byte
+	binary.LittleEndian.PutUint64(w[:], v)
+	copy(b, w[:])
+}
+
+// carryError names the map and the remedy.
+func carryError(name string, err error) error {
+	return fmt.Errorf("could not carry over map %s from the maps of another version: %w; start the version before again, or run sluice-intercept cleanup and start anew", name, err)
+}
+
+// grown is the size of a table that takes over another's entries: it never shrinks.
+func grown(was, is mapShape) uint32 {
+	switch is.Type {
+	case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
+		return max(was.Entries, is.Entries)
+	}
+	return is.Entries
+}

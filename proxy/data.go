@@ -16,26 +16,18 @@ import (
 // dataCommand takes the message, judges it, and passes it on when it is good. The client hears 250 only after the
 // destination's 250.
 func (s *session) dataCommand(cmd *smtp.Command) {
-	t := &s.tx
 	switch {
-	case !t.open && s.helo == "":
-		s.say(sayHelloFirst)
-		return
-	case !t.open:
-		s.say(sayMailFirst)
-		return
 	case len(cmd.Arg) > 0:
 		s.say(noArgument)
 		return
-	case t.failed != nil:
-		s.tellFailure(t.failed)
-		s.finish(ending{status: failedStatus(t.failed), note: t.failed.Error()})
+	case s.parts:
+		s.say(inChunks)
 		return
-	case t.tried == 0:
-		s.say(sayRcptFirst)
+	case s.tx.open && s.tx.mail.Body == smtp.BodyBinaryMIME: // RFC 3030 3
+		s.say(binaryByChunks)
 		return
-	case len(t.passed) == 0:
-		s.say(noValidRcpt)
+	}
+	if !s.mayBegin() {
 		return
 	}
 	body := s.receive()
@@ -46,20 +38,34 @@ func (s *session) dataCommand(cmd *smtp.Command) {
 	s.judge(body, time.Now())
 }
 
+// mayBegin tells whether a message may come now; if not, that is answered.
+func (s *session) mayBegin() bool {
+	t := &s.tx
+	switch {
+	case !t.open && s.helo == "":
+		s.say(sayHelloFirst)
+	case !t.open:
+		s.say(sayMailFirst)
+	case t.failed != nil:
+		s.tellFailure(t.failed)
+		s.finish(ending{status: failedStatus(t.failed), note: t.failed.Error()})
+	case t.tried == 0:
+		s.say(sayRcptFirst)
+	case len(t.passed) == 0:
+		s.say(noValidRcpt)
+	default:
+		return true
+	}
+	return false
+}
+
 // leastDiscard is how much of a message that is too large is read, so that a client hears why, however low the limit.
 const leastDiscard = 16 << 20
 
 // receive reads the message into memory and file; nil when it did not come whole, which is then answered and logged.
 func (s *session) receive() *smtp.Body {
-	s.stage(upload)
 	s.conn.WriteRaw(s.set.fixed.goAhead)
-	s.data = smtp.DataOptions{
-		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),
-		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
-	}
-	if s.remote != nil {
-		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop
-	}
+	s.expect()
 	s.conn.SetReadTimeout(s.set.Timeouts.Block)
 	body := &s.body
 	err := s.conn.ReadDataInto(body, &s.data)
@@ -67,6 +73,24 @@ func (s *session) receive() *smtp.Body {
 	if err == nil {
 		return body
 	}
+	s.unreceived(err)
+	return nil
+}
+
+// expect sets the bounds of the message that comes.
+func (s *session) expect() {
+	s.stage(upload)
+	s.data = smtp.DataOptions{
+		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),
+		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
+	}
+	if s.remote != nil {
+		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop
+	}
+}
+
+// unreceived answers and logs a message that could not be taken.
+func (s *session) unreceived(err error) {
 	told := err
 	if errors.Is(err, smtp.ErrFlood) {
 		told = smtp.ErrTooLarge // for good: after 421 the client would send the same flood again for days
@@ -75,7 +99,7 @@ func (s *session) receive() *smtp.Body {
 	if !ok {
 		s.note, s.gone = "client reset during the message", true
 		s.finish(ending{status: Lost, lost: true, note: s.note})
-		return nil
+		return
 	}
 	s.say(answer{code, enh, text})
 	e := ending{status: Refused, note: text}
@@ -89,7 +113,6 @@ func (s *session) receive() *smtp.Body {
 		}
 	}
 	s.finish(e)
-	return nil
 }
 
 // openSpill opens a file that vanishes with its descriptor.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/proxy/smtp"
 )
 
 // remote is a destination that does as its script says.
@@ -148,7 +151,7 @@ func (r *remote) serve(nc net.Conn, n int) {
 			r.before(verb)
 		}
 		reply := r.turn(verb, r.usual(verb))
-		if !answer(reply) {
+		if verb == "BDAT" && !r.chunk(br, line) || !answer(reply) {
 			return
 		}
 		switch {
@@ -184,6 +187,19 @@ func (r *remote) usual(verb string) string {
 		return "220 go"
 	}
 	return "250 2.0.0 ok " + verb
+}
+
+// chunk reads what follows BDAT; each is kept as a message. False when the connection ended before.
+func (r *remote) chunk(br *bufio.Reader, line string) bool {
+	size, _, err := smtp.ParseBDAT(line[len("BDAT "):])
+	b := make([]byte, size)
+	if _, rerr := io.ReadFull(br, b); err != nil || rerr != nil {
+		return false
+	}
+	r.mu.Lock()
+	r.mails = append(r.mails, string(b))
+	r.mu.Unlock()
+	return true
 }
 
 // message reads to the dot; false when the connection ended before.

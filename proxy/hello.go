@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"sluice/filter"
 	"sluice/filter/policy"
@@ -11,8 +12,8 @@ import (
 	"sluice/proxy/smtp"
 )
 
-// ours is what the proxy itself can do. STARTTLS and PIPELINING are added by their own rules.
-const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced
+// ours is what the proxy itself can do. STARTTLS, PIPELINING and CHUNKING are added by their own rules.
+const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced | smtp.ExtChunking | smtp.ExtBinaryMIME
 
 // greet lets the session in and greets; release, where not nil, is to be called at its end.
 func (s *session) greet() (release func(), ok bool) {
@@ -149,9 +150,10 @@ func (s *session) askCaps() (relay.Caps, error) {
 	return *s.remote.Caps(), nil
 }
 
-// offerOurs adds what depends on us: PIPELINING always, STARTTLS where the onward leg keeps what it promises (DEL7).
+// offerOurs adds what depends on us: PIPELINING and CHUNKING always, since both can be turned into what the destination
+// understands (DEL8), STARTTLS where the onward leg keeps what it promises (DEL7).
 func (s *session) offerOurs(encrypted bool) {
-	s.offer.Set |= smtp.ExtPipelining
+	s.offer.Set |= smtp.ExtPipelining | smtp.ExtChunking
 	if encrypted && s.srv.cfg.TLS != nil && !s.secure.Load() {
 		s.offer.Set |= smtp.ExtStartTLS
 	}
@@ -220,12 +222,10 @@ func (s *session) startTLS(cmd *smtp.Command) {
 	if s.tx.open {
 		s.finish(ending{status: s.tx.outcome(), note: "client began TLS within the transaction"})
 	}
-	err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead")
-	if errors.Is(err, smtp.ErrPlaintextQueued) {
-		s.sayError(err)
-		return
+	if n := s.conn.Buffered(); n > 0 {
+		s.note = fmt.Sprintf("client sent %d bytes behind STARTTLS, which were thrown away", n)
 	}
-	if err != nil {
+	if err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead"); err != nil {
 		s.note = "TLS handshake with the client failed: " + err.Error()
 		s.gone = true
 		return

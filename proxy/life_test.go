@@ -121,13 +121,18 @@ func TestEncryptedClientIsNeverRelayedInPlainText(t *testing.T) {
 func TestNothingSmuggledBehindSTARTTLSIsObeyed(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t, remoteTLS(t))
-	p := newRig(t, mx.addr(), withTLS).hello()
+	r := newRig(t, mx.addr(), withTLS)
+	p := r.hello()
 	p.write("STARTTLS\r\nMAIL FROM:<evil@client.example>\r\n")
-	p.want("503 5.5.1 gw.example: ")
-	p.want("250")
-	p.cmd("RSET", "250")
-	p.startTLS()
+	p.want("220 2.0.0 gw.example: ")
+	p.handshake()
 	p.cmd("RCPT TO:<b@sink.example>", "503")
+	p.cmd("EHLO client.example", "250")
+	p.cmd("RCPT TO:<b@sink.example>", "503")
+	p.cmd("QUIT", "221")
+	if rec := r.log.wait(t, 1)[0]; !strings.Contains(rec.Note, "bytes behind STARTTLS") {
+		t.Errorf("the log says %q", rec.Note)
+	}
 }
 
 func TestClientThatAbortsTheHandshakeIsLogged(t *testing.T) {

@@ -23,6 +23,7 @@ type ending struct {
 func (s *session) finish(e ending) {
 	t := &s.tx
 	t.open = false
+	s.dropParts()
 	if s.remote != nil {
 		s.remote.Abandon()
 	}

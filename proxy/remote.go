@@ -57,8 +57,11 @@ func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 		return &plainOnward // DEL7: never weaker than the client's own leg
 	}
 	var need smtp.ExtSet
-	if t.mail.Body == smtp.Body8BitMIME {
+	switch t.mail.Body {
+	case smtp.Body8BitMIME:
 		need |= smtp.Ext8BitMIME
+	case smtp.BodyBinaryMIME:
+		need |= smtp.ExtBinaryMIME | smtp.ExtChunking
 	}
 	if t.mail.UTF8 {
 		need |= smtp.ExtSMTPUTF8

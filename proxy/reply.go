@@ -44,6 +44,9 @@ var (
 	sayMailFirst   = answer{503, smtp.Enhanced{5, 5, 1}, "say MAIL first"}
 	sayRcptFirst   = answer{503, smtp.Enhanced{5, 5, 1}, "say RCPT first"}
 	nestedMail     = answer{503, smtp.Enhanced{5, 5, 1}, "a transaction is open, end it with DATA or RSET"}
+	inChunks       = answer{503, smtp.Enhanced{5, 5, 1}, "the message is coming in chunks, go on with BDAT"}
+	binaryByChunks = answer{503, smtp.Enhanced{5, 5, 1}, "a binary message comes by BDAT"}
+	chunkTooLarge  = answer{552, smtp.Enhanced{5, 3, 4}, "the chunk is larger than any message may be, closing the connection"}
 	noValidRcpt    = answer{554, smtp.Enhanced{5, 5, 1}, "no valid recipients"}
 	notImplemented = answer{502, smtp.Enhanced{5, 5, 1}, "command not implemented"}
 	notKnown       = answer{500, smtp.Enhanced{5, 5, 1}, "command not known"}

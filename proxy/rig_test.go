@@ -278,6 +278,12 @@ func (p *peer) closed() {
 func (p *peer) startTLS() tls.ConnectionState {
 	p.t.Helper()
 	p.cmd("STARTTLS", "220")
+	return p.handshake()
+}
+
+// handshake begins TLS once STARTTLS is answered.
+func (p *peer) handshake() tls.ConnectionState {
+	p.t.Helper()
 	c := tls.Client(p.nc, &tls.Config{InsecureSkipVerify: true})
 	must(p.t, c.Handshake())
 	p.nc, p.br = c, bufio.NewReader(c)

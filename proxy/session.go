@@ -50,6 +50,7 @@ type session struct {
 
 	data  smtp.DataOptions
 	body  smtp.Body
+	parts bool   // the body is coming in chunks, of which the last is still to come
 	trace []byte // room for the trace field
 	last  string // our last reply that was worth a note
 	heard string // the destination's last reply
@@ -148,6 +149,8 @@ func (s *session) dispatch(cmd *smtp.Command) {
 		s.rcpt(cmd)
 	case smtp.DATA:
 		s.dataCommand(cmd)
+	case smtp.BDAT:
+		s.chunk(cmd)
 	case smtp.RSET:
 		s.reset()
 	case smtp.NOOP:

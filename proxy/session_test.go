@@ -71,10 +71,12 @@ func TestEnvelopeGoesOnwardAsItCame(t *testing.T) {
 func TestEHLOShowsWhatBothCanDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ remote, want []string }{
-		"intersection": {[]string{"SIZE 1000", "8BITMIME", "X-ODD", "CHUNKING", "AUTH PLAIN", "DSN", "LIMITS RCPTMAX=5"}, []string{"PIPELINING", "SIZE 1000", "8BITMIME", "DSN"}},
-		"our limit":    {[]string{"SIZE 999999999999"}, []string{"PIPELINING", "SIZE 52428800"}},
-		"nothing":      {[]string{}, []string{"PIPELINING"}},
-		"HELO only":    {nil, []string{"PIPELINING"}},
+		"intersection": {[]string{"SIZE 1000", "8BITMIME", "X-ODD", "CHUNKING", "AUTH PLAIN", "DSN", "LIMITS RCPTMAX=5"}, []string{"PIPELINING", "SIZE 1000", "8BITMIME", "DSN", "CHUNKING"}},
+		"binary":       {[]string{"BINARYMIME", "CHUNKING"}, []string{"PIPELINING", "CHUNKING", "BINARYMIME"}},
+		"half binary":  {[]string{"BINARYMIME"}, []string{"PIPELINING", "CHUNKING"}},
+		"our limit":    {[]string{"SIZE 999999999999"}, []string{"PIPELINING", "SIZE 52428800", "CHUNKING"}},
+		"nothing":      {[]string{}, []string{"PIPELINING", "CHUNKING"}},
+		"HELO only":    {nil, []string{"PIPELINING", "CHUNKING"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -149,6 +149,10 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		}
 		return
 	}
+	if s.parts {
+		refuse(inChunks)
+		return
+	}
 	r, err := smtp.ParseRcpt(string(cmd.Arg))
 	switch {
 	case err != nil:

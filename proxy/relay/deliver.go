@@ -19,8 +19,13 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 // until the next call. The client is asked after 354, right before the last write of the message: one that is gone
 // stops everything with ErrGone, and the destination never sees the dot. until bounds it all. A reply to DATA that
 // refuses is a final reply too. The error is ErrGone or a *Failure.
+//
+// After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
+	if s.binary {
+		return s.deliverChunk(prefix, body, c)
+	}
 	if f := s.command("DATA"); f != nil {
 		return nil, f
 	}
@@ -43,10 +48,28 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	s.client = c
 	err := s.conn.WriteDataAsking(prefix, body, s.ask)
 	s.client = nil
+	return s.final(err)
+}
+
+// deliverChunk sends the message as one chunk.
+func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.Reply, error) {
+	if f := s.quiet(); f != nil {
+		return nil, f
+	}
+	s.open, s.reset = false, true // a refused chunk leaves the transaction in doubt
+	s.conn.SetReadTimeout(s.timeouts.Final)
+	s.client = c
+	err := s.conn.WriteChunkAsking(prefix, body, s.ask)
+	s.client = nil
+	return s.final(err)
+}
+
+// final reads the answer to a message that was written, or tells why it was not.
+func (s *Session) final(err error) (*smtp.Reply, error) {
 	if errors.Is(err, ErrGone) {
 		return nil, ErrGone
 	}
-	if err != nil { // the dot is the last byte: it has not left whole
+	if err != nil { // the last byte is what makes it a message: it has not left
 		return nil, s.early(err)
 	}
 	if f := s.read(); f != nil {

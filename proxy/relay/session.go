@@ -24,6 +24,7 @@ type Session struct {
 	open    bool       // MAIL was accepted and not yet ended
 	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
 	reset   bool       // RSET is owed before the next MAIL
+	binary  bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	client Client       // of the message on its way
 	ask    func() error // stillThere, made once
@@ -250,6 +251,7 @@ func (s *Session) answers(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 }
 
 func (s *Session) writeMail(m *smtp.Mail) error {
+	s.binary = m.Body == smtp.BodyBinaryMIME
 	p := m.Params
 	if p != "" {
 		if !s.caps.Has(smtp.ExtSize) && m.Size >= 0 {

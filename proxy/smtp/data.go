@@ -71,7 +71,28 @@ func (c *Conn) pushBack(p []byte) {
 	c.unread(p)
 }
 
-// ReadChunk reads the n bytes that follow a BDAT command into b (RFC 3030), made by NewBody.
+// BeginChunks makes b, new or released, an empty body that ReadChunk fills and Finish closes.
+func (b *Body) BeginChunks(o *DataOptions) {
+	*b = Body{}
+	b.init(o, false)
+}
+
+// SkipChunk reads the n bytes that follow a BDAT command and throws them away: whatever was wrong with
+// the command, they are no commands.
+func (c *Conn) SkipChunk(n int64) error {
+	room := getBuf(size16K)
+	defer putBuf(room)
+	for n > 0 {
+		got, err := c.take(room[:min(int64(len(room)), n)])
+		if err != nil {
+			return err
+		}
+		n -= int64(got)
+	}
+	return nil
+}
+
+// ReadChunk reads the n bytes that follow a BDAT command into b (RFC 3030), begun by NewBody or BeginChunks.
 // The last chunk is followed by b.Finish. Errors are those of ReadData; those that are recoverable
 // come after the whole chunk was read, and again with each chunk that follows.
 func (c *Conn) ReadChunk(b *Body, n int64) error {

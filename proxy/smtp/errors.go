@@ -36,8 +36,6 @@ var (
 	ErrBodyLine     = &ProtocolError{550, Enhanced{5, 6, 0}, "Message contains a line that is too long", true}
 	ErrTooLarge     = &ProtocolError{552, Enhanced{5, 3, 4}, "Message is larger than allowed", true}
 	ErrSpill        = &ProtocolError{452, Enhanced{4, 3, 1}, "Message could not be stored for inspection, try again later", true}
-	// ErrPlaintextQueued: the client sent more plaintext behind STARTTLS (RFC 3207 4.2, CVE-2011-0411).
-	ErrPlaintextQueued = &ProtocolError{503, Enhanced{5, 5, 1}, "Nothing may follow STARTTLS before the handshake", true}
 	// ErrFlood: a line or a discarded message went on past every bound. Close after the reply.
 	ErrFlood = &ProtocolError{421, Enhanced{4, 7, 0}, "Too much data, closing connection", false}
 	// ErrTotal: the connection has read Options.MaxTotal bytes. Close after the reply.

@@ -45,6 +45,14 @@ func (c *Conn) WriteChunk(prefix []byte, b *Body) error {
 	return c.send(prefix, b, false)
 }
 
+// WriteChunkAsking does as WriteChunk and asks as WriteDataAsking does.
+func (c *Conn) WriteChunkAsking(prefix []byte, b *Body, ask func() error) error {
+	c.ask = ask
+	err := c.WriteChunk(prefix, b)
+	c.ask = nil
+	return err
+}
+
 // send writes pending output, prefix and body; dots tells whether it is a dot stream.
 func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 	if c.werr != nil {
@@ -193,7 +201,7 @@ func (s *sender) flush() error {
 
 // end writes what is left, after the end of data for a dot stream that ends in tail.
 func (s *sender) end(tail []byte, dots bool) error {
-	if s.c.ask != nil && s.n > 0 && s.flushed {
+	if dots && s.c.ask != nil && s.n > 0 && s.flushed { // a chunk has no end of data: its last bytes are what is held back
 		if err := s.flush(); err != nil {
 			return err
 		}

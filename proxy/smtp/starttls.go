@@ -7,28 +7,22 @@ import (
 	"time"
 )
 
-// StartServerTLS answers STARTTLS with "220 2.0.0 ready" and does the handshake as server.
+// StartServerTLS answers STARTTLS with "220 2.0.0 ready" and does the handshake as server. After an
+// error the connection is to be closed.
 //
-// If the client has already sent more plaintext behind its command it gives ErrPlaintextQueued
-// and writes nothing: the caller answers 503 and the session goes on in plaintext (RFC 3207 4
-// makes STARTTLS the last of a pipelined group). Plaintext that arrives later is read by
-// the handshake and breaks it. So no plaintext is ever taken for a command under TLS (CVE-2011-0411).
-// After any other error the connection is to be closed.
+// Plaintext that has come behind the command is thrown away, and what comes later is read by the
+// handshake and breaks it: none is ever taken for a command under TLS (RFC 3207 4, CVE-2011-0411).
+// Buffered tells beforehand how much it is.
 func (c *Conn) StartServerTLS(cfg *tls.Config, ready string) error {
-	if c.Buffered() > 0 {
-		return ErrPlaintextQueued
-	}
+	c.dropInput()
 	c.WriteReply(220, Enhanced{2, 0, 0}, ready)
 	return c.startTLS(tls.Server, cfg)
 }
 
-// StartClientTLS does the handshake as client, after the 220 reply to STARTTLS was read. If the
-// server sent more plaintext behind that reply it gives ErrUnsolicited. After an error the
-// connection is to be closed.
+// StartClientTLS does the handshake as client, after the 220 reply to STARTTLS was read. Plaintext
+// behind that reply is thrown away, as StartServerTLS does. After an error the connection is to be closed.
 func (c *Conn) StartClientTLS(cfg *tls.Config) error {
-	if c.Buffered() > 0 {
-		return ErrUnsolicited
-	}
+	c.dropInput()
 	return c.startTLS(tls.Client, cfg)
 }
 

@@ -103,39 +103,55 @@ func TestStartTLS(t *testing.T) {
 	}
 }
 
-// TestPlaintextQueued: what a client sends behind STARTTLS in the same packet never becomes a command under TLS.
-func TestPlaintextQueued(t *testing.T) {
+// TestPlaintextBehindSTARTTLS: what either side sends in the clear behind STARTTLS, in the same packet, is neither
+// obeyed nor believed under TLS.
+func TestPlaintextBehindSTARTTLS(t *testing.T) {
 	t.Parallel()
-	sc, _ := testTLS(t)
-	c, s := script("STARTTLS\r\nRSET\r\n")
-	if cmd, err := c.ReadCommand(); err != nil || cmd.Verb != STARTTLS {
-		t.Fatal(cmd, err)
-	}
-	err := c.StartServerTLS(sc, "Ready")
-	if err != ErrPlaintextQueued || !Recoverable(err) || s.out.Len() != 0 || c.Pending() != 0 {
-		t.Fatalf("%v, wrote %q", err, s.out.String())
-	}
-	if cmd, err := c.ReadCommand(); err != nil || cmd.Verb != RSET {
-		t.Error("the session does not go on in plaintext")
-	}
-	// Plaintext that comes after the 220 breaks the handshake.
+	sc, cc := testTLS(t)
 	a, b := tcpPair(t)
-	c = NewConn(a, Options{})
-	b.Write([]byte("RSET\r\n"))
-	if err := c.StartServerTLS(sc, "Ready"); err == nil || Recoverable(err) {
-		t.Errorf("plaintext instead of a handshake: %v", err)
+	srv, cli := NewConn(a, Options{}), NewConn(b, Options{})
+	done := make(chan error, 1)
+	go func() {
+		if cmd, err := srv.ReadCommand(); err != nil || cmd.Verb != STARTTLS || srv.Buffered() == 0 {
+			t.Errorf("%v, %v, %d buffered", cmd, err, srv.Buffered())
+		}
+		srv.WriteRaw([]byte("220 Ready\r\n250 injected\r\n"))
+		srv.dropInput()
+		err := srv.startTLS(tls.Server, sc)
+		if err == nil {
+			srv.WriteRaw([]byte("250 true\r\n"))
+			err = srv.Flush()
+		}
+		if cmd, cerr := srv.ReadCommand(); err == nil && (cerr != nil || cmd.Verb != NOOP) {
+			t.Errorf("under TLS the server reads %v, %v", cmd, cerr)
+		}
+		done <- err
+	}()
+	cli.WriteRaw([]byte("STARTTLS\r\nRSET\r\n"))
+	var r Reply
+	if err := cli.ReadReply(&r); err != nil || r.Code != 220 || cli.Buffered() == 0 {
+		t.Fatalf("%v, %v, %d buffered", r.Code, err, cli.Buffered())
+	}
+	if err := cli.StartClientTLS(cc); err != nil {
+		t.Fatal(err)
+	}
+	if err := cli.ReadReply(&r); err != nil || string(r.Raw) != "250 true\r\n" {
+		t.Errorf("under TLS the client reads %q, %v", r.Raw, err)
+	}
+	if err := errors.Join(cli.WriteCommand("NOOP"), cli.Flush(), <-done); err != nil {
+		t.Error(err)
 	}
 }
 
-func TestUnsolicitedBeforeTLS(t *testing.T) {
+// TestPlaintextInsteadOfHandshake: plaintext that comes after the 220 breaks the handshake.
+func TestPlaintextInsteadOfHandshake(t *testing.T) {
 	t.Parallel()
-	c, s := script("220 go\r\n250 injected\r\n")
-	var r Reply
-	if err := c.ReadReply(&r); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.StartClientTLS(&tls.Config{ServerName: "x"}); err != ErrUnsolicited || s.out.Len() > 0 {
-		t.Errorf("%v", err)
+	sc, _ := testTLS(t)
+	a, b := tcpPair(t)
+	c := NewConn(a, Options{})
+	b.Write([]byte("RSET\r\n"))
+	if err := c.StartServerTLS(sc, "Ready"); err == nil || Recoverable(err) {
+		t.Errorf("plaintext instead of a handshake: %v", err)
 	}
 }
 

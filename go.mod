@@ -3,6 +3,7 @@ module sluice
 go 1.26.0
 
 require (
+	blitiri.com.ar/go/spf v1.6.0
 	github.com/cilium/ebpf v0.22.0
 	github.com/emersion/go-smtp v0.25.1
 	github.com/google/gopacket v1.1.19

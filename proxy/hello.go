@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/filter"
 	"sluice/filter/policy"
@@ -14,6 +15,9 @@ import (
 
 // ours is what the proxy itself can do. STARTTLS, PIPELINING and CHUNKING are added by their own rules.
 const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced | smtp.ExtChunking | smtp.ExtBinaryMIME
+
+// noticed is how long a greeting may take to come before that counts as waiting at a cap.
+const noticed = 10 * time.Millisecond
 
 // greet lets the session in and greets; release, where not nil, is to be called at its end.
 func (s *session) greet() (release func(), ok bool) {
@@ -30,11 +34,16 @@ func (s *session) greet() (release func(), ok bool) {
 	if s.srv.cfg.Gate != nil {
 		ctx, cancel := context.WithTimeout(s.srv.drain, s.set.Timeouts.Gate)
 		defer cancel()
+		begin := time.Now()
 		r, err := s.srv.cfg.Gate.Enter(ctx, client, target, s.user.SessionsPerSource, s.user.SessionsPerPair)
+		if wait := time.Since(begin); wait >= noticed {
+			s.waited = wait
+		}
 		if err != nil && s.srv.drain.Err() != nil {
 			return nil, s.leave(stopping)
 		}
 		if err != nil {
+			s.block = AtCap
 			return nil, s.leave(crowded)
 		}
 		release = r
@@ -227,7 +236,10 @@ func (s *session) startTLS(cmd *smtp.Command) {
 	}
 	if err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead"); err != nil {
 		s.note = "TLS handshake with the client failed: " + err.Error()
-		s.gone = true
+		s.block, s.gone = NoHandshake, true
+		if s.sent.Load() > 0 {
+			s.logEmpty() // the end of the session logs only those without a message
+		}
 		return
 	}
 	s.secure.Store(true)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -226,6 +227,24 @@ func TestExcessSessionsWaitForTheirGreeting(t *testing.T) {
 	c := r.connect()
 	c.want("421 4.7.0 gw.example: Too many concurrent SMTP connections")
 	c.closed()
+	if m := r.log.wait(t, 1)[0]; m.Obstacle != AtCap || m.Waited < 20*time.Millisecond {
+		t.Errorf("logged with obstacle %q after %v, want cap", m.Obstacle, m.Waited)
+	}
+}
+
+func TestClientThatRefusesTheCertificateIsLogged(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	r := newRig(t, mx.addr(), withTLS)
+	p := r.hello()
+	p.cmd("STARTTLS", "220")
+	if err := tls.Client(p.nc, &tls.Config{ServerName: "mx.example"}).Handshake(); err == nil {
+		t.Fatal("a self-made certificate was believed")
+	}
+	p.nc.Close()
+	if m := r.log.wait(t, 1)[0]; m.Obstacle != NoHandshake || m.Status != NoMessage || !strings.Contains(m.Note, "TLS handshake with the client failed") {
+		t.Errorf("logged as %+v", m)
+	}
 }
 
 func TestAfter221TheClientMayCloseFirst(t *testing.T) {

@@ -48,7 +48,7 @@ func (s *session) log(e *ending) {
 		r.Size = e.size
 	}
 	r.Duration = time.Since(r.Start)
-	r.Status, r.Ticket, r.Note = e.status, e.ticket, e.note
+	r.Status, r.Ticket, r.Note, r.Waited = e.status, e.ticket, e.note, s.waited
 	r.Reply, r.Remote = s.last, s.heard
 	r.In = tlsOf(s.conn.TLS())
 	if s.remote != nil && r.Out.Version == "" {
@@ -63,7 +63,11 @@ func (s *session) log(e *ending) {
 func (s *session) logEmpty() {
 	r := &Record{
 		ID: s.flow.ID.String(), Flow: s.flow, Start: s.flow.Start, Duration: time.Since(s.flow.Start), Helo: s.helo,
-		Status: NoMessage, Reply: s.last, Remote: s.heard, Note: s.note, In: tlsOf(s.conn.TLS()),
+		Status: NoMessage, Reply: s.last, Remote: s.heard, Note: s.note, In: tlsOf(s.conn.TLS()), Shadow: s.shadow,
+		Waited: s.waited, Obstacle: s.block,
+	}
+	if s.opaque {
+		r.In.Version = Opaque
 	}
 	r.Verdict.Cause = -1
 	s.srv.cfg.Log.Put(r)

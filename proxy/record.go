@@ -43,16 +43,30 @@ type Record struct {
 	Size     int64 // bytes of the message as received, 0 where it never came
 	Status   Status
 	Verdict  filter.Verdict
-	Reply    string     // what the client was told last, one line
-	Remote   string     // what the destination said last, one line; "" where it was not asked
-	Source   netip.Addr // the address the mail left from; invalid where it did not
-	Out      TLS        // the onward leg
-	In       TLS        // the client leg
-	Ticket   string     // the lock's ticket where one answered
-	Shadow   bool       // the mail went its way untouched, whatever the verdict
-	Would    string     // in shadow: the reply of ours that would have stopped it, one line; "" where none would
-	Note     string     // why, where no reply tells: "client reset", "remote closed after the dot"
+	Reply    string        // what the client was told last, one line
+	Remote   string        // what the destination said last, one line; "" where it was not asked
+	Source   netip.Addr    // the address the mail left from; invalid where it did not
+	Out      TLS           // the onward leg
+	In       TLS           // the client leg
+	Ticket   string        // the lock's ticket where one answered
+	Shadow   bool          // the mail went its way untouched, whatever the verdict
+	Would    string        // in shadow: the reply of ours that would have stopped it, one line; "" where none would
+	Waited   time.Duration // for the greeting, because the source was at its caps; 0 where nobody would notice
+	Obstacle Obstacle      // what ended a session that never became a message; "" where nothing of this kind did
+	Note     string        // why, where no reply tells: "client reset", "remote closed after the dot"
 }
+
+// Obstacle is what stands between a client and its mail that the gateway brought with it.
+type Obstacle string
+
+// The obstacles.
+const (
+	NoHandshake Obstacle = "tls" // the client saw our certificate, and the handshake failed
+	AtCap       Obstacle = "cap" // 421 because of too many sessions at once
+)
+
+// Opaque stands for the protection of a leg that is not ours, whose contents nobody saw.
+const Opaque = "opaque"
 
 // Recipient is one RCPT and what the client heard to it.
 type Recipient struct {

@@ -61,6 +61,9 @@ func (s *Server) Configure(set Settings) error {
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow) {
 	ss := newSession(s, nc, f)
 	if refused := s.enter(ss); refused != nil {
+		if *refused == crowdedUser {
+			ss.block = AtCap
+		}
 		ss.turnAway(*refused)
 		return
 	}

@@ -48,15 +48,19 @@ type session struct {
 	nextErr error
 	ahead   bool
 
-	data  smtp.DataOptions
-	body  smtp.Body
-	parts bool   // the body is coming in chunks, of which the last is still to come
-	trace []byte // room for the trace field
-	last  string // our last reply that was worth a note
-	heard string // the destination's last reply
-	note  string // why the session ended without a message
-	bye   bool   // the last reply is written: close
-	gone  bool   // nobody is there to be answered: close
+	data   smtp.DataOptions
+	body   smtp.Body
+	parts  bool          // the body is coming in chunks, of which the last is still to come
+	trace  []byte        // room for the trace field
+	last   string        // our last reply that was worth a note
+	heard  string        // the destination's last reply
+	note   string        // why the session ended without a message
+	waited time.Duration // for the greeting
+	block  Obstacle      // why the client could not send
+	shadow bool          // the dialogue is not ours
+	opaque bool          // what was said went by encrypted
+	bye    bool          // the last reply is written: close
+	gone   bool          // nobody is there to be answered: close
 
 	tick    func() error // noop, made once
 	slot    int          // of the message in flight; -1: none

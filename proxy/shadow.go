@@ -34,6 +34,7 @@ type shadow struct {
 // locked; the log says what would have been done. It ends early when ctx ends.
 func (s *Server) ServeShadow(ctx context.Context, nc net.Conn, f flow.Flow) {
 	ss := newSession(s, nc, f)
+	ss.shadow = true
 	if !s.enterShadow(ss) {
 		resetConn(nc)
 		ss.cancel()
@@ -103,6 +104,7 @@ func (w *shadow) run() {
 	close(w.queue)
 	<-judged
 	w.last, w.heard, w.note = w.tap.heard, w.tap.heard, w.tap.blind
+	w.opaque = w.note != ""
 	if w.sent.Load() == 0 || w.note != "" {
 		w.logEmpty()
 	}

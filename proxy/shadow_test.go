@@ -146,7 +146,7 @@ func TestShadowOfEncryption(t *testing.T) {
 	p.send("SPAM", "250")
 	p.cmd("QUIT", "250")
 	p.closed()
-	if m := r.log.wait(t, 1)[0]; m.Status != NoMessage || !strings.Contains(m.Note, "encrypted") {
+	if m := r.log.wait(t, 1)[0]; m.Status != NoMessage || !strings.Contains(m.Note, "encrypted") || m.In.Version != Opaque || !m.Shadow {
 		t.Errorf("%+v", m)
 	}
 }

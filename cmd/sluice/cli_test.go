@@ -126,6 +126,21 @@ func (fake) Tail(_ context.Context, _ api.Query, take func(*api.Message) error) 
 	return errors.New("sluiced is going down")
 }
 
+func (fake) Gate(_ context.Context, q api.GateQuery) (*api.Gate, error) {
+	g := &api.Gate{Scope: "all", Since: now.Add(-24 * time.Hour), Until: now, Whole: true, Users: 41, Flows: 9812, Shadow: 9000, Observed: 812, Opaque: 5200,
+		Messages: 12345, Verdict: api.GateStop, Lines: []api.GateLine{
+			{Check: "traffic", Verdict: api.GateOK, Text: "12345 messages in 9812 connections of 41 users", Count: 12345, Of: 12345},
+			{Check: "spf", Verdict: api.GateStop, Count: 200, Of: 12345, Text: "3 sender domains (1.6 % of the messages) allow the customer's address and not the delivery addresses: shop.example 190, a.example 9, b.example 1",
+				Worst:  []api.GateWorst{{User: "alice", Count: 190, Detail: "shop.example 190"}, {User: "192.0.2.66/32", Count: 10, Detail: "a.example 9, b.example 1"}},
+				Remedy: "have the domains' owners add the delivery addresses to SPF"},
+			{Check: "tls", Verdict: api.GateUnknown, Text: "not known before enforcement"},
+		}}
+	if q.User != "" {
+		g.Scope, g.Whole = q.User, false
+	}
+	return g, nil
+}
+
 // serve starts the API and returns its socket.
 func serve(t *testing.T) string {
 	t.Helper()
@@ -139,7 +154,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -167,6 +182,7 @@ func TestOutput(t *testing.T) {
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
+		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
 	} {
 		args := strings.Fields(line)
 		code, out, errs := call(socket, 0, args...)
@@ -182,7 +198,7 @@ func TestOutput(t *testing.T) {
 func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"log"}, {"log", "--follow"}, {"users"}, {"locks", "--history"}} {
+	for _, args := range [][]string{{"log"}, {"log", "--follow"}, {"users"}, {"locks", "--history"}, {"gate"}} {
 		_, out, _ := call(socket, 110, args...)
 		for line := range strings.Lines(out) {
 			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 110 {
@@ -195,7 +211,7 @@ func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}} {
+	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}} {
 		code, out, errs := call(socket, 0, append(args, "--json")...)
 		if code != 0 || !json.Valid([]byte(out)) || strings.Contains(out, "\x1b") {
 			t.Errorf("sluice %v --json: code %d, %s%s", args, code, out, errs)

@@ -14,6 +14,7 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/inflight"
 	"sluice/cmd/internal/msglog"
+	"sluice/cmd/internal/resolver"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
 	"sluice/filter/limit"
@@ -60,6 +61,8 @@ type daemon struct {
 	made     chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
 	observations observations
+	senders      *senderDNS
+	reporting    sync.Mutex // one reader of the whole log at a time
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
@@ -115,6 +118,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
 	d.locals = &locals{log: d.log}
+	d.senders = newSenderDNS(resolver.New(resolver.Options{}))
 	d.locals.refresh()
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {

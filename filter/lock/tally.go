@@ -119,11 +119,16 @@ func (u *tally) rule(now time.Duration, d *filter.Hit, s *policy.Lock) string {
 	}
 	bad := len(u.bad)
 	all := bad + u.good.Sum(now, s.Window)
-	// The tiny allowance keeps 1 of 5 at a share of 20 % although 0.2 has no exact binary form.
-	if bad < s.SpamCount || float64(bad) < s.SpamShare*float64(all)-1e-9 {
+	if !Meets(bad, all, s) {
 		return ""
 	}
 	return fmt.Sprintf("sent %d spam messages in %s, %d %% of all", bad, minutes(s.Window), 100*bad/all)
+}
+
+// Meets reports whether so many bad messages among all of one window lock a user. A virus locks by itself.
+func Meets(bad, all int, s *policy.Lock) bool {
+	// The tiny allowance keeps 1 of 5 at a share of 20 % although 0.2 has no exact binary form.
+	return bad >= s.SpamCount && float64(bad) >= s.SpamShare*float64(all)-1e-9
 }
 
 // addBad counts a bad message unless one with the same body counts already. The window is exact here.

@@ -69,6 +69,9 @@ func (f *fake) Find(_ context.Context, q Query) ([]*Message, error) {
 	f.asked = q
 	return nil, nil
 }
+func (f *fake) Gate(_ context.Context, q GateQuery) (*Gate, error) {
+	return &Gate{Scope: q.User + q.Prefix.String(), Since: q.Since, Verdict: GateOK}, nil
+}
 func (f *fake) Tail(ctx context.Context, _ Query, take func(*Message) error) error {
 	for {
 		select {
@@ -99,7 +102,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

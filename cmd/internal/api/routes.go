@@ -57,6 +57,7 @@ func (s *Server) routes() []route {
 		{method: "POST", path: "/v1/unlock", summary: "lift a user's lock", in: UnlockRequest{}, out: Lock{}, serve: s.unlock},
 		{method: "GET", path: "/v1/log", summary: "the message log, newest first; with follow=1 new lines as they come, one JSON object a line",
 			query: append(logParams, param{"follow", "1: go on with new lines"}), out: []Message{}, stream: true, raw: s.log},
+		{method: "GET", path: "/v1/gate", summary: "what stands before the next step of the roll-out", query: gateParams, out: Gate{}, serve: s.gate},
 		{method: "GET", path: "/v1/openapi.json", summary: "this description", raw: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "application/json")
 			_, err := w.Write(openAPI)

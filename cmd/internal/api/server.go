@@ -67,6 +67,7 @@ type Backend struct {
 	Locks
 	Locker
 	Log
+	Gates
 }
 
 // Server answers requests.

@@ -223,6 +223,8 @@ type Message struct {
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
 	Would      string         `json:"would,omitempty" doc:"in shadow: the reply of ours that would have stopped it"`
+	WaitedMS   int64          `json:"waited_ms,omitempty" doc:"for the greeting, because the source was at its caps"`
+	Obstacle   string         `json:"obstacle,omitempty" doc:"what ended a session without a message: tls, the handshake with our certificate failed; cap, 421 for too many sessions"`
 	Note       string         `json:"note,omitempty"`
 }
 

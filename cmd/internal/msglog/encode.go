@@ -49,6 +49,8 @@ func (e *encoder) encode(r *proxy.Record) {
 		e.number("shadow", 1)
 	}
 	e.text("would", r.Would)
+	e.number("waited", r.Waited.Microseconds())
+	e.text("obstacle", string(r.Obstacle))
 	e.text("note", r.Note)
 	e.line = append(e.line, '}', '\n')
 	e.addKeys(r)

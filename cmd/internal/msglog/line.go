@@ -52,6 +52,8 @@ type line struct {
 	Ticket string                `json:"ticket"`
 	Shadow int                   `json:"shadow"` // 1 where it is
 	Would  string                `json:"would"`
+	Waited int64                 `json:"waited"` // microseconds
+	Block  proxy.Obstacle        `json:"obstacle"`
 	Note   string                `json:"note"`
 }
 
@@ -88,6 +90,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
 		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
+		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}
 	if l.Began != 0 {
 		r.Flow.Start = time.UnixMicro(l.Began).UTC()

@@ -39,23 +39,37 @@ func (l *Log) Find(ctx context.Context, q Query) ([]*proxy.Record, error) {
 	if q.Limit <= 0 {
 		q.Limit = 100
 	}
+	var found []*proxy.Record
+	err := l.Each(ctx, q, func(r *proxy.Record) bool {
+		found = append(found, r)
+		return len(found) < q.Limit
+	})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return found, err
+}
+
+// Each hands the records that q asks for to take, as Find returns them, until take returns false. Limit means nothing
+// here: one record is in memory at a time.
+func (l *Log) Each(ctx context.Context, q Query, take func(*proxy.Record) bool) error {
 	if err := l.Flush(); err != nil {
 		l.failed(err) // what is on disk can be searched all the same
 	}
 	names, err := segments(l.dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &search{q: &q, keys: q.keys()}
-	for i := len(names) - 1; i >= 0 && len(s.found) < q.Limit; i-- {
+	s := &search{q: &q, keys: q.keys(), take: take}
+	for i := len(names) - 1; i >= 0 && !s.done; i-- {
 		if err := s.segment(ctx, names[i]); err != nil {
 			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+				return context.Cause(ctx)
 			}
 			s.errs = append(s.errs, err)
 		}
 	}
-	return s.found, errors.Join(s.errs...)
+	return errors.Join(s.errs...)
 }
 
 // keys are what every record that q asks for has among its keys.
@@ -123,12 +137,13 @@ func matchAddress(address, want string) bool {
 	return address != "" && strings.EqualFold(domainOf(address), want)
 }
 
-// search is one Find under way.
+// search is one Each under way.
 type search struct {
-	q     *Query
-	keys  []uint64
-	found []*proxy.Record
-	errs  []error
+	q    *Query
+	keys []uint64
+	take func(*proxy.Record) bool
+	done bool // take wants no more
+	errs []error
 }
 
 // place is where a block that may hold wanted records stands.
@@ -151,7 +166,7 @@ func (s *search) segment(ctx context.Context, name string) error {
 		return nil
 	}
 	places, err := s.places(f, name)
-	for i := len(places) - 1; i >= 0 && len(s.found) < s.q.Limit; i-- {
+	for i := len(places) - 1; i >= 0 && !s.done; i-- {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -253,7 +268,7 @@ func (s *search) block(f *os.File, p place) error {
 	if h, ok := parseHeader(b); !ok || h != p.h || sumOf(b, b[headerSize:headerSize+p.h.filter], payload) != p.h.sum {
 		return errors.New("a block is damaged")
 	}
-	for len(payload) > 0 && len(s.found) < s.q.Limit {
+	for len(payload) > 0 && !s.done {
 		payload = payload[:len(payload)-1] // the line end
 		start := bytes.LastIndexByte(payload, '\n') + 1
 		r, err := decode(payload[start:])
@@ -261,7 +276,7 @@ func (s *search) block(f *os.File, p place) error {
 			return err
 		}
 		if s.q.match(r) {
-			s.found = append(s.found, r)
+			s.done = !s.take(r)
 		}
 		payload = payload[:start]
 	}

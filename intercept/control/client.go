@@ -306,7 +306,9 @@ func (c *Client) wait(ctx context.Context, id uint64, w *call) (*Reply, error) {
 	}
 	switch {
 	case w.reply == nil:
-		return nil, ErrLost
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return nil, c.err
 	case w.reply.Err != nil:
 		return nil, w.reply.Err
 	}
@@ -322,7 +324,7 @@ func (c *Client) read() {
 			err = c.take(b, files)
 		}
 		if err != nil {
-			c.end()
+			c.end(err)
 			return
 		}
 	}
@@ -330,9 +332,13 @@ func (c *Client) read() {
 
 func (c *Client) take(b []byte, files []*os.File) error {
 	rep := new(Reply)
-	if err := decode(b, rep); err != nil || rep.V != Version {
+	if err := decode(b, rep); err != nil {
 		closeAll(files)
-		return errors.Join(errMessage, err)
+		return err
+	}
+	if rep.V != Version {
+		closeAll(files)
+		return Errorf(CodeVersion, "sluice-intercept speaks %v", &versionError{theirs: rep.V})
 	}
 	rep.Files = files
 	if rep.Event != nil {
@@ -360,11 +366,14 @@ func (c *Client) take(b []byte, files []*os.File) error {
 	return nil
 }
 
-func (c *Client) end() {
+func (c *Client) end(why error) {
 	_ = c.conn.Close() // it is gone already, or the peer broke the rules
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = ErrLost
+	if e, ok := errors.AsType[*Error](why); ok {
+		c.err = e
+	}
 	for id, w := range c.waiting {
 		delete(c.waiting, id)
 		w.reply = nil

@@ -2,8 +2,8 @@
 //
 // It runs over a unix socket of type SOCK_SEQPACKET: one packet is one JSON object, at most MaxPacket bytes, with up
 // to MaxFiles descriptors beside it. A request has an id and its replies carry the same id, so many may be under way
-// at once; what does not fit in one packet is sent in parts marked "more". The helper checks the peer's uid, reads
-// strictly and cuts off whoever breaks the rules.
+// at once; what does not fit in one packet is sent in parts marked "more". The helper checks the peer's uid and cuts off
+// whoever breaks the rules.
 package control
 
 import (
@@ -15,7 +15,9 @@ import (
 )
 
 const (
-	// Version is the protocol's; a peer with another one is refused.
+	// Version is the protocol's; a peer with another one is refused. Within a version either program may be the newer: keys
+	// that one of them does not know it ignores, operations it refuses (CodeUnknown). So an addition that must not be
+	// ignored is a new operation, and only what changes the meaning of an old one needs a new version.
 	Version = 1
 	// MaxPacket bounds one packet in bytes, far below the default send buffer of a unix socket.
 	MaxPacket = 64 << 10
@@ -229,6 +231,8 @@ const (
 	CodeCeiling     = "ceiling"     // looser than the helper's own configuration allows
 	CodeRefused     = "refused"     // Connect: not a customer's address, or not port 25
 	CodeInvalid     = "invalid"     // the request makes no sense
+	CodeUnknown     = "unknown"     // the helper is older and does not know the operation
+	CodeVersion     = "version"     // the helper speaks another version of the protocol
 	CodeNotReady    = "not-ready"   // the listener has not been handed back yet: dial again
 	CodeUnreachable = "unreachable" // Connect: the kernel refused at once; Client.Connect makes it a *net.OpError
 	CodeFailed      = "failed"      // the kernel said no

@@ -78,7 +78,7 @@ func TestStrangersReportNothing(t *testing.T) {
 }
 
 func TestObserverThatBreaksTheProtocolIsCutOff(t *testing.T) {
-	for _, bad := range []string{"x", `{"v":2,"seen":0,"loss":{"kernel":0,"flows":0,"records":0}}`, `{"v":1,"more":1}`} {
+	for _, bad := range []string{"x", `{"v":2,"seen":0,"loss":{"kernel":0,"flows":0,"records":0}}`, `{"v":1,"seen":"x"}`} {
 		path, _ := observers(t, true)
 		c, err := DialObserved(t.Context(), path)
 		if err != nil {

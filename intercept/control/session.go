@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ func (s *session) run(ctx context.Context) error {
 		req, err := s.request(b, files)
 		if err != nil {
 			closeAll(files)
+			s.explain(err)
 			return err
 		}
 		if req == nil {
@@ -69,6 +71,10 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if req.refused != nil && len(files) > 0 {
+		closeAll(files)
+		files = nil
+	}
 	if len(files) != len(req.Names) || (len(files) > 0 && req.Op != OpHello) {
 		return nil, fmt.Errorf("%w: %d files beside %d names in %s", errMessage, len(files), len(req.Names), req.Op)
 	}
@@ -85,6 +91,7 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 	case whole.Op != req.Op:
 		return nil, fmt.Errorf("%w: list changes from %s to %s", errMessage, whole.Op, req.Op)
 	default:
+		whole.refused = cmp.Or(whole.refused, req.refused)
 		whole.Sources = append(whole.Sources, req.Sources...)
 		whole.Locks = append(whole.Locks, req.Locks...)
 	}
@@ -111,6 +118,9 @@ func (s *session) later(ctx context.Context, req *Request) {
 
 // handle asks the handler, but for what proxies have to say to each other.
 func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
+	if req.refused != nil {
+		return nil, req.refused
+	}
 	switch req.Op {
 	case OpServing:
 		s.server.logf("control: process %d accepts the connections from now on", s.peer.PID)
@@ -121,6 +131,13 @@ func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
 		s.server.generations.join(s) // before the welcome, so that no event after it is missed
 	}
 	return s.server.Handler.Handle(ctx, s.peer, req)
+}
+
+// explain tells a peer of another version why it is cut off.
+func (s *session) explain(err error) {
+	if v, ok := errors.AsType[*versionError](err); ok && s.conn.SetWriteDeadline(time.Now().Add(sendPatience)) == nil {
+		_ = send(s.conn, &Reply{V: Version, ID: v.id, Err: Errorf(CodeVersion, "sluice-intercept does not speak %v", v)}, nil) // it goes either way
+	}
 }
 
 // answer asks the handler and sends its reply.

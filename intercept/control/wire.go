@@ -57,7 +57,8 @@ type Request struct {
 
 	Files []*os.File `json:"-"` // in the order of Names
 
-	held int // entries that count against maxHeld until it is answered
+	held    int    // entries that count against maxHeld until it is answered
+	refused *Error // why it cannot be done, whatever the handler says
 }
 
 // Reply is one packet from the helper to the proxy.
@@ -96,20 +97,60 @@ const heartbeatName = "heartbeat"
 // errMessage marks a peer that broke the protocol and is cut off.
 var errMessage = errors.New("control message breaks the protocol")
 
-// decodeRequest reads one request strictly: unknown keys, trailing bytes, another version, an op without its argument
-// or with a senseless one are errors.
+// envelope is what all versions of a request have in common.
+type envelope struct {
+	V    int    `json:"v"`
+	ID   uint64 `json:"id"`
+	Op   Op     `json:"op"`
+	More bool   `json:"more"`
+}
+
+// decodeRequest reads one request. Trailing bytes, another version, an op without its argument or with a senseless one are
+// errors. A newer peer may say more than this program knows: what it adds is ignored, and an op, or a word for a value,
+// that is not known here makes a request that is refused.
 func decodeRequest(b []byte) (*Request, error) {
-	r := new(Request)
-	if err := decode(b, r); err != nil {
+	var e envelope
+	if err := decode(b, &e); err != nil {
 		return nil, err
 	}
-	if r.V != Version {
-		return nil, fmt.Errorf("%w: version %d instead of %d; restart the older of the two programs", errMessage, r.V, Version)
+	if e.V != Version {
+		return nil, &versionError{e.V, e.ID}
+	}
+	if !e.Op.known() {
+		return e.refuse(CodeUnknown, "sluice-intercept does not know %.40q: it is older than the program that asks; restart it with the same version", e.Op), nil
+	}
+	r := new(Request)
+	if err := decode(b, r); err != nil {
+		return e.refuse(CodeInvalid, "sluice-intercept does not understand this %s: %v", e.Op, err), nil
 	}
 	if err := r.check(); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errMessage, r.Op, err)
 	}
 	return r, nil
+}
+
+func (e envelope) refuse(code, format string, args ...any) *Request {
+	return &Request{V: e.V, ID: e.ID, Op: e.Op, More: e.More, refused: Errorf(code, format, args...)}
+}
+
+// versionError is a peer who speaks another version of the protocol.
+type versionError struct {
+	theirs int
+	id     uint64
+}
+
+func (e *versionError) Error() string {
+	return fmt.Sprintf("version %d of the control protocol instead of %d; restart the older of the two programs", e.theirs, Version)
+}
+
+// known tells whether this program has such an operation.
+func (o Op) known() bool {
+	switch o {
+	case OpHello, OpUsers, OpPutUsers, OpLock, OpUnlock, OpLocks, OpLockExempt, OpConnect, OpCounters, OpUserCounters, OpStatus,
+		OpAnnounce, OpBypass, OpBypassEnd, OpServing, OpTell:
+		return true
+	}
+	return false
 }
 
 func (r *Request) check() error {
@@ -230,10 +271,9 @@ func checkPrefix(p netip.Prefix) error {
 	return nil
 }
 
-// decode reads exactly one JSON object.
+// decode reads exactly one JSON object. Keys that are not known here are ignored: a newer peer wrote them.
 func decode(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
 		return fmt.Errorf("%w: %w", errMessage, err)
 	}

@@ -68,6 +68,10 @@ soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 2
 soak-handovers: deps build ## 20 hand-overs of sluiced and 100 reloads under load (about a minute)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestHandOversUnderLoad ./scripts/lab
 
+.PHONY: soak-packets
+soak-packets: ## 5 million random packets: the kernel's programs against the model (root; about five minutes)
+	SLUICE_PACKETS=5000000 $(GO) test -count 1 -v -timeout 60m -tags bpftest -run TestRandomPackets ./bpf
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

@@ -132,7 +132,7 @@ static __always_inline int has_source_route(struct __sk_buff *skb, __u32 offset,
 		}
 		if (opt[0] == IPOPT_LSRR || opt[0] == IPOPT_SSRR)
 			return 1;
-		if (bpf_skb_load_bytes(skb, offset + at, opt, 2) || opt[1] < 2)
+		if (at + 2 > len || bpf_skb_load_bytes(skb, offset + at, opt, 2) || opt[1] < 2 || at + opt[1] > len)
 			return 1; /* malformed: as bad */
 		at += opt[1];
 	}
@@ -218,12 +218,12 @@ __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct pac
 		case IPPROTO_TCP:
 			p->l4 = at;
 			kind = slow_tcp(skb, cfg, p, limit, first);
-			if (kind != KIND_OUTBOUND)
+			if (kind != KIND_OUTBOUND && kind != KIND_REPLY)
 				return kind;
 			if (is_mapped(p->saddr) || is_mapped(p->daddr))
 				return undecided(p, REASON_BAD_ADDRESS);
 			/* Segments left: the destination is not where the packet ends up. */
-			return routed ? undecided(p, REASON_OPTIONS) : kind;
+			return routed && kind == KIND_OUTBOUND ? undecided(p, REASON_OPTIONS) : kind;
 		case IPPROTO_ICMPV6:
 			p->l4 = at;
 			return first ? KIND_FOREIGN : KIND_ICMP;
@@ -266,6 +266,12 @@ __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct pac
 	return undecided(p, REASON_OPTIONS); /* too many headers: TCP may follow */
 }
 
+/* Would flags or more be read from the frame's padding? A length of 0 is a packet beyond 64 KiB. */
+static __always_inline int ends_inside_tcp(__be16 len, __u32 before)
+{
+	return len && bpf_ntohs(len) < before + sizeof(struct tcphdr);
+}
+
 /* Reads the packet; `l2` is 14 on Ethernet and 0 on devices without a link header. */
 static __always_inline enum kind parse(struct __sk_buff *skb, const struct config *cfg, struct packet *p, const __u32 l2)
 {
@@ -286,6 +292,8 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 		enum kind kind = kind_of_ports(cfg, tcp->source, tcp->dest);
 		if (kind == KIND_FOREIGN)
 			return kind;
+		if (ends_inside_tcp(ip->tot_len, sizeof(*ip)))
+			return slow4(skb, cfg, p);
 		set_addresses4(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);
@@ -303,6 +311,8 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 		enum kind kind = kind_of_ports(cfg, tcp->source, tcp->dest);
 		if (kind == KIND_FOREIGN)
 			return kind;
+		if (ends_inside_tcp(ip->payload_len, 0))
+			return slow6(skb, cfg, p);
 		set_addresses6(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -35,9 +36,13 @@ type frame struct {
 	next         byte
 	cut          int    // bytes of the IP packet's end that are missing
 	padding      []byte // after the IP packet
+	raw          []byte // instead of the TCP header and what follows
 }
 
 func (f frame) tcp() []byte {
+	if f.raw != nil {
+		return bytes.Clone(f.raw)
+	}
 	b := make([]byte, 20+f.payload)
 	sport, dport, flags := f.sport, f.dport, f.flags
 	if sport == 0 {
@@ -65,7 +70,7 @@ func (f frame) build() []byte {
 		proto = 6
 	}
 	body := f.tcp()
-	if proto == 6 && f.fragment == 0 && f.next == 0 {
+	if proto == 6 && f.fragment == 0 && f.headers == nil {
 		binary.BigEndian.PutUint16(body[16:], sum(pseudo(src, dst, len(body)), body))
 	}
 	eth := append(append([]byte(nil), gwMAC...), custMAC...)

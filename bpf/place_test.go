@@ -1,0 +1,176 @@
+//go:build bpftest
+
+package bpf
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// place is a network namespace in which test runs find sockets and routes: the test's goroutine stays in it.
+type place struct {
+	devices [2]uint32               // t0 leads to the customers, t1 to the rest of their network
+	pairs   [][2]netip.AddrPort     // established connections, from customer to server
+	listens []netip.AddrPort        // listening sockets
+	routes  map[netip.Prefix]uint32 // to which device
+	slot    syscall.Conn            // listens on the loopback, for the listener's slot
+	opened  []interface{ Close() error }
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("could not make a network namespace: %v; run as root", err)
+	}
+	p := &place{routes: map[netip.Prefix]uint32{}}
+	t.Cleanup(func() {
+		for _, c := range p.opened {
+			c.Close()
+		}
+		ns.Close()
+	})
+	for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte("1"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range []struct {
+		name   string
+		routes []string
+	}{{"t0", []string{"192.0.2.0/24", "2001:db8:1::/48"}}, {"t1", []string{"203.0.113.0/24", "2001:db8:2::/48"}}} {
+		index := p.tun(t, d.name)
+		p.devices[i] = uint32(index)
+		for _, r := range d.routes {
+			_, dst, err := net.ParseCIDR(r)
+			if err == nil {
+				err = netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: dst, Scope: unix.RT_SCOPE_LINK})
+			}
+			if err != nil {
+				t.Fatalf("could not route %s to %s: %v", r, d.name, err)
+			}
+			p.routes[netip.MustParsePrefix(r)] = uint32(index)
+		}
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		t.Fatal(err)
+	}
+	p.slot = p.listen(t, "127.0.0.1:0").(syscall.Conn)
+	for _, ends := range [][2]string{{"192.0.2.77", "198.51.100.77"}, {"2001:db8:1::77", "2001:db8:100::77"}} {
+		for _, e := range ends {
+			a, err := netlink.ParseAddr(netip.PrefixFrom(netip.MustParseAddr(e), netip.MustParseAddr(e).BitLen()).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Flags = unix.IFA_F_NODAD
+			if err := netlink.AddrAdd(lo, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.connect(t, netip.MustParseAddr(ends[0]), netip.MustParseAddr(ends[1]))
+	}
+	return p
+}
+
+func (p *place) tun(t *testing.T, name string) int {
+	t.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.opened = append(p.opened, os.NewFile(uintptr(fd), "tun"))
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkSetUp(dev)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dev.Attrs().Index
+}
+
+func (p *place) listen(t *testing.T, at string) net.Listener {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	s, err := lc.Listen(context.Background(), "tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.opened = append(p.opened, s)
+	return s
+}
+
+// connect leaves two sockets: what a proxy has of a customer's connection, and what it has of one from his address.
+func (p *place) connect(t *testing.T, from, to netip.Addr) {
+	t.Helper()
+	s := p.listen(t, netip.AddrPortFrom(to, 25).String())
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 40000))}
+	d.SetMultipathTCP(false)
+	c, err := d.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.opened = append(p.opened, c, a)
+	p.pairs = append(p.pairs, [2]netip.AddrPort{netip.AddrPortFrom(from, 40000), netip.AddrPortFrom(to, 25)})
+	p.listens = append(p.listens, netip.AddrPortFrom(to, 25))
+}
+
+// socket is the kernel's look-up as this namespace answers it.
+func (p *place) socket(src, dst netip.AddrPort) (found, listens bool) {
+	for _, pair := range p.pairs {
+		if src == pair[0] && dst == pair[1] || src == pair[1] && dst == pair[0] {
+			return true, false
+		}
+	}
+	if slices.Contains(p.listens, dst) {
+		return true, true
+	}
+	return false, false
+}
+
+// routedBack is the kernel's route to src; addresses of its own are none that is forwarded to, and IPv6 knows no route
+// from a group of hosts.
+func (p *place) routedBack(src, dst netip.Addr, ifindex uint32) bool {
+	if dst.Is6() && dst.IsMulticast() {
+		return false
+	}
+	for _, pair := range p.pairs {
+		if src == pair[0].Addr() {
+			return false
+		}
+	}
+	for r, dev := range p.routes {
+		if r.Contains(src) {
+			return dev == ifindex
+		}
+	}
+	return false
+}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -131,6 +132,10 @@ func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 40000))}
 	d.SetMultipathTCP(false)
 	c, err := d.Dial("tcp", s.Addr().String())
+	// The kernel may still be at work on the IPv6 address.
+	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		c, err = d.Dial("tcp", s.Addr().String())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

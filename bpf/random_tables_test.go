@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -121,7 +122,7 @@ func randomTables(r *rand.Rand, devices [2]uint32, now uint64) (*model.Tables, *
 	if chance(r, 20) {
 		t.RestartUntil = pick(r, []uint64{now - 5*sec, now + 10*sec, now + 3600*sec})
 	}
-	s := &model.State{LockBudgets: map[uint32]model.Budget{}, OpenBudgets: map[netip.Prefix]model.Budget{}}
+	s := &model.State{LockBudgets: map[uint32]model.Budget{}, OpenBudgets: map[netip.Prefix]model.Budget{}, Buckets: map[model.Sender]uint64{}}
 	if !t.Listener && chance(r, 50) {
 		s.EmptySince = now - pick(r, []uint64{3 * sec, 30 * sec})
 	}
@@ -149,6 +150,9 @@ func randomSource(r *rand.Rand, p netip.Prefix, devices [2]uint32) model.Source 
 	s := model.Source{Prefix: p, User: uint32(r.IntN(4)), Mode: randomMode(r), Closed: chance(r, 50), ReversePath: chance(r, 10)}
 	if chance(r, 10) {
 		s.Ifindex = pick(r, devices[:])
+	}
+	if chance(r, 30) { // a bucket that is not filled again while the table is in use, or never empty
+		s.PerSecond = pick(r, []uint64{1, 1, 65535})
 	}
 	if chance(r, 10) {
 		s.MAC = pick(r, [][]byte{custMAC, {2, 0, 0, 0, 0, 0x11}})
@@ -226,12 +230,23 @@ func (l *lab) loadState(s *model.State) {
 	l.must(err)
 	_, err = replaceTable(l.objects.OpenBudgets, open)
 	l.must(err)
+	buckets := map[mailHostKey]uint64{}
+	for who, due := range s.Buckets {
+		var k mailHostKey
+		if who.User == 0 {
+			k = hostKey(who.Host)
+		}
+		binary.LittleEndian.PutUint32(k.Addr[:], who.User|binary.LittleEndian.Uint32(k.Addr[:]))
+		buckets[k] = due
+	}
+	_, err = replaceTable(l.objects.SynBuckets, buckets)
+	l.must(err)
 	_, err = replaceTable(l.objects.UserCounters, map[number]mailUserCounts{})
 	l.must(err)
 }
 
 func kernelSource(s model.Source) Source {
-	k := Source{Prefix: s.Prefix, User: s.User, Mode: Mode(s.Mode), ReversePath: s.ReversePath, Ifindex: s.Ifindex, MAC: net.HardwareAddr(s.MAC)}
+	k := Source{Prefix: s.Prefix, User: s.User, Mode: Mode(s.Mode), ReversePath: s.ReversePath, Ifindex: s.Ifindex, MAC: net.HardwareAddr(s.MAC), PerSecond: uint16(s.PerSecond)}
 	if s.Closed {
 		k.Fail = FailClosed
 	}

@@ -75,6 +75,7 @@ func newComparison(t *testing.T) *comparison {
 	c := &comparison{place: newPlace(t), seen: map[string]int{}}
 	c.lab = newLab(t, Options{})
 	c.lab.reset()
+	c.must(c.Commit())
 	var err error
 	c.observer, err = OpenObserver(c.dir, nil, ObserveOptions{Ring: 4096})
 	c.must(err)
@@ -144,7 +145,7 @@ func (c *comparison) fill() { c.must(c.SetListener(c.slot)) }
 
 func copyState(s *model.State) *model.State {
 	n := *s
-	n.LockBudgets, n.OpenBudgets = maps.Clone(s.LockBudgets), maps.Clone(s.OpenBudgets)
+	n.LockBudgets, n.OpenBudgets, n.Buckets = maps.Clone(s.LockBudgets), maps.Clone(s.OpenBudgets), maps.Clone(s.Buckets)
 	return &n
 }
 
@@ -238,7 +239,7 @@ func (c *comparison) userCounts() map[uint32]map[string]uint64 {
 		all[user] = map[string]uint64{
 			"syn": u.SYN, "intercepted": u.Intercepted, "passed": u.Passed, "rejected": u.Rejected, "dropped": u.Dropped,
 			"explained": u.Explained, "lock_reset": u.LockReset, "failed_open": u.FailedOpen, "failed_closed": u.FailedClosed,
-			"spoofed": u.Spoofed, "unparsed": u.Unparsed, "lock_cut": u.LockCut,
+			"spoofed": u.Spoofed, "syn_limited": u.SYNLimited, "unparsed": u.Unparsed, "lock_cut": u.LockCut,
 		}
 		maps.DeleteFunc(all[user], func(_ string, n uint64) bool { return n == 0 })
 	}

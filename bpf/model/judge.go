@@ -28,7 +28,8 @@ type Verdict struct {
 type State struct {
 	LockBudgets map[uint32]Budget
 	OpenBudgets map[netip.Prefix]Budget
-	EmptySince  uint64 // the listener's slot was first seen empty; 0: it was filled
+	Buckets     map[Sender]uint64 // when the bucket of SYNs is empty
+	EmptySince  uint64            // the listener's slot was first seen empty; 0: it was filled
 
 	// Socket finds the socket of exactly a connection here: whether there is one, and whether it only listens.
 	Socket func(src, dst netip.AddrPort) (found, listens bool)
@@ -42,6 +43,12 @@ type State struct {
 	CannotAssign bool
 }
 
+// Sender is a user, or a host (of IPv6 its /64) that is nobody's.
+type Sender struct {
+	User uint32
+	Host netip.Prefix
+}
+
 // Budget counts the connections of a window that begins with its first use.
 type Budget struct{ Start, Count uint64 }
 
@@ -52,6 +59,7 @@ const (
 	restartMax = 60 * second
 	window     = 60 * second
 	openSYNs   = 30
+	burst      = 2 * second
 )
 
 func (b Budget) spend(most, now uint64) (Budget, bool) {

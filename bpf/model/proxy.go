@@ -1,5 +1,7 @@
 package model
 
+import "net/netip"
+
 // What becomes of a connection that the proxy should have.
 type answer int
 
@@ -84,6 +86,10 @@ func (j *judgement) listener(closed bool, l *Lock) answer {
 
 // intercept gives a fresh connection to the proxy, or does what the fail mode says.
 func (j *judgement) intercept(s Source) Verdict {
+	if !j.spendSYN(s) {
+		j.note("syn_limited", s, "syn_limited")
+		return j.end(Shot)
+	}
 	switch j.listener(s.Closed, nil) {
 	case assign:
 		j.note("intercept", s, "intercepted")
@@ -107,16 +113,33 @@ func (j *judgement) intercept(s Source) Verdict {
 	return j.forward()
 }
 
-// spendOpen: an IPv6 source is its /64.
-func (j *judgement) spendOpen() bool {
-	bits := 32
-	if j.h.src.Is6() {
-		bits = 64
+// spendSYN: each SYN costs the time that fills the bucket again, and so much of it may be owed.
+func (j *judgement) spendSYN(s Source) bool {
+	if s.PerSecond == 0 {
+		return true
 	}
-	who, err := j.h.src.Prefix(bits)
-	if err != nil {
+	who := Sender{User: s.User}
+	if s.User == 0 {
+		who.Host = j.host()
+	}
+	due := max(j.Buckets[who], j.now) + second/s.PerSecond
+	if due-j.now > burst {
 		return false
 	}
+	j.Buckets[who] = due
+	return true
+}
+
+// host is the source; an IPv6 one is its /64.
+func (j *judgement) host() netip.Prefix {
+	if j.h.src.Is4() {
+		return netip.PrefixFrom(j.h.src, 32)
+	}
+	return netip.PrefixFrom(j.h.src, 64).Masked()
+}
+
+func (j *judgement) spendOpen() bool {
+	who := j.host()
 	b, known := j.OpenBudgets[who]
 	if !known {
 		b.Start = j.now

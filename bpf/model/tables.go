@@ -28,6 +28,7 @@ type Source struct {
 	ReversePath bool
 	Ifindex     uint32 // 0: any
 	MAC         []byte // nil: any
+	PerSecond   uint64 // connections that the proxy gets from the user, or from a host that is nobody's; 0: all
 }
 
 // Exemption overrides a source's mode towards a destination.

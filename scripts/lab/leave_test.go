@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeOther()
+	os.Exit(code)
 }
 
 func child() error {

@@ -20,6 +20,10 @@ enum observed_direction {
 	FROM_SERVER = 1,
 };
 
+/* Marks in place of TCP's ECE and CWR. */
+#define MARK_CUT 0x40     /* from seq on this direction is not copied ... */
+#define MARK_RESUMED 0x80 /* ... and from this seq on it is again */
+
 enum observed_count {
 	OBSERVED_FLOWS = 0, /* flows begun */
 	OBSERVED_SEGMENTS,  /* records handed over */
@@ -40,7 +44,8 @@ struct observed_flow {
 
 struct observed_state {
 	__u64 began_ns; /* tells a flow from an earlier one with the same addresses and ports */
-	__u32 seen[2];  /* bytes copied, by direction */
+	__u32 seen[2];  /* bytes copied since the other direction spoke */
+	__u32 cut[2];   /* it said more, and the reader knows */
 	__u32 ended[2]; /* a FIN or RST was handed over */
 };
 
@@ -51,13 +56,13 @@ struct observed_segment {
 	__u32 seq;  /* of the first byte, or of the SYN */
 	__u16 size; /* bytes in data */
 	__u8 direction;
-	__u8 flags; /* of TCP */
+	__u8 flags; /* of TCP, or a mark */
 	__u8 data[CHUNK];
 };
 
 #define HEAD (__builtin_offsetof(struct observed_segment, data))
 
-/* Bytes of each direction that are copied; set by the loader. */
+/* Bytes of a direction that are copied before the other one speaks; set by the loader. */
 volatile const __u32 observe_limit = 8192;
 
 struct {
@@ -138,31 +143,54 @@ static __always_inline int find_payload(struct __sk_buff *skb, const struct pack
 	return 1;
 }
 
+static __always_inline void hand_mark(struct observed_segment *s, __u32 direction, __u32 seq, __u8 flags)
+{
+	s->seq = seq;
+	s->direction = direction;
+	s->flags = flags;
+	s->size = 0;
+	hand_over(s, HEAD);
+}
+
+/* One side has spoken: the other one's next words are copied again. They begin where this packet acknowledges. */
+static __always_inline void give_turn(struct observed_state *state, struct observed_segment *s, __u32 d, __u32 ack)
+{
+	d &= 1;
+	state->seen[d] = 0;
+	if (state->cut[d]) {
+		state->cut[d] = 0;
+		hand_mark(s, d, ack, MARK_RESUMED);
+	}
+}
+
 /* Hands over what of this packet is within the limit. */
 static __noinline int copy_packet(struct __sk_buff *skb, const struct packet *p, const struct observed_flow *flow, int direction)
 {
 	__u32 zero = 0, whole = skb->len, at, size, left;
 	struct observed_segment *s = bpf_map_lookup_elem(&observe_scratch, &zero);
 	struct observed_state *state;
-	__u32 d = direction ? FROM_SERVER : FROM_CUSTOMER;
-	__be32 seq;
+	__u32 d = direction ? FROM_SERVER : FROM_CUSTOMER, seq;
+	__be32 numbers[2]; /* sequence, acknowledged */
 
 	if (!s || !p || !flow)
 		return 0;
 	state = bpf_map_lookup_elem(&observed, flow);
 	if (!state)
 		return 0;
-	if (state->seen[d] >= observe_limit && (state->ended[d] || !(p->flags & (TH_FIN | TH_RST))))
+	if (state->cut[d] && (state->ended[d] || !(p->flags & (TH_FIN | TH_RST))))
 		return 0; /* the way of all packets behind the limit */
-	if (bpf_skb_load_bytes(skb, p->l4 + 4, &seq, 4) || !find_payload(skb, p, whole, &at, &size)) {
+	if (bpf_skb_load_bytes(skb, p->l4 + 4, numbers, 8) || !find_payload(skb, p, whole, &at, &size)) {
 		tally(OBSERVED_UNREAD);
 		return 0;
 	}
+	seq = bpf_ntohl(numbers[0]);
 	s->flow = *flow;
 	s->began_ns = state->began_ns;
-	s->seq = bpf_ntohl(seq);
+	if (size && !state->cut[d])
+		give_turn(state, s, d ^ 1, bpf_ntohl(numbers[1]));
+	s->seq = seq;
 	s->direction = d;
-	s->flags = p->flags & ~(TH_FIN | TH_RST);
+	s->flags = p->flags & TH_SYN;
 	left = observe_limit > state->seen[d] ? observe_limit - state->seen[d] : 0;
 	if (left > size)
 		left = size;
@@ -178,14 +206,15 @@ static __noinline int copy_packet(struct __sk_buff *skb, const struct packet *p,
 		s->seq += n;
 		left -= n;
 	}
+	if (size && !state->cut[d] && s->seq - seq < size) { /* not all of it was copied */
+		state->cut[d] = 1;
+		hand_mark(s, d, s->seq, MARK_CUT);
+	}
 	if (p->flags & TH_SYN || (p->flags & (TH_FIN | TH_RST) && !state->ended[d])) {
 		if (p->flags & (TH_FIN | TH_RST))
 			state->ended[d] = 1;
 		/* The end has the number behind all bytes of the packet, copied or not. */
-		s->seq = bpf_ntohl(seq) + (p->flags & TH_SYN ? 0 : size);
-		s->flags = p->flags;
-		s->size = 0;
-		hand_over(s, HEAD);
+		hand_mark(s, d, seq + (p->flags & TH_SYN ? 0 : size), p->flags & (TH_SYN | TH_FIN | TH_RST));
 	}
 	return 0;
 }

@@ -31,6 +31,8 @@ type Segment struct {
 	Seq            uint32 // of the first byte of Data; of the SYN; or of the FIN
 	FromServer     bool
 	SYN, FIN, RST  bool // these come without Data
+	Cut            bool // from Seq on this direction is not copied until it is Resumed
+	Resumed        bool // from Seq on it is copied again: the other side has spoken
 	Data           []byte
 }
 
@@ -44,7 +46,7 @@ type Observed struct {
 
 // ObserveOptions say how much is copied.
 type ObserveOptions struct {
-	Limit uint32 // bytes of each direction of a flow; 0: 8 KiB
+	Limit uint32 // bytes of what a direction says before the other one speaks; 0: 8 KiB
 	Ring  uint32 // bytes of the ring, a power of two of at least 4 KiB; 0: 4 MiB
 }
 
@@ -164,7 +166,7 @@ func parseSegment(b []byte) (s Segment, err error) {
 	s.Seq = binary.NativeEndian.Uint32(b[48:])
 	size := int(binary.NativeEndian.Uint16(b[52:]))
 	s.FromServer = b[54] != 0
-	s.FIN, s.SYN, s.RST = b[55]&1 != 0, b[55]&2 != 0, b[55]&4 != 0
+	s.FIN, s.SYN, s.RST, s.Cut, s.Resumed = b[55]&1 != 0, b[55]&2 != 0, b[55]&4 != 0, b[55]&0x40 != 0, b[55]&0x80 != 0
 	if len(b) < segmentData+size {
 		return s, fmt.Errorf("a record of %d bytes that tells of %d", len(b), size)
 	}

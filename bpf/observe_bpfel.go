@@ -95,6 +95,7 @@ type observeObservedState struct {
 	_       structs.HostLayout
 	BeganNs uint64
 	Seen    [2]uint32
+	Cut     [2]uint32
 	Ended   [2]uint32
 }
 

@@ -132,6 +132,45 @@ func TestObserverStopsAtItsLimit(t *testing.T) {
 	}
 }
 
+// TestObserverGoesOnWhenTheOtherSideHasSpoken: the end of the copying is marked, and so is where it begins again.
+func TestObserverGoesOnWhenTheOtherSideHasSpoken(t *testing.T) {
+	for _, src := range [][2]string{{"192.0.2.10", "198.51.100.25"}, {"2001:db8::10", "2001:db8:1::25"}} {
+		o := newObservation(t, ObserveOptions{Limit: 1000})
+		p := frame{src: src[0], dst: src[1]}
+		in, out := o.Observer.objects.ObserveIngress, o.Observer.objects.ObserveEgress
+		say := func(n int) { o.see(in, with(p, func(f *frame) { f.flags, f.payload = ack, n }).build(), markJudged) }
+		answer := func(n int, acked uint32) {
+			o.see(out, with(p.swap(), func(f *frame) { f.flags, f.payload, f.ack = ack, n, acked }).build(), 0)
+		}
+		o.see(in, p.build(), markJudged)
+		say(600)
+		answer(0, 1600) // no words
+		say(400)        // all that is copied, and no more was said
+		answer(20, 2000)
+		say(1400)
+		say(1400) // not copied
+		answer(0, 5000)
+		answer(30, 6000)
+		answer(1500, 6000)
+		say(50)
+		want := []Segment{
+			{SYN: true, Seq: 1000}, {Seq: 1000, Data: make([]byte, 600)}, {Seq: 1000, Data: make([]byte, 400)}, {FromServer: true, Seq: 1000, Data: make([]byte, 20)},
+			{Seq: 1000, Data: make([]byte, 1000)}, {Seq: 2000, Cut: true}, {Seq: 6000, Resumed: true}, {FromServer: true, Seq: 1000, Data: make([]byte, 30)},
+			{FromServer: true, Seq: 1000, Data: make([]byte, 970)}, {FromServer: true, Seq: 1970, Cut: true}, {FromServer: true, Resumed: true}, {Seq: 1000, Data: make([]byte, 50)},
+		}
+		got := o.segments()
+		if len(got) != len(want) {
+			t.Fatalf("%v: %d segments, want %d: %+v", src, len(got), len(want), got)
+		}
+		for i, w := range want {
+			g := got[i]
+			if g.Seq != w.Seq || g.FromServer != w.FromServer || g.SYN != w.SYN || g.Cut != w.Cut || g.Resumed != w.Resumed || len(g.Data) != len(w.Data) || g.FIN || g.RST {
+				t.Errorf("%v: segment %d is %+v, want %+v", src, i, g, w)
+			}
+		}
+	}
+}
+
 func TestObserverSeesOnlyModeObserve(t *testing.T) {
 	o := newObservation(t, ObserveOptions{})
 	in, out := o.Observer.objects.ObserveIngress, o.Observer.objects.ObserveEgress

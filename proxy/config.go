@@ -23,11 +23,13 @@ type Config struct {
 	Policy   policy.Resolver
 	Locks    Locks
 	Log      Log
-	Dialer   *relay.Dialer
-	Tracer   *sign.Tracer
-	Gate     Gate        // may be nil: sessions are not bounded
-	Inflight Inflight    // may be nil
-	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+	// Unenforced learns from the verdicts on mail that is not ours to stop, and locks nobody; may be nil.
+	Unenforced Locks
+	Dialer     *relay.Dialer
+	Tracer     *sign.Tracer
+	Gate       Gate        // may be nil: sessions are not bounded
+	Inflight   Inflight    // may be nil
+	TLS        *tls.Config // of the client leg; may be nil: STARTTLS is never offered
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"sluice/filter"
+	"sluice/filter/message"
 	"sluice/filter/sign"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -139,7 +141,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	}
 	t.msg.Data, t.msg.DataSize = data, body.Size()
 	defer func() { t.msg.Data = nil }()
-	v := s.verdict(data[:min(body.HeaderLen(), int64(len(data)))], at)
+	v := s.srv.verdict(s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	s.srv.cfg.Locks.Judged(&t.msg, &v)
 	ticket, is := s.srv.cfg.Locks.Locked(user)
@@ -154,7 +156,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	case is && !t.admin:
 		s.dropRemote()
 		s.dropEarly()
-		s.say(locked(s.set, ticket))
+		s.say(lockedAnswer(s.set, ticket))
 		e.status, e.ticket = Deferred, ticket
 	case v.Refused():
 		s.say(refusal(s.set, &v))
@@ -184,19 +186,18 @@ func (s *session) seen(body *smtp.Body) ([]byte, error) {
 }
 
 // verdict is the filter's, unless the mail is going round, which no check needs to look at.
-func (s *session) verdict(header []byte, at time.Time) filter.Verdict {
-	t := &s.tx
-	hops, loop := s.srv.cfg.Tracer.Hops(header, s.flow.User.ID, t.msg.Envelope.To, s.set.MaxHops)
-	if loop || hops > s.set.MaxHops {
+func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline, m *message.Message, header []byte, at time.Time) filter.Verdict {
+	hops, loop := s.cfg.Tracer.Hops(header, m.Flow.User.ID, m.Envelope.To, set.MaxHops)
+	if loop || hops > set.MaxHops {
 		h := filter.Hit{
 			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",
 			Text: "this message is going round in a loop", Evidence: fmt.Sprintf("%d or more Received fields, one of ours for this recipient: %t", hops, loop),
 		}
 		return filter.Judge([]filter.Hit{h})
 	}
-	ctx := newBudget(s.ctx, at.Add(s.set.Timeouts.Verdict))
-	defer ctx.end()
-	return s.set.Pipeline.Ask(ctx, filter.Data, &t.msg)
+	budget := newBudget(ctx, at.Add(set.Timeouts.Verdict))
+	defer budget.end()
+	return by.Ask(budget, filter.Data, m)
 }
 
 func statusOf(v *filter.Verdict) Status {

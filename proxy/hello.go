@@ -169,11 +169,13 @@ func (s *session) offerOurs(encrypted bool) {
 }
 
 // maxSize is the largest message of this user.
-func (s *session) maxSize() int64 {
-	if n := s.user.MessageSize; n > 0 && n < s.set.MaxSize {
+func (s *session) maxSize() int64 { return maxSizeOf(s.set, s.user) }
+
+func maxSizeOf(set *resolved, user *policy.Settings) int64 {
+	if n := user.MessageSize; n > 0 && n < set.MaxSize {
 		return n
 	}
-	return s.set.MaxSize
+	return set.MaxSize
 }
 
 // route chooses the way for a mail of these domains: the user's delivery address for them, else, and where the

@@ -19,7 +19,7 @@ const (
 	Ambiguous               // the final dot went onward and no answer came back: the only source of duplicates
 	Lost                    // the client left before an answer, nothing was delivered
 	NoMessage               // a session that never became a message (LOG1)
-	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said or judged
+	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said
 )
 
 // String returns the status as it stands in log and API.
@@ -40,7 +40,7 @@ type Record struct {
 	Helo     string
 	From     string
 	To       []Recipient
-	Size     int64 // bytes of the message as received, 0 where it never came
+	Size     int64 // bytes of the message as received, 0 where it never came or was not wholly read
 	Status   Status
 	Verdict  filter.Verdict
 	Reply    string        // what the client was told last, one line
@@ -50,7 +50,7 @@ type Record struct {
 	In       TLS           // the client leg
 	Ticket   string        // the lock's ticket where one answered
 	Shadow   bool          // the mail went its way untouched, whatever the verdict
-	Would    string        // in shadow: the reply of ours that would have stopped it, one line; "" where none would
+	Would    string        // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
 	Waited   time.Duration // for the greeting, because the source was at its caps; 0 where nobody would notice
 	Obstacle Obstacle      // what ended a session that never became a message; "" where nothing of this kind did
 	Note     string        // why, where no reply tells: "client reset", "remote closed after the dot"

@@ -103,13 +103,19 @@ func coded(set *resolved, code, text string) string {
 	return b.String()
 }
 
-// locked makes the answer to a locked user's message (LCK3).
-func locked(set *resolved, ticket string) answer {
-	text := "sending is locked, ticket " + ticket
+// lockedCode is the public code of the answer to locked users.
+const lockedCode = "LOCKED"
+
+// lockedAnswer makes the answer to a locked user's message (LCK3). A lock that is not enforced has no ticket.
+func lockedAnswer(set *resolved, ticket string) answer {
+	text := "sending is locked"
+	if ticket != "" {
+		text += ", ticket " + ticket
+	}
 	if set.Contact != "" {
 		text += ", contact " + set.Contact
 	}
-	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, "LOCKED", text)}
+	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, lockedCode, text)}
 }
 
 // failure makes the answer to a failure of the destination, unless its own reply is to be passed on.

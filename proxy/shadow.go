@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -198,4 +199,27 @@ func (w *shadow) restage() bool {
 // stopped tells whether the server stops and nothing is open here.
 func (w *shadow) stopped() bool {
 	return w.srv.drain.Err() != nil && w.client.stage.Load() == idle
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// closeWrite passes the end of one direction on.
+func closeWrite(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite() // the peer may be gone
+		return
+	}
+	_ = c.Close()
+}
+
+// resetConn ends a connection with a RST.
+func resetConn(c net.Conn) {
+	switch r := c.(type) {
+	case interface{ Reset() error }:
+		_ = r.Reset() // it is gone in any case
+		return
+	case interface{ SetLinger(int) error }:
+		_ = r.SetLinger(0)
+	}
+	_ = c.Close()
 }

@@ -30,7 +30,7 @@ type tap struct {
 	answer lineBuffer
 	greets bool // the greeting came
 	chunk  int64
-	dots   dotReader
+	dots   smtp.DotReader
 	helo   string
 	heard  string // the destination's last reply
 	tx     *overheard
@@ -54,15 +54,9 @@ type asked struct {
 
 // overheard is a transaction that the tap saw.
 type overheard struct {
-	start time.Time
-	helo  string
-	mail  smtp.Mail
-	to    []Recipient
-	body  []byte // the beginning, as far as there was room
-	size  int64
+	Overheard
 	code  int // the reply that ended it; 0: there was none
 	reply string
-	whole bool // the message came to its end and was answered
 	sent  bool // it came to its end, and no answer came
 }
 
@@ -146,7 +140,7 @@ func (t *tap) expect(verb, arg string) {
 
 // body takes bytes of a message behind DATA and returns what follows its end.
 func (t *tap) body(p []byte) []byte {
-	text, rest, ended := t.dots.read(p)
+	text, rest, ended := t.dots.Read(p)
 	t.keep(text)
 	if ended {
 		t.state = tapCommand
@@ -160,10 +154,10 @@ func (t *tap) keep(p []byte) {
 	if t.tx == nil {
 		return
 	}
-	t.tx.size += int64(len(p))
-	n := min(len(p), t.most-len(t.tx.body))
-	if n > 0 && int64(len(t.tx.body)+len(p)) == t.tx.size && t.room(n) {
-		t.tx.body = append(t.tx.body, p[:n]...)
+	t.tx.Size += int64(len(p))
+	n := min(len(p), t.most-len(t.tx.Body))
+	if n > 0 && int64(len(t.tx.Body)+len(p)) == t.tx.Size && t.room(n) {
+		t.tx.Body = append(t.tx.Body, p[:n]...)
 	}
 }
 
@@ -239,17 +233,18 @@ func (t *tap) release(body bool, state tapState) {
 	held := t.held
 	t.held, t.state = nil, tapCommand
 	if body {
-		t.state, t.dots = state, dotReader{fresh: true}
+		t.state, t.dots = state, smtp.NewDotReader()
 	}
 	t.fromClient(held)
 }
 
 func (t *tap) begin(arg string, code int) {
 	mail, err := smtp.ParseMail(arg)
-	if t.tx != nil || err != nil && code/100 != 2 {
+	if code/100 != 2 && (t.tx != nil || err != nil) {
 		return // nested, or a mistake that the destination saw, too
 	}
-	t.tx = &overheard{start: time.Now(), helo: t.helo, mail: mail}
+	t.end() // it took a nested one: what was open is over
+	t.tx = &overheard{Overheard: Overheard{Start: time.Now(), Helo: t.helo, Mail: mail}}
 	if code/100 != 2 {
 		t.tx.code, t.tx.reply = code, t.heard
 		t.end()
@@ -257,20 +252,20 @@ func (t *tap) begin(arg string, code int) {
 }
 
 func (t *tap) rcpt(arg string, code int) {
-	if t.tx == nil || len(t.tx.to) >= mostRcpts {
+	if t.tx == nil || len(t.tx.To) >= mostRcpts {
 		return
 	}
 	r, err := smtp.ParseRcpt(arg)
 	if err != nil && code/100 != 2 {
 		return
 	}
-	t.tx.to = append(t.tx.to, Recipient{Address: strings.Clone(r.Address), Code: code, Reply: t.heard[min(4, len(t.heard)):]})
+	t.tx.To = append(t.tx.To, Recipient{Address: strings.Clone(r.Address), Code: code, Reply: t.heard[min(4, len(t.heard)):]})
 }
 
 // final books the reply to the end of a message.
 func (t *tap) final(code int) {
 	if t.tx != nil {
-		t.tx.code, t.tx.reply, t.tx.whole = code, t.heard, true
+		t.tx.code, t.tx.reply, t.tx.Whole = code, t.heard, true
 		t.end()
 	}
 }
@@ -296,36 +291,3 @@ func (t *tap) close() {
 
 // open tells whether something would be lost if the connection ended now.
 func (t *tap) open() bool { return t.tx != nil || len(t.asked) > 0 || t.state != tapCommand }
-
-// dotReader takes the dots out of a message and finds its end (RFC 5321 4.5.2). Only CRLF ends a line.
-type dotReader struct {
-	fresh bool // at the beginning of a line
-	dot   bool // a dot began it
-	cr    bool // the byte before was a CR
-	out   []byte
-}
-
-// read gives the message's bytes in p, valid until the next call, and, once the end came, what is behind it.
-func (d *dotReader) read(p []byte) (text, rest []byte, ended bool) {
-	d.out = d.out[:0]
-	for i, c := range p {
-		if d.fresh && c == '.' {
-			d.fresh, d.dot, d.cr = false, true, false
-			continue
-		}
-		end := c == '\n' && d.cr
-		switch {
-		case d.dot && end:
-			return d.out, p[i+1:], true
-		case d.dot && d.cr: // "." CR and no LF: the CR was text
-			d.out = append(d.out, '\r')
-			d.dot = false
-		case d.dot && c == '\r':
-			d.cr = true
-			continue
-		}
-		d.out = append(d.out, c)
-		d.dot, d.fresh, d.cr = false, end, c == '\r'
-	}
-	return d.out, nil, false
-}

@@ -22,10 +22,10 @@ func hear(n int, dialogue []said) (got []string, t *tap) {
 	t = &tap{most: 1000, room: func(delta int) bool { held += delta; return true }}
 	t.done = func(o *overheard) {
 		var to []string
-		for _, r := range o.to {
+		for _, r := range o.To {
 			to = append(to, fmt.Sprintf("%s %d", r.Address, r.Code))
 		}
-		got = append(got, fmt.Sprintf("%s|%s|%s|%q|%d|%d|%v", o.helo, o.mail.Address, strings.Join(to, ","), o.body, o.size, o.code, o.whole))
+		got = append(got, fmt.Sprintf("%s|%s|%s|%q|%d|%d|%v", o.Helo, o.Mail.Address, strings.Join(to, ","), o.Body, o.Size, o.code, o.Whole))
 	}
 	for _, d := range dialogue {
 		for p := []byte(d.text); len(p) > 0; {
@@ -88,8 +88,8 @@ func FuzzTap(f *testing.F) {
 	f.Add([]byte("BDAT 99999999999999999999 LAST\r\n"), []byte("2"))
 	f.Fuzz(func(t *testing.T, client, server []byte) {
 		tap := &tap{most: 10, room: func(int) bool { return true }, done: func(o *overheard) {
-			if len(o.body) > 10 || int64(len(o.body)) > o.size {
-				t.Errorf("%d bytes of %d kept", len(o.body), o.size)
+			if len(o.Body) > 10 || int64(len(o.Body)) > o.Size {
+				t.Errorf("%d bytes of %d kept", len(o.Body), o.Size)
 			}
 		}}
 		for len(client)+len(server) > 0 {

@@ -2,139 +2,183 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
-	"io"
-	"net"
+	"context"
+	"strings"
 	"time"
 
 	"sluice/filter"
 	"sluice/filter/message"
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
 	"sluice/proxy/smtp"
 )
 
-// judgeOverheard finds what would have been done with a message that was not ours to stop, and logs it. The locks do not
-// hear of it: nobody is locked for what was not enforced.
-func (s *session) judgeOverheard(o *overheard) {
-	defer s.srv.reserve(-len(o.body))
-	s.set = s.srv.set.Load()
-	if u := s.srv.cfg.Policy.Settings(s.flow.User.ID); u != nil {
-		s.user = u
-	}
-	id := transactionID(s.flow.ID.String(), int(s.sent.Add(1)))
-	s.tx = transaction{start: o.start, mail: o.mail, msg: message.Message{
-		ID: id, Flow: &s.flow, Helo: o.helo, Received: o.start,
-		Envelope: message.Envelope{
-			From: message.Address(o.mail.Address), FromSize: max(o.mail.Size, 0), SMTPUTF8: o.mail.UTF8, Body8Bit: o.mail.Body == smtp.Body8BitMIME,
-		},
-	}}
-	r := &Record{
-		ID: id, Flow: s.flow, Start: o.start, Duration: time.Since(o.start), Helo: o.helo, From: o.mail.Address, To: o.to, Size: o.size,
-		Status: o.status(), Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true,
-	}
-	r.Verdict.Cause = -1
-	if s.user == nil {
-		r.Would = s.line(unknownUser)
-	} else {
-		r.Verdict, r.Would = s.would(o, r.Status)
-	}
-	s.srv.cfg.Log.Put(r)
+// Overheard is a transaction that was not ours to stop: its client and its destination spoke past us.
+type Overheard struct {
+	Start  time.Time
+	Helo   string
+	Mail   smtp.Mail
+	To     []Recipient // and what the destination said to each
+	Body   []byte      // the beginning of the message, dots unstuffed, as far as it was seen
+	Size   int64       // bytes of the whole message; 0: none came, or it is not known
+	Status Status      // how the destination let it end
+	Whole  bool        // the message came to its end and was answered
 }
 
-// would asks the filter as a session of ours does; text is the reply of ours that would have stopped the message, or one
-// of its recipients.
-func (s *session) would(o *overheard, status Status) (v filter.Verdict, text string) {
-	m := &s.tx.msg
+// Would is what enforcement would have done with an overheard transaction.
+type Would struct {
+	Verdict filter.Verdict
+	Code    string // public code of what would have stopped it
+	Reply   string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
+}
+
+// Would asks the filter as a session does, without a session: by is the pipeline, whose limits this transaction is booked
+// against. The locks that are not enforced hear of it, see Config.Unenforced, and nothing else does.
+func (s *Server) Would(f *flow.Flow, id string, o *Overheard, by *filter.Pipeline) Would {
+	e := evaluation{ctx: s.base, srv: s, set: s.set.Load(), user: s.cfg.Policy.Settings(f.User.ID), by: by, Overheard: o, msg: message.Message{
+		ID: id, Flow: f, Helo: o.Helo, Received: o.Start,
+		Envelope: message.Envelope{
+			From: message.Address(o.Mail.Address), FromSize: max(o.Mail.Size, 0), SMTPUTF8: o.Mail.UTF8, Body8Bit: o.Mail.Body == smtp.Body8BitMIME,
+		},
+	}}
+	if e.user == nil {
+		return e.stopped(filter.Verdict{Cause: -1}, "", unknownUser)
+	}
+	return e.run()
+}
+
+// evaluation is one transaction on its way through the phases.
+type evaluation struct {
+	*Overheard
+	ctx  context.Context
+	srv  *Server
+	set  *resolved
+	user *policy.Settings
+	by   *filter.Pipeline
+	msg  message.Message
+}
+
+func (e *evaluation) stopped(v filter.Verdict, code string, a answer) Would {
+	return Would{Verdict: v, Code: code, Reply: line(a.code, a.enh, e.set.Name+": "+a.text)}
+}
+
+func (e *evaluation) refused(v filter.Verdict) Would {
+	w := e.stopped(v, "", refusal(e.set, &v))
+	if h := v.Decisive(); h != nil {
+		w.Code = h.Code
+	}
+	return w
+}
+
+func (e *evaluation) run() Would {
 	for _, p := range []filter.Phase{filter.Connect, filter.Helo, filter.Mail} {
-		if v = s.ask(p, m); v.Refused() {
-			return v, s.line(refusal(s.set, &v))
+		if v := e.by.Ask(e.ctx, p, &e.msg); v.Refused() {
+			return e.refused(v)
 		}
 	}
-	accepted := 0
-	for i := range o.to {
-		if o.to[i].Code/100 != 2 {
+	w := Would{Verdict: filter.Verdict{Cause: -1}}
+	accepted := e.recipients(&w)
+	if e.Whole && w.Reply == "" {
+		w = e.data()
+	}
+	if e.Status != Delivered {
+		accepted = 0
+	}
+	e.by.Settle(&e.msg, filter.Outcome{Accepted: accepted, Verdict: &w.Verdict, Lost: e.Status == Lost})
+	return w
+}
+
+// recipients asks about those that the destination took, and tells how many these are.
+func (e *evaluation) recipients(w *Would) (accepted int) {
+	for i := range e.To {
+		if e.To[i].Code/100 != 2 {
 			continue
 		}
 		accepted++
-		m.Rcpt = message.Address(o.to[i].Address)
-		if rv := s.ask(filter.Rcpt, m); !rv.Refused() {
-			m.Envelope.To = append(m.Envelope.To, m.Rcpt)
-		} else if text == "" {
-			v, text = rv, s.line(refusal(s.set, &rv))
+		e.msg.Rcpt = message.Address(e.To[i].Address)
+		if v := e.by.Ask(e.ctx, filter.Rcpt, &e.msg); !v.Refused() {
+			e.msg.Envelope.To = append(e.msg.Envelope.To, e.msg.Rcpt)
+		} else if w.Reply == "" {
+			*w = e.refused(v)
 		}
-		m.Rcpt = ""
+		e.msg.Rcpt = ""
 	}
-	if o.whole && text == "" {
-		v, text = s.wouldData(o)
-	}
-	if status != Delivered {
-		accepted = 0
-	}
-	s.set.Pipeline.Settle(m, filter.Outcome{Accepted: accepted, Verdict: &v, Lost: status == Lost})
-	return v, text
+	return accepted
 }
 
-func (s *session) wouldData(o *overheard) (v filter.Verdict, text string) {
-	v.Cause = -1
-	if o.size > s.maxSize() {
+// data judges the message, tells the locks that are not enforced, and answers as judge does.
+func (e *evaluation) data() Would {
+	if e.Size > maxSizeOf(e.set, e.user) {
 		code, enh, why, _ := smtp.ReplyFor(smtp.ErrTooLarge)
-		return v, s.line(answer{code, enh, why})
+		return e.stopped(filter.Verdict{Cause: -1}, "SIZE", answer{code, enh, why})
 	}
-	s.tx.msg.Data, s.tx.msg.DataSize = o.body, o.size
-	defer func() { s.tx.msg.Data = nil }()
-	header := o.body
+	e.msg.Data, e.msg.DataSize = e.Body, e.Size
+	defer func() { e.msg.Data = nil }()
+	header := e.Body
 	if n := bytes.Index(header, []byte("\r\n\r\n")); n >= 0 {
 		header = header[:n+2]
 	}
-	if v = s.verdict(header, time.Now()); v.Refused() {
-		text = s.line(refusal(s.set, &v))
+	v := e.srv.verdict(e.ctx, e.set, e.by, &e.msg, header, time.Now())
+	locked := e.locked(&v)
+	switch {
+	case v.Refused() && (v.Class.Bad() || !locked):
+		return e.refused(v)
+	case locked:
+		return e.stopped(v, lockedCode, lockedAnswer(e.set, ""))
 	}
-	return v, text
+	return Would{Verdict: v}
 }
 
-// line is an answer of ours that is not given.
-func (s *session) line(a answer) string { return line(a.code, a.enh, s.set.Name+": "+a.text) }
+// locked tells the locks that are not enforced of a verdict, and whether the user would be locked now.
+func (e *evaluation) locked(v *filter.Verdict) bool {
+	locks := e.srv.cfg.Unenforced
+	if locks == nil {
+		return false
+	}
+	locks.Judged(&e.msg, v)
+	_, is := locks.Locked(e.msg.Flow.User.ID)
+	if is && e.set.Admin != "" && len(e.To) == 1 && strings.EqualFold(e.To[0].Address, e.set.Admin) {
+		return false // the administrator can be written to
+	}
+	return is
+}
 
-// status is how the destination let the transaction end.
-func (o *overheard) status() Status {
+// judgeOverheard finds what would have been done with a message of a session in shadow, and logs it.
+func (s *session) judgeOverheard(o *overheard) {
+	defer s.srv.reserve(-len(o.Body))
+	id := transactionID(s.flow.ID.String(), int(s.sent.Add(1)))
+	o.Status = o.ended()
+	w := s.srv.Would(&s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
+	s.srv.cfg.Log.Put(&Record{
+		ID: id, Flow: s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, From: o.Mail.Address, To: o.To, Size: o.Size,
+		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply,
+	})
+}
+
+// ended tells how the destination let the transaction end.
+func (o *overheard) ended() Status {
+	return Ended(o.code, o.To, o.sent)
+}
+
+// Ended is the status of a transaction that ended with a reply code, 0 where none came; sent: the message had come to
+// its end.
+func Ended(code int, to []Recipient, sent bool) Status {
 	switch {
-	case o.code/100 == 2:
+	case code/100 == 2:
 		return Delivered
-	case o.code/100 == 4:
+	case code/100 == 4:
 		return Deferred
-	case o.code != 0:
+	case code != 0:
 		return Refused
-	case o.sent:
+	case sent:
 		return Ambiguous
 	}
-	t := transaction{tried: len(o.to)}
-	for _, r := range o.to {
+	t := transaction{tried: len(to)}
+	for _, r := range to {
 		if r.Code/100 == 2 {
 			return Lost
 		}
 		t.temp = t.temp || r.Code/100 == 4
 	}
 	return t.outcome()
-}
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }
-
-// closeWrite passes the end of one direction on.
-func closeWrite(c net.Conn) {
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite() // the peer may be gone
-		return
-	}
-	_ = c.Close()
-}
-
-// resetConn ends a connection with a RST.
-func resetConn(c net.Conn) {
-	switch r := c.(type) {
-	case interface{ Reset() error }:
-		_ = r.Reset() // it is gone in any case
-		return
-	case interface{ SetLinger(int) error }:
-		_ = r.SetLinger(0)
-	}
-	_ = c.Close()
 }

@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.Usage = func() { fmt.Fprint(stderr, usage) }
 	file := fs.String("config", "/etc/sluice/sluice.toml", "configuration file")
-	limit := fs.Int("limit", usualLimit, "bytes of each direction of a flow that are read")
+	limit := fs.Int("limit", usualLimit, "bytes of what a side says before the other speaks that are read")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -114,14 +114,14 @@ func serve(ctx context.Context, set *settings, limit int, log *slog.Logger) erro
 	}
 	out := newReporter(set.socket, log)
 	log.Info("ready", "version", version, "interfaces", len(links), "uid", set.uid)
-	err = watch(ctx, source, limit, out, log)
+	err = watch(ctx, source, out, log)
 	out.close()
 	return errors.Join(err, source.Close())
 }
 
 // watch hands what the source gives to the observer, and its records to out.
-func watch(ctx context.Context, source *bpf.Observer, limit int, out *reporter, log *slog.Logger) error {
-	obs := observe.New(observe.Options{Limit: limit}, out.put)
+func watch(ctx context.Context, source *bpf.Observer, out *reporter, log *slog.Logger) error {
+	obs := observe.New(observe.Options{}, out.put)
 	next := time.Now()
 	for ctx.Err() == nil {
 		if now := time.Now(); !now.Before(next) {

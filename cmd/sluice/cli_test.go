@@ -141,6 +141,13 @@ func (fake) Gate(_ context.Context, q api.GateQuery) (*api.Gate, error) {
 	return g, nil
 }
 
+func (fake) Observed(context.Context) (*api.ObserveReport, error) {
+	return &api.ObserveReport{Observer: api.Observer{Wanted: true, Present: true, Flows: 530, LostPieces: 1}, Since: now.Add(-50 * time.Hour), Users: []api.ObservedUser{
+		{User: "192.0.2.66/32", Mode: "observe", WouldLocks: 2, Observed: api.Observed{Flows: 30, Messages: 400, Recipients: 4100, WouldRefuse: map[string]int{"RATE-MSG": 350, "LOCKED": 12, "GTUBE": 12}}},
+		{User: "alice", Mode: "observe", Observed: api.Observed{Flows: 500, Opaque: 450, OpaqueShare: 0.9, Unread: 1, Messages: 51, Recipients: 60}},
+	}}, nil
+}
+
 // serve starts the API and returns its socket.
 func serve(t *testing.T) string {
 	t.Helper()
@@ -154,7 +161,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -180,7 +187,7 @@ func TestOutput(t *testing.T) {
 	for _, line := range []string{
 		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users show dave",
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
-		"log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
+		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
 		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
 	} {
@@ -198,7 +205,7 @@ func TestOutput(t *testing.T) {
 func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"log"}, {"log", "--follow"}, {"users"}, {"locks", "--history"}, {"gate"}} {
+	for _, args := range [][]string{{"log"}, {"log", "--follow"}, {"users"}, {"locks", "--history"}, {"gate"}, {"observe"}} {
 		_, out, _ := call(socket, 110, args...)
 		for line := range strings.Lines(out) {
 			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 110 {
@@ -211,7 +218,7 @@ func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}} {
+	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}, {"observe"}} {
 		code, out, errs := call(socket, 0, append(args, "--json")...)
 		if code != 0 || !json.Valid([]byte(out)) || strings.Contains(out, "\x1b") {
 			t.Errorf("sluice %v --json: code %d, %s%s", args, code, out, errs)

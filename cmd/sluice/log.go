@@ -249,7 +249,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"client heard", plain(m.Reply)},
 		[2]string{"remote said", plain(m.Remote)},
 		[2]string{"lock's ticket", m.Ticket},
-		[2]string{"in shadow", shadow(m)},
+		[2]string{"if enforced", enforced(m)},
 		[2]string{"note", plain(m.Note)},
 	)
 	for _, h := range m.Hits {
@@ -257,13 +257,15 @@ func (s *screen) message(m *api.Message) {
 	}
 }
 
-// shadow tells what would have been done with a message that was left alone.
-func shadow(m *api.Message) string {
+// enforced tells what would have been done with a message that was left alone.
+func enforced(m *api.Message) string {
 	switch {
 	case m.Would != "":
 		return "would have said " + plain(m.Would)
-	case m.Shadow:
+	case m.Shadow, m.Status == "observed" && m.Class == "clean":
 		return "would have gone on"
+	case m.Status == "observed" && m.Class == "unjudged" && m.From != "":
+		return "would have gone on, as far as it was read"
 	}
 	return ""
 }

@@ -75,6 +75,7 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"users", fmt.Sprintf("%d, %s", st.Users, s.locked(st.Locks))},
 		[2]string{"messages", messages(st.Messages)},
 		[2]string{"log", s.logStats(st.Log)},
+		[2]string{"observer", s.observer(&st.Observer)},
 		[2]string{"delivery", addresses(st.Addresses)},
 	)
 	for _, problem := range st.Helper.Problems {

@@ -139,7 +139,11 @@ func (p *program) addUser(ctx context.Context, name string, args []string, conta
 
 // seen tells what was observed; opaque flows stand first, because nobody knows what was in them.
 func seen(o *api.Observed) string {
-	return fmt.Sprintf("%s, %.0f %% opaque, %s", count(o.Flows, "flow", "flows"), 100*o.OpaqueShare, count(o.Messages, "message", "messages"))
+	text := fmt.Sprintf("%s, %.0f %% opaque, %s", count(o.Flows, "flow", "flows"), 100*o.OpaqueShare, count(o.Messages, "message", "messages"))
+	if n := o.WouldRefused(); n > 0 {
+		text += fmt.Sprintf(", %d would be refused", n)
+	}
+	return text
 }
 
 func (s *screen) user(u *api.UserDetail) {
@@ -169,7 +173,10 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"connections", limit(set.ConnectionsPerSecond) + " per second"},
 	)
 	if u.Observed != nil {
-		s.pairs([2]string{"observed", seen(u.Observed)})
+		s.pairs([2]string{"observed      ", strings.TrimSuffix(seen(u.Observed)+"\n"+byCode(u.Observed.WouldRefuse), "\n")})
+	}
+	if u.WouldLocks > 0 {
+		s.pairs([2]string{"would be locked", fmt.Sprintf("%s so far, by what was only watched", count(u.WouldLocks, "time", "times"))})
 	}
 	if len(u.Kernel) > 0 {
 		var parts []string

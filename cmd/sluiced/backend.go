@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -37,8 +37,9 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		Gateway: cfg.Gateway.Name, Version: version, PID: os.Getpid(), Started: d.started,
 		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
 		Users: len(d.roster.Load().members), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
-		Config: api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
-		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
+		Observer: d.observer(),
+		Config:   api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
+		Log:      api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
 	}
 	for _, a := range cfg.Delivery.Address {
 		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
@@ -151,8 +152,9 @@ func (b backend) made(u store.User) *member {
 
 func (b backend) user(m *member, open map[uint32]int) api.User {
 	ticket, locked := b.d.locks.Locked(m.ID)
+	observed, would := b.d.observations.of(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: m.mode, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: b.d.observations.of(m.ID)}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would}
 }
 
 // find returns the user of that name, or the one that an address belongs to.

@@ -63,6 +63,7 @@ type daemon struct {
 	observations observations
 	senders      *senderDNS
 	reporting    sync.Mutex // one reader of the whole log at a time
+	unenforced   *unenforced
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
@@ -122,6 +123,9 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.locals.refresh()
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {
+		return nil, err
+	}
+	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
 	return d, d.makeProxy(cfg)

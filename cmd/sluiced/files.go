@@ -75,6 +75,9 @@ func (d *daemon) closeFiles() error {
 	if d.locks != nil {
 		errs = append(errs, d.locks.Close())
 	}
+	if d.unenforced != nil {
+		errs = append(errs, d.unenforced.locks.Close())
+	}
 	d.audits.Wait()
 	if d.journal != nil {
 		errs = append(errs, d.journal.Close())

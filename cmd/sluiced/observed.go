@@ -4,81 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
-	"sluice/cmd/internal/api"
 	"sluice/filter"
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
+	"sluice/proxy/smtp"
 )
-
-// opaque stands for a leg whose protection and contents an observer does not see.
-const opaque = "opaque"
-
-// observations are what sluice-observe told, by user; they begin anew with the process.
-type observations struct {
-	mu    sync.Mutex
-	users map[uint32]api.Observed
-	seen  uint64
-	loss  control.ObservedLoss
-}
-
-// of returns the counts of a user, nil where nothing was observed.
-func (o *observations) of(user uint32) *api.Observed {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c, ok := o.users[user]
-	if !ok {
-		return nil
-	}
-	c.OpaqueShare = float64(c.Opaque) / float64(c.Flows)
-	return &c
-}
-
-// counters adds the observer's own account of itself.
-func (o *observations) counters(to map[string]uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.seen == 0 {
-		return
-	}
-	to["observed_flows"], to["observed_lost_pieces"] = o.seen, o.loss.Kernel
-	to["observed_lost_flows"], to["observed_lost_records"] = o.loss.Flows, o.loss.Records
-}
-
-func (o *observations) report(r control.ObservedReport) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.seen, o.loss = r.Seen, r.Loss
-}
-
-func (o *observations) add(user uint32, f *control.Observed) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.users == nil {
-		o.users = make(map[uint32]api.Observed)
-	}
-	c := o.users[user]
-	c.Flows++
-	if f.Opaque {
-		c.Opaque++
-	}
-	c.Messages += len(f.Messages)
-	for _, m := range f.Messages {
-		for _, t := range m.To {
-			c.Recipients++
-			if t.Code >= 400 {
-				c.RefusedRecipients++
-			}
-		}
-		if m.Whole && m.Code/100 == 2 {
-			c.Accepted++
-		}
-	}
-	o.users[user] = c
-}
 
 // takeObserved takes the observer's reports until ctx ends. While another sluiced still has the socket it tries again.
 func (d *daemon) takeObserved(ctx context.Context) {
@@ -113,49 +46,82 @@ func (d *daemon) observed(r control.ObservedReport) {
 	if !ok {
 		return
 	}
-	d.observations.add(user.ID, o)
-	f := flow.Flow{ID: d.ids.Next(), Client: o.Client, Target: o.Target, User: user, Start: o.Start}
-	for _, rec := range observedRecords(f, o) {
-		d.tally.Put(rec)
+	f := flow.Flow{ID: flow.ID(o.ID), Client: o.Client, Target: o.Target, User: user, Start: o.Start}
+	for i := range o.Messages {
+		m, id := &o.Messages[i], fmt.Sprintf("%s.%d", f.ID, o.Before+i+1)
+		heard := overheard(o, m)
+		w := d.proxy.Would(&f, id, heard, d.unenforced.observed)
+		d.observations.message(user.ID, m, &w)
+		d.tally.Put(observedMessage(f, id, o, m, heard, &w))
+	}
+	if o.More {
+		return
+	}
+	d.observations.flow(user.ID, o)
+	if rest := observedFlow(f, o); rest != nil {
+		d.tally.Put(rest)
 	}
 }
 
-// observedRecords are the lines of the log for one observed flow.
-func observedRecords(f flow.Flow, o *control.Observed) []*proxy.Record {
-	var out []*proxy.Record
-	base := proxy.Record{Flow: f, Helo: o.Helo, Status: proxy.Observed, Verdict: filter.Verdict{Cause: -1}, Source: o.Client.Addr()}
-	for i, m := range o.Messages {
-		rec := base
-		rec.ID, rec.Start, rec.Duration, rec.From = fmt.Sprintf("%s.%d", f.ID, i+1), m.Start, max(0, m.End.Sub(m.Start)), m.From
-		for _, t := range m.To {
-			rec.To = append(rec.To, proxy.Recipient{Address: t.Address, Code: t.Code, Reply: t.Reply})
-		}
-		if m.Code != 0 {
-			rec.Remote = fmt.Sprintf("%d %s", m.Code, m.Reply)
-			rec.Reply = rec.Remote
-		}
-		switch {
-		case m.Code == 0:
-			rec.Note = "the answer was not seen"
-		case !m.Whole:
-			rec.Note = "no message was sent"
-		}
-		out = append(out, &rec)
+// overheard is a message as the filter is asked about it.
+func overheard(o *control.Observed, m *control.ObservedMessage) *proxy.Overheard {
+	h := &proxy.Overheard{Start: m.Start, Helo: o.Helo, Body: m.Body, Size: max(m.Size, int64(len(m.Body))), Whole: m.Whole,
+		Mail: smtp.Mail{Path: smtp.Path{Address: m.From}, Size: m.Said, UTF8: m.UTF8}}
+	if m.Eight {
+		h.Mail.Body = smtp.Body8BitMIME
 	}
-	if len(out) > 0 && !o.Opaque && !o.Truncated && !o.Lossy {
-		return out
+	for _, t := range m.To {
+		h.To = append(h.To, proxy.Recipient{Address: t.Address, Code: t.Code, Reply: t.Reply})
 	}
-	rest := base
+	code := 0
+	if m.Whole || len(m.To) == 0 && m.Code/100 != 2 {
+		code = m.Code
+	}
+	h.Status = proxy.Ended(code, h.To, m.Sent)
+	return h
+}
+
+// observedMessage is the line of the log for one message.
+func observedMessage(f flow.Flow, id string, o *control.Observed, m *control.ObservedMessage, h *proxy.Overheard, w *proxy.Would) *proxy.Record {
+	rec := observedBase(f, o)
+	rec.ID, rec.Start, rec.Duration, rec.From, rec.To, rec.Size = id, m.Start, max(0, m.End.Sub(m.Start)), m.From, h.To, m.Size
+	rec.Verdict, rec.Would = w.Verdict, w.Reply
+	if m.Code != 0 {
+		rec.Remote = fmt.Sprintf("%d %s", m.Code, m.Reply)
+		rec.Reply = rec.Remote
+	}
+	switch {
+	case m.Code == 0:
+		rec.Note = "the answer was not seen"
+	case !m.Whole:
+		rec.Note = "no message was sent"
+	case m.Size == 0:
+		rec.Note = "judged by its beginning"
+	}
+	return rec
+}
+
+func observedBase(f flow.Flow, o *control.Observed) *proxy.Record {
+	return &proxy.Record{Flow: f, Helo: o.Helo, Status: proxy.Observed, Verdict: filter.Verdict{Cause: -1}, Source: o.Client.Addr()}
+}
+
+// observedFlow is the line of the log for a flow of which not all could be read, or in which there was no message; else
+// nil.
+func observedFlow(f flow.Flow, o *control.Observed) *proxy.Record {
+	if o.Before+len(o.Messages) > 0 && !o.Opaque && !o.Truncated && !o.Lossy {
+		return nil
+	}
+	rest := observedBase(f, o)
 	rest.ID, rest.Start, rest.Duration, rest.Remote, rest.Reply = f.ID.String(), o.Start, max(0, o.End.Sub(o.Start)), o.Last, o.Last
 	switch {
 	case o.Opaque:
-		rest.In.Version, rest.Note = opaque, "STARTTLS: what followed is not known"
+		rest.In.Version, rest.Note = proxy.Opaque, "STARTTLS: what followed is not known"
 	case o.Lossy:
-		rest.In.Version, rest.Note = opaque, "parts were lost or unreadable: more may have followed"
+		rest.In.Version, rest.Note = proxy.Opaque, "parts were lost or unreadable: more may have followed"
 	case o.Truncated:
-		rest.In.Version, rest.Note = opaque, "longer than what is read: more may have followed"
+		rest.In.Version, rest.Note = proxy.Opaque, "longer than what is read: more may have followed"
 	default:
 		rest.Note = "no message"
 	}
-	return append(out, &rest)
+	return rest
 }

@@ -6,6 +6,7 @@ import (
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
+	"sluice/filter"
 	"sluice/proxy"
 )
 
@@ -77,7 +78,7 @@ func message(r *proxy.Record) *api.Message {
 	for _, h := range r.Verdict.Hits {
 		m.Hits = append(m.Hits, api.Hit{Check: h.Check, Code: h.Code, Class: h.Class.String(), Action: h.Action.String(), Points: h.Points, Text: h.Text, Evidence: h.Evidence})
 	}
-	if r.Status == proxy.Observed { // nobody judged it: it must not look clean
+	if r.Status == proxy.Observed && r.Verdict.Class == filter.Clean && r.Size == 0 { // not wholly read: it must not look clean
 		m.Class = "unjudged"
 	}
 	if r.In.Version == proxy.Opaque {

@@ -35,17 +35,18 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	d.gate = limit.NewSessions(limit.SessionOptions{Wait: cfg.SMTP.GreetingWait.D(), OnCap: func(c limit.Capped) {
 		d.log.Warn("a source is at its cap of sessions; the excess waits for its greeting", "source", c.Source, "target", c.Target, "open", c.Active, "waiting", c.Waiting)
 	}})
-	d.checks = d.pipeline()
+	d.checks = d.pipeline(toldCounts{d.counts.counts, d})
 	d.proxy, err = proxy.New(proxy.Config{
-		Settings: d.proxySettings(cfg, pl),
-		Policy:   settingsOf{d.policy},
-		Locks:    toldLocks{d.locks, d},
-		Log:      d.tally,
-		Dialer:   relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
-		Tracer:   trace,
-		Gate:     gate{d.gate, d.sources},
-		Inflight: journal{d.journal},
-		TLS:      d.clientTLS(cfg),
+		Settings:   d.proxySettings(cfg, pl),
+		Policy:     settingsOf{d.policy},
+		Locks:      toldLocks{d.locks, d},
+		Unenforced: d.unenforced.locks,
+		Log:        d.tally,
+		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
+		Tracer:     trace,
+		Gate:       gate{d.gate, d.sources},
+		Inflight:   journal{d.journal},
+		TLS:        d.clientTLS(cfg),
 		Panicked: func(f flow.Flow, cause any, stack []byte) {
 			d.log.Error("a mistake of ours ended a session; please report it", "flow", f.ID, "user", f.User.Name, "client", f.Client, "cause", cause, "stack", string(stack))
 		},
@@ -56,14 +57,14 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	return err
 }
 
-// pipeline holds the checks, cheap ones first.
-func (d *daemon) pipeline() *filter.Pipeline {
+// pipeline holds the checks, cheap ones first; what users send is counted by counts.
+func (d *daemon) pipeline(counts limit.Counter) *filter.Pipeline {
 	settings := d.policy
 	return filter.NewPipeline(
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(toldCounts{d.counts.counts, d}, settings)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
 	)
 }

@@ -8,17 +8,25 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Observed is what sluice-observe read of one flow that it did not touch.
+// ObservedVersion is that of the reports; an observer of another one is cut off.
+const ObservedVersion = 2
+
+// Observed is what sluice-observe read of one flow that it did not touch: one report for each message when it ends, and one
+// at the end of the flow.
 type Observed struct {
+	ID        uint64            `json:"id"`     // names the flow in all its reports
 	Client    netip.AddrPort    `json:"client"` // the customer
 	Target    netip.AddrPort    `json:"target"` // the server
 	Start     time.Time         `json:"start"`
 	End       time.Time         `json:"end"`
 	Helo      string            `json:"helo,omitempty"`
+	Before    int               `json:"before,omitempty"` // messages of this flow that were told before
+	More      bool              `json:"more,omitempty"`   // the flow goes on
 	Messages  []ObservedMessage `json:"messages,omitempty"`
 	Last      string            `json:"last,omitempty"`      // last reply, code and text of its first line
 	Opaque    bool              `json:"opaque,omitempty"`    // it went on under STARTTLS: what followed is not known
@@ -31,10 +39,16 @@ type ObservedMessage struct {
 	Start time.Time           `json:"start"`
 	End   time.Time           `json:"end"`
 	From  string              `json:"from"`
+	Said  int64               `json:"said,omitempty"`  // SIZE= of MAIL in bytes (RFC 1870); 0 where it was not given
+	UTF8  bool                `json:"utf8,omitempty"`  // SMTPUTF8 (RFC 6531)
+	Eight bool                `json:"eight,omitempty"` // BODY=8BITMIME (RFC 6152)
 	To    []ObservedRecipient `json:"to,omitempty"`
 	Code  int                 `json:"code,omitempty"`  // of the last reply; 0 where none was heard
 	Reply string              `json:"reply,omitempty"` // its first line
 	Whole bool                `json:"whole,omitempty"` // that reply answered the end of data
+	Sent  bool                `json:"sent,omitempty"`  // data came to its end, and no reply was heard
+	Body  []byte              `json:"body,omitempty"`  // the beginning of the message, dots taken out, as far as it was copied
+	Size  int64               `json:"size,omitempty"`  // bytes of the message; 0 where its end was not copied
 }
 
 // ObservedRecipient is one RCPT and its reply; Code is 0 where none was heard.
@@ -72,22 +86,38 @@ func DialObserved(ctx context.Context, path string) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-// Report sends one report, waiting at most until the deadline. A record that is larger than a packet goes without its
-// messages, truncated.
+// Report sends one report, waiting at most until the deadline. What is larger than a packet goes without the bodies and the
+// replies to recipients, and if need be without its messages, truncated.
 func Report(c *net.UnixConn, r ObservedReport, until time.Time) error {
-	r.V = Version
+	r.V = ObservedVersion
 	if err := c.SetWriteDeadline(until); err != nil {
 		return err
 	}
 	err := send(c, r, nil)
-	if !errors.Is(err, errSize) || r.Observed == nil {
-		return err
+	for _, shorten := range []func(*Observed){withoutTexts, withoutMessages} {
+		if !errors.Is(err, errSize) || r.Observed == nil {
+			return err
+		}
+		short := *r.Observed
+		shorten(&short)
+		r.Observed = &short
+		err = send(c, r, nil)
 	}
-	short := *r.Observed
-	short.Messages, short.Truncated = nil, true
-	r.Observed = &short
-	return send(c, r, nil)
+	return err
 }
+
+func withoutTexts(o *Observed) {
+	o.Messages = slices.Clone(o.Messages)
+	for i := range o.Messages {
+		m := &o.Messages[i]
+		m.Body, m.Size, m.To = nil, 0, slices.Clone(m.To)
+		for j := range m.To {
+			m.To[j].Reply = ""
+		}
+	}
+}
+
+func withoutMessages(o *Observed) { o.Messages, o.Truncated = nil, true }
 
 // maxObservers bounds the connections of observers: one, another during its restart, and spare.
 const maxObservers = 4
@@ -148,8 +178,8 @@ func takeReports(c *net.UnixConn, take func(ObservedReport)) error {
 		if err := decode(b, &r); err != nil {
 			return err
 		}
-		if r.V != Version {
-			return fmt.Errorf("%w: version %d instead of %d; restart the older of the two programs", errMessage, r.V, Version)
+		if r.V != ObservedVersion {
+			return fmt.Errorf("%w: version %d instead of %d; restart the older of the two programs", errMessage, r.V, ObservedVersion)
 		}
 		take(r)
 	}

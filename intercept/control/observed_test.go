@@ -44,7 +44,7 @@ func TestReportsArrive(t *testing.T) {
 	at := time.Unix(1700000000, 0).UTC()
 	o := Observed{Client: netip.MustParseAddrPort("192.0.2.10:40000"), Target: netip.MustParseAddrPort("198.51.100.25:25"), Start: at, End: at,
 		Messages: []ObservedMessage{{Start: at, End: at, From: "a@b.example", To: []ObservedRecipient{{"c@d.example", 250, "ok"}}, Code: 250, Whole: true}}}
-	want := ObservedReport{V: Version, Observed: &o, Seen: 3, Loss: ObservedLoss{Kernel: 1}}
+	want := ObservedReport{V: ObservedVersion, Observed: &o, Seen: 3, Loss: ObservedLoss{Kernel: 1}}
 	if err := Report(c, want, time.Now().Add(time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +52,13 @@ func TestReportsArrive(t *testing.T) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 
+	o.Messages[0].Body = make([]byte, MaxPacket)
+	if err := Report(c, want, time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-reports; got.Observed.Truncated || len(got.Observed.Messages) != 1 || got.Observed.Messages[0].Body != nil || len(got.Observed.Messages[0].To) != 1 {
+		t.Errorf("a record with a large body came as %+v", got.Observed)
+	}
 	o.Messages[0].From = strings.Repeat("x", MaxPacket)
 	if err := Report(c, want, time.Now().Add(time.Second)); err != nil {
 		t.Fatal(err)
@@ -68,7 +75,7 @@ func TestStrangersReportNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, _ = c.Write([]byte(`{"v":1,"seen":1,"loss":{"kernel":0,"flows":0,"records":0}}`)) // it may be cut off already
+	_, _ = c.Write([]byte(`{"v":2,"seen":1,"loss":{"kernel":0,"flows":0,"records":0}}`)) // it may be cut off already
 	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("the connection stays open: %d, %v", n, err)
 	}
@@ -78,7 +85,7 @@ func TestStrangersReportNothing(t *testing.T) {
 }
 
 func TestObserverThatBreaksTheProtocolIsCutOff(t *testing.T) {
-	for _, bad := range []string{"x", `{"v":2,"seen":0,"loss":{"kernel":0,"flows":0,"records":0}}`, `{"v":1,"seen":"x"}`} {
+	for _, bad := range []string{"x", `{"v":9,"seen":0,"loss":{"kernel":0,"flows":0,"records":0}}`, `{"v":2,"seen":"x"}`} {
 		path, _ := observers(t, true)
 		c, err := DialObserved(t.Context(), path)
 		if err != nil {

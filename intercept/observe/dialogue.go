@@ -2,7 +2,6 @@ package observe
 
 import (
 	"bytes"
-	"fmt"
 	"time"
 
 	"sluice/intercept/control"
@@ -18,7 +17,8 @@ const (
 	askedMail
 	askedRcpt
 	askedData
-	askedEnd // of the message
+	askedChunk // that is not the last
+	askedEnd   // of the message
 	askedReset
 	askedTLS
 	askedAuth
@@ -31,43 +31,67 @@ type question struct {
 	arg  string
 }
 
-// maxQuestions bounds commands without a reply; the bound on bytes would allow thousands.
-const maxQuestions = 1024
+// Bounds of what a dialogue remembers, whoever speaks.
+const (
+	maxQuestions = 1024      // commands without a reply
+	maxUnread    = 64 << 10  // bytes of one direction that wait for the other
+	maxRcpts     = 2000      // of one message
+	maxText      = 512       // of a reply
+	maxKept      = 128 << 10 // bytes of one message: envelope, replies and the beginning of its body
+)
 
-// dialogue reads both directions of one flow. Its source bounds how many bytes it gets of each; what a direction says from
-// there is not known. It never fails: what it cannot read makes the record say so.
+// dialogue reads both directions of one flow. Its source copies the beginning of what a side says before the other speaks
+// again, and says where it leaves off and goes on. A dialogue never fails: what it cannot read makes the record say so.
 type dialogue struct {
 	client, server []byte  // not read yet
-	full           [2]bool // by direction, the server's second: nothing more is copied
+	full           [2]bool // by direction, the server's second: what it says now is not copied
 	open           []question
 	wait           bool // the client's next bytes mean what the reply says
 	body           bool // until a lone dot
+	dots           smtp.DotReader
 	token          bool // the next line belongs to AUTH
 	skip           int64
-	blind          bool // the client's bytes cannot be read further
-	deaf           bool // nor the server's
+	left           bool // in the midst of a message, whose rest is not read: its reply ends it
+	lost           bool // commands were not copied; until the copying goes on
+	stopped        bool // it is read no further
+	adrift         bool // replies cannot be told apart before a command that begins anew
+	turn           bool // the server has spoken since the last command
+	check          bool // the next line comes after what was not copied
 	message        *control.ObservedMessage
+	part           bool      // of the message's body only a part is there
+	kept           int       // bytes in message
+	at             time.Time // of the last bytes
 	out            control.Observed
+	told           func(control.ObservedMessage)
 }
 
-func newDialogue() *dialogue {
-	return &dialogue{open: []question{{what: askedGreeting}}}
+func newDialogue(told func(control.ObservedMessage)) *dialogue {
+	return &dialogue{open: []question{{what: askedGreeting}}, told: told}
+}
+
+// held is about how many bytes of memory hang on the dialogue.
+func (d *dialogue) held() int {
+	return cap(d.client) + cap(d.server) + d.kept + 32*cap(d.open)
 }
 
 // add takes further bytes of one direction.
 func (d *dialogue) add(server bool, b []byte, at time.Time) {
-	if d.out.Opaque {
+	if d.out.Opaque || d.stopped || !server && d.left {
 		return
 	}
+	unread := &d.client
 	if server {
-		d.server = append(d.server, b...)
-	} else {
-		d.client = append(d.client, b...)
+		unread, d.turn = &d.server, true
 	}
+	if len(*unread)+len(b) > maxUnread {
+		d.gap(server)
+		return
+	}
+	*unread = append(*unread, b...)
 	d.read(at)
 }
 
-// fill says that nothing more of a direction will come, though it may say more.
+// fill says that the rest of what a direction says now is not copied.
 func (d *dialogue) fill(server bool, at time.Time) {
 	if server {
 		d.full[1] = true
@@ -77,53 +101,107 @@ func (d *dialogue) fill(server bool, at time.Time) {
 	d.read(at)
 }
 
-// gap says that bytes of a direction are missing.
-func (d *dialogue) gap(server bool) {
-	d.out.Lossy = true
-	if server {
-		d.deaf = true
+// resume says that a direction is copied again after n bytes that were not.
+func (d *dialogue) resume(server bool, n int64, at time.Time) {
+	if d.out.Opaque {
 		return
 	}
-	d.blind = true
-	d.leaveBody()
+	if server {
+		if d.full[1] = false; n > 0 {
+			d.server = nil
+			d.goAdrift()
+		}
+		return
+	}
+	d.read(at)
+	if d.full[0] = false; n == 0 && !d.left && !d.lost {
+		return
+	}
+	in := d.skip > 0 || d.left
+	d.client, d.check = nil, true
+	switch {
+	case d.skip > 0:
+		d.part = true
+		d.skip -= n
+		in = d.skip >= 0
+		d.skip = max(0, d.skip)
+	case d.body:
+		d.leaveBody()
+		in = true
+	}
+	d.left, d.lost = false, false
+	if !in || d.wait {
+		d.goAdrift()
+	}
+}
+
+// goAdrift gives up the present message and waits for a new beginning.
+func (d *dialogue) goAdrift() {
+	d.adrift, d.out.Lossy, d.wait, d.body, d.left, d.skip, d.token = true, true, false, false, false, 0, false
+	d.open = nil
+}
+
+// gap says that bytes of a direction are missing.
+func (d *dialogue) gap(server bool) {
+	if d.out.Lossy = true; d.body && !server {
+		d.leaveBody()
+		d.client = nil
+		return
+	}
+	d.goAdrift()
+	d.client, d.server = nil, nil
+}
+
+// stop ends the reading for good and lets go of everything.
+func (d *dialogue) stop() {
+	d.goAdrift()
+	d.stopped, d.client, d.server, d.message, d.kept = true, nil, nil, nil, 0
 }
 
 // leaveBody goes on without having seen the dot: its reply is heard all the same.
 func (d *dialogue) leaveBody() {
 	if d.body {
-		d.body = false
+		d.body, d.part, d.left = false, true, true
 		d.open = append(d.open, question{what: askedEnd})
 	}
 }
 
 // read goes on as far as both sides allow: a reply may be here before its command.
 func (d *dialogue) read(at time.Time) {
+	d.at = at
 	for d.commands() || d.reply(at) {
 	}
 	if d.out.Opaque {
 		d.client, d.server = nil, nil
 	}
+	if len(d.client) == 0 {
+		d.client = nil // an idle flow holds no buffer
+	}
+	if len(d.server) == 0 {
+		d.server = nil
+	}
 }
 
 // commands reads what the client said; it tells whether it came further.
 func (d *dialogue) commands() bool {
-	if d.blind || d.wait || d.out.Opaque || len(d.open) >= maxQuestions {
+	if d.stopped || d.lost || d.left || d.wait || d.out.Opaque || len(d.open) >= maxQuestions {
 		return false
 	}
 	switch {
 	case d.skip > 0:
 		n := min(d.skip, int64(len(d.client)))
+		d.keep(d.client[:n])
 		d.client, d.skip = d.client[n:], d.skip-n
-		if d.skip > 0 {
-			return d.cutOff()
-		}
-		return true
+		return d.skip == 0
 	case d.body:
 		return d.readBody()
 	}
 	end := bytes.IndexByte(d.client, '\n')
 	if end < 0 {
-		return d.cutOff()
+		if d.full[0] {
+			d.lost = true
+		}
+		return false
 	}
 	line := bytes.TrimSuffix(d.client[:end], []byte("\r"))
 	d.client = d.client[end+1:]
@@ -131,45 +209,50 @@ func (d *dialogue) commands() bool {
 	return true
 }
 
-// cutOff ends the reading of a client who said more than is copied. The reply to an unfinished message is still heard.
-func (d *dialogue) cutOff() bool {
-	if d.full[0] {
-		d.blind, d.out.Truncated = true, true
-	}
-	return false
-}
-
 // readBody looks for the lone dot.
 func (d *dialogue) readBody() bool {
-	rest := d.client
-	for {
-		end := bytes.IndexByte(rest, '\n')
-		if end < 0 {
-			break
-		}
-		if line := bytes.TrimSuffix(rest[:end], []byte("\r")); len(line) == 1 && line[0] == '.' {
-			d.client, d.body = rest[end+1:], false
-			d.open = append(d.open, question{what: askedEnd})
-			return true
-		}
-		rest = rest[end+1:]
-	}
-	d.client = rest // only an unfinished line is kept
-	if d.full[0] {
-		d.cutOff()
+	text, rest, ended := d.dots.Read(d.client)
+	d.keep(text)
+	d.client = rest
+	switch {
+	case ended:
+		d.body = false
+		d.open = append(d.open, question{what: askedEnd})
+		return true
+	case d.full[0]:
 		d.leaveBody()
 		return true
 	}
 	return false
 }
 
+// keep remembers a part of the message.
+func (d *dialogue) keep(p []byte) {
+	m := d.message
+	if m == nil || len(p) == 0 {
+		return
+	}
+	m.Size += int64(len(p))
+	if !d.part && d.kept+len(p) <= maxKept {
+		m.Body = append(m.Body, p...)
+		d.kept += len(p)
+	} else {
+		d.part = true
+	}
+}
+
 func (d *dialogue) command(line []byte) {
+	turn := d.turn
+	d.turn = false
 	if d.token {
 		d.token, d.wait = false, true
 		d.open = append(d.open, question{what: askedAuth})
 		return
 	}
 	c := smtp.ParseCommand(line)
+	if !d.placed(c.Verb, turn) {
+		return
+	}
 	arg := string(c.Arg)
 	q := question{what: askedOther, arg: arg}
 	switch c.Verb {
@@ -177,19 +260,13 @@ func (d *dialogue) command(line []byte) {
 		q.what = askedHello
 	case smtp.MAIL:
 		q.what = askedMail
-		if m, err := smtp.ParseMail(arg); err == nil {
-			q.arg = m.Address
-		}
 	case smtp.RCPT:
 		q.what = askedRcpt
-		if r, err := smtp.ParseRcpt(arg); err == nil {
-			q.arg = r.Address
-		}
 	case smtp.DATA:
 		q.what, d.wait = askedData, true
 	case smtp.BDAT:
 		size, last, err := smtp.ParseBDAT(arg)
-		if err == nil {
+		if q.what = askedChunk; err == nil {
 			d.skip = size
 		}
 		if last {
@@ -205,135 +282,28 @@ func (d *dialogue) command(line []byte) {
 	d.open = append(d.open, q)
 }
 
-// reply reads the next reply, if it is whole and its command is known; it tells whether it came further.
-func (d *dialogue) reply(at time.Time) bool {
-	if d.deaf || d.out.Opaque || len(d.open) == 0 {
-		return false
-	}
-	code, text, n, err := smtp.CutReply(d.server)
-	if err != nil {
-		d.gap(true)
-		return false
-	}
-	if n == 0 {
-		if d.full[1] {
-			d.deaf, d.out.Truncated = true, true
+// placed tells whether a command stands where its reply will be known. After bytes that were not copied it may be none,
+// and replies to commands that were among them may be here.
+func (d *dialogue) placed(verb smtp.Verb, turn bool) bool {
+	if d.check {
+		d.check = false
+		if verb == smtp.Unknown {
+			d.goAdrift()
+		} else if len(d.open) == 0 && len(d.server) > 0 {
+			d.server, d.out.Lossy = nil, true
 		}
-		return false
 	}
-	d.server = d.server[n:]
-	d.last(code, text)
-	q := d.open[0]
-	d.open = d.open[1:]
-	d.answer(q, code, text, at)
-	return true
-}
-
-func (d *dialogue) last(code int, text string) { d.out.Last = fmt.Sprintf("%d %s", code, text) }
-
-func (d *dialogue) answer(q question, code int, text string, at time.Time) {
-	good := code/100 == 2
-	switch q.what {
-	case askedHello:
-		if good {
-			d.finish(at)
-			d.out.Helo = q.arg
+	if !d.adrift {
+		return true
+	}
+	switch verb {
+	case smtp.MAIL, smtp.EHLO, smtp.HELO, smtp.RSET:
+		if !turn {
+			return false
 		}
-	case askedMail:
-		d.mail(q.arg, code, text, at)
-	case askedRcpt:
-		if d.message != nil {
-			d.message.To = append(d.message.To, control.ObservedRecipient{Address: q.arg, Code: code, Reply: text})
-			d.message.Code, d.message.Reply = code, text
-		}
-	case askedData:
-		d.wait = false
-		if code/100 == 3 {
-			d.body = true
-		} else {
-			d.end(code, text, false, at)
-		}
-	case askedEnd:
-		d.end(code, text, true, at)
-	case askedReset:
-		d.finish(at)
-	case askedTLS:
-		d.wait = false
-		if good {
-			d.finish(at)
-			d.out.Opaque = true
-		}
-	case askedAuth:
-		d.wait, d.token = false, code == 334
+		d.finish(d.at)
+		d.adrift, d.open, d.server = false, nil, nil
+		return true
 	}
-}
-
-// mail begins a message, or puts down one that was refused at once.
-func (d *dialogue) mail(from string, code int, text string, at time.Time) {
-	good := code/100 == 2
-	if !good && d.message != nil { // inside another one: out of order
-		return
-	}
-	d.finish(at)
-	d.message = &control.ObservedMessage{Start: at, From: from, Code: code, Reply: text}
-	if !good {
-		d.finish(at)
-	}
-}
-
-// end finishes the message with the reply that decided it.
-func (d *dialogue) end(code int, text string, whole bool, at time.Time) {
-	if d.message == nil {
-		return
-	}
-	d.message.Code, d.message.Reply, d.message.Whole = code, text, whole
-	d.finish(at)
-}
-
-// finish puts the message down as it is.
-func (d *dialogue) finish(at time.Time) {
-	if d.message == nil {
-		return
-	}
-	d.message.End = at
-	d.out.Messages = append(d.out.Messages, *d.message)
-	d.message = nil
-}
-
-// farewell hears what nobody asked for, such as 421.
-func (d *dialogue) farewell() {
-	if d.deaf || len(d.open) > 0 {
-		return
-	}
-	switch code, text, n, err := smtp.CutReply(d.server); {
-	case err != nil:
-		d.out.Lossy = true
-	case n > 0:
-		d.last(code, text)
-	}
-}
-
-// close ends the reading and gives the record. What was asked and never answered stands in it without a code.
-func (d *dialogue) close(at time.Time) *control.Observed {
-	if !d.out.Opaque {
-		for _, q := range d.open {
-			switch q.what {
-			case askedMail:
-				d.finish(at)
-				d.message = &control.ObservedMessage{Start: at, From: q.arg}
-			case askedRcpt:
-				if d.message != nil {
-					d.message.To = append(d.message.To, control.ObservedRecipient{Address: q.arg})
-				}
-			case askedEnd:
-				if d.message != nil {
-					d.message.Code, d.message.Reply = 0, ""
-				}
-			}
-		}
-		d.farewell()
-		d.finish(at)
-	}
-	d.out.End = at
-	return &d.out
+	return false
 }

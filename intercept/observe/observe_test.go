@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,17 +47,67 @@ func talk(began uint64, script ...string) []bpf.Segment {
 	return out
 }
 
-// observed gives the records of segments.
+// observed gives the records of segments, the reports of one flow put together.
 func observed(o Options, segments []bpf.Segment) []*control.Observed {
-	if o.Limit == 0 {
-		o.Limit = 8192
-	}
 	var out []*control.Observed
-	obs := New(o, func(r *control.Observed) { out = append(out, r) })
+	obs := New(o, whole(func(r *control.Observed) { out = append(out, r) }))
 	for _, s := range segments {
 		obs.Add(s, noon)
 	}
 	obs.Close(noon)
+	return out
+}
+
+// whole puts the reports of one flow together.
+func whole(give func(*control.Observed)) func(*control.Observed) {
+	messages := map[uint64][]control.ObservedMessage{}
+	return func(r *control.Observed) {
+		if len(messages[r.ID]) != r.Before {
+			panic(fmt.Sprintf("%d messages were told before, not %d", len(messages[r.ID]), r.Before))
+		}
+		messages[r.ID] = append(messages[r.ID], r.Messages...)
+		if !r.More {
+			r.Messages = messages[r.ID]
+			give(r)
+		}
+	}
+}
+
+// copied makes of segments what the kernel copies: at most limit bytes of a side before the other one speaks.
+func copied(limit int, segments []bpf.Segment) (out []bpf.Segment) {
+	var seen [2]int
+	var cut [2]bool
+	var next [2]uint32
+	for _, s := range segments {
+		d := side(s.FromServer)
+		other := s
+		if other.FromServer = !s.FromServer; len(s.Data) > 0 && !cut[d] {
+			if seen[1-d] = 0; cut[1-d] {
+				cut[1-d] = false
+				other.Data, other.Seq, other.Resumed = nil, next[1-d], true
+				out = append(out, other)
+			}
+		}
+		next[d] = s.Seq + uint32(len(s.Data))
+		if s.SYN {
+			next[d]++
+		}
+		if len(s.Data) == 0 {
+			out = append(out, s)
+			continue
+		}
+		n := min(len(s.Data), max(0, limit-seen[d]))
+		rest := s
+		if s.Data = s.Data[:n]; n > 0 && !cut[d] {
+			seen[d] += n
+			out = append(out, s)
+		}
+		if n < len(rest.Data) && !cut[d] {
+			cut[d] = true
+			rest.Data, rest.Seq, rest.Cut = nil, s.Seq+uint32(n), true
+			out = append(out, rest)
+		}
+	}
 	return out
 }
 
@@ -131,29 +182,86 @@ func TestDialogues(t *testing.T) {
 				return
 			}
 			mixed = append(append(segments[:2:2], mixed...), mixed...)
-			if got := observed(Options{Limit: 1 << 20}, mixed); len(got) != 1 || text(got[0]) != c.want {
+			if got := observed(Options{}, mixed); len(got) != 1 || text(got[0]) != c.want {
 				t.Errorf("in another order: %d records, %s; want %s", len(got), text(got[0]), c.want)
 			}
 		})
 	}
 }
 
-func TestLongMessageIsHeardToItsReply(t *testing.T) {
+// TestLongMessages: what follows a message that is longer than what is copied is read all the same.
+func TestLongMessages(t *testing.T) {
 	t.Parallel()
-	all := talk(1, "S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "DATA", "S: 354 go",
-		strings.Repeat("x", 900), "S: 250 queued", "FIN")
-	left := 500 // as the kernel copies
-	var segments []bpf.Segment
-	for _, s := range all {
-		if !s.FromServer {
-			s.Data = s.Data[:min(left, len(s.Data))]
-			left -= len(s.Data)
-		}
-		segments = append(segments, s)
+	long := strings.Repeat(strings.Repeat("x", 78)+"\r\n", 100)
+	hello := []string{"S: 220 mx", "EHLO c.example", "S: 250-mx\r\n250 CHUNKING"}
+	envelope := func(from string) []string {
+		return []string{"MAIL FROM:<" + from + ">", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok"}
 	}
-	got := observed(Options{Limit: 500}, segments)
-	if want := "c.example | a@b.example >c@d.example=250 250 whole truncated"; len(got) != 1 || text(got[0]) != want {
-		t.Errorf("got %v, want %s", text(got[0]), want)
+	var rcpts, oks strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&rcpts, "RCPT TO:<r%d@d.example>\r\n", i)
+		fmt.Fprintf(&oks, "250 %d\r\n", i)
+	}
+	for name, c := range map[string]struct {
+		script []string
+		want   string
+	}{
+		"the last": {slices.Concat(hello, envelope("a@b.example"), []string{"DATA", "S: 354 go", long + ".", "S: 250 queued", "FIN"}),
+			"c.example | a@b.example >c@d.example=250 250 whole"},
+		"three": {slices.Concat(hello, envelope("1@b.example"), []string{"DATA", "S: 354 go", long + ".", "S: 250 queued"},
+			envelope("2@b.example"), []string{"DATA", "S: 354 go", "short\r\n.", "S: 250 queued"},
+			envelope("3@b.example"), []string{"DATA", "S: 354 go", long + ".", "S: 554 spam", "QUIT", "S: 221 bye", "FIN"}),
+			"c.example | 1@b.example >c@d.example=250 250 whole | 2@b.example >c@d.example=250 250 whole | 3@b.example >c@d.example=250 554 whole"},
+		"QUIT behind the dot": {slices.Concat(hello, envelope("a@b.example"), []string{"DATA", "S: 354 go", long + ".\r\nQUIT", "S: 250 queued\r\n221 bye", "FIN"}),
+			"c.example | a@b.example >c@d.example=250 250 whole"},
+		"left in the midst": {slices.Concat(hello, envelope("a@b.example"), []string{"DATA", "S: 354 go", long, "FIN"}),
+			"c.example | a@b.example >c@d.example=250 0"},
+		"a long chunk": {slices.Concat(hello, envelope("a@b.example"), []string{fmt.Sprintf("BDAT %d LAST\r\n%s", len(long)+2, long), "S: 250 queued"},
+			envelope("z@b.example"), []string{"BDAT 6 LAST\r\nfour", "S: 250 queued", "FIN"}),
+			"c.example | a@b.example >c@d.example=250 250 whole | z@b.example >c@d.example=250 250 whole"},
+		"more commands than are copied": {slices.Concat(hello, []string{"MAIL FROM:<a@b.example>\r\n" + rcpts.String() + "DATA", "S: 250 ok\r\n" + oks.String() + "354 go", "x\r\n.", "S: 250 queued"},
+			envelope("z@b.example"), []string{"DATA", "S: 354 go", "x\r\n.", "S: 250 queued", "FIN"}),
+			"c.example | z@b.example >c@d.example=250 250 whole lossy"},
+		"refused in the midst": {slices.Concat(hello, envelope("a@b.example"), []string{"DATA", "S: 354 go", long, "S: 552 too large", "MAIL FROM:<no@command.example>\r\n.", "S: 500 what"},
+			envelope("y@b.example"), []string{"DATA", "S: 354 go", "x\r\n.", "S: 250 queued"},
+			envelope("z@b.example"), []string{"DATA", "S: 354 go", "x\r\n.", "S: 250 queued", "FIN"}),
+			""},
+	} {
+		got := observed(Options{}, copied(1000, talk(1, c.script...)))
+		if c.want == "" { // nobody can tell where the message ended; what begins anew behind it is found
+			if len(got) != 1 || !strings.HasSuffix(text(got[0]), "| z@b.example >c@d.example=250 250 whole lossy") {
+				t.Errorf("%s: %d records, %s", name, len(got), text(got[0]))
+			}
+			continue
+		}
+		if len(got) != 1 || text(got[0]) != c.want {
+			t.Errorf("%s: %d records\ngot  %s\nwant %s", name, len(got), text(got[0]), c.want)
+		}
+	}
+}
+
+// TestBodies: what a record has of a body, and its size where it was read to its end.
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	envelope := []string{"S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example> SIZE=7 BODY=8BITMIME SMTPUTF8", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok"}
+	for name, c := range map[string]struct {
+		script []string
+		body   string
+		size   int64
+	}{
+		"short":  {[]string{"DATA", "S: 354 go", "A: b\r\n\r\n..dot\r\n.", "S: 250 queued"}, "A: b\r\n\r\n.dot\r\n", 14},
+		"long":   {[]string{"DATA", "S: 354 go", strings.Repeat("x", 2000) + "\r\n.", "S: 250 queued"}, strings.Repeat("x", 1000), 0},
+		"chunks": {[]string{"BDAT 5\r\n.\r\n", "S: 250 ok", "BDAT 3 LAST\r\n.", "S: 250 queued"}, ".\r\n\r\n.\r\n", 8},
+		"reset":  {[]string{"DATA", "S: 354 go", "half"}, "half\r\n", 0},
+	} {
+		got := observed(Options{}, copied(1000, talk(1, append(append(append([]string(nil), envelope...), c.script...), "FIN")...)))
+		if len(got) != 1 || len(got[0].Messages) != 1 {
+			t.Errorf("%s: %d records: %s", name, len(got), text(got[0]))
+			continue
+		}
+		if m := got[0].Messages[0]; string(m.Body) != c.body || m.Size != c.size || m.Said != 7 || !m.UTF8 || !m.Eight {
+			t.Errorf("%s: body %q of %d bytes; want %q of %d", name, m.Body, m.Size, c.body, c.size)
+		}
 	}
 }
 
@@ -163,7 +271,7 @@ func TestMissingBytesAreTold(t *testing.T) {
 	lost := 5 // the MAIL
 	segments = append(segments[:lost:lost], segments[lost+1:]...)
 	var got []*control.Observed
-	obs := New(Options{Limit: 8192}, func(r *control.Observed) { got = append(got, r) })
+	obs := New(Options{}, func(r *control.Observed) { got = append(got, r) })
 	for _, s := range segments {
 		obs.Add(s, noon)
 	}
@@ -216,7 +324,7 @@ func TestShamEnds(t *testing.T) {
 	}
 	// One that was meant ends the flow.
 	records := 0
-	obs := New(Options{Limit: 8192}, func(r *control.Observed) {
+	obs := New(Options{}, func(r *control.Observed) {
 		if records++; r.Lossy {
 			t.Error("a flow that was reset is said to have lost bytes")
 		}
@@ -233,7 +341,7 @@ func TestShamEnds(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	records := 0
-	obs := New(Options{Limit: 8192, Flows: 10, Idle: time.Minute}, func(*control.Observed) { records++ })
+	obs := New(Options{Flows: 10, Idle: time.Minute}, func(*control.Observed) { records++ })
 	for i := range 25 {
 		s := talk(1)[0]
 		s.Client = netip.AddrPortFrom(customer.Addr(), uint16(1000+i))
@@ -265,9 +373,17 @@ func TestAnyBytesInAnyOrder(t *testing.T) {
 			segments[i].Seq += uint32(r.IntN(3))
 			segments[j].FIN = r.IntN(5) == 0
 		}
-		got := observed(Options{Limit: 1 + r.IntN(400), Pages: 8}, segments)
-		again := observed(Options{Limit: 8192}, segments)
-		if !reflect.DeepEqual(again, observed(Options{Limit: 8192}, segments)) || len(got) > 2 {
+		for i := range segments {
+			segments[i].Cut, segments[i].Resumed = r.IntN(30) == 0, r.IntN(30) == 0
+		}
+		got := observed(Options{Pages: 8, Memory: 1 + r.IntN(4000)}, copied(1+r.IntN(400), segments))
+		again, more := observed(Options{}, segments), observed(Options{}, segments)
+		for i := range again {
+			if len(more) == len(again) {
+				again[i].ID = more[i].ID
+			}
+		}
+		if !reflect.DeepEqual(again, more) || len(got) > 2 {
 			t.Fatalf("seed %d: the same bytes read twice differ, or %d records", seed, len(got))
 		}
 	}

@@ -88,6 +88,8 @@ func (f *fake) Tail(ctx context.Context, _ Query, take func(*Message) error) err
 	}
 }
 
+func (f *fake) Observed(context.Context) (*ObserveReport, error) { return &ObserveReport{}, nil }
+
 // serve starts the API of f on a socket of its own.
 func serve(t *testing.T, f *fake) *Client {
 	t.Helper()
@@ -102,7 +104,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

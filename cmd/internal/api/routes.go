@@ -58,6 +58,8 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/log", summary: "the message log, newest first; with follow=1 new lines as they come, one JSON object a line",
 			query: append(logParams, param{"follow", "1: go on with new lines"}), out: []Message{}, stream: true, raw: s.log},
 		{method: "GET", path: "/v1/gate", summary: "what stands before the next step of the roll-out", query: gateParams, out: Gate{}, serve: s.gate},
+		{method: "GET", path: "/v1/observed", summary: "what enforcement would have done with what sluice-observe saw, by user", out: ObserveReport{},
+			serve: func(r *http.Request) (any, error) { return s.back.Observed(r.Context()) }},
 		{method: "GET", path: "/v1/openapi.json", summary: "this description", raw: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "application/json")
 			_, err := w.Write(openAPI)

@@ -58,6 +58,11 @@ type Log interface {
 	Tail(ctx context.Context, q Query, take func(*Message) error) error
 }
 
+// Observe reports what was observed of flows that went their way untouched.
+type Observe interface {
+	Observed(ctx context.Context) (*ObserveReport, error)
+}
+
 // Backend is what the API stands on.
 type Backend struct {
 	Overview
@@ -68,6 +73,7 @@ type Backend struct {
 	Locker
 	Log
 	Gates
+	Observe
 }
 
 // Server answers requests.

@@ -23,6 +23,7 @@ type Status struct {
 	Addresses []Address         `json:"addresses" doc:"delivery addresses"`
 	Config    Config            `json:"config"`
 	Log       LogStats          `json:"log"`
+	Observer  Observer          `json:"observer"`
 }
 
 // Queue is the kernel's accept queue of the listening socket.
@@ -88,28 +89,64 @@ type LogStats struct {
 
 // User is one outgoing user.
 type User struct {
-	ID       uint32         `json:"id"`
-	Name     string         `json:"name"`
-	Prefixes []netip.Prefix `json:"prefixes"`
-	Contact  string         `json:"contact,omitempty"`
-	Origin   string         `json:"origin" doc:"config, command, or template for users made for unknown sources"`
-	Mode     string         `json:"mode,omitempty"`
-	Fail     string         `json:"fail,omitempty"`
-	Flows    int            `json:"flows" doc:"connections open now"`
-	Locked   bool           `json:"locked"`
-	Ticket   string         `json:"ticket,omitempty" doc:"of the lock"`
-	Observed *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
+	ID         uint32         `json:"id"`
+	Name       string         `json:"name"`
+	Prefixes   []netip.Prefix `json:"prefixes"`
+	Contact    string         `json:"contact,omitempty"`
+	Origin     string         `json:"origin" doc:"config, command, or template for users made for unknown sources"`
+	Mode       string         `json:"mode,omitempty"`
+	Fail       string         `json:"fail,omitempty"`
+	Flows      int            `json:"flows" doc:"connections open now"`
+	Locked     bool           `json:"locked"`
+	Ticket     string         `json:"ticket,omitempty" doc:"of the lock"`
+	Observed   *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
+	WouldLocks int            `json:"would_locks,omitempty" doc:"locks that enforcement would have brought in shadow or observe since sluiced started"`
+}
+
+// Observer is the state of the passive path.
+type Observer struct {
+	Wanted      bool   `json:"wanted" doc:"some source or destination is in mode observe"`
+	Present     bool   `json:"present" doc:"sluice-observe reports"`
+	Flows       uint64 `json:"flows" doc:"begun since its start"`
+	LostPieces  uint64 `json:"lost_pieces" doc:"pieces of flows that it was too slow for, or that could not be read"`
+	LostFlows   uint64 `json:"lost_flows" doc:"flows that it had no memory for"`
+	LostRecords uint64 `json:"lost_records" doc:"records that sluiced did not take in time"`
+}
+
+// ObserveReport tells what enforcement would have done with what was observed.
+type ObserveReport struct {
+	Observer Observer       `json:"observer"`
+	Since    time.Time      `json:"since" doc:"when the counts began: the start of sluiced"`
+	Users    []ObservedUser `json:"users"`
+}
+
+// ObservedUser is one line of the report.
+type ObservedUser struct {
+	User string `json:"user"`
+	Mode string `json:"mode"`
+	Observed
+	WouldLocks int `json:"would_locks" doc:"locks that enforcement would have brought"`
 }
 
 // Observed counts what was read in passing of flows that mode observe forwards.
 type Observed struct {
-	Flows             int     `json:"flows"`
-	Opaque            int     `json:"opaque" doc:"flows that went on under STARTTLS: nobody knows what was in them"`
-	OpaqueShare       float64 `json:"opaque_share" doc:"of the flows, 0 to 1"`
-	Messages          int     `json:"messages" doc:"transactions whose MAIL was seen"`
-	Accepted          int     `json:"accepted" doc:"messages that the destination took"`
-	Recipients        int     `json:"recipients"`
-	RefusedRecipients int     `json:"refused_recipients"`
+	Flows             int            `json:"flows"`
+	Opaque            int            `json:"opaque" doc:"flows that went on under STARTTLS: nobody knows what was in them"`
+	OpaqueShare       float64        `json:"opaque_share" doc:"of the flows, 0 to 1"`
+	Unread            int            `json:"unread" doc:"flows of which parts were lost or could not be read: more may have been said"`
+	Messages          int            `json:"messages" doc:"transactions whose MAIL was seen"`
+	Accepted          int            `json:"accepted" doc:"messages that the destination took"`
+	Recipients        int            `json:"recipients"`
+	RefusedRecipients int            `json:"refused_recipients"`
+	WouldRefuse       map[string]int `json:"would_refuse,omitempty" doc:"messages that enforcement would have refused, or one of their recipients, by public code"`
+}
+
+// WouldRefused is how many messages enforcement would have refused, or one of their recipients.
+func (o *Observed) WouldRefused() (n int) {
+	for _, c := range o.WouldRefuse {
+		n += c
+	}
+	return n
 }
 
 // UserDetail is a user with what holds for him.
@@ -212,7 +249,7 @@ type Message struct {
 	To         []Recipient    `json:"to,omitempty"`
 	Size       int64          `json:"size"`
 	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost, no-message or observed"`
-	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus; unjudged or opaque where the status is observed"`
+	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus; where the status is observed, unjudged for what was not wholly read and opaque for what cannot be"`
 	Code       string         `json:"code,omitempty" doc:"public code of the reason that decided"`
 	Hits       []Hit          `json:"hits,omitempty"`
 	Reply      string         `json:"reply,omitempty" doc:"what the client was told last"`
@@ -222,7 +259,7 @@ type Message struct {
 	TLSOut     string         `json:"tls_out,omitempty"`
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
-	Would      string         `json:"would,omitempty" doc:"in shadow: the reply of ours that would have stopped it"`
+	Would      string         `json:"would,omitempty" doc:"in shadow and observe: the reply of ours that would have stopped it"`
 	WaitedMS   int64          `json:"waited_ms,omitempty" doc:"for the greeting, because the source was at its caps"`
 	Obstacle   string         `json:"obstacle,omitempty" doc:"what ended a session without a message: tls, the handshake with our certificate failed; cap, 421 for too many sessions"`
 	Note       string         `json:"note,omitempty"`

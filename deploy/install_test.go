@@ -50,13 +50,13 @@ func TestInstallPutsFilesWhereTheyAreLookedFor(t *testing.T) {
 	dest := t.TempDir()
 	out := install(t, dest, "/usr/local")
 	want := []string{
-		"/etc/sluice/sluice.toml",
 		"/usr/local/lib/sysctl.d/60-sluice.conf",
 		"/usr/local/lib/systemd/system/sluice-intercept.service",
 		"/usr/local/lib/systemd/system/sluice-observe.service",
 		"/usr/local/lib/systemd/system/sluiced.service",
 		"/usr/local/lib/sysusers.d/sluice.conf",
 		"/usr/local/lib/tmpfiles.d/sluice.conf",
+		"/usr/local/share/doc/sluice/sluice.toml",
 		"/usr/local/share/man/man5/sluice.toml.5",
 		"/usr/local/share/man/man8/sluice-intercept.8",
 		"/usr/local/share/man/man8/sluice-observe.8",
@@ -82,8 +82,14 @@ func TestInstallKeepsTheConfiguration(t *testing.T) {
 	dest := t.TempDir()
 	install(t, dest, "/usr")
 	config := dest + "/etc/sluice/sluice.toml"
-	if read(t, config) != read(t, "sluice.toml") {
-		t.Error("the first installation brings another configuration than the example")
+	if _, err := os.Stat(config); err == nil {
+		t.Error("the first installation brings a configuration that fits no gateway; `sluice setup` is to write it")
+	}
+	if got := read(t, dest+"/usr/share/doc/sluice/sluice.toml"); got != read(t, "sluice.toml") {
+		t.Error("the example is not the one of this tree")
+	}
+	if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(config, []byte("mine\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -307,7 +308,7 @@ func TestDoctorLooksAtTheHost(t *testing.T) {
 func TestDoctorEndsWithFailure(t *testing.T) {
 	t.Parallel()
 	code, out, _ := call(serve(t), 0, "doctor", "--no-dns", "--config", "../../deploy/sluice.toml")
-	if code != exitFailed || !strings.Contains(out, "fail  interface cust1: not attached") || !strings.Contains(out, "help: look at it") {
+	if code != exitFailed || !regexp.MustCompile(`(?m)^fail  interface cust1 +not attached$`).MatchString(out) || !strings.Contains(out, "help: look at it") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 }

@@ -92,16 +92,40 @@ func (p *program) doctor(ctx context.Context, h *host, file string) error {
 }
 
 func (s *screen) findings(all []api.Finding) {
-	colours := map[string]string{api.OK: green, api.Warn: yellow, api.Fail: red}
 	counts := map[string]int{}
 	for _, f := range all {
 		counts[f.State]++
-		fmt.Fprintf(s.out, "%s  %s: %s\n", s.paint(colours[f.State], fmt.Sprintf("%-4s", f.State)), plain(f.Check), plain(f.Text))
-		if f.Remedy != "" && f.State != api.OK {
-			fmt.Fprintf(s.out, "      %s %s\n", s.paint(faint, "help:"), plain(f.Remedy))
+	}
+	s.list(all)
+	s.say("%d ok, %s, %s", counts[api.OK], count(counts[api.Warn], "warning", "warnings"), count(counts[api.Fail], "failure", "failures"))
+}
+
+// list prints findings, the texts below each other, and what to do below each that is not ok.
+func (s *screen) list(all []api.Finding) {
+	const state, most = 6, 36 // a longer name stands out alone
+	wide := 0
+	for _, f := range all {
+		if n := len([]rune(plain(f.Check))); n <= most {
+			wide = max(wide, n)
 		}
 	}
-	s.say("%d ok, %s, %s", counts[api.OK], count(counts[api.Warn], "warning", "warnings"), count(counts[api.Fail], "failure", "failures"))
+	colours := map[string]string{api.OK: green, api.Warn: yellow, api.Fail: red}
+	indent := state + wide + 2
+	print := func(first, text, style string) {
+		for i, l := range wrap(text, s.width-indent) {
+			if i > 0 {
+				first = strings.Repeat(" ", indent)
+			}
+			fmt.Fprintln(s.out, first+s.paint(style, l))
+		}
+	}
+	for _, f := range all {
+		head := s.paint(colours[f.State], fmt.Sprintf("%-*s", state, f.State)) + fmt.Sprintf("%-*s  ", wide, plain(f.Check))
+		print(head, plain(f.Text), "")
+		if f.Remedy != "" && f.State != api.OK {
+			print(strings.Repeat(" ", indent), "help: "+plain(f.Remedy), faint)
+		}
+	}
 }
 
 // names asks the DNS.

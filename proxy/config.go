@@ -30,6 +30,7 @@ type Config struct {
 	Gate       Gate        // may be nil: sessions are not bounded
 	Inflight   Inflight    // may be nil
 	TLS        *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+	Guard      Guard       // may be nil
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

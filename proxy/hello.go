@@ -127,6 +127,7 @@ func (s *session) learn() bool {
 	if !caps.ESMTP {
 		s.offer = smtp.Extensions{}
 	}
+	s.offerAuth(&caps)
 	s.offerOurs(caps.Encrypted)
 	return true
 }
@@ -135,6 +136,9 @@ func (s *session) learn() bool {
 func (s *session) askCaps() (relay.Caps, error) {
 	if s.remote != nil {
 		return *s.remote.Caps(), nil
+	}
+	if s.authed {
+		return relay.Caps{}, lostAuth()
 	}
 	route := s.route("", "")
 	if s.early != nil {
@@ -163,7 +167,7 @@ func (s *session) askCaps() (relay.Caps, error) {
 // understands (DEL8), STARTTLS where the onward leg keeps what it promises (DEL7).
 func (s *session) offerOurs(encrypted bool) {
 	s.offer.Set |= smtp.ExtPipelining | smtp.ExtChunking
-	if encrypted && s.srv.cfg.TLS != nil && !s.secure.Load() {
+	if encrypted && s.srv.cfg.TLS != nil && !s.secure.Load() && !s.authed {
 		s.offer.Set |= smtp.ExtStartTLS
 	}
 }
@@ -182,7 +186,7 @@ func maxSizeOf(set *resolved, user *policy.Settings) int64 {
 // destination's family has none, the customer's own address under the customer's own name.
 func (s *session) route(sender, recipient string) relay.Route {
 	r := relay.Route{Target: s.flow.Target}
-	if s.user.Delivery == policy.Managed {
+	if s.delivery() == policy.Managed {
 		k := pool.Key{User: s.flow.User.ID, Sender: sender, Recipient: recipient}
 		if a, ok := s.set.Pool.Choose(k, s.flow.Target.Addr()); ok {
 			r.Source, r.Helo = a.IP, a.Helo

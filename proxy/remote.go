@@ -35,6 +35,9 @@ func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
 	if s.remote != nil && time.Since(s.used) > time.Second && !s.remote.Alive() {
 		s.closeRemote()
 	}
+	if s.remote == nil && s.authed {
+		return true, lostAuth()
+	}
 	if s.remote == nil {
 		fresh = true
 		r, err := s.srv.cfg.Dialer.Open(ctx, route)
@@ -47,6 +50,11 @@ func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
 		return fresh, &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
 	}
 	return fresh, nil
+}
+
+// lostAuth: a session in which the customer authenticated has no successor.
+func lostAuth() *relay.Failure {
+	return &relay.Failure{Code: authLost.code, Enh: authLost.enh, Text: authLost.text, Close: true}
 }
 
 // unfit tells why the onward session at hand cannot carry the transaction: its destination was asked some minutes ago,

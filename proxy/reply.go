@@ -47,6 +47,10 @@ var (
 	inChunks       = answer{503, smtp.Enhanced{5, 5, 1}, "the message is coming in chunks, go on with BDAT"}
 	binaryByChunks = answer{503, smtp.Enhanced{5, 5, 1}, "a binary message comes by BDAT"}
 	chunkTooLarge  = answer{552, smtp.Enhanced{5, 3, 4}, "the chunk is larger than any message may be, closing the connection"}
+	authInMail     = answer{503, smtp.Enhanced{5, 5, 1}, "a transaction is open, authenticate before it"}
+	authAlready    = answer{503, smtp.Enhanced{5, 5, 1}, "you are authenticated already"}
+	authUnknown    = answer{504, smtp.Enhanced{5, 5, 4}, "this mechanism is not offered"}
+	authLost       = answer{421, smtp.Enhanced{4, 4, 2}, "the connection to the destination, where you authenticated, was lost"}
 	noValidRcpt    = answer{554, smtp.Enhanced{5, 5, 1}, "no valid recipients"}
 	notImplemented = answer{502, smtp.Enhanced{5, 5, 1}, "command not implemented"}
 	notKnown       = answer{500, smtp.Enhanced{5, 5, 1}, "command not known"}

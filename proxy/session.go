@@ -50,6 +50,8 @@ type session struct {
 
 	data   smtp.DataOptions
 	body   smtp.Body
+	own    bool          // the mail leaves from the customer's own address, whatever is set: he authenticates
+	authed bool          // and did
 	parts  bool          // the body is coming in chunks, of which the last is still to come
 	trace  []byte        // room for the trace field
 	last   string        // our last reply that was worth a note
@@ -161,6 +163,8 @@ func (s *session) dispatch(cmd *smtp.Command) {
 		s.noisy(s.set.fixed.noop)
 	case smtp.QUIT:
 		s.quit()
+	case smtp.AUTH:
+		s.auth(cmd)
 	case smtp.VRFY, smtp.EXPN:
 		s.noisy(s.set.fixed.verify)
 	case smtp.HELP:

@@ -32,6 +32,7 @@ type Settings struct {
 	MessageSize       int64
 	SessionsPerSource int // AUT8
 	SessionsPerPair   int // AUT8: per source and destination
+	RefuseAuth        bool // AUT4: AUTH at destinations is not passed on
 	PerSecond         int // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
 }

@@ -21,8 +21,9 @@ type Route struct {
 // Caps are what a destination can do, as seen from one source address.
 type Caps struct {
 	smtp.Extensions
-	ESMTP     bool // it answered EHLO; false: HELO only
-	Encrypted bool // the leg is encrypted: STARTTLS was offered and the handshake succeeded
+	ESMTP     bool     // it answered EHLO; false: HELO only
+	Encrypted bool     // the leg is encrypted: STARTTLS was offered and the handshake succeeded
+	PlainAuth []string // mechanisms offered before STARTTLS, where Encrypted
 }
 
 // Timeouts bound the waits for a destination; zero fields mean the defaults. A wait for a reply ends between its

@@ -88,6 +88,7 @@ func (s *Session) hello() *Failure {
 // encrypt tries STARTTLS. A server that offers it and then refuses it is spoken to in plain text.
 func (s *Session) encrypt(cfg *tls.Config) *Failure {
 	s.caps.Set &^= smtp.ExtStartTLS
+	plain := s.caps.Auth
 	if f := s.command("STARTTLS"); f != nil {
 		return f
 	}
@@ -100,7 +101,7 @@ func (s *Session) encrypt(cfg *tls.Config) *Failure {
 	if f := s.hello(); f != nil {
 		return f
 	}
-	s.caps.Encrypted = true
+	s.caps.Encrypted, s.caps.PlainAuth = true, plain
 	s.caps.Set &^= smtp.ExtStartTLS
 	return nil
 }

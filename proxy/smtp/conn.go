@@ -39,6 +39,7 @@ type Conn struct {
 	burst bool
 	// fromBuf: the last take came from buf, where what it gave still stands before r.
 	fromBuf bool
+	secret  bool   // what is being read is to leave no copy
 	out     []byte // pooled; output not yet sent
 	werr    error  // first error of a write: sticky
 	rerr    error  // first error of a read that no later read can mend: sticky
@@ -198,8 +199,12 @@ func (c *Conn) fill(most int) error {
 // resize takes another buffer of at least n bytes for what is buffered.
 func (c *Conn) resize(n int) {
 	b := getBuf(n)
+	secret := c.secretHere()
 	c.w = copy(b, c.buf[c.r:c.w])
 	c.r = 0
+	if secret {
+		clear(c.buf)
+	}
 	if c.buf != nil {
 		putBuf(c.buf)
 	}

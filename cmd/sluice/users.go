@@ -172,6 +172,9 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
 		[2]string{"connections", limit(set.ConnectionsPerSecond) + " per second"},
 	)
+	if u.Auth != nil {
+		s.pairs([2]string{"AUTH at destinations", fmt.Sprintf("%d accepted, %d refused", u.Auth.Accepted, u.Auth.Refused)})
+	}
 	if u.Observed != nil {
 		s.pairs([2]string{"observed      ", strings.TrimSuffix(seen(u.Observed)+"\n"+byCode(u.Observed.WouldRefuse), "\n")})
 	}

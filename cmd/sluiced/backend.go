@@ -100,6 +100,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["log_records"], c.Daemon["log_lost"] = log.Records, log.Lost
 	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
 	d.observations.counters(c.Daemon)
+	d.guesses.counters(c.Daemon)
 	d.accepting.Lock()
 	for _, a := range d.acceptors {
 		c.Daemon["accepted"] += a.accepted.Load()
@@ -154,7 +155,7 @@ func (b backend) user(m *member, open map[uint32]int) api.User {
 	ticket, locked := b.d.locks.Locked(m.ID)
 	observed, would := b.d.observations.of(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: m.mode, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID)}
 }
 
 // find returns the user of that name, or the one that an address belongs to.

@@ -61,6 +61,7 @@ type daemon struct {
 	made     chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
 	observations observations
+	guesses      guesses
 	senders      *senderDNS
 	reporting    sync.Mutex // one reader of the whole log at a time
 	unenforced   *unenforced
@@ -106,7 +107,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.roster.Store(r)
-	d.policy = policy.NewTable(userSettings(cfg.Delivery.Mode, &cfg.Limits, &cfg.Lock))
+	d.policy = policy.NewTable(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock))
 	d.policy.Configure(settings)
 	overrides, err := d.store.Overrides()
 	if err != nil {

@@ -47,6 +47,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Gate:       gate{d.gate, d.sources},
 		Inflight:   journal{d.journal},
 		TLS:        d.clientTLS(cfg),
+		Guard:      &d.guesses,
 		Panicked: func(f flow.Flow, cause any, stack []byte) {
 			d.log.Error("a mistake of ours ended a session; please report it", "flow", f.ID, "user", f.User.Name, "client", f.Client, "cause", cause, "stack", string(stack))
 		},
@@ -176,7 +177,7 @@ func (d *daemon) reloadFile() error {
 	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
 		return err
 	}
-	d.policy.SetDefault(userSettings(cfg.Delivery.Mode, &cfg.Limits, &cfg.Lock))
+	d.policy.SetDefault(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock))
 	d.policy.Configure(settings)
 	d.certs.Store(certs)
 	d.locals.pool.Store(pl)

@@ -47,7 +47,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	for i, l := range listed {
 		u := &cfg.User[i]
 		r.members = append(r.members, member{Listed: l, origin: store.Config, mode: u.Mode, fail: u.Fail})
-		settings[l.ID] = userSettings(u.Delivery, &u.Limits, &u.Lock)
+		settings[l.ID] = userSettings(u.Delivery, u.Auth, &u.Limits, &u.Lock)
 	}
 	all, err := st.Users()
 	if err != nil {

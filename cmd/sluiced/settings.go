@@ -16,7 +16,7 @@ import (
 )
 
 // userSettings turns configured settings into those of the policy.
-func userSettings(delivery string, l *config.Limits, k *config.Lock) policy.Settings {
+func userSettings(delivery, auth string, l *config.Limits, k *config.Lock) policy.Settings {
 	s := policy.Settings{
 		MessagesPerHour:   l.MessagesPerHour,
 		RecipientsPerHour: l.RecipientsPerHour,
@@ -35,6 +35,7 @@ func userSettings(delivery string, l *config.Limits, k *config.Lock) policy.Sett
 			Explained:  k.Explained,
 		},
 	}
+	s.RefuseAuth = auth == "refuse"
 	if delivery == "own" {
 		s.Delivery = policy.Own
 	}

@@ -99,6 +99,7 @@ type User struct {
 	Flows      int            `json:"flows" doc:"connections open now"`
 	Locked     bool           `json:"locked"`
 	Ticket     string         `json:"ticket,omitempty" doc:"of the lock"`
+	Auth       *Auth          `json:"auth,omitempty" doc:"how his attempts to authenticate at destinations ended"`
 	Observed   *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
 	WouldLocks int            `json:"would_locks,omitempty" doc:"locks that enforcement would have brought in shadow or observe since sluiced started"`
 }
@@ -126,6 +127,12 @@ type ObservedUser struct {
 	Mode string `json:"mode"`
 	Observed
 	WouldLocks int `json:"would_locks" doc:"locks that enforcement would have brought"`
+}
+
+// Auth counts attempts to authenticate at destinations that were passed on, since start.
+type Auth struct {
+	Accepted int `json:"accepted"`
+	Refused  int `json:"refused" doc:"many of them: somebody guesses passwords from here"`
 }
 
 // Observed counts what was read in passing of flows that mode observe forwards.

@@ -68,6 +68,7 @@ type Exempt struct {
 // Delivery says how mail leaves.
 type Delivery struct {
 	Mode           string    `toml:"mode" default:"own" enum:"managed|own" doc:"managed: from a delivery address of the gateway. own: from the customer's own address."`
+	Auth           string    `toml:"auth" default:"relay" enum:"relay|refuse" doc:"AUTH of a client. relay: passed on to a destination that offers it, from the customer's own address; nothing of it is kept. refuse: never offered."`
 	Prefixes       []Prefix  `toml:"prefixes" doc:"Prefixes routed to this host that hold delivery addresses; sluice-intercept makes them local."`
 	Address        []Address `toml:"address" doc:"A delivery address. At least one is needed where the mode is managed; a family without one delivers from the customer's own address."`
 	ConnectTimeout Duration  `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection."`
@@ -119,6 +120,7 @@ type User struct {
 	Mode     string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections of the user."`
 	Fail     string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
 	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
+	Auth     string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
 	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
 	Limits   Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
 	Lock     Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`

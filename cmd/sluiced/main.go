@@ -85,6 +85,10 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 	if os.Geteuid() == 0 {
 		log.Warn("running as root, which sluiced neither needs nor should have; start it as the user of intercept.daemon_user")
 	}
+	// What customers say passes through the memory, passwords among it: a core file would keep it (AUT4).
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		log.Warn("could not forbid core files", "err", err)
+	}
 	tuneMemory(cfg, log)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

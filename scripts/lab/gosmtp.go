@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
 
@@ -57,6 +58,27 @@ type goSMTPSession struct {
 	sink *Sink
 	conn *smtp.Conn
 	msg  Message
+	user string
+}
+
+// Mailbox is the account at go-smtp's server; anything else is refused. It is offered under TLS alone.
+const Mailbox, MailboxPassword = "mailbox@gosmtp.example", "canary-4711-password"
+
+// AuthMechanisms is part of smtp.AuthSession.
+func (x *goSMTPSession) AuthMechanisms() []string { return []string{sasl.Plain} }
+
+// Auth is part of smtp.AuthSession.
+func (x *goSMTPSession) Auth(mech string) (sasl.Server, error) {
+	if mech != sasl.Plain {
+		return nil, smtp.ErrAuthUnknownMechanism
+	}
+	return sasl.NewPlainServer(func(_, user, password string) error {
+		if user != Mailbox || password != MailboxPassword {
+			return smtp.ErrAuthFailed
+		}
+		x.user = user
+		return nil
+	}), nil
 }
 
 func (x *goSMTPSession) Mail(from string, _ *smtp.MailOptions) error {
@@ -81,7 +103,7 @@ func (x *goSMTPSession) Data(r io.Reader) error {
 		return err
 	}
 	m := x.msg
-	m.Data = data
+	m.Data, m.User = data, x.user
 	m.Helo = x.conn.Hostname()
 	m.ESMTP = true
 	_, m.TLS = x.conn.TLSConnectionState()

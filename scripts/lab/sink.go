@@ -35,6 +35,7 @@ type Message struct {
 	Mail     string         `json:"mail"`  // argument of MAIL, as in "FROM:<a@b> SIZE=3"
 	Rcpts    []string       `json:"rcpts"` // accepted ones: arguments of RCPT, as in "TO:<a@b>"
 	Chunking bool           `json:"chunking"`
+	User     string         `json:"user,omitempty"` // who authenticated
 	Reply    string         `json:"reply"` // what the peer heard after the end of data, "" for nothing
 	File     string         `json:"-"`     // of the message; beside it the same name with .json
 

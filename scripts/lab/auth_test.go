@@ -1,0 +1,101 @@
+//go:build labtest
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestAuthAtTheDestination: who logs in at a foreign server does so through the gateway, from his own address, and the
+// password is found nowhere afterwards.
+func TestAuthAtTheDestination(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGateway(t, l, "")
+	for i, c := range []struct{ server, from string }{{"198.51.100.24", "192.0.2.10"}, {"2001:db8:100::24", "2001:db8:1::10"}} {
+		to := fmt.Sprintf("auth%d@gosmtp.example", i)
+		out, err := l.Swaks(ctx, "alice", "--server", c.server, "--from", "a@alice.example", "--to", to, "--tls",
+			"--auth", "PLAIN", "--auth-user", Mailbox, "--auth-password", MailboxPassword)
+		if err != nil || out.Code != 0 {
+			t.Fatalf("%v, code %d\n%s", err, out.Code, out.Stdout)
+		}
+		all, err := l.Sink("gosmtp").Wait(ctx, i+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := all[i]; m.User != Mailbox || m.Peer.Addr().Unmap().String() != c.from {
+			t.Errorf("the message arrived from %v as user %q, want %s as %s", m.Peer, m.User, c.from, Mailbox)
+		}
+		out, err = l.Swaks(ctx, "alice", "--server", c.server, "--from", "a@alice.example", "--to", to, "--tls",
+			"--auth", "PLAIN", "--auth-user", Mailbox, "--auth-password", "guess-"+MailboxPassword)
+		if err != nil || out.Code == 0 {
+			t.Errorf("a wrong password ends with %v, code %d", err, out.Code)
+		}
+	}
+	var u struct {
+		Auth *struct{ Accepted, Refused int }
+	}
+	if err := sluiceJSON(ctx, g, &u, "users", "show", "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if u.Auth == nil || u.Auth.Accepted != 2 || u.Auth.Refused < 2 {
+		t.Errorf("alice's attempts are counted as %+v", u.Auth)
+	}
+	noTrace(ctx, t, g)
+}
+
+// noTrace looks for the password in all that the gateway keeps and shows.
+func noTrace(ctx context.Context, t *testing.T, g *Gateway) {
+	t.Helper()
+	plain := base64.StdEncoding.EncodeToString([]byte("\x00" + Mailbox + "\x00" + MailboxPassword))
+	needles := [][]byte{[]byte(MailboxPassword), []byte(base64.StdEncoding.EncodeToString([]byte(MailboxPassword))), []byte(plain)}
+	look := func(where string, b []byte) {
+		for _, n := range needles {
+			if bytes.Contains(b, n) {
+				t.Errorf("%s holds the password as %q", where, n)
+			}
+		}
+	}
+	for _, args := range [][]string{{"log", "--json"}, {"users", "--json"}, {"flows", "--json"}, {"status", "--json"}} {
+		out, err := g.Sluice(ctx, args...)
+		if err != nil || out.Code != 0 {
+			t.Errorf("sluice %s: %v, %+v", strings.Join(args, " "), err, out)
+		}
+		look("sluice "+args[0], []byte(out.Stdout))
+	}
+	files := 0
+	err := filepath.WalkDir(g.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(path, filepath.Join(g.Dir, "bin")) {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		files++
+		look(path, b)
+		return err
+	})
+	if err != nil || files < 3 {
+		t.Errorf("%d files were looked at: %v", files, err)
+	}
+	// A core file would hold what the memory holds: there is none.
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", g.Sluiced.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l := range strings.Lines(string(limits)) {
+		if f := strings.Fields(l); strings.HasPrefix(l, "Max core file size") && (f[4] != "0" || f[5] != "0") {
+			t.Errorf("sluiced may leave a core file: %s", l)
+		}
+	}
+}

@@ -36,8 +36,8 @@ type Message struct {
 	Rcpts    []string       `json:"rcpts"` // accepted ones: arguments of RCPT, as in "TO:<a@b>"
 	Chunking bool           `json:"chunking"`
 	User     string         `json:"user,omitempty"` // who authenticated
-	Reply    string         `json:"reply"` // what the peer heard after the end of data, "" for nothing
-	File     string         `json:"-"`     // of the message; beside it the same name with .json
+	Reply    string         `json:"reply"`          // what the peer heard after the end of data, "" for nothing
+	File     string         `json:"-"`              // of the message; beside it the same name with .json
 
 	// Data is the message as received: dot-stuffing undone, nothing else.
 	Data []byte `json:"-"`

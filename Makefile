@@ -71,9 +71,14 @@ soak-handovers: deps build ## 20 hand-overs of sluiced and 100 reloads under loa
 .PHONY: soak-packets
 soak-packets: ## 5 million random packets: the kernel's programs against the model (root; about five minutes)
 	SLUICE_PACKETS=5000000 $(GO) test -count 1 -v -timeout 60m -tags bpftest -run TestRandomPackets ./bpf
+
 .PHONY: soak-upgrades
 soak-upgrades: deps build ## 20 upgrades of sluice-intercept with maps carried over, 40 killed starts, under load (about two minutes)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestHelperUpgradesUnderLoad ./scripts/lab
+
+.PHONY: soak-failmodes
+soak-failmodes: deps build ## seven ways for sluiced to be away, each until closed sources are reset (about two minutes)
+	SLUICE_SOAK=2 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestFailModes ./scripts/lab
 
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration

@@ -3,17 +3,24 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"sluice/intercept/control"
 )
 
-// bobOpen is the usual configuration where bob's mail goes round a proxy that is dead.
-var bobOpen = strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "bob"}}
+// bobOpen is the usual configuration where the mail of bob, and of mallory, who is locked, goes round a proxy that is dead.
+var bobOpen = strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if or (eq .Name "bob") (eq .Name "mallory")}}
 fail = "open"{{end}}`, 1)
 
 // attempt is one connection of a customer while the proxy is dead: what he got within a second.
@@ -36,25 +43,152 @@ func try(ctx context.Context, l *Lab, host, to string) attempt {
 	return attempt{greeting: r.String(), err: err}
 }
 
-// TestFailModes: the proxy hangs. Who is to fail open is forwarded after a second; who is to fail closed waits, is reset
-// after 20 s, and never gets round the proxy. When it is back, it has everybody again by itself.
+// failure is a way for the proxy to be away, and to come back.
+type failure struct {
+	name string
+	conf string // beside the usual configuration
+	down func(context.Context, *testing.T, *Lab, *Gateway) error
+	back func(context.Context, *testing.T, *Lab, *Gateway) error
+	// until is how long connections wait as if nothing were, from the proxy's death on.
+	until time.Duration
+	flood bool // see what the cap lets through
+	brief bool // it comes back before connections are reset, but in a campaign
+}
+
+// briefly is how long a brief failure lasts at least.
+const briefly = 4 * time.Second
+
+func kill(_ context.Context, _ *testing.T, _ *Lab, g *Gateway) error { return g.Sluiced.Kill() }
+
+func restart(ctx context.Context, _ *testing.T, _ *Lab, g *Gateway) error { return g.StartSluiced(ctx) }
+
+func failures() []failure {
+	var held []*Client
+	return []failure{
+		{
+			name: "it hangs",
+			down: func(ctx context.Context, _ *testing.T, _ *Lab, g *Gateway) error { return freeze(ctx, g.Sluiced) },
+			back: func(_ context.Context, _ *testing.T, _ *Lab, g *Gateway) error {
+				return g.Sluiced.Signal(syscall.SIGCONT)
+			},
+		},
+		{name: "it is killed", down: kill, back: restart, flood: true, brief: true},
+		{name: "it has no memory left", down: outOfMemory, back: restart, brief: true},
+		{
+			// It lives, beats no more, and its API answers: as many sessions as are allowed stay open, and the queue grows.
+			name: "its accept queue is full", conf: "sessions = 6",
+			down: func(ctx context.Context, t *testing.T, l *Lab, g *Gateway) (err error) {
+				held, err = crowd(ctx, l, "dave", 6, 48)
+				return err
+			},
+			back: func(ctx context.Context, t *testing.T, l *Lab, g *Gateway) error {
+				sluice(t, g, "status")
+				for _, c := range held {
+					_ = c.Close() // whichever of them was accepted meanwhile
+				}
+				return nil
+			},
+		},
+		{
+			name: "its restart was announced and comes late", until: 5 * time.Second, brief: true,
+			down: func(ctx context.Context, t *testing.T, l *Lab, g *Gateway) error {
+				if err := g.Sluiced.Kill(); err != nil {
+					return err
+				}
+				c, err := control.Reach(ctx, filepath.Join(g.Dir, "intercept/control.sock"))
+				if err != nil {
+					return err
+				}
+				return errors.Join(c.Announce(ctx, 5*time.Second), c.Close())
+			},
+			back: restart,
+		},
+		{
+			name: "both are killed",
+			down: func(_ context.Context, _ *testing.T, _ *Lab, g *Gateway) error {
+				return errors.Join(g.Intercept.Kill(), g.Sluiced.Kill())
+			},
+			back: func(ctx context.Context, _ *testing.T, _ *Lab, g *Gateway) error {
+				return errors.Join(g.StartIntercept(ctx), g.StartSluiced(ctx))
+			},
+		},
+		{
+			name: "it starts anew while the helper is dead", brief: true,
+			down: func(ctx context.Context, _ *testing.T, l *Lab, g *Gateway) error {
+				err := errors.Join(g.Intercept.Kill(), g.Sluiced.Kill())
+				if err != nil {
+					return err
+				}
+				g.Sluiced, err = l.Start(HostGateway, Command{
+					Args: []string{g.bin("sluiced"), "--config", g.Config}, UID: daemonID, GID: daemonID, Dir: filepath.Join(g.Dir, "state"),
+				})
+				if err != nil {
+					return err
+				}
+				return g.Sluiced.WaitLog(ctx, "waiting for sluice-intercept")
+			},
+			back: func(ctx context.Context, _ *testing.T, _ *Lab, g *Gateway) error {
+				return errors.Join(g.StartIntercept(ctx), g.Sluiced.WaitLog(ctx, "ready"))
+			},
+		},
+	}
+}
+
+// freeze stops a process and waits until all of it stands still.
+func freeze(ctx context.Context, p *Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+		if err != nil {
+			return err
+		}
+		running := 0
+		for _, f := range threads {
+			if b, err := os.ReadFile(f); err == nil && !bytes.Contains(b, []byte(") T ")) {
+				running++
+			}
+		}
+		if running == 0 {
+			return nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("the process does not stop: %w", err)
+		}
+	}
+}
+
+// crowd opens sessions until no more are served, and then connections that wait.
+func crowd(ctx context.Context, l *Lab, host string, sessions, more int) (all []*Client, err error) {
+	for range sessions {
+		c, err := l.Hello(ctx, host, "", "198.51.100.20:25")
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+	}
+	for range more {
+		conn, err := l.Dial(ctx, host, "", "198.51.100.20:25")
+		if err != nil {
+			return all, err
+		}
+		all = append(all, NewClient(conn))
+	}
+	return all, nil
+}
+
+// TestFailModes: the proxy is away, in one way or another. Who is to fail open is forwarded after a second; who is to fail
+// closed waits, is reset after 20 s, and never gets round the proxy; who is locked stays so. When it is back, it has everybody
+// again by itself.
 func TestFailModes(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name       string
-		down, back func(context.Context, *Gateway) error
-	}{
-		{"it hangs",
-			func(_ context.Context, g *Gateway) error { return g.Sluiced.Signal(syscall.SIGSTOP) },
-			func(_ context.Context, g *Gateway) error { return g.Sluiced.Signal(syscall.SIGCONT) }},
-		{"it is killed",
-			func(_ context.Context, g *Gateway) error { return g.Sluiced.Kill() },
-			func(ctx context.Context, g *Gateway) error { return g.StartSluiced(ctx) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, f := range failures() {
+		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			ctx, l := testContext(t), ForTest(t, Options{})
-			g := startGatewayWith(t, l, bobOpen)
+			g := startGatewayWith(t, l, strings.Replace(bobOpen, "[smtp]\n", "[smtp]\n"+f.conf+"\n", 1))
+			sluice(t, g, "lock", "mallory", "--reason", "a test")
 			up, err := l.Capture(ctx, HostGateway, "up0", "tcp port 25 or ip6")
 			if err != nil {
 				t.Fatal(err)
@@ -64,32 +198,43 @@ func TestFailModes(t *testing.T) {
 				served(t, l, "alice", "", to)
 				served(t, l, "bob", "", to)
 			}
-			if err := c.down(ctx, g); err != nil {
+			if err := f.down(ctx, t, l, g); err != nil {
 				t.Fatal(err)
 			}
 			down := time.Now()
-			waiting := wait(ctx, l, "alice", targets[0])
+			patience, impatient := context.WithCancel(ctx)
+			defer impatient()
+			waiting := wait(patience, l, "alice", targets[0])
 			for _, to := range targets {
-				opensAfter(ctx, t, l, to, down)
+				opensAfter(ctx, t, l, to, down, f.until)
+			}
+			if f.flood {
+				flood(ctx, l, "bob", targets...)
 			}
 			for _, to := range targets {
-				closesAfter(ctx, t, l, to, down)
+				if f.brief && rounds(1) == 1 {
+					waitsUntil(ctx, t, l, to, down, down.Add(briefly))
+				} else {
+					closesAfter(ctx, t, l, to, down)
+				}
 			}
-			if err := c.back(ctx, g); err != nil {
+			for _, to := range targets {
+				if a := try(ctx, l, "mallory", to); a.err == nil {
+					t.Errorf("the locked customer is greeted: %q", a.greeting)
+				}
+			}
+			if err := f.back(ctx, t, l, g); err != nil {
 				t.Fatal(err)
 			}
 			back := time.Now()
-			for _, host := range []string{"alice", "bob"} {
-				for a := try(ctx, l, host, targets[0]); !strings.HasPrefix(a.greeting, "220 gw.example"); a = try(ctx, l, host, targets[0]) {
-					if time.Since(back) > 5*time.Second {
-						t.Fatalf("5 s after the proxy's return %s gets %+v", host, a)
-					}
-				}
+			for _, host := range []string{"bob", "alice"} {
+				handedBack(ctx, t, l, host, targets[0], back)
 				for _, to := range targets {
 					served(t, l, host, "", to)
 				}
 			}
 			// Who began to wait when the proxy went is served by it, or was reset; he is never sent on.
+			impatient() // his next SYN may be half a minute away
 			if a := <-waiting; a.err == nil && !strings.HasPrefix(a.greeting, "220 gw.example") {
 				t.Errorf("a connection that waited was greeted %q", a.greeting)
 			}
@@ -97,15 +242,55 @@ func TestFailModes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, own := range []string{"192.0.2.10", "2001:db8:1::10"} {
+			for _, own := range []string{"192.0.2.10", "2001:db8:1::10", "192.0.2.66", "2001:db8:66::66"} {
 				if leaked := packets.Where(From(own)); len(leaked) != 0 {
-					t.Errorf("%d packets left from %s, whose mode is fail-closed: %+v", len(leaked), own, leaked[0])
+					t.Errorf("%d packets left from %s, who fails closed or is locked: %+v", len(leaked), own, leaked[0])
 				}
 			}
-			if packets.Attempts(From("192.0.2.20")) == 0 || packets.Attempts(From("2001:db8:2::20")) == 0 {
-				t.Error("the capture saw nothing of the customer that fails open")
+			for _, own := range []string{"192.0.2.20", "2001:db8:2::20"} {
+				n := len(packets.SYNs(From(own), To("25")))
+				t.Logf("%d SYNs of the customer that fails open left from %s", n, own)
+				if n == 0 || n > 30 || f.flood && n < 30 {
+					t.Errorf("%d SYNs of the customer that fails open left from %s; 30 a minute may", n, own)
+				}
 			}
 		})
+	}
+}
+
+// flood makes more connections than fail-open forwards in a minute.
+func flood(ctx context.Context, l *Lab, host string, targets ...string) {
+	var wg sync.WaitGroup
+	for _, to := range targets {
+		for range 40 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, 900*time.Millisecond)
+				defer cancel()
+				if c, err := l.Dial(ctx, host, "", to); err == nil {
+					_ = c.Close()
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// handedBack waits until the proxy has a customer again.
+func handedBack(ctx context.Context, t *testing.T, l *Lab, host, to string, back time.Time) {
+	t.Helper()
+	for {
+		a := try(ctx, l, host, to)
+		since := time.Since(back)
+		if strings.HasPrefix(a.greeting, "220 gw.example") {
+			t.Logf("%v after the proxy's return it greets %s", since, host)
+			return
+		}
+		if since > 5*time.Second {
+			t.Fatalf("%v after the proxy's return %s gets %+v", since, host, a)
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil { // a pace
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -125,14 +310,17 @@ func wait(ctx context.Context, l *Lab, host, to string) <-chan attempt {
 }
 
 // opensAfter states that bob reaches the MX itself soon, from his own address.
-func opensAfter(ctx context.Context, t *testing.T, l *Lab, to string, down time.Time) {
+func opensAfter(ctx context.Context, t *testing.T, l *Lab, to string, down time.Time, until time.Duration) {
 	t.Helper()
 	for {
 		a := try(ctx, l, "bob", to)
 		if strings.HasPrefix(a.greeting, "220 mx.sink.example") {
+			if time.Since(down) < until {
+				t.Errorf("%v after the proxy's death bob reaches %s himself; he was to wait %v", time.Since(down), to, until)
+			}
 			break
 		}
-		if strings.HasPrefix(a.greeting, "220") || errors.Is(a.err, syscall.ECONNREFUSED) || time.Since(down) > 8*time.Second {
+		if strings.HasPrefix(a.greeting, "220") || errors.Is(a.err, syscall.ECONNREFUSED) || time.Since(down) > until+8*time.Second {
 			t.Fatalf("%v after the proxy's death bob gets %+v", time.Since(down), a)
 		}
 	}
@@ -169,6 +357,16 @@ func closesAfter(ctx context.Context, t *testing.T, l *Lab, to string, down time
 			return
 		case since > 26*time.Second:
 			t.Fatalf("%v after the proxy's death alice is not reset: %+v", since, a)
+		}
+	}
+}
+
+// waitsUntil states that alice waits, and is neither greeted nor reset.
+func waitsUntil(ctx context.Context, t *testing.T, l *Lab, to string, down, end time.Time) {
+	t.Helper()
+	for once := true; once || time.Now().Before(end); once = false {
+		if a := try(ctx, l, "alice", to); a.err == nil || errors.Is(a.err, syscall.ECONNREFUSED) {
+			t.Errorf("%v after the proxy's death alice, who is to wait, gets %+v", time.Since(down), a)
 		}
 	}
 }

@@ -44,6 +44,7 @@ type flowSeen struct {
 type userSeen struct {
 	name     string
 	settings *policy.Settings
+	locked   bool          // he was, or would have been
 	verdicts []verdictSeen // of what was not enforced, the newest first
 }
 
@@ -127,13 +128,17 @@ func (f *figures) mail(r *proxy.Record, u *userSeen) {
 	case untouched:
 		m.refused = r.Would != ""
 	default:
-		m.refused = r.Verdict.Refused()
+		m.refused = r.Verdict.Refused() || r.Ticket != ""
 	}
-	if h != nil && m.refused {
-		m.code, m.bad = h.Code, h.Class.Bad()
+	if m.refused {
+		m.code, m.bad = codeOf(r.Would, r.Reply), h != nil && h.Class.Bad() || r.Ticket != ""
 	}
-	if m.refused && m.code == "" {
-		m.code = "OTHER"
+	if m.code == "OTHER" && h != nil {
+		m.code = h.Code
+	}
+	if m.code == lockedCode { // what follows from a lock, not a reason of its own
+		m.bad = true
+		u.locked = true
 	}
 	if untouched && r.Status != proxy.NoMessage {
 		u.verdicts = append(u.verdicts, verdictSeen{at: r.Start, bad: h != nil && h.Class.Bad(), virus: h != nil && h.Class == filter.Virus})
@@ -145,6 +150,21 @@ func (f *figures) mail(r *proxy.Record, u *userSeen) {
 		m.domains = appendOnce(m.domains, domainOf(r.To[i].Address))
 	}
 	f.mails = append(f.mails, m)
+}
+
+// lockedCode is the public code of what a locked user's messages meet.
+const lockedCode = "LOCKED"
+
+// codeOf is the public code in the first reply that has one.
+func codeOf(replies ...string) string {
+	for _, r := range replies {
+		if _, rest, ok := strings.Cut(r, ": ["); ok {
+			if code, _, ok := strings.Cut(rest, "] "); ok {
+				return code
+			}
+		}
+	}
+	return "OTHER"
 }
 
 // senderDomain is what SPF is asked about: the sender's domain, for a bounce the client's name (RFC 7208 2.4).

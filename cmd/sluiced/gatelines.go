@@ -179,7 +179,7 @@ func (f *figures) refusals() api.GateLine {
 func (f *figures) locks() api.GateLine {
 	bad := newTop[uint32]()
 	for id, u := range f.users {
-		if n := u.locks(); n > 0 {
+		if n := u.locks(); n > 0 || u.locked {
 			bad.add(id, n)
 		}
 	}
@@ -190,7 +190,7 @@ func (f *figures) locks() api.GateLine {
 		l.Worst = append(l.Worst, api.GateWorst{User: f.users[id].name, Count: bad.n[id], Detail: "bad messages"})
 	}
 	if n > 0 {
-		l.Text = fmt.Sprintf("%s of %d would be locked, once lock.automatic is on", nouns(n, "user", "users"), len(f.users))
+		l.Text = fmt.Sprintf("%s of %d were locked, or would be once lock.automatic is on", nouns(n, "user", "users"), len(f.users))
 	}
 	return l
 }

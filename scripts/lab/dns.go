@@ -72,8 +72,10 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 
 func customerRecords(c Customer) string {
 	domain := c.Name + ".example"
-	return fmt.Sprintf("host-record=mail.%s%s\nmx-host=%s,mail.%s,10\ntxt-record=%s,\"v=spf1 mx ip4:%s ip6:%s -all\"",
-		domain, join([]netip.Addr{c.V4, c.V6}), domain, domain, domain, DeliveryV4, DeliveryV6)
+	// only.<domain> allows the customer's own host and nobody else.
+	return fmt.Sprintf("host-record=mail.%[1]s%[2]s\nmx-host=%[1]s,mail.%[1]s,10\ntxt-record=%[1]s,\"v=spf1 mx ip4:%[3]s ip6:%[4]s -all\"\n"+
+		"txt-record=only.%[1]s,\"v=spf1 a:mail.%[1]s -all\"",
+		domain, join([]netip.Addr{c.V4, c.V6}), DeliveryV4, DeliveryV6)
 }
 
 type deliveryAddr struct {

@@ -80,7 +80,7 @@ func newLab(tb testing.TB, o Options) *lab {
 			tb.Error(err)
 		}
 	})
-	return &lab{tb, d}
+	return &lab{TB: tb, Datapath: d}
 }
 
 func (l *lab) must(err error) {
@@ -113,6 +113,7 @@ func (l *lab) counts() map[string]uint64 {
 func (l *lab) reset() {
 	l.Helper()
 	l.configure(Source{Mode: ModePass})
+	l.startedAgo(0)
 	l.must(l.ReplaceBypasses(nil))
 	l.must(l.ClearListener())
 	l.sources()

@@ -20,7 +20,7 @@ func open(t *testing.T, dir string, o Options) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	l := &lab{t, d}
+	l := &lab{TB: t, Datapath: d}
 	l.must(d.Commit())
 	return l
 }

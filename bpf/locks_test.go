@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestLocks(t *testing.T) {
+func locksInForce() []verdict {
 	state := func(s Source, list ...Lock) func(*lab) {
 		return func(l *lab) { l.sources(s); l.locks(list...); l.listener(); l.beat(time.Millisecond, 0) }
 	}
@@ -25,11 +25,13 @@ func TestLocks(t *testing.T) {
 	}
 	data := with(v4, func(f *frame) { f.flags, f.ack, f.payload = ack, 77, 500 })
 	dropped := func(m Mode) Source { s := user; s.Mode = m; return s }
-	checkAll(t, []verdict{
+	return []verdict{
 		{name: "no budget", state: state(user, lock), packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "no budget, IPv6", state: state(user6, lock6), packet: v6, want: redirect, reason: "lock_reset"},
 		{name: "wider than the source", state: state(user, change(lock, func(l *Lock) { l.Prefix = prefix("192.0.2.0/25") })), packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "same length", state: state(other, change(lock, func(l *Lock) { l.Prefix = prefix("192.0.2.10/32") })), packet: v4, want: redirect, reason: "lock_reset"},
+		{name: "budget", state: state(user, change(lock, func(l *Lock) { l.Budget = 10 })), packet: v4, want: redirect, reason: assigned, taken: "lock_explain"},
+		{name: "budget, IPv6", state: state(user6, change(lock6, func(l *Lock) { l.Budget = 10 })), packet: v6, want: redirect, reason: assigned, taken: "lock_explain"},
 		{name: "another user inside", state: state(other, lock), packet: v4, want: next, reason: "pass", mark: markJudged},
 		{name: "unknown source", state: func(l *lab) { l.locks(lock) }, packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "everything, unknown source", state: func(l *lab) { l.locks(Lock{Prefix: prefix("0.0.0.0/0")}) }, packet: v4, want: redirect, reason: "lock_reset"},
@@ -49,7 +51,7 @@ func TestLocks(t *testing.T) {
 		{name: "server's answer to port 25", state: state(user, lock), packet: with(v4, func(f *frame) { f.sport, f.flags = 25, syn|ack }), want: next, reason: "old_flow", mark: markJudged},
 		{name: "options instead of a reset", state: state(user, lock), packet: with(v4, func(f *frame) { f.options = []byte{1, 1, 1, 1} }), want: shot, reason: "lock_reset"},
 		{name: "fragment", state: state(user, lock), packet: with(v4, func(f *frame) { f.fragment = 0x2000 }), want: shot, reason: "frag_first"},
-	})
+	}
 }
 
 // The kernel refuses the assignment here, but the budget is taken before it is tried.
@@ -103,7 +105,7 @@ func TestLockBudgetIsPerUserAndMinute(t *testing.T) {
 	}
 }
 
-func TestProxyAway(t *testing.T) {
+func proxyAway() []verdict {
 	const ms, s = time.Millisecond, time.Second
 	type sign struct {
 		beat, restart, started, empty time.Duration
@@ -125,7 +127,7 @@ func TestProxyAway(t *testing.T) {
 	}
 	lock := Lock{Prefix: prefix("192.0.2.0/24"), Budget: 10}
 	open, closed := FailOpen, FailClosed
-	checkAll(t, []verdict{
+	return []verdict{
 		{name: "alive", state: state(closed, sign{beat: 500 * ms, slot: true}), packet: v4, want: shot, reason: assigned},
 		{name: "alive, slot empty for a moment", state: state(closed, sign{beat: 500 * ms}), packet: v4, want: shot, reason: "wait_drop"},
 		{name: "alive, slot empty for a moment, open", state: state(open, sign{beat: 500 * ms}), packet: v4, want: shot, reason: "wait_drop"},
@@ -140,7 +142,8 @@ func TestProxyAway(t *testing.T) {
 		{name: "stale, open", state: state(open, sign{beat: 1100 * ms, slot: true}), packet: v4, want: next, reason: "fail_open", mark: markJudged},
 		{name: "stale, open, IPv6", state: state(open, sign{beat: 1100 * ms, slot: true}), packet: v6, want: next, reason: "fail_open", mark: markJudged},
 		{name: "stale, open, no slot", state: state(open, sign{beat: 1100 * ms}), packet: v4, want: next, reason: "fail_open", mark: markJudged},
-		{name: "stale, closed", state: state(closed, sign{beat: 19 * s, slot: true}), packet: v4, want: shot, reason: assigned},
+		{name: "stale, closed", taken: "wait", state: state(closed, sign{beat: 19 * s, slot: true}), packet: v4, want: shot, reason: assigned},
+		{name: "stale, closed, IPv6", taken: "wait", state: state(closed, sign{beat: 19 * s, slot: true}), packet: v6, want: shot, reason: assigned},
 		{name: "stale, closed, no slot", state: state(closed, sign{beat: 19 * s}), packet: v4, want: shot, reason: "wait_drop"},
 		{name: "dead, closed", state: state(closed, sign{beat: 21 * s, slot: true}), packet: v4, want: redirect, reason: "fail_closed"},
 		{name: "dead, closed, no slot, IPv6", state: state(closed, sign{beat: 21 * s}), packet: v6, want: redirect, reason: "fail_closed"},
@@ -151,7 +154,7 @@ func TestProxyAway(t *testing.T) {
 		{name: "beat of another CPU's now", state: state(open, sign{beat: -100 * ms, started: 5 * s, slot: true}), packet: v4, want: shot, reason: assigned},
 		{name: "locked, stale, open", state: state(open, sign{beat: 30 * s}, lock), packet: v4, want: redirect, reason: "lock_reset"},
 		{name: "locked, stale for a moment, no slot", state: state(open, sign{beat: 2 * s}, lock), packet: v4, want: redirect, reason: "lock_reset"},
-	})
+	}
 }
 
 func TestFailOpenIsCapped(t *testing.T) {

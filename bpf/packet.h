@@ -179,6 +179,7 @@ __noinline int slow4(struct __sk_buff *skb, const struct config *cfg, struct pac
 	if (len < sizeof(ip))
 		return KIND_FOREIGN; /* the kernel drops it */
 	p->l4 = l2 + len;
+	p->plain = len == sizeof(ip);
 	set_addresses4(p, &ip);
 	if (ip.protocol == IPPROTO_ICMP)
 		return fragment ? KIND_FOREIGN : KIND_ICMP;
@@ -217,6 +218,7 @@ __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct pac
 		switch (next) {
 		case IPPROTO_TCP:
 			p->l4 = at;
+			p->plain = !i;
 			kind = slow_tcp(skb, cfg, p, limit, first);
 			if (kind != KIND_OUTBOUND && kind != KIND_REPLY)
 				return kind;
@@ -266,7 +268,7 @@ __noinline int slow6(struct __sk_buff *skb, const struct config *cfg, struct pac
 	return undecided(p, REASON_OPTIONS); /* too many headers: TCP may follow */
 }
 
-/* Would flags or more be read from the frame's padding? A length of 0 is a packet beyond 64 KiB. */
+/* Would ports or flags be read from the frame's padding? A length of 0 is a packet beyond 64 KiB. */
 static __always_inline int ends_inside_tcp(__be16 len, __u32 before)
 {
 	return len && bpf_ntohs(len) < before + sizeof(struct tcphdr);
@@ -289,11 +291,11 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 			return ip->protocol == IPPROTO_ICMP ? slow4(skb, cfg, p) : KIND_FOREIGN;
 		if (ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))
 			return slow4(skb, cfg, p);
+		if (ends_inside_tcp(ip->tot_len, sizeof(*ip)))
+			return slow4(skb, cfg, p);
 		enum kind kind = kind_of_ports(cfg, tcp->source, tcp->dest);
 		if (kind == KIND_FOREIGN)
 			return kind;
-		if (ends_inside_tcp(ip->tot_len, sizeof(*ip)))
-			return slow4(skb, cfg, p);
 		set_addresses4(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);
@@ -308,11 +310,11 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 			return slow6(skb, cfg, p);
 		if (ip->nexthdr != IPPROTO_TCP)
 			return ip->nexthdr == IPPROTO_UDP ? KIND_FOREIGN : slow6(skb, cfg, p);
+		if (ends_inside_tcp(ip->payload_len, 0))
+			return slow6(skb, cfg, p);
 		enum kind kind = kind_of_ports(cfg, tcp->source, tcp->dest);
 		if (kind == KIND_FOREIGN)
 			return kind;
-		if (ends_inside_tcp(ip->payload_len, 0))
-			return slow6(skb, cfg, p);
 		set_addresses6(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);

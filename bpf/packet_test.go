@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+
+	"sluice/bpf/model"
 )
 
 // Flags of TCP.
@@ -127,50 +129,11 @@ func sum(start uint32, b []byte) uint16 {
 	return ^uint16(s)
 }
 
-// checkReset fails unless out is the reset that answers in.
+// checkReset fails unless out is the reset that answers in, byte by byte; both are on Ethernet.
 func checkReset(t *testing.T, in, out []byte) {
 	t.Helper()
-	l4, size := 14+20, 14+20+20
-	v4 := in[12] == 8
-	if !v4 {
-		l4, size = 14+40, 14+40+20
-	}
-	if len(out) != size {
-		t.Fatalf("reset has %d bytes, want %d", len(out), size)
-	}
-	same := func(what string, a, b []byte) {
-		t.Helper()
-		if string(a) != string(b) {
-			t.Errorf("reset: %s is %x, want %x", what, a, b)
-		}
-	}
-	same("destination MAC", out[:6], in[6:12])
-	same("source MAC", out[6:12], in[:6])
-	same("source port", out[l4:l4+2], in[l4+2:l4+4])
-	same("destination port", out[l4+2:l4+4], in[l4:l4+2])
-	at, n := 14+12, 4
-	if !v4 {
-		at, n = 14+8, 16
-	}
-	same("source address", out[at:at+n], in[at+n:at+2*n])
-	same("destination address", out[at+n:at+2*n], in[at:at+n])
-	if v4 {
-		if s := sum(0, out[14:34]); s != 0 {
-			t.Errorf("reset: IP checksum is off by %#x", s)
-		}
-	}
-	src, _ := netip.AddrFromSlice(out[at : at+n])
-	dst, _ := netip.AddrFromSlice(out[at+n : at+2*n])
-	if s := sum(pseudo(src, dst, 20), out[l4:]); s != 0 {
-		t.Errorf("reset: TCP checksum is off by %#x", s)
-	}
-	be := binary.BigEndian.Uint32
-	seq, number, flags := be(out[l4+4:]), be(out[l4+8:]), out[l4+13]
-	if in[l4+13]&ack != 0 {
-		if flags != rst || seq != be(in[l4+8:]) {
-			t.Errorf("reset of a flow has flags %#x and sequence %d, want RST at %d", flags, seq, be(in[l4+8:]))
-		}
-	} else if flags != rst|ack || number != be(in[l4+4:])+1 {
-		t.Errorf("reset of a SYN has flags %#x and acknowledges %d, want RST|ACK of %d", flags, number, be(in[l4+4:])+1)
+	want := model.ResetOf(model.Packet{Frame: in, L2: 14, Proto: binary.BigEndian.Uint16(in[12:])})
+	if !bytes.Equal(out, want) {
+		t.Errorf("the reset is\n%x, want\n%x", out, want)
 	}
 }

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -20,12 +21,13 @@ import (
 
 // place is a network namespace in which test runs find sockets and routes: the test's goroutine stays in it.
 type place struct {
-	devices [2]uint32               // t0 leads to the customers, t1 to the rest of their network
-	pairs   [][2]netip.AddrPort     // established connections, from customer to server
-	listens []netip.AddrPort        // listening sockets
-	routes  map[netip.Prefix]uint32 // to which device
-	slot    syscall.Conn            // listens on the loopback, for the listener's slot
-	opened  []interface{ Close() error }
+	tun, tap device
+	devices  [2]uint32               // of tun, which leads to most customers, and tap, which leads to others
+	pairs    [][2]netip.AddrPort     // established connections, from customer to server
+	listens  []netip.AddrPort        // listening sockets
+	routes   map[netip.Prefix]uint32 // to which device
+	slot     syscall.Conn            // listens on the loopback, for the listener's slot
+	opened   []interface{ Close() error }
 }
 
 func newPlace(t *testing.T) *place {
@@ -51,23 +53,11 @@ func newPlace(t *testing.T) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, d := range []struct {
-		name   string
-		routes []string
-	}{{"t0", []string{"192.0.2.0/24", "2001:db8:1::/48"}}, {"t1", []string{"203.0.113.0/24", "2001:db8:2::/48"}}} {
-		index := p.tun(t, d.name)
-		p.devices[i] = uint32(index)
-		for _, r := range d.routes {
-			_, dst, err := net.ParseCIDR(r)
-			if err == nil {
-				err = netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: dst, Scope: unix.RT_SCOPE_LINK})
-			}
-			if err != nil {
-				t.Fatalf("could not route %s to %s: %v", r, d.name, err)
-			}
-			p.routes[netip.MustParsePrefix(r)] = uint32(index)
-		}
-	}
+	p.tun, p.tap = p.open(t, "t0", false), p.open(t, "t1", true)
+	p.route(t, p.tun, "192.0.2.0/24", "2001:db8:1::/48")
+	p.route(t, p.tap, "203.0.113.0/24", "2001:db8:2::/48")
+	p.devices = [2]uint32{p.tun.index, p.tap.index}
+	p.swallow(t)
 	if err := netlink.LinkSetUp(lo); err != nil {
 		t.Fatal(err)
 	}
@@ -88,29 +78,71 @@ func newPlace(t *testing.T) *place {
 	return p
 }
 
-func (p *place) tun(t *testing.T, name string) int {
+func (p *place) open(t *testing.T, name string, ethernet bool) device {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.opened = append(p.opened, os.NewFile(uintptr(fd), "tun"))
+	t.Cleanup(func() { unix.Close(fd) })
 	req, err := unix.NewIfreq(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	kind := uint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if ethernet {
+		kind = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	}
+	req.SetUint16(kind)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Fatal(err)
 	}
+	// Nothing is said that nobody asked for: no neighbour and router discovery.
+	for file, value := range map[string]string{"addr_gen_mode": "1", "mldv2_unsolicited_report_interval": "100000", "router_solicitations": "0"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+file, []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	dev, err := netlink.LinkByName(name)
+	if err == nil && ethernet {
+		err = netlink.LinkSetHardwareAddr(dev, gwMAC)
+	}
 	if err == nil {
-		err = netlink.LinkSetUp(dev)
+		err = errors.Join(netlink.LinkSetARPOff(dev), netlink.LinkSetMulticastOff(dev), netlink.LinkSetUp(dev))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dev.Attrs().Index
+	return device{index: uint32(dev.Attrs().Index), fd: fd, ethernet: ethernet}
+}
+
+func (p *place) route(t *testing.T, d device, prefixes ...string) {
+	t.Helper()
+	for _, r := range prefixes {
+		_, dst, err := net.ParseCIDR(r)
+		if err == nil {
+			err = netlink.RouteAdd(&netlink.Route{LinkIndex: int(d.index), Dst: dst, Scope: unix.RT_SCOPE_LINK})
+		}
+		if err != nil {
+			t.Fatalf("could not add a route to %s: %v", r, err)
+		}
+		p.routes[netip.MustParsePrefix(r)] = d.index
+	}
+}
+
+// swallow ends the way of what is delivered behind the programs, so that no socket of this namespace answers.
+func (p *place) swallow(t *testing.T) {
+	t.Helper()
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		hole, local, old := netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
+		mask := uint32(markIntercept)
+		hole.Family, hole.Priority, hole.Mark, hole.Mask, hole.Type = family, 5, markIntercept, &mask, unix.FR_ACT_BLACKHOLE
+		local.Family, local.Priority, local.Table = family, 10, unix.RT_TABLE_LOCAL
+		old.Family, old.Priority, old.Table = family, 0, unix.RT_TABLE_LOCAL
+		if err := errors.Join(netlink.RuleAdd(hole), netlink.RuleAdd(local), netlink.RuleDel(old)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (p *place) listen(t *testing.T, at string) net.Listener {

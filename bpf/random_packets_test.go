@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"sluice/bpf/model"
 )
@@ -36,7 +37,10 @@ func randomFrame(r *rand.Rand, program string) []byte {
 	case chance(r, 5):
 		b = b[:max(shortest(b), r.IntN(len(b)+1))]
 	case chance(r, 1):
-		b = append(append(append([]byte(nil), b[:12]...), 0x81, 0, 0, byte(r.IntN(3))), b[12:]...)
+		tag := []byte{0x81, 0, 0, byte(r.IntN(3))}
+		for range 1 + r.IntN(2) {
+			b = slices.Insert(b, 12, tag...)
+		}
 	}
 	return b
 }

@@ -47,7 +47,11 @@ func TestRandomPackets(t *testing.T) {
 	c := newComparison(t)
 	began := time.Now()
 	for c.packets < limit && time.Since(began) < most {
-		c.round(seed)
+		if seed%8 == 0 {
+			c.roundAtDevice(seed)
+		} else {
+			c.round(seed)
+		}
 		seed++
 		if t.Failed() {
 			return
@@ -64,6 +68,7 @@ func TestRandomPackets(t *testing.T) {
 type comparison struct {
 	*lab
 	*place
+	wires    [2]*wire // at the tun and the tap
 	observer *Observer
 	before   [mailReasonREASON_MAX]uint64
 	seen     map[string]int
@@ -75,6 +80,7 @@ func newComparison(t *testing.T) *comparison {
 	c := &comparison{place: newPlace(t), seen: map[string]int{}}
 	c.lab = newLab(t, Options{})
 	c.lab.reset()
+	c.wires = [2]*wire{newWire(t, &c.tun, c.Program(MailIngressL3)), newWire(t, &c.tap, c.Program(MailIngress))}
 	c.must(c.Commit())
 	var err error
 	c.observer, err = OpenObserver(c.dir, nil, ObserveOptions{Ring: 4096})
@@ -133,6 +139,51 @@ func (c *comparison) round(seed uint64) {
 	}
 }
 
+// roundAtDevice is round with packets that come through a device, where sockets can be assigned, tags are taken off,
+// packets may be shorter than a header, and some lie in memory in two pieces.
+func (c *comparison) roundAtDevice(seed uint64) {
+	c.Helper()
+	r := rand.New(rand.NewPCG(seed, 0))
+	tables, state := randomTables(r, c.devices, c.now())
+	state.Socket, state.RoutedBack = c.socket, c.routedBack
+	w := pick(r, c.wires[:])
+	program := pick(r, []string{MailIngress, MailIngress, UplinkIngress, UplinkGuard})
+	c.load(tables, state, c.fill)
+	loaded := time.Now()
+	c.counted()
+	entry := program
+	if !w.device.ethernet {
+		entry += "_l3"
+	}
+	w.use(c.Program(entry))
+	for i := range packetsPerTable {
+		frame, linear := randomFrame(r, program), 0
+		switch {
+		case !w.device.ethernet && chance(r, 10):
+			frame = frame[14 : 15+r.IntN(len(frame)-14)]
+		case !w.device.ethernet:
+			frame = frame[14:]
+		case chance(r, 20):
+			linear = 14 + r.IntN(len(frame)-13)
+		case chance(r, 10):
+			frame = frame[:14+r.IntN(len(frame)-13)]
+		}
+		reasons, same := c.compare(fmt.Sprintf("seed %d, packet %d, %s", seed, i, entry), w, c.judge(tables, program), state, frame, linear)
+		if time.Since(loaded) > fresh {
+			c.late++
+			return
+		}
+		c.packets++
+		if !same {
+			c.Log(situation{program, tables, state, model.Packet{Frame: frame}})
+			return
+		}
+		for _, reason := range reasons {
+			c.seen[reason]++
+		}
+	}
+}
+
 func (c *comparison) now() uint64 {
 	c.Helper()
 	now, err := monotonic()
@@ -157,10 +208,7 @@ type outcome struct {
 
 func (c *comparison) both(x situation) (want, got outcome) {
 	c.Helper()
-	judge := map[string]func(*model.State, model.Packet, uint64) model.Verdict{
-		MailIngress: x.tables.Ingress, UplinkIngress: x.tables.Uplink, UplinkGuard: x.tables.Guard,
-	}[x.program]
-	want.Verdict = judge(x.state, x.packet, c.now())
+	want.Verdict = c.judge(x.tables, x.program)(x.state, x.packet, c.now())
 	want.frame = x.packet.Frame
 	if want.Action == model.Reset {
 		want.frame = model.ResetOf(x.packet)
@@ -169,6 +217,16 @@ func (c *comparison) both(x situation) (want, got outcome) {
 	got.Verdict = model.Verdict{Action: actions[ret], Mark: mark, Reasons: c.counted()}
 	got.frame = out
 	return want, got
+}
+
+func (c *comparison) judge(t *model.Tables, program string) func(*model.State, model.Packet, uint64) model.Verdict {
+	switch program {
+	case UplinkIngress:
+		return t.Uplink
+	case UplinkGuard:
+		return t.Guard
+	}
+	return t.Ingress
 }
 
 var actions = map[uint32]model.Action{next: model.Next, okay: model.Local, shot: model.Shot, redirect: model.Reset}

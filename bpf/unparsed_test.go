@@ -4,11 +4,10 @@ package bpf
 
 import (
 	"net/netip"
-	"testing"
 	"time"
 )
 
-func TestOptionsAndHeadersAreParsed(t *testing.T) {
+func optionsAndHeaders() []verdict {
 	options := func(b ...byte) frame { f := v4; f.options = b; return f }
 	headers := func(first byte, b ...byte) frame { f := v6; f.next, f.headers = first, b; return f }
 	pad := []byte{1, 4, 0, 0, 0, 0} // PadN
@@ -20,7 +19,7 @@ func TestOptionsAndHeadersAreParsed(t *testing.T) {
 		return append(b, hop(6)...)
 	}
 	drop, pass := fallback(ModeDrop), fallback(ModePass)
-	checkAll(t, []verdict{
+	return []verdict{
 		{name: "no operation", state: drop, packet: options(1, 1, 1, 1), want: shot, reason: "drop"},
 		{name: "end of list", state: drop, packet: options(0, 131, 131, 131), want: shot, reason: "drop"},
 		{name: "record route", state: drop, packet: options(7, 7, 4, 0, 0, 0, 0, 0), want: shot, reason: "drop"},
@@ -45,7 +44,7 @@ func TestOptionsAndHeadersAreParsed(t *testing.T) {
 		{name: "routing header with segments left", state: drop, packet: headers(43, 6, 2, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), want: shot, reason: "options"},
 		{name: "ESP", state: drop, packet: headers(50, make([]byte, 16)...), want: next},
 		{name: "mapped source", state: pass, raw: mapped(), want: shot, reason: "bad_address"},
-	})
+	}
 }
 
 func make40() []byte {
@@ -64,7 +63,7 @@ func mapped() []byte {
 	return p
 }
 
-func TestFragments(t *testing.T) {
+func fragments() []verdict {
 	v4at := func(field uint16, f frame) frame { f.fragment = field; return f }
 	v6at := func(field uint16, next byte, f frame) frame {
 		f.next, f.headers = 44, []byte{next, 0, byte(field >> 8), byte(field), 0, 0, 0, 1}
@@ -76,7 +75,7 @@ func TestFragments(t *testing.T) {
 	drop, pass, observe := fallback(ModeDrop), fallback(ModePass), fallback(ModeObserve)
 	// The first fragment holds a destination header only; what looks like TCP behind it is padding of the frame.
 	hidden := padded(frame{src: v6.src, dst: v6.dst, next: 44, headers: []byte{60, 0, 0, 1, 0, 0, 0, 1, 6, 0, 1, 4, 0, 0, 0, 0}, cut: 20})
-	checkAll(t, []verdict{
+	return []verdict{
 		{name: "first", state: drop, packet: v4at(0x2000, v4), want: shot, reason: "frag_first"},
 		{name: "first, passed", state: pass, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
 		{name: "first, observed", state: observe, packet: v4at(0x2000, v4), want: next, reason: "unparsed_pass", mark: markJudged},
@@ -114,5 +113,5 @@ func TestFragments(t *testing.T) {
 		{name: "IPv6 later", state: drop, packet: v6at(16|1, 6, v6), want: next},
 		{name: "IPv6 first without TCP", state: drop, packet: with(v6, func(f *frame) { f.next, f.headers, f.cut = 44, []byte{6, 0, 0, 1, 0, 0, 0, 1}, 20 }), want: shot, reason: "frag_tiny"},
 		{name: "IPv6 first without TCP, in frame padding", state: drop, packet: hidden, want: shot, reason: "frag_tiny"},
-	})
+	}
 }

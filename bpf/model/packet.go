@@ -10,7 +10,6 @@ type Packet struct {
 	Frame   []byte
 	L2      int    // 14 on Ethernet, 0 on devices without a link header
 	Proto   uint16 // the EtherType behind the outermost tag
-	Linear  int    // bytes in the linear part; 0: all
 	Tagged  bool   // a VLAN tag was taken off
 	VLAN    uint16 // its number
 	Mark    uint32
@@ -75,13 +74,6 @@ func (p Packet) from(at, n int) []byte {
 	return p.Frame[at : at+n]
 }
 
-func (p Packet) linear() int {
-	if p.Linear == 0 || p.Linear > len(p.Frame) {
-		return len(p.Frame)
-	}
-	return p.Linear
-}
-
 func (t *Tables) parse(p Packet) header {
 	switch p.Proto {
 	case 0x0800:
@@ -123,7 +115,7 @@ func (t *Tables) parse4(p Packet) header {
 	size := int(ip[0]&15) * 4
 	fragment, more := be16(ip[6:])&0x1fff, be16(ip[6:])&0x2000 != 0
 	h := header{src: addr(ip[12:16]), dst: addr(ip[16:20]), l4: p.L2 + size}
-	h.plain = size == ip4Header && fragment == 0 && !more && p.L2+ip4Header+tcpHeader <= p.linear()
+	h.plain = size == ip4Header
 	switch {
 	case size < ip4Header: // the kernel drops it
 		return header{}
@@ -160,18 +152,13 @@ func (t *Tables) parseTCP(p Packet, h header, end int, first bool) header {
 		short = "frag_tiny"
 	}
 	ports := p.from(h.l4, 4)
-	if ports == nil || h.l4+4 > end && !h.plain {
+	if ports == nil || h.l4+4 > end {
 		return h.undecided(short)
 	}
 	sport, dport := uint16(be16(ports)), uint16(be16(ports[2:]))
 	kind := t.kindOf(sport, dport)
-	// A plain header that stands in the frame whole is believed when it says that this is not mail, though the IP packet
-	// may end before it: a receiver drops a segment that is shorter than its header.
 	if kind == foreign {
 		return header{}
-	}
-	if h.l4+4 > end {
-		return h.undecided(short)
 	}
 	h.sport, h.dport = sport, dport
 	tcp := p.from(h.l4, tcpHeader)
@@ -214,7 +201,7 @@ func (t *Tables) parse6(p Packet) header {
 	}
 	h := header{src: addr(ip[8:24]), dst: addr(ip[24:40])}
 	at, next := p.L2+ip6Header, ip[6]
-	h.plain = next == protoTCP && at+tcpHeader <= p.linear()
+	h.plain = next == protoTCP
 	end := at + be16(ip[4:])
 	if be16(ip[4:]) == 0 { // jumbogram
 		end = len(p.Frame)

@@ -15,6 +15,7 @@ import (
 
 	"sluice/bpf"
 	"sluice/intercept/control"
+	"sluice/intercept/nft"
 )
 
 // bypassName is a file of its own: a bypass must be in force and on disk at once, however large the other state is.
@@ -177,16 +178,31 @@ func saveBypasses(dir string, list []control.Bypass) error {
 	return nil
 }
 
-// Offline changes and reads bypasses on the pinned maps while no helper runs; the next one takes them over. Whoever uses
-// it must hold the control socket, so that no helper starts meanwhile.
+// Offline changes and reads bypasses in the kernel while no helper runs; the next one takes them over. Whoever uses it
+// must hold the control socket, so that no helper starts meanwhile.
 type Offline struct {
-	data *bpf.Datapath
+	data offlineTable
 	list bypasses
 }
 
-// OpenOffline finds the maps that a helper left pinned. Without them no program is in force and nothing is to bypass.
+// offlineTable is what a helper left in the kernel.
+type offlineTable interface {
+	bypassTable
+	Close() error
+}
+
+// openLeft finds the nftables table or the pinned maps of a helper that is gone. Without them nothing is in force that
+// could be bypassed.
+func openLeft(pinDir string) (offlineTable, error) {
+	if stands, err := nft.Stands(); err == nil && stands {
+		return nft.Bypassing{}, nil
+	}
+	return bpf.OpenBypass(pinDir)
+}
+
+// OpenOffline finds what a helper left in the kernel.
 func OpenOffline(c *Config, log *slog.Logger) (*Offline, error) {
-	d, err := bpf.OpenBypass(c.PinDir)
+	d, err := openLeft(c.PinDir)
 	if err != nil {
 		return nil, err
 	}
@@ -206,5 +222,5 @@ func (o *Offline) End(p netip.Prefix, by string) error { return o.list.end(o.dat
 // List returns those in force.
 func (o *Offline) List() []control.Bypass { return o.list.live(time.Now()) }
 
-// Close lets go of the maps.
+// Close lets go of the kernel's tables.
 func (o *Offline) Close() error { return o.data.Close() }

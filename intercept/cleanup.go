@@ -5,8 +5,8 @@ import (
 	"net"
 	"os"
 
-	"sluice/bpf"
 	"sluice/intercept/attach"
+	"sluice/intercept/nft"
 )
 
 // Cleanup removes every trace of ours from the kernel and the stored state from disk, whoever left it and however he
@@ -19,10 +19,9 @@ func Cleanup(pinDir, stateDir string) error {
 	defer k.Close()
 	// Programs first: an assigned packet without its route would be forwarded.
 	return errors.Join(
-		k.RemovePrograms(pinDir),
+		removeBPF(k, pinDir),
+		nft.Remove(),
 		k.RemoveRouting(),
-		bpf.Remove(pinDir),
-		attach.RemovePinDir(pinDir),
 		removeStored(stateDir),
 	)
 }

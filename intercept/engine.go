@@ -31,7 +31,8 @@ type Engine struct {
 	kernel   *attach.Kernel
 	data     datapath
 	seats    seats
-	adopted  memory // the same as data, if what an earlier helper left can be read back; else nil
+	others   func() error // removes what the ways that are not in use left in the kernel
+	adopted  memory       // the same as data, if what an earlier helper left can be read back; else nil
 	beat     *control.Heartbeat
 	socket   socket
 	locks    locks
@@ -58,7 +59,7 @@ func Open(cfg *Config, log *slog.Logger) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(attach.EnsurePinDir(cfg.PinDir), os.MkdirAll(cfg.StateDir, 0o700)); err != nil {
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, err
 	}
 	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: make(map[netip.Prefix]control.Source), save: make(chan struct{}, 1),
@@ -76,6 +77,8 @@ func (e *Engine) open() (err error) {
 	if err := e.openPath(); err != nil {
 		return err
 	}
+	path, reason := e.seats.Path()
+	e.log.Info("data path", "path", path, "reason", reason)
 	if e.beat, err = control.OpenHeartbeat(e.data.HeartbeatFile()); err != nil {
 		return err
 	}

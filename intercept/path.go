@@ -1,23 +1,123 @@
 package intercept
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
 	"sluice/bpf"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
+	"sluice/intercept/nft"
+	"sluice/intercept/ruleset"
+	"sluice/intercept/trial"
 )
 
-// openPath opens the data path.
+// openPath opens the data path: the one that the configuration names, or the first that a trial finds good.
 func (e *Engine) openPath() error {
+	const said = "the configuration says so"
+	switch e.cfg.Path {
+	case attach.TCX, attach.Clsact:
+		return e.openBPF(e.cfg.Path, said)
+	case nft.Path:
+		return e.openNft(said)
+	}
+	var failed reasons
+	path, reason := e.chooseHook(&failed)
+	if path != "" {
+		err := e.openBPF(path, reason)
+		if err == nil {
+			return nil
+		}
+		failed.add("BPF", err)
+	}
+	if err := e.tryNft(); err != nil && !errors.Is(err, trial.ErrNoNamespace) {
+		failed.add("nftables", err)
+		return fmt.Errorf("could not find a data path: %s", failed)
+	}
+	return e.openNft(failed.String())
+}
+
+// reasons are why ways were not taken.
+type reasons []string
+
+func (r *reasons) add(way string, err error) {
+	*r = append(*r, fmt.Sprintf("a trial of %s failed: %v", way, err))
+}
+
+func (r reasons) String() string { return strings.Join(r, "; ") }
+
+// chooseHook tries a connection by tcx, then by clsact. Where the rights do not suffice for that, it tries at least
+// whether tcx is there. The path is "" if none works.
+func (e *Engine) chooseHook(failed *reasons) (path, reason string) {
+	for _, way := range []struct {
+		path   string
+		divert func(*trial.Gateway) (func(), error)
+	}{{attach.TCX, trial.TCX}, {attach.Clsact, trial.Clsact}} {
+		err := trial.Run(e.cfg.Plan(), trialListener, way.divert)
+		if errors.Is(err, trial.ErrNoNamespace) {
+			return e.chooseBlind(err)
+		}
+		if err == nil {
+			return way.path, strings.Join(append(*failed, "a trial connection by "+way.path+" succeeded"), "; ")
+		}
+		failed.add(way.path, err)
+	}
+	return "", ""
+}
+
+func (e *Engine) chooseBlind(why error) (path, reason string) {
+	left := fmt.Sprintf("; no trial connection was made: %v", why)
+	if err := e.kernel.TryTCX(); err != nil {
+		return attach.Clsact, fmt.Sprintf("a trial of tcx failed: %v%s", err, left)
+	}
+	return attach.TCX, "a trial of tcx succeeded" + left
+}
+
+// trialListener listens on a port that the kernel chooses.
+func trialListener() (*os.File, error) { return listen(0) }
+
+// tryNft sends a connection through the table.
+func (e *Engine) tryNft() error {
+	return trial.Run(e.cfg.Plan(), trialListener, func(g *trial.Gateway) (func(), error) {
+		return func() {}, nft.Try(e.cfg.datapath(), g.Port(), ruleset.Seat{Link: g.Link, Role: ruleset.Customer})
+	})
+}
+
+func (e *Engine) openBPF(path, reason string) error {
+	if err := attach.EnsurePinDir(e.cfg.PinDir); err != nil {
+		return err
+	}
 	// Room for every prefix that may be set at run time; the tables are not allocated ahead.
 	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
 	data, err := bpf.Open(e.cfg.PinDir, sizes)
 	if err != nil {
 		return err
 	}
-	e.data, e.adopted = data, data
+	programs, err := attach.NewPrograms(e.kernel, e.cfg.PinDir, path, reason, data.Program)
+	if err != nil {
+		return errors.Join(err, data.Close())
+	}
+	e.data, e.adopted, e.seats = data, data, programs
+	e.others = nft.Remove
 	if maps := data.Migrated(); len(maps) > 0 {
 		e.log.Info("maps of another version are carried over to new ones", "maps", maps)
 	}
-	e.seats, err = attach.NewPrograms(e.kernel, e.cfg.PinDir, e.cfg.Path, data.Program)
-	return err
+	return nil
+}
+
+func (e *Engine) openNft(reason string) error {
+	f, err := nft.Open(e.cfg.ListenPort, e.cfg.ports(), reason, e.log)
+	if err != nil {
+		return err
+	}
+	e.data, e.seats = f, f
+	e.others = func() error { return removeBPF(e.kernel, e.cfg.PinDir) }
+	return nil
+}
+
+// removeBPF detaches every program of ours and unpins every map.
+func removeBPF(k *attach.Kernel, pinDir string) error {
+	return errors.Join(k.RemovePrograms(pinDir), bpf.Remove(pinDir), attach.RemovePinDir(pinDir))
 }

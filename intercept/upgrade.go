@@ -13,9 +13,9 @@ func (e *Engine) swap() error {
 	}
 	e.swapped.Store(true)
 	if e.adopted == nil {
-		return e.reconcileRouting()
+		return errors.Join(e.others(), e.reconcileRouting())
 	}
-	return errors.Join(e.adopted.Retire(), e.reconcileRouting())
+	return errors.Join(e.others(), e.adopted.Retire(), e.reconcileRouting())
 }
 
 func (e *Engine) commit() error {

@@ -26,7 +26,7 @@ const (
 // TestTheGate is the whole way of a flow, by both ways of attaching.
 func TestTheGate(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"tcx", "clsact"} {
+	for _, path := range []string{"tcx", "clsact", "nftables"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			g := newGateway(t)
@@ -309,6 +309,7 @@ func (g *gateway) state() string {
 		ip route show table all proto 125; ip -6 route show table all proto 125
 		tc qdisc show | grep clsact || true
 		for d in cust0 up0; do for h in ingress egress; do tc filter show dev $d $h | sed 's/ id [0-9]*//; s/jited//' ; done; done
+		nft list tables
 		bpftool net show 2>/dev/null | grep -o 'sluice[^ ]*\|mail_ingress\|uplink_[a-z]*' || true
 		find %[1]s/bpf %[1]s/state -mindepth 1 2>/dev/null | sort
 		ls %[1]s | grep sock || true`, g.dir))
@@ -316,7 +317,7 @@ func (g *gateway) state() string {
 
 func TestApplyTwiceAndLeaveNothing(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"tcx", "clsact"} {
+	for _, path := range []string{"tcx", "clsact", "nftables"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			g := newGateway(t)
@@ -576,7 +577,7 @@ func TestBridgePortIsRefused(t *testing.T) {
 // TestDeviceWithoutEthernetHeader gets the program for bare packets.
 func TestDeviceWithoutEthernetHeader(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"tcx", "clsact"} {
+	for _, path := range []string{"tcx", "clsact", "nftables"} {
 		g := newGateway(t)
 		g.gw.sh("ip tuntap add cust5 mode tun; ip link set cust5 up")
 		g.helper(g.config(fmt.Sprintf("path = %q", path)))

@@ -63,6 +63,23 @@ func (p *Programs) putClsact(pl ruleset.Place, prog *ebpf.Program) (note string,
 	return note, nil
 }
 
+// AttachClsact adds one program to the ingress of an interface on which nobody else has any.
+func (k *Kernel) AttachClsact(index int, prog *ebpf.Program) error {
+	if err := k.ensureClsact(index); err != nil {
+		return err
+	}
+	err := k.h.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: parentOf(ruleset.Ingress), Handle: filterHandle, Protocol: unix.ETH_P_ALL, Priority: filterPriority,
+		},
+		Fd: prog.FD(), Name: filterName + "trial", DirectAction: true,
+	})
+	if err != nil {
+		return fmt.Errorf("could not attach a program by clsact: %w", err)
+	}
+	return nil
+}
+
 func filterText(f netlink.Filter) string {
 	if b, ok := f.(*netlink.BpfFilter); ok {
 		return fmt.Sprintf("%q (bpf, tag %s)", b.Name, b.Tag)

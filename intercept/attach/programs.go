@@ -41,17 +41,12 @@ type Programs struct {
 	fresh map[ruleset.Place]bool // places that hold the program of this process
 }
 
-// NewPrograms chooses the way to attach: the one that path names, or with "auto" the one that a trial finds.
-// The program function gives programs by name; dir is the pin folder.
-func NewPrograms(k *Kernel, dir, path string, program func(name string) *ebpf.Program) (*Programs, error) {
-	p := &Programs{k: k, dir: filepath.Join(dir, "links"), program: program, path: path, fresh: make(map[ruleset.Place]bool)}
-	switch path {
-	case TCX, Clsact:
-		p.reason = "the configuration says so"
-	case "auto", "":
-		p.path, p.reason = p.choose()
-	default:
-		return nil, fmt.Errorf("could not attach by %q: use auto, tcx or clsact", path)
+// NewPrograms attaches by path, tcx or clsact; the reason is why. The program function gives programs by name; dir is the
+// pin folder.
+func NewPrograms(k *Kernel, dir, path, reason string, program func(name string) *ebpf.Program) (*Programs, error) {
+	p := &Programs{k: k, dir: filepath.Join(dir, "links"), program: program, path: path, reason: reason, fresh: make(map[ruleset.Place]bool)}
+	if path != TCX && path != Clsact {
+		return nil, fmt.Errorf("could not attach by %q: use tcx or clsact", path)
 	}
 	if p.path != TCX {
 		return p, nil
@@ -65,16 +60,9 @@ func NewPrograms(k *Kernel, dir, path string, program func(name string) *ebpf.Pr
 // Path returns the way in use and why.
 func (p *Programs) Path() (path, reason string) { return p.path, p.reason }
 
-// choose tries tcx with a program that does nothing at the loopback, for a moment.
-func (p *Programs) choose() (path, reason string) {
-	if err := p.tryTCX(); err != nil {
-		return Clsact, fmt.Sprintf("a trial of tcx failed: %v", err)
-	}
-	return TCX, "a trial of tcx succeeded"
-}
-
-func (p *Programs) tryTCX() error {
-	lo, err := p.k.h.LinkByName("lo")
+// TryTCX attaches a program that does nothing to the loopback by tcx, for a moment.
+func (k *Kernel) TryTCX() error {
+	lo, err := k.h.LinkByName("lo")
 	if err != nil {
 		return err
 	}

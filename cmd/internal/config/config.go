@@ -43,7 +43,7 @@ type Intercept struct {
 	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode of a source that belongs to no user. intercept: through the proxy. shadow: through the proxy from the customer's own address, judged and logged as far as it is not encrypted, and nothing changed. observe: forwarded and counted as observed. pass: forwarded and counted. reject: TCP reset. drop: no answer."`
 	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`
 	ReversePath        bool     `toml:"reverse_path" default:"true" doc:"Refuse a source address that is not routed to the interface it came by."`
-	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact" doc:"How the BPF program is attached; auto tries tcx, then clsact."`
+	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact|nftables" doc:"How packets are diverted: by a BPF program at the hook tcx or clsact, or by nftables. auto takes the first that a trial finds good, in this order."`
 	Mark               uint32   `toml:"mark" default:"0x02000000" doc:"Packet mark, exactly one bit, that routes intercepted packets to this host."`
 	JudgedMark         uint32   `toml:"judged_mark" default:"0x04000000" doc:"Packet mark, exactly one other bit, that tells the guard at the uplink that a packet was judged."`
 	Table              uint32   `toml:"table" default:"5325" min:"1" doc:"Number of the routing table for intercepted packets."`

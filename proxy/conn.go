@@ -14,21 +14,23 @@ const (
 	envelope               // in a command, or between MAIL and DATA
 	upload                 // the body is coming
 	judging
-	onward // waiting for the destination's answer to the message
+	onward // the message goes to the destination
+	dotted // its final dot has left: the destination's answer is waited for
 	closing
-	woken // was idle when the server began to stop
+	woken // was idle when the server began to stop, or when the user was locked
 )
 
-var stages = [...]string{"waiting", "idle", "envelope", "data", "verdict", "onward", "closing", "closing"}
+var stages = [...]string{"waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "closing", "closing"}
 
-// errWoken is what the read of an idle session gives when the server stops.
-var errWoken = errors.New("the gateway is stopping")
+// errWoken is what the read of an idle session gives when the session is to end.
+var errWoken = errors.New("the session is ended by the gateway")
 
 // clientConn is the client's connection with a stage, so that another goroutine can end an idle wait and nothing else.
 // It does not touch the bytes.
 type clientConn struct {
 	net.Conn
 	stage atomic.Uint32
+	hurry atomic.Bool // its end is waited for
 }
 
 // NetConn gives the connection below, for vectored writes and probes of the socket.
@@ -36,21 +38,34 @@ func (c *clientConn) NetConn() net.Conn { return c.Conn }
 
 // wake ends the wait for a command of an idle session, and shortens that for the FIN of one that ends.
 func (c *clientConn) wake() {
-	switch {
-	case c.stage.CompareAndSwap(idle, woken):
-		_ = c.Conn.SetReadDeadline(past) // an error means that it is closed already
-	case c.stage.Load() == closing:
-		_ = c.Conn.SetReadDeadline(time.Now().Add(hasty))
+	if c.end() {
+		return
 	}
+	c.hurry.Store(true)
+	if c.stage.Load() == closing {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(hasty)) // an error means that it is closed already
+	}
+}
+
+// end ends the wait for a command; false where no command is waited for.
+func (c *clientConn) end() bool {
+	if !c.stage.CompareAndSwap(idle, woken) {
+		return false
+	}
+	_ = c.Conn.SetReadDeadline(past) // an error means that it is closed already
+	return true
 }
 
 var past = time.Unix(1, 0)
 
-// SetReadDeadline keeps a woken connection from waiting again, whoever comes last.
+// SetReadDeadline keeps a woken connection from waiting again, and one that closes from waiting long, whoever comes last.
 func (c *clientConn) SetReadDeadline(t time.Time) error {
 	err := c.Conn.SetReadDeadline(t)
-	if c.stage.Load() == woken {
+	switch {
+	case c.stage.Load() == woken:
 		err = c.Conn.SetReadDeadline(past)
+	case c.stage.Load() == closing && c.hurry.Load():
+		err = c.Conn.SetReadDeadline(time.Now().Add(hasty))
 	}
 	return err
 }

@@ -156,7 +156,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	case is && !t.admin:
 		s.dropRemote()
 		s.dropEarly()
-		s.say(lockedAnswer(s.set, ticket))
+		s.say(lockedAnswer(s.set, ticket, s.reason()))
 		e.status, e.ticket = Deferred, ticket
 	case v.Refused():
 		s.say(refusal(s.set, &v))
@@ -247,7 +247,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 // Gone tells, right before the message leaves, whether its client is still there to hear the answer. From here on the
 // message is in flight.
 func (s *session) Gone() bool {
-	if _, err := s.conn.Probe(); err != nil {
+	if _, err := s.conn.Probe(); err != nil || !s.dot() {
 		return true
 	}
 	if s.srv.cfg.Inflight != nil {

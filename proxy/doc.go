@@ -15,6 +15,8 @@ import (
 type Locks interface {
 	// Locked returns the ticket of the lock on user, if there is one.
 	Locked(user uint32) (ticket string, locked bool)
+	// Reason returns why user is locked, "" where that is not known or there is no lock.
+	Reason(user uint32) string
 	// Judged tells the verdict of a whole message, before the client hears it.
 	Judged(m *message.Message, v *filter.Verdict)
 }

@@ -34,6 +34,7 @@ func (s *session) greet() (release func(), ok bool) {
 	if s.srv.cfg.Gate != nil {
 		ctx, cancel := context.WithTimeout(s.srv.drain, s.set.Timeouts.Gate)
 		defer cancel()
+		defer context.AfterFunc(s.ctx, cancel)() // a session that is cut waits no more
 		begin := time.Now()
 		r, err := s.srv.cfg.Gate.Enter(ctx, client, target, s.user.SessionsPerSource, s.user.SessionsPerPair)
 		if wait := time.Since(begin); wait >= noticed {
@@ -41,6 +42,9 @@ func (s *session) greet() (release func(), ok bool) {
 		}
 		if err != nil && s.srv.drain.Err() != nil {
 			return nil, s.leave(stopping)
+		}
+		if err != nil && s.ctx.Err() != nil {
+			return nil, false // cut
 		}
 		if err != nil {
 			s.block = AtCap
@@ -52,6 +56,8 @@ func (s *session) greet() (release func(), ok bool) {
 	if v := s.ask(filter.Connect, &m); v.Refused() {
 		return release, s.leave(refusal(s.set, &v))
 	}
+	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
+	s.explains.Store(is)
 	s.dialEarly()
 	s.conn.WriteRaw(s.set.fixed.greeting)
 	return release, true

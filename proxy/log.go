@@ -63,7 +63,7 @@ func (s *session) log(e *ending) {
 func (s *session) logEmpty() {
 	r := &Record{
 		ID: s.flow.ID.String(), Flow: s.flow, Start: s.flow.Start, Duration: time.Since(s.flow.Start), Helo: s.helo,
-		Status: NoMessage, Reply: s.last, Remote: s.heard, Note: s.note, In: tlsOf(s.conn.TLS()), Shadow: s.shadow,
+		Status: NoMessage, Reply: s.last, Remote: s.heard, Ticket: s.ticket, Note: s.note, In: tlsOf(s.conn.TLS()), Shadow: s.shadow,
 		Waited: s.waited, Obstacle: s.block,
 	}
 	if s.opaque {

@@ -59,6 +59,7 @@ var (
 	tooManyErrors  = answer{421, smtp.Enhanced{4, 7, 0}, "too many errors, closing the connection"}
 	tooMuchNoise   = answer{421, smtp.Enhanced{4, 7, 0}, "too many commands without mail, closing the connection"}
 	stopping       = answer{421, smtp.Enhanced{4, 3, 2}, "the gateway is restarting, try again"}
+	connectAgain   = answer{421, smtp.Enhanced{4, 3, 2}, "please connect again"}
 	crowdedUser    = answer{421, smtp.Enhanced{4, 7, 0}, "Too many concurrent SMTP connections of this sender; please try again later"}
 	crowded        = answer{421, smtp.Enhanced{4, 7, 0}, "Too many concurrent SMTP connections from this IP address; please try again later"}
 	ownTarget      = answer{554, smtp.Enhanced{5, 4, 6}, "this destination is the gateway itself, mail for it would loop"}
@@ -107,11 +108,14 @@ func coded(set *resolved, code, text string) string {
 	return b.String()
 }
 
+// mostReason bounds how much of a lock's reason a reply tells: the whole stays one line (RFC 5321 4.5.3.1.5).
+const mostReason = 120
+
 // lockedCode is the public code of the answer to locked users.
 const lockedCode = "LOCKED"
 
 // lockedAnswer makes the answer to a locked user's message (LCK3). A lock that is not enforced has no ticket.
-func lockedAnswer(set *resolved, ticket string) answer {
+func lockedAnswer(set *resolved, ticket, reason string) answer {
 	text := "sending is locked"
 	if ticket != "" {
 		text += ", ticket " + ticket
@@ -119,7 +123,31 @@ func lockedAnswer(set *resolved, ticket string) answer {
 	if set.Contact != "" {
 		text += ", contact " + set.Contact
 	}
+	if reason != "" {
+		text += "; reason: " + brief(reason)
+	}
 	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, lockedCode, text)}
+}
+
+// brief cuts a text to what every client may be told: one line of ASCII (RFC 5321 4.5.3.1.5, RFC 6531 3.4).
+func brief(text string) string {
+	n := 0
+	return strings.Map(func(r rune) rune {
+		if n++; n > mostReason {
+			return -1
+		}
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// lockedSession is the last answer in a session that was open when its user was locked.
+func lockedSession(set *resolved, ticket, reason string) answer {
+	a := lockedAnswer(set, ticket, reason)
+	a.code = 421
+	return a
 }
 
 // failure makes the answer to a failure of the destination, unless its own reply is to be passed on.

@@ -157,6 +157,7 @@ func (l *memLog) wait(t testing.TB, n int) []*Record {
 type fakeLocks struct {
 	ticket  atomic.Pointer[string]
 	onSpam  bool
+	why     string
 	judged  atomic.Int32
 	atJudge func(*message.Message, *filter.Verdict)
 }
@@ -169,6 +170,13 @@ func (l *fakeLocks) Locked(uint32) (string, bool) {
 		return *t, true
 	}
 	return "", false
+}
+
+func (l *fakeLocks) Reason(uint32) string {
+	if l.ticket.Load() == nil {
+		return ""
+	}
+	return l.why
 }
 
 func (l *fakeLocks) Judged(m *message.Message, v *filter.Verdict) {

@@ -154,7 +154,7 @@ func (s *Server) list() []*session {
 // Live is a session as it is now.
 type Live struct {
 	Flow     flow.Flow
-	State    string    // "waiting", "idle", "envelope", "data", "verdict", "onward", "closing"
+	State    string    // "waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "closing"
 	Since    time.Time // MAIL of the last transaction, or accept
 	Messages int       // transactions begun
 	Helo     string    // "" before
@@ -176,18 +176,6 @@ func (s *Server) Sessions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
-}
-
-// Cut ends all open sessions of a user at once, without a reply, and returns how many. Locks do not need it: a locked
-// user's open sessions hear of the lock at the end of their data.
-func (s *Server) Cut(user uint32) (n int) {
-	for _, ss := range s.list() {
-		if ss.flow.User.ID == user {
-			ss.kill()
-			n++
-		}
-	}
-	return n
 }
 
 // reserveBody keeps the account of memory in bodies.

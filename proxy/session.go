@@ -17,7 +17,7 @@ import (
 	"sluice/proxy/smtp"
 )
 
-// session is one connection's dialogue. One goroutine leads it; only stage, sent and name are read by others.
+// session is one connection's dialogue. One goroutine leads it; others touch only what is atomic.
 type session struct {
 	srv    *Server
 	set    *resolved
@@ -33,6 +33,10 @@ type session struct {
 	name    atomic.Pointer[string]
 	secure  atomic.Bool                   // the client leg is encrypted
 	cut     atomic.Pointer[relay.Session] // the last onward session
+
+	explains atomic.Bool // began under the lock that is in force
+	doomed   atomic.Bool // is to end at once
+	ticket   string      // of the lock that ended the session
 
 	helo   string
 	esmtp  bool
@@ -102,13 +106,19 @@ func (s *session) step() bool {
 			s.stage(envelope)
 			return s.leave(stopping)
 		}
+		if s.lockedOut() {
+			return false
+		}
 	}
 	cmd, err := s.read()
 	if !s.tx.open && !s.client.stage.CompareAndSwap(idle, envelope) || errors.Is(err, errWoken) {
-		return s.leave(stopping)
+		return s.interrupted()
 	}
 	if err != nil {
 		return s.unread(err)
+	}
+	if !s.parts && s.lockedOut() { // a message in chunks has its answer first, like one in DATA
+		return false
 	}
 	s.dispatch(&cmd)
 	if s.manner.worn() && !s.bye {
@@ -289,15 +299,16 @@ func (s *session) end() {
 	s.cancel()
 }
 
-// hasty is how long a FIN is waited for while the gateway stops: new connections wait for its end.
+// hasty is how long a FIN is waited for while the gateway stops, since new connections wait for its end, or after a cut.
 const hasty = 250 * time.Millisecond
 
 // patience is how long a FIN is waited for.
 func (s *session) patience() time.Duration {
-	if s.srv.drain.Err() != nil {
-		return min(hasty, s.set.Timeouts.Bye)
+	bye := s.srv.set.Load().Timeouts.Bye
+	if s.srv.drain.Err() != nil || s.doomed.Load() {
+		return min(hasty, bye)
 	}
-	return s.set.Timeouts.Bye
+	return bye
 }
 
 // reset answers RSET. It counts as idle talk unless the transaction it ends had recipients.

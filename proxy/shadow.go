@@ -24,11 +24,15 @@ const judgeAhead = 16
 // overhears. Neither can tell it from a plain wire; what goes encrypted is not judged.
 type shadow struct {
 	*session
-	far    net.Conn
-	mu     sync.Mutex // guards tap
-	tap    tap
-	queue  chan *overheard
-	active atomic.Int64 // unix nanoseconds of the last bytes
+	far   net.Conn
+	out   sync.Mutex // held while the client is written to; taken before mu
+	mu    sync.Mutex // guards tap
+	tap   tap
+	ended atomic.Bool // both connections end in order
+	// lockNote is our last reply where a lock ended the session.
+	lockNote string
+	queue    chan *overheard
+	active   atomic.Int64 // unix nanoseconds of the last bytes
 }
 
 // ServeShadow serves a flow whose mode is shadow on nc to its end and closes nc: nothing is refused, held, signed or
@@ -93,9 +97,9 @@ func (w *shadow) run() {
 	go func() {
 		defer close(up)
 		defer w.srv.survive(w.session)
-		w.copy(&w.client, w.far, w.fromClient)
+		w.copy(&w.client, w.far, w.toServer)
 	}()
-	w.copy(w.far, w.client.Conn, w.fromServer)
+	w.copy(w.far, w.client.Conn, w.toClient)
 	<-up
 	w.stage(closing)
 	_, _ = w.client.Conn.Close(), w.far.Close() // both directions have ended
@@ -106,6 +110,9 @@ func (w *shadow) run() {
 	<-judged
 	w.last, w.heard, w.note = w.tap.heard, w.tap.heard, w.tap.blind
 	w.opaque = w.note != ""
+	if w.lockNote != "" {
+		w.last, w.note = w.lockNote, "the user was locked"
+	}
 	if w.sent.Load() == 0 || w.note != "" {
 		w.logEmpty()
 	}
@@ -121,9 +128,9 @@ func (w *shadow) reach() (err error) {
 	return err
 }
 
-// copy passes one side's bytes on to the other as they come. hear sees them first and may end the connection; what
-// ended it is passed on, too.
-func (w *shadow) copy(from, to net.Conn, hear func([]byte) bool) {
+// copy passes one side's bytes on to the other as they come. pass does it, or ends the connection; what ended it is
+// passed on, too.
+func (w *shadow) copy(from, to net.Conn, pass func([]byte) (bool, error)) {
 	buf := make([]byte, 32<<10)
 	for {
 		if err := from.SetReadDeadline(time.Now().Add(shadowIdle)); err != nil {
@@ -133,24 +140,26 @@ func (w *shadow) copy(from, to net.Conn, hear func([]byte) bool) {
 		n, err := from.Read(buf)
 		if n > 0 {
 			w.active.Store(time.Now().UnixNano())
-			if !hear(buf[:n]) {
-				w.hangUp()
+			on, err := pass(buf[:n])
+			if err != nil {
+				w.abort(from, to)
 				return
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				resetConn(from)
-				resetConn(to)
-				return
-			}
-			if w.stopped() {
+			if !on || w.stopped() {
 				w.hangUp()
 				return
 			}
 		}
 		switch {
 		case err == nil:
+		case w.ended.Load():
+			return
 		case errors.Is(err, os.ErrDeadlineExceeded) && time.Since(time.Unix(0, w.active.Load())) < shadowIdle:
-		case errors.Is(err, errWoken), errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, errWoken):
+			w.tellLocked()
+			w.hangUp()
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			w.hangUp()
 			return
 		case isEOF(err):
@@ -164,20 +173,59 @@ func (w *shadow) copy(from, to net.Conn, hear func([]byte) bool) {
 }
 
 // hangUp ends both connections in order.
-func (w *shadow) hangUp() { _, _ = w.client.Conn.Close(), w.far.Close() } // they end either way
-
-func (w *shadow) fromClient(p []byte) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.tap.fromClient(p)
-	return w.restage()
+func (w *shadow) hangUp() {
+	w.ended.Store(true)
+	_, _ = w.client.Conn.Close(), w.far.Close() // they end either way
 }
 
-func (w *shadow) fromServer(p []byte) bool {
+// abort ends both connections as one that broke.
+func (w *shadow) abort(from, to net.Conn) {
+	if w.ended.Load() {
+		return
+	}
+	resetConn(from)
+	resetConn(to)
+}
+
+// toServer passes the client's bytes on. A locked user's stop where no message hangs in the air: none whose end the
+// destination has and whose answer the client has not.
+func (w *shadow) toServer(p []byte) (on bool, err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	settled := w.tap.settled()
+	if settled && w.locked() {
+		w.mu.Unlock()
+		w.tellLocked()
+		return false, nil
+	}
+	w.tap.fromClient(p)
+	on = w.restage() && !(settled && !w.tap.settled() && w.doomed.Load()) // cut right before the end of the message
+	w.mu.Unlock()
+	if on {
+		_, err = w.far.Write(p)
+	}
+	return on, err
+}
+
+// toClient passes the destination's bytes on.
+func (w *shadow) toClient(p []byte) (on bool, err error) {
+	w.out.Lock()
+	defer w.out.Unlock()
+	w.mu.Lock()
 	w.tap.fromServer(p)
-	return w.restage()
+	on = w.restage()
+	w.mu.Unlock()
+	if !on { // ended between two messages: whatever this is, it is no answer
+		return !w.locked(), nil
+	}
+	if _, err = w.client.Conn.Write(p); err == nil && w.locked() {
+		w.client.end()
+	}
+	return true, err
+}
+
+func (w *shadow) locked() bool {
+	_, is := w.srv.cfg.Locks.Locked(w.flow.User.ID)
+	return is
 }
 
 // restage marks the session as one that may be ended, or not; false when it was ended just now.
@@ -186,14 +234,25 @@ func (w *shadow) restage() bool {
 		w.helo = name
 		w.name.Store(&name)
 	}
+	to := idle
 	switch {
 	case w.tap.blind != "":
 		w.secure.Store(true)
-		return w.client.stage.CompareAndSwap(idle, onward) || w.client.stage.CompareAndSwap(envelope, onward) || w.client.stage.Load() == onward
+		to = onward
+	case !w.tap.settled():
+		to = dotted
 	case w.tap.open():
-		return w.client.stage.CompareAndSwap(idle, envelope) || w.client.stage.Load() == envelope
+		to = envelope
 	}
-	return w.client.stage.CompareAndSwap(envelope, idle) || w.client.stage.Load() == idle
+	for {
+		now := w.client.stage.Load()
+		if now == woken {
+			return false
+		}
+		if w.client.stage.CompareAndSwap(now, to) {
+			return true
+		}
+	}
 }
 
 // stopped tells whether the server stops and nothing is open here.
@@ -202,6 +261,11 @@ func (w *shadow) stopped() bool {
 }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// discard reads what still comes, to the peer's end or the connection's deadline: a reset would overtake the last reply.
+func discard(c net.Conn) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(c, 1<<20)) // it ends either way
+}
 
 // closeWrite passes the end of one direction on.
 func closeWrite(c net.Conn) {

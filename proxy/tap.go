@@ -29,6 +29,7 @@ type tap struct {
 	asked  []asked
 	answer lineBuffer
 	greets bool // the greeting came
+	more   bool // the reply goes on in the next line
 	chunk  int64
 	dots   smtp.DotReader
 	helo   string
@@ -178,7 +179,7 @@ func (t *tap) fromServer(p []byte) {
 			t.goBlind("the destination does not speak SMTP")
 			return
 		}
-		if len(line) > 3 && line[3] == '-' {
+		if t.more = len(line) > 3 && line[3] == '-'; t.more {
 			continue
 		}
 		t.heard = line[:min(len(line), mostLine)]
@@ -288,6 +289,23 @@ func (t *tap) close() {
 	}
 	t.end()
 }
+
+// settled tells whether every message whose end was passed on has its answer, so that none hangs in the air when the
+// connection ends here. Of what is encrypted nobody can tell.
+func (t *tap) settled() bool {
+	if t.state == tapHold && len(t.held) > 0 { // a client that does not wait may have sent the whole message
+		return false
+	}
+	for _, a := range t.asked {
+		if a.verb == "" || a.verb == "BDAT" && a.arg == "LAST" {
+			return false
+		}
+	}
+	return true
+}
+
+// between tells whether a reply of ours would be understood: the dialogue is plain and no reply is half said.
+func (t *tap) between() bool { return t.blind == "" && t.greets && !t.more && len(t.answer.b) == 0 }
 
 // open tells whether something would be lost if the connection ended now.
 func (t *tap) open() bool { return t.tx != nil || len(t.asked) > 0 || t.state != tapCommand }

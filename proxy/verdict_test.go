@@ -247,32 +247,6 @@ func TestLockedUserHearsNothingOfRecipientsAndGetsTheTicket(t *testing.T) {
 	}
 }
 
-func TestLockThatComesWithinAnOpenSession(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t)
-	r := newRig(t, mx.addr(), steps(spamStep()))
-	r.locks.onSpam = true
-	a, b := r.hello(), r.hello()
-	b.envelope() // a transaction that is open onward when the lock comes
-	a.envelope()
-	a.send(spamMail, "550 5.7.1 gw.example: [WORD]")
-	b.send(goodMail, "451 4.7.1 gw.example: [LOCKED] sending is locked, ticket T1")
-	before := len(mx.commands())
-	b.envelope()
-	b.send(goodMail, "451 4.7.1")
-	for _, c := range mx.commands()[before:] {
-		if !strings.HasSuffix(c, "QUIT") {
-			t.Errorf("after the lock the destination heard %q", c)
-		}
-	}
-	r.locks.unlock()
-	b.envelope()
-	b.send(goodMail, "250 2.0.0 queued")
-	if n := len(mx.messages()); n != 1 {
-		t.Errorf("%d messages arrived, want the one after the lock", n)
-	}
-}
-
 func TestLockLiftedWithinATransactionLosesNothing(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)

@@ -124,7 +124,7 @@ func (e *evaluation) data() Would {
 	case v.Refused() && (v.Class.Bad() || !locked):
 		return e.refused(v)
 	case locked:
-		return e.stopped(v, lockedCode, lockedAnswer(e.set, ""))
+		return e.stopped(v, lockedCode, lockedAnswer(e.set, "", ""))
 	}
 	return Would{Verdict: v}
 }

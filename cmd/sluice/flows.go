@@ -65,7 +65,11 @@ func (p *program) flows(ctx context.Context, user string) error {
 		if f.TLS {
 			tls = "yes"
 		}
-		rows[i] = []string{f.ID, f.User, f.Client.String(), f.Target.String(), f.State, f.Helo, p.screen.ago(f.Since), fmt.Sprint(f.Messages), tls}
+		user := f.User
+		if f.Ticket != "" {
+			user += " (locked)"
+		}
+		rows[i] = []string{f.ID, user, f.Client.String(), f.Target.String(), f.State, f.Helo, p.screen.ago(f.Since), fmt.Sprint(f.Messages), tls}
 	}
 	p.screen.table([]column{{head: "FLOW"}, {head: "USER", cut: true}, {head: "CLIENT"}, {head: "DESTINATION"}, {head: "STATE"},
 		{head: "HELO", cut: true}, {head: "OPEN", right: true}, {head: "MSGS", right: true}, {head: "TLS"}}, rows)

@@ -76,6 +76,9 @@ func (p *program) lockCommand() *cobra.Command {
 		Use: "lock USER --reason WHY", Short: "lock a user in the kernel",
 		Long: `lock stops a user's outgoing mail at once. While locked, the first connections in each minute are answered with the
 reason and the ticket; further ones are reset. Good mail stays in the client's own queue and goes out after unlock.
+Sessions that are open through the proxy end with the same reply at once or at their next command, a message that is
+being sent after its own answer. Connections past the proxy are reset at their next packet. With --cut open sessions
+end at once, but for those whose message has gone whole to its destination: they pass on the answer first.
 An address may stand for its user.`,
 		Example: "  sluice lock alice --for 2h --reason \"compromised web shop, ticket 4711\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -96,13 +99,16 @@ An address may stand for its user.`,
 			if l.Until != nil {
 				until = "until " + p.screen.at(*l.Until)
 			}
+			if cut {
+				until += ", " + count(l.Cut, "session", "sessions") + " cut"
+			}
 			return p.screen.done(l, "user %s is locked %s, ticket %s%s", l.User, until, l.Ticket, warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&text, "for", text, "how long, like `60m`, 2h or 3d, at most 7d")
 	cmd.Flags().BoolVar(&forever, "until-unlocked", false, "until a person unlocks")
 	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
-	cmd.Flags().BoolVar(&cut, "cut", false, "end the user's open connections at once, without a reply")
+	cmd.Flags().BoolVar(&cut, "cut", false, "end the user's open connections at once")
 	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if reason == "" {

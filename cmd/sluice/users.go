@@ -167,6 +167,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"lock", lock},
 		[2]string{"automatic lock", auto},
 		[2]string{"", fmt.Sprintf("%s so far", count(u.Unlocks, "automatic unlock", "automatic unlocks"))},
+		[2]string{"while locked", explained(&set)},
 		[2]string{"per hour", fmt.Sprintf("%s messages, %s recipients", limit(set.MessagesPerHour), limit(set.RecipientsPerHour))},
 		[2]string{"per message", fmt.Sprintf("%s recipients, %s", limit(set.RecipientsPerMessage), size(set.MessageSize))},
 		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
@@ -190,6 +191,15 @@ func (s *screen) user(u *api.UserDetail) {
 		}
 		s.pairs([2]string{"kernel        ", strings.Join(parts, ", ")})
 	}
+}
+
+// explained tells what becomes of a locked user's connections.
+func explained(set *api.Settings) string {
+	passed := "reset"
+	if set.LockKeepPassed {
+		passed = "kept"
+	}
+	return fmt.Sprintf("%s a minute explained, the others reset; open ones past the proxy are %s", count(set.LockExplained, "connection", "connections"), passed)
 }
 
 func seconds(n int) string { return span(time.Duration(n) * time.Second) }

@@ -213,6 +213,7 @@ func shown(s *policy.Settings) api.Settings {
 		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
+		LockKeepPassed: s.Lock.KeepPassed,
 	}
 }
 
@@ -281,8 +282,9 @@ func (b backend) Flows() []api.Flow {
 	live := b.d.proxy.Flows()
 	fs := make([]api.Flow, 0, len(live))
 	for _, l := range live {
+		ticket, _ := b.d.locks.Locked(l.Flow.User.ID)
 		fs = append(fs, api.Flow{ID: l.Flow.ID.String(), User: l.Flow.User.Name, Client: l.Flow.Client, Target: l.Flow.Target,
-			Helo: l.Helo, State: l.State, Since: l.Since, Messages: l.Messages, TLS: l.TLS})
+			Helo: l.Helo, State: l.State, Since: l.Since, Messages: l.Messages, TLS: l.TLS, Ticket: ticket})
 	}
 	slices.SortFunc(fs, func(x, y api.Flow) int { return x.Since.Compare(y.Since) })
 	return fs
@@ -334,14 +336,17 @@ func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lo
 	if len(m.Prefixes) > 0 {
 		u.Prefix = m.Prefixes[0]
 	}
-	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Time: time.Duration(r.Seconds) * time.Second})
+	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Time: time.Duration(r.Seconds) * time.Second, Cut: r.Cut})
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
+	shown := b.warned(shownLock(&l))
 	if r.Cut {
-		err = b.cut(&l)
+		shown.Cut = b.d.proxy.Cut(m.ID)
+		b.d.tellOthers(note{Cut: m.ID})
+		b.d.log.Info("open connections cut", "user", m.Name, "count", shown.Cut)
 	}
-	return b.warned(shownLock(&l)), err
+	return shown, nil
 }
 
 // warned says so when a change of a lock holds in the proxy only.
@@ -350,19 +355,6 @@ func (b backend) warned(l *api.Lock) *api.Lock {
 		l.Warning = "sluice-intercept is away: the kernel hears of this when it is back; until then only the proxy knows"
 	}
 	return l
-}
-
-// cut ends the open connections of a locked user: those through the proxy here, those that were forwarded in the kernel.
-func (b backend) cut(l *lock.Lock) error {
-	n := b.d.proxy.Cut(l.User.ID)
-	b.d.log.Info("open connections cut", "user", l.User.Name, "count", n)
-	k := b.d.link.kernelLock(l)
-	k.CutFlows = true
-	err := b.d.link.call(func(ctx context.Context, c *control.Client) error { return c.Lock(ctx, k) })
-	if err != nil {
-		return fmt.Errorf("the user is locked and his %d sessions are cut, but not what the kernel forwards: %w", n, err)
-	}
-	return nil
 }
 
 func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*api.Lock, error) {

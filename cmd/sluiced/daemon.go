@@ -175,6 +175,9 @@ func (d *daemon) lockEvent(e lock.Event) {
 	if e.Kind == lock.Locked || e.Kind == lock.Unlocked {
 		d.tellOthers(note{Lock: l})
 	}
+	if e.Kind == lock.Locked {
+		d.proxy.Locked(l.User.ID)
+	}
 	d.audits.Go(func() {
 		if err := d.store.Audit(act); err != nil {
 			d.log.Error("could not write the audit log", "act", act.What, "user", act.Subject, "err", err)

@@ -75,8 +75,10 @@ func TestSpammerIsLockedAndUnlocked(t *testing.T) {
 		t.Fatalf("locks %+v", locks)
 	}
 	ticket := locks[0].Ticket
-	if answer := early.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "451 4.7.1") || !strings.Contains(answer, ticket) {
-		t.Errorf("an open session was answered %q, want 451 with ticket %s", answer, ticket)
+	for _, open := range []*client{early, c} {
+		if said := open.expect("421 4.7.1"); !strings.Contains(said, ticket) || !strings.Contains(said, "sent 5 spam messages") {
+			t.Errorf("an open session hears %q, want the ticket %s and the reason", said, ticket)
+		}
 	}
 	if n := len(g.mx.messages()); n != 0 {
 		t.Errorf("%d messages of a spammer arrived", n)

@@ -106,7 +106,7 @@ func (l *link) Unblock(user uint32) error {
 
 // kernelLock is the lock as the kernel needs it: all prefixes of the user. An end of zero is until a person unlocks.
 func (l *link) kernelLock(lk *lock.Lock) control.Lock {
-	k := control.Lock{User: lk.User.ID, Prefixes: l.prefixes(lk.User.ID), Until: lk.Until, PerMinute: lk.PerMinute}
+	k := control.Lock{User: lk.User.ID, Prefixes: l.prefixes(lk.User.ID), Until: lk.Until, PerMinute: lk.PerMinute, CutFlows: !lk.KeepPassed}
 	if len(k.Prefixes) == 0 {
 		k.Prefixes = []netip.Prefix{lk.User.Prefix}
 	}

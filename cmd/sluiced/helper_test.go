@@ -233,8 +233,8 @@ func TestHelperComesAndGoes(t *testing.T) {
 	if err := g.api.Do(t.Context(), "POST", "/v1/lock", api.LockRequest{User: "alice", Reason: "test", Cut: true}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := io.ReadAll(open.r); len(b) > 0 {
-		t.Errorf("the cut connection got %q (%v)", b, err)
+	if b, err := io.ReadAll(open.r); err != nil || !strings.HasPrefix(string(b), "421 4.7.1") {
+		t.Errorf("the cut connection got %q (%v), want 421 and the end", b, err)
 	}
 	if n, l := h.locked(); n != 1 || !l.CutFlows {
 		t.Errorf("the kernel was told %+v", l)

@@ -17,6 +17,7 @@ import (
 // note is what one process tells another. Of each kind there is at most one.
 type note struct {
 	Lock   *lock.Lock `json:"lock,omitempty"`   // a lock, a change of one, or its end
+	Cut    uint32     `json:"cut,omitempty"`    // a locked user whose sessions end at once
 	Booked *booked    `json:"booked,omitempty"` // by the one that goes, after it gave its counts away
 	Judged *judged    `json:"judged,omitempty"` // by the one that goes; it has locked nobody
 }
@@ -65,6 +66,11 @@ func (d *daemon) heard(e control.Event) {
 	switch {
 	case n.Lock != nil:
 		d.locks.Heard(*n.Lock)
+		if n.Lock.Ended.IsZero() {
+			d.proxy.Locked(n.Lock.User.ID)
+		}
+	case n.Cut != 0:
+		d.proxy.Cut(n.Cut)
 	case n.Booked != nil && !d.retired():
 		d.counts.counts.Settle(n.Booked.Key, 0, n.Booked.N)
 	case n.Judged != nil && !d.retired():

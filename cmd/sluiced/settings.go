@@ -33,6 +33,7 @@ func userSettings(delivery, auth string, l *config.Limits, k *config.Lock) polic
 			Time:       k.Time.D(),
 			MaxUnlocks: k.MaxUnlocks,
 			Explained:  k.Explained,
+			KeepPassed: k.KeepPassed,
 		},
 	}
 	s.RefuseAuth = auth == "refuse"

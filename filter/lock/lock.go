@@ -10,19 +10,21 @@ import (
 
 // Lock is one lock of one user, from its cause to its end.
 type Lock struct {
-	Ticket    string     `json:"ticket"` // short enough to be spoken; names the lock in replies, log and history
-	User      flow.User  `json:"user"`
-	Code      string     `json:"code"` // public code of what locked: that of the deciding hit, or "MANUAL"
-	Reason    string     `json:"reason"`
-	By        string     `json:"by"` // who locked; "" for an automatic lock
-	Automatic bool       `json:"automatic"`
-	Since     time.Time  `json:"since"`
-	Until     time.Time  `json:"until,omitzero"` // zero: until a person unlocks
-	PerMinute int        `json:"per_minute"`     // new connections a minute that are explained while locked (INT6)
-	Evidence  []Evidence `json:"evidence,omitempty"`
-	Ended     time.Time  `json:"ended,omitzero"`
-	EndedBy   string     `json:"ended_by,omitempty"` // "" when the time was over
-	EndedWhy  string     `json:"ended_why,omitempty"`
+	Ticket    string    `json:"ticket"` // short enough to be spoken; names the lock in replies, log and history
+	User      flow.User `json:"user"`
+	Code      string    `json:"code"` // public code of what locked: that of the deciding hit, or "MANUAL"
+	Reason    string    `json:"reason"`
+	By        string    `json:"by"` // who locked; "" for an automatic lock
+	Automatic bool      `json:"automatic"`
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until,omitzero"` // zero: until a person unlocks
+	PerMinute int       `json:"per_minute"`     // new connections a minute that are explained while locked (INT6)
+	// KeepPassed lets open flows that go past the proxy end by themselves; otherwise their next packet is reset.
+	KeepPassed bool       `json:"keep_passed,omitempty"`
+	Evidence   []Evidence `json:"evidence,omitempty"`
+	Ended      time.Time  `json:"ended,omitzero"`
+	EndedBy    string     `json:"ended_by,omitempty"` // "" when the time was over
+	EndedWhy   string     `json:"ended_why,omitempty"`
 }
 
 // Evidence is one message that the lock rests on.
@@ -92,4 +94,5 @@ type Request struct {
 	Who    string
 	Reason string
 	Time   time.Duration // 0: until a person unlocks
+	Cut    bool          // open flows past the proxy are reset, whatever the user's settings say
 }

@@ -114,7 +114,10 @@ func (l *Locks) Lock(u flow.User, r Request) (Lock, error) {
 	case l.never(u.ID):
 		return Lock{}, fmt.Errorf("could not lock %s: the user is on the never-lock list; take it off first", u.Name)
 	}
-	lk := Lock{User: u, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: l.d.Settings.Settings(u.ID).Lock.Explained}
+	s := &l.d.Settings.Settings(u.ID).Lock
+	lk := Lock{
+		User: u, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,
+	}
 	if r.Time > 0 {
 		lk.Until = lk.Since.Add(r.Time)
 	}
@@ -163,6 +166,12 @@ func (l *Locks) Find(user uint32) (Lock, bool) {
 		return *st.lock, true
 	}
 	return Lock{}, false
+}
+
+// Reason returns why a user is locked; "" where he is not.
+func (l *Locks) Reason(user uint32) string {
+	k, _ := l.Find(user)
+	return k.Reason
 }
 
 // List returns the locks in force, newest first.
@@ -221,7 +230,8 @@ func (l *Locks) Close() error {
 // lockFor locks a user by a rule, unless another session was faster.
 func (l *Locks) lockFor(u flow.User, f *finding, s *policy.Lock) {
 	lk := Lock{
-		User: u, Code: f.code, Reason: f.reason, Automatic: true, Since: wall(), PerMinute: s.Explained, Evidence: f.evidence,
+		User: u, Code: f.code, Reason: f.reason, Automatic: true, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed,
+		Evidence: f.evidence,
 	}
 	l.mu.Lock()
 	st := l.state(u.ID)

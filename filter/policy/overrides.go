@@ -21,6 +21,7 @@ type Overrides struct {
 	LockMinutes       *int      `json:"lock_minutes,omitempty"`
 	LockMaxUnlocks    *int      `json:"lock_max_unlocks,omitempty"`
 	LockExplained     *int      `json:"lock_explained,omitempty"` // connections per minute
+	LockKeepPassed    *bool     `json:"lock_keep_passed,omitempty"`
 }
 
 // Apply returns s with the overrides in place of what they name.
@@ -39,6 +40,7 @@ func (o *Overrides) Apply(s Settings) Settings {
 	setMinutes(&s.Lock.Time, o.LockMinutes)
 	set(&s.Lock.MaxUnlocks, o.LockMaxUnlocks)
 	set(&s.Lock.Explained, o.LockExplained)
+	set(&s.Lock.KeepPassed, o.LockKeepPassed)
 	return s
 }
 

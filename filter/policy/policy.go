@@ -46,6 +46,7 @@ type Lock struct {
 	Time       time.Duration // how long a lock lasts
 	MaxUnlocks int           // automatic unlocks before only a person may unlock
 	Explained  int           // new connections per minute that are explained while locked (INT6)
+	KeepPassed bool          // flows past the proxy that are open at the lock may end by themselves
 }
 
 // Resolver answers the effective settings of a user by its id.

@@ -230,9 +230,11 @@ func reloads(t *testing.T, ctx context.Context, g *Gateway, n int) {
 	}
 }
 
-// lockAcross has a spammer begin before a hand-over and be locked after it, by the older process.
+// lockAcross has a spammer begin under a lock before a hand-over, be unlocked by the newer process and locked anew by the
+// older one.
 func lockAcross(t *testing.T, ctx context.Context, l *Lab, g *Gateway) {
 	t.Helper()
+	sluice(t, g, "lock", "mallory", "--reason", "a look at his server")
 	spammer, err := l.Hello(ctx, "mallory", "", "198.51.100.20:25")
 	if err != nil {
 		t.Fatal(err)
@@ -250,6 +252,19 @@ func lockAcross(t *testing.T, ctx context.Context, l *Lab, g *Gateway) {
 		}
 		return r
 	}
+	if r := send(spammer, "good"); r.Code != 451 || !strings.Contains(r.String(), "LOCK") {
+		t.Errorf("locked before the hand-over, the older process answered %v", r)
+	}
+	sluice(t, g, "unlock", "mallory")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		r := send(spammer, "good")
+		if r.Code == 250 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("unlocked in the newer process, the older one answered %v", r)
+		}
+	}
 	for i := range 5 {
 		if r := send(spammer, fmt.Sprintf("%d XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X", i)); r.Code != 550 {
 			t.Errorf("spam %d was answered %v", i+1, r)
@@ -264,20 +279,10 @@ func lockAcross(t *testing.T, ctx context.Context, l *Lab, g *Gateway) {
 	if r := send(fresh, "good"); r.Code != 451 || !strings.Contains(r.String(), "LOCK") {
 		t.Errorf("locked by the older process, the newer one answered %v", r)
 	}
+	if r, err := spammer.Reply(); err != nil || r.Code != 421 || !strings.Contains(r.String(), "LOCK") {
+		t.Errorf("the spammer's session in the older process ends with %v %v", r, err)
+	}
 	sluice(t, g, "unlock", "mallory")
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		r := send(spammer, "good")
-		if r.Code == 250 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Errorf("unlocked in the newer process, the older one answered %v", r)
-			break
-		}
-	}
-	if err := spammer.Quit(); err != nil {
-		t.Error(err)
-	}
 	select {
 	case <-old.Done():
 	case <-ctx.Done():

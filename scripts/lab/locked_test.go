@@ -69,8 +69,8 @@ func TestLockedCustomerGoesOnReceiving(t *testing.T) {
 	}
 	sluice(t, g, "lock", "alice", "--for", "1h", "--reason", "compromised")
 
-	if _, last, err := out.Send("a@alice.example", []string{"u@sink.example"}, []byte("Subject: late\r\n\r\nlate\r\n")); err != nil || last.Code != 451 || !strings.Contains(last.String(), "LOCK") {
-		t.Errorf("a session that was open hears %v %v, not 451 with the reason", last, err)
+	if r, err := out.Reply(); err != nil || r.Code != 421 || !strings.Contains(r.String(), "LOCK") {
+		t.Errorf("a session that was open hears %v %v, not 421 with the reason", r, err)
 	}
 	n := 0
 	for from, to := range inbound {

@@ -181,6 +181,7 @@ type Settings struct {
 	LockTime             int     `json:"lock_time"`
 	LockMaxUnlocks       int     `json:"lock_max_unlocks"`
 	LockExplained        int     `json:"lock_explained_per_minute"`
+	LockKeepPassed       bool    `json:"lock_keep_passed" doc:"whether open connections past the proxy outlive a lock"`
 }
 
 // NewUser asks for a user to be added.
@@ -197,10 +198,11 @@ type Flow struct {
 	Client   netip.AddrPort `json:"client"`
 	Target   netip.AddrPort `json:"target"`
 	Helo     string         `json:"helo,omitempty"`
-	State    string         `json:"state" doc:"where the dialogue stands"`
+	State    string         `json:"state" doc:"where the dialogue stands: waiting, idle, envelope, data, verdict, onward, sent or closing"`
 	Since    time.Time      `json:"since"`
 	Messages int            `json:"messages"`
 	TLS      bool           `json:"tls"`
+	Ticket   string         `json:"ticket,omitempty" doc:"of the lock on the user"`
 }
 
 // Lock is one lock, in force or past.
@@ -218,6 +220,7 @@ type Lock struct {
 	Ended     *time.Time   `json:"ended,omitempty"`
 	EndedBy   string       `json:"ended_by,omitempty"`
 	EndedWhy  string       `json:"ended_why,omitempty"`
+	Cut       int          `json:"cut,omitempty" doc:"sessions that were ended at once, after a lock with cut"`
 	Warning   string       `json:"warning,omitempty" doc:"what is not yet so, after a change"`
 }
 
@@ -234,7 +237,7 @@ type LockRequest struct {
 	User    string `json:"user" doc:"name of the user, or an address whose user is meant"`
 	Seconds int    `json:"seconds" doc:"how long; 0 until a person unlocks"`
 	Reason  string `json:"reason"`
-	Cut     bool   `json:"cut,omitempty" doc:"end the user's open connections at once"`
+	Cut     bool   `json:"cut,omitempty" doc:"end the user's open connections at once, but for those whose message has gone whole to its destination"`
 }
 
 // UnlockRequest asks for a lock to be lifted.

@@ -111,6 +111,7 @@ type Lock struct {
 	Time       Duration `toml:"time" default:"60m" min:"1m" max:"7d" doc:"How long a lock lasts. Above 4d the client's own queue may give up first."`
 	MaxUnlocks int      `toml:"max_unlocks" default:"3" min:"0" max:"100" doc:"Automatic unlocks before only a person may unlock."`
 	Explained  int      `toml:"explained_per_minute" default:"10" min:"0" max:"1000" doc:"New connections per minute of a locked user that get an SMTP explanation; further ones are reset by the kernel."`
+	KeepPassed bool     `toml:"keep_passed" default:"false" doc:"Connections of a locked user that are open and go past the proxy (mode pass or observe, forwarded while the proxy was dead, or older than the gateway): true lets them end by themselves, false resets each at its next packet. Those through the proxy end with 421 either way."`
 }
 
 // User is one outgoing user.

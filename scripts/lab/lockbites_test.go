@@ -119,7 +119,7 @@ mode = "shadow"{{end}}`, 1))
 	}
 	// sending opens two sessions whose messages wait for the destination's answer.
 	sending := func(host string) (all []open) {
-		if err := slow.Script("dot: stall 2s | ok"); err != nil {
+		if err := slow.Script("dot: stall 3s | ok"); err != nil {
 			t.Fatal(err)
 		}
 		for _, to := range sinkOf46 {
@@ -153,8 +153,8 @@ mode = "shadow"{{end}}`, 1))
 		sluice(t, g, "unlock", host)
 
 		// A cut spares only what has gone.
-		sent := sending(host)
 		all = sessions(host)
+		sent := sending(host)
 		if out := sluice(t, g, "lock", host, "--reason", "test", "--cut"); !strings.Contains(out, fmt.Sprintf("%d sessions cut", len(all))) {
 			t.Errorf("lock --cut says %q, want %d sessions cut", out, len(all))
 		}

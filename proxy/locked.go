@@ -15,15 +15,25 @@ func (s *Server) Locked(user uint32) {
 	}
 }
 
-// Cut ends all open sessions of a user at once and returns how many: idle ones of a locked user with the reply, the rest
-// without. A session whose message has gone whole to its destination is left to pass on the answer, and does not count.
-func (s *Server) Cut(user uint32) (n int) {
+// Open returns how many sessions of a user are open, those aside that have said their last word.
+func (s *Server) Open(user uint32) (n int) {
 	for _, ss := range s.of(user) {
-		if ss.cutOff() {
+		if st := ss.client.stage.Load(); st != woken && st != closing {
 			n++
 		}
 	}
 	return n
+}
+
+// Cut ends all open sessions of a user at once: idle ones of a locked user with the reply, the rest without. Those whose
+// message has gone whole to its destination are left to pass on the answer; Cut returns how many.
+func (s *Server) Cut(user uint32) (left int) {
+	for _, ss := range s.of(user) {
+		if !ss.cutOff() {
+			left++
+		}
+	}
+	return left
 }
 
 // of returns the open sessions of a user.
@@ -111,6 +121,7 @@ func (w *shadow) tellLocked() {
 	clear := w.tap.between()
 	w.mu.Unlock()
 	w.ticket = ticket
+	w.stage(closing)
 	set := w.srv.set.Load() // the session's own belongs to whoever judges what was overheard
 	a := lockedSession(set, ticket, w.reason())
 	w.lockNote = line(a.code, a.enh, set.Name+": "+a.text)

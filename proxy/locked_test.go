@@ -75,8 +75,8 @@ func TestLockEndsOpenSessions(t *testing.T) {
 				answers := c.answers
 				if cut {
 					answers = c.cut
-					if n := r.srv.Cut(7); c.state == "sent" && n != 0 {
-						t.Errorf("%d sessions were cut, want none", n)
+					if left := r.srv.Cut(7); (c.state == "sent") != (left == 1) {
+						t.Errorf("%d sessions were left", left)
 					}
 				} else if c.say != "" {
 					p.write(c.say)
@@ -177,8 +177,8 @@ func TestCutSessionDoesNotWaitForItsGreeting(t *testing.T) {
 	r := newRig(t, newRemote(t).addr(), func(r *rig) { r.cfg.Gate = &fakeGate{} })
 	p := r.connect()
 	r.until("waiting")
-	if n := r.srv.Cut(7); n != 1 {
-		t.Errorf("%d sessions were cut", n)
+	if n, left := r.srv.Open(7), r.srv.Cut(7); n != 1 || left != 0 {
+		t.Errorf("%d sessions were open, %d left", n, left)
 	}
 	p.closed()
 	for end := time.Now().Add(wait); r.srv.Sessions() > 0; time.Sleep(time.Millisecond) {

@@ -246,7 +246,7 @@ func (w *shadow) restage() bool {
 	}
 	for {
 		now := w.client.stage.Load()
-		if now == woken {
+		if now == woken || now == closing {
 			return false
 		}
 		if w.client.stage.CompareAndSwap(now, to) {

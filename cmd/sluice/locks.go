@@ -101,6 +101,9 @@ An address may stand for its user.`,
 			}
 			if cut {
 				until += ", " + count(l.Cut, "session", "sessions") + " cut"
+				if l.Left > 0 {
+					until += fmt.Sprintf(", %d left to hear the destination's answer", l.Left)
+				}
 			}
 			return p.screen.done(l, "user %s is locked %s, ticket %s%s", l.User, until, l.Ticket, warning(&l))
 		},

@@ -336,15 +336,17 @@ func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lo
 	if len(m.Prefixes) > 0 {
 		u.Prefix = m.Prefixes[0]
 	}
+	open := b.d.proxy.Open(m.ID)
 	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Time: time.Duration(r.Seconds) * time.Second, Cut: r.Cut})
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
 	shown := b.warned(shownLock(&l))
 	if r.Cut {
-		shown.Cut = b.d.proxy.Cut(m.ID)
+		shown.Left = b.d.proxy.Cut(m.ID)
+		shown.Cut = max(0, open-shown.Left)
 		b.d.tellOthers(note{Cut: m.ID})
-		b.d.log.Info("open connections cut", "user", m.Name, "count", shown.Cut)
+		b.d.log.Info("open connections cut", "user", m.Name, "count", shown.Cut, "left to pass on an answer", shown.Left)
 	}
 	return shown, nil
 }

@@ -155,7 +155,7 @@ mode = "shadow"{{end}}`, 1))
 		// A cut spares only what has gone.
 		all = sessions(host)
 		sent := sending(host)
-		if out := sluice(t, g, "lock", host, "--reason", "test", "--cut"); !strings.Contains(out, fmt.Sprintf("%d sessions cut", len(all))) {
+		if out := sluice(t, g, "lock", host, "--reason", "test", "--cut"); !strings.Contains(out, fmt.Sprintf("%d sessions cut, %d left", len(all), len(sent))) {
 			t.Errorf("lock --cut says %q, want %d sessions cut", out, len(all))
 		}
 		ticket = ticketOf(ctx, t, g)

@@ -221,6 +221,7 @@ type Lock struct {
 	EndedBy   string       `json:"ended_by,omitempty"`
 	EndedWhy  string       `json:"ended_why,omitempty"`
 	Cut       int          `json:"cut,omitempty" doc:"sessions that were ended at once, after a lock with cut"`
+	Left      int          `json:"left,omitempty" doc:"sessions that pass on their destination's answer first, after a lock with cut"`
 	Warning   string       `json:"warning,omitempty" doc:"what is not yet so, after a change"`
 }
 

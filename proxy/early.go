@@ -49,6 +49,9 @@ func (s *session) dialEarly() {
 			return // EHLO can be answered without it, and it may be the wrong one
 		}
 	}
+	if s.warm(route); s.remote != nil {
+		return
+	}
 	ctx, stop := context.WithCancel(s.ctx)
 	e := &early{route: route, stop: stop, done: make(chan struct{})}
 	s.early = e

@@ -117,6 +117,7 @@ func (s *session) learn() bool {
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
 		s.dropRemote()
 		s.dropEarly()
+		s.srv.cfg.Dialer.Drop(s.flow.User.ID)
 		s.offer = mine
 		s.offerOurs(true)
 		return true

@@ -20,7 +20,8 @@ func asFailure(err error) *relay.Failure {
 
 // reach gives the transaction an onward session from the address that is chosen for it: the one at hand where it
 // leaves from there, else a new one; fresh tells which.
-func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
+// With reuse it may be one that is kept from the user's last mail this way: it may be dead all the same.
+func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.Failure) {
 	t := &s.tx
 	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
 	if !route.Own {
@@ -37,6 +38,9 @@ func (s *session) reach(ctx context.Context) (fresh bool, f *relay.Failure) {
 	}
 	if s.remote == nil && s.authed {
 		return true, lostAuth()
+	}
+	if s.remote == nil && reuse {
+		s.warm(route)
 	}
 	if s.remote == nil {
 		fresh = true
@@ -97,6 +101,25 @@ func (s *session) take(r *relay.Session) {
 	}
 }
 
+// warm takes the onward session that stands from the user's last mail by the route, if there is one.
+func (s *session) warm(route relay.Route) {
+	if r := s.srv.cfg.Dialer.Take(s.flow.User.ID, route); r != nil {
+		s.take(r)
+	}
+}
+
+// keep leaves the onward session to the user's next mail by the same way, where it may be used again (DEL13).
+func (s *session) keep() bool {
+	r := s.remote
+	if s.authed || s.own || s.srv.drain.Err() != nil || !r.Reusable() {
+		return false
+	}
+	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is || !s.cut.CompareAndSwap(r, nil) {
+		return false // locked, or being cut
+	}
+	return s.srv.cfg.Dialer.Keep(s.flow.User.ID, r)
+}
+
 // dropRemote says goodbye to the destination, which is not waited for: the client waits.
 func (s *session) dropRemote() {
 	if s.remote != nil {
@@ -142,7 +165,7 @@ func (s *session) replay(until time.Time) *relay.Failure {
 	defer cancel()
 	t.asked = append(t.asked[:0], t.passed...)
 	defer func() { t.asked = t.asked[:0] }()
-	if _, f := s.reach(ctx); f != nil {
+	if _, f := s.reach(ctx, false); f != nil {
 		return f
 	}
 	s.remote.Bound(until)

@@ -33,6 +33,7 @@ type rig struct {
 	target netip.AddrPort
 	ln     net.Listener
 	flows  atomic.Uint64
+	user   atomic.Uint32 // whose the next flow is, beyond the first
 }
 
 const wait = 10 * time.Second // nothing in these tests takes as long, unless it hangs
@@ -85,7 +86,7 @@ func (r *rig) accept() {
 
 func (r *rig) flow(client netip.AddrPort) flow.Flow {
 	return flow.Flow{
-		ID: flow.ID(r.flows.Add(1)), Client: client, Target: r.target, Start: time.Now(), User: flow.User{ID: 7, Name: "alice"},
+		ID: flow.ID(r.flows.Add(1)), Client: client, Target: r.target, Start: time.Now(), User: flow.User{ID: 7 + r.user.Load(), Name: "alice"},
 	}
 }
 

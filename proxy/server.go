@@ -130,6 +130,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	select {
 	case <-done:
 		s.cut()
+		s.cfg.Dialer.Close()
 		return nil
 	case <-ctx.Done():
 	}
@@ -138,6 +139,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ss.kill()
 	}
 	<-done
+	s.cfg.Dialer.Close()
 	return ctx.Err()
 }
 

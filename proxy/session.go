@@ -285,6 +285,9 @@ func (s *session) end() {
 	if s.sent.Load() == 0 {
 		s.logEmpty()
 	}
+	if s.remote != nil && s.keep() {
+		s.remote = nil
+	}
 	if s.remote != nil {
 		s.remote.Quit()
 	}
@@ -338,7 +341,7 @@ func (s *session) wake() { s.client.wake() }
 func (s *session) kill() {
 	s.cancel()
 	s.client.Conn.Close()
-	if r := s.cut.Load(); r != nil {
+	if r := s.cut.Swap(nil); r != nil { // from there on it is nobody else's
 		r.Cut()
 	}
 }

@@ -218,6 +218,7 @@ func (s *session) sendAsked() {
 	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
 		s.dropRemote()
 		s.dropEarly()
+		s.srv.cfg.Dialer.Drop(s.flow.User.ID)
 		for i := range t.asked {
 			s.conn.WriteRaw(s.set.fixed.rcptOK)
 			s.accept(i, 250, "noted")
@@ -248,7 +249,7 @@ func (s *session) sendAsked() {
 // long as the client has heard nothing of this transaction from it.
 func (s *session) relayAsked() *relay.Failure {
 	t := &s.tx
-	fresh, f := s.reach(s.ctx)
+	fresh, f := s.reach(s.ctx, true)
 	for f == nil {
 		before := t.tried
 		s.fed = time.Now()
@@ -262,7 +263,7 @@ func (s *session) relayAsked() *relay.Failure {
 		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) {
 			return f
 		}
-		fresh, f = s.reach(s.ctx)
+		fresh, f = s.reach(s.ctx, true)
 	}
 	return f
 }

@@ -42,7 +42,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Locks:      toldLocks{d.locks, d},
 		Unenforced: d.unenforced.locks,
 		Log:        d.tally,
-		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link}),
+		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D()}),
 		Tracer:     trace,
 		Gate:       gate{d.gate, d.sources},
 		Inflight:   journal{d.journal},
@@ -212,6 +212,7 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"tls.starttls", old.TLS.StartTLS, cfg.TLS.StartTLS},
 		{"intercept.control_socket", old.Intercept.ControlSocket, cfg.Intercept.ControlSocket},
 		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
+		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
 		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},
 	} {
 		if k.old != k.new {

@@ -26,6 +26,8 @@ type Options struct {
 	Own      OwnDialer // nil: delivery from customers' own addresses is not possible
 	// TLS are other settings of the onward leg; nil is opportunistic TLS, 1.2 or newer, with any certificate.
 	TLS *tls.Config
+	// Keep is how long a session stands idle for the user's next mail by the same route; 0: not at all.
+	Keep time.Duration
 }
 
 // Dialer opens onward sessions and remembers what destinations can do. It is safe for concurrent use.
@@ -34,11 +36,13 @@ type Dialer struct {
 	own      OwnDialer
 	tls      *tls.Config
 	cache    cache
+	keep     time.Duration
+	kept     keeper
 }
 
 // NewDialer returns a Dialer.
 func NewDialer(o Options) *Dialer {
-	d := &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, tls: o.TLS}
+	d := &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, tls: o.TLS, keep: o.Keep}
 	if d.tls == nil {
 		// Opportunistic (RFC 7435): any certificate is better than plain text, since plain text is what would be sent
 		// instead; there is no name to verify either, the customer's server chose the address.

@@ -74,6 +74,7 @@ type Delivery struct {
 	ConnectTimeout Duration  `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection."`
 	CommandTimeout Duration  `toml:"command_timeout" default:"4m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data. A client waits five minutes for the answer (RFC 5321 4.5.3.2)."`
 	AnswerTimeout  Duration  `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
+	Reuse          Duration  `toml:"reuse" default:"15s" max:"5m" doc:"How long a connection to a destination stands idle for the same user's next mail from the same delivery address. 0s: it ends with the client's. Connections from a customer's own address are never kept."`
 	HopLimit       int       `toml:"hop_limit" default:"100" min:"10" max:"500" doc:"Received headers above which a message is a loop (RFC 5321 6.3)."`
 }
 

@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"sync"
+	"time"
+)
+
+// Bounds of the sessions that are kept for reuse.
+const (
+	keptPerWay   = 4    // of one user, from one address under one name, to one destination
+	keptRoom     = 1024 // all together
+	mostReuse    = 100  // transactions of one session: some destinations count them
+	quitPatience = time.Second
+)
+
+// way is what a kept session may be used for again: the same user's mail by the same route (DEL13).
+type way struct {
+	user  uint32
+	route Route
+}
+
+// keeper holds onward sessions that stand between two clients of one user. It is safe for concurrent use.
+type keeper struct {
+	mu   sync.Mutex
+	ways map[way][]*kept // the youngest last
+	n    int
+	shut bool
+}
+
+type kept struct {
+	s     *Session
+	timer *time.Timer
+}
+
+// Reusable tells whether another transaction may follow on s: nothing is open or owed, the last one went well, and the
+// destination has said nothing that nobody asked for.
+func (s *Session) Reusable() bool {
+	return s.begun > 0 && s.begun < mostReuse && !s.open && !s.reset && s.refused.Code == 0 && s.Alive()
+}
+
+// Keep takes s for later use by the same user, or refuses; then it is still the caller's. Sessions from a customer's own
+// address are never kept: they are his, and end with his connection.
+func (d *Dialer) Keep(user uint32, s *Session) bool {
+	if d.keep <= 0 || s.route.Own || !s.Reusable() {
+		return false
+	}
+	k, w := &d.kept, way{user, s.route}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay {
+		return false
+	}
+	s.conn.Idle()
+	one := &kept{s: s}
+	one.timer = time.AfterFunc(d.keep, func() {
+		if k.remove(w, one) {
+			one.s.leave()
+		}
+	})
+	if k.ways == nil {
+		k.ways = make(map[way][]*kept)
+	}
+	k.ways[w] = append(k.ways[w], one)
+	k.n++
+	return true
+}
+
+// Take gives a kept session of the user by the route, or nil. It was alive a moment ago.
+func (d *Dialer) Take(user uint32, r Route) *Session {
+	k, w := &d.kept, way{user, r}
+	for {
+		k.mu.Lock()
+		list := k.ways[w]
+		if len(list) == 0 {
+			k.mu.Unlock()
+			return nil
+		}
+		one := list[len(list)-1]
+		k.drop(w, len(list)-1)
+		k.mu.Unlock()
+		one.timer.Stop()
+		if one.s.Alive() {
+			return one.s
+		}
+		one.s.Close()
+	}
+}
+
+// Drop ends the kept sessions of a user: a locked one has none.
+func (d *Dialer) Drop(user uint32) {
+	d.kept.end(func(w way) bool { return w.user == user })
+}
+
+// Close ends all kept sessions and keeps no more.
+func (d *Dialer) Close() {
+	d.kept.mu.Lock()
+	d.kept.shut = true
+	d.kept.mu.Unlock()
+	d.kept.end(func(way) bool { return true })
+}
+
+// end takes out what is wanted and says goodbye to it.
+func (k *keeper) end(wanted func(way) bool) {
+	var out []*kept
+	k.mu.Lock()
+	for w, list := range k.ways {
+		if wanted(w) {
+			out = append(out, list...)
+			k.n -= len(list)
+			delete(k.ways, w)
+		}
+	}
+	k.mu.Unlock()
+	for _, one := range out {
+		one.timer.Stop()
+		one.s.Quit()
+	}
+	for _, one := range out {
+		one.s.Close()
+	}
+}
+
+// remove takes one out; false when somebody else has it already.
+func (k *keeper) remove(w way, one *kept) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, o := range k.ways[w] {
+		if o == one {
+			k.drop(w, i)
+			return true
+		}
+	}
+	return false
+}
+
+// drop takes number i out; k.mu is held.
+func (k *keeper) drop(w way, i int) {
+	list := k.ways[w]
+	copy(list[i:], list[i+1:])
+	list[len(list)-1] = nil
+	if list = list[:len(list)-1]; len(list) == 0 {
+		delete(k.ways, w)
+	} else {
+		k.ways[w] = list
+	}
+	k.n--
+}
+
+// leave ends a session politely.
+func (s *Session) leave() {
+	s.Quit()
+	s.Bye(quitPatience)
+}

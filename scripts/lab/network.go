@@ -73,7 +73,7 @@ func internetLinks() []string {
 		"addr add " + routerV4.String() + "/29 dev gw0",
 		"addr add " + routerV6.String() + "/64 dev gw0 nodad",
 		"addr add " + ResolverV4.String() + "/32 dev lo",
-		"addr add " + ResolverV6.String() + "/128 dev lo",
+		"addr add " + ResolverV6.String() + "/128 dev lo nodad",
 	}
 	for _, m := range Hosts() {
 		for _, a := range m.Addrs() {
@@ -81,7 +81,11 @@ func internetLinks() []string {
 				lines = append(lines, fmt.Sprintf("route add blackhole %s/%d", a, a.BitLen()))
 				continue
 			}
-			lines = append(lines, fmt.Sprintf("addr add %s/%d dev lo", a, a.BitLen()))
+			add := fmt.Sprintf("addr add %s/%d dev lo", a, a.BitLen())
+			if a.Is6() { // else it is tentative until a work queue of the whole machine comes round to it
+				add += " nodad"
+			}
+			lines = append(lines, add)
 		}
 	}
 	return lines

@@ -80,6 +80,10 @@ soak-upgrades: deps build ## 20 upgrades of sluice-intercept with maps carried o
 soak-failmodes: deps build ## seven ways for sluiced to be away, each until closed sources are reset (about two minutes)
 	SLUICE_SOAK=2 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestFailModes ./scripts/lab
 
+.PHONY: soak-observe
+soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 messages: equal decisions (about two minutes)
+	SLUICE_SOAK_MESSAGES=8000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestObserveDecidesLikeShadow ./scripts/lab
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

@@ -245,7 +245,10 @@ func (t *tap) begin(arg string, code int) {
 		return // nested, or a mistake that the destination saw, too
 	}
 	t.end() // it took a nested one: what was open is over
-	t.tx = &overheard{Overheard: Overheard{Start: time.Now(), Helo: t.helo, Mail: mail}}
+	if err != nil {
+		mail.Address = strings.Clone(arg)
+	}
+	t.tx = &overheard{Overheard: Overheard{Start: time.Now(), Helo: t.helo, Mail: mail, Wrong: err}}
 	if code/100 != 2 {
 		t.tx.code, t.tx.reply = code, t.heard
 		t.end()

@@ -18,6 +18,7 @@ type Overheard struct {
 	Start  time.Time
 	Helo   string
 	Mail   smtp.Mail
+	Wrong  error       // why the destination took what is no MAIL; its argument is Mail.Address then
 	To     []Recipient // and what the destination said to each
 	Body   []byte      // the beginning of the message, dots unstuffed, as far as it was seen
 	Size   int64       // bytes of the whole message; 0: none came, or it is not known
@@ -71,6 +72,11 @@ func (e *evaluation) refused(v filter.Verdict) Would {
 }
 
 func (e *evaluation) run() Would {
+	if e.Wrong != nil {
+		if code, enh, text, ok := smtp.ReplyFor(e.Wrong); ok {
+			return e.stopped(filter.Verdict{Cause: -1}, "SYNTAX", answer{code, enh, text})
+		}
+	}
 	for _, p := range []filter.Phase{filter.Connect, filter.Helo, filter.Mail} {
 		if v := e.by.Ask(e.ctx, p, &e.msg); v.Refused() {
 			return e.refused(v)

@@ -70,6 +70,9 @@ func overheard(o *control.Observed, m *control.ObservedMessage) *proxy.Overheard
 	if m.Eight {
 		h.Mail.Body = smtp.Body8BitMIME
 	}
+	if m.Wrong {
+		_, h.Wrong = smtp.ParseMail(m.From)
+	}
 	for _, t := range m.To {
 		h.To = append(h.To, proxy.Recipient{Address: t.Address, Code: t.Code, Reply: t.Reply})
 	}

@@ -39,6 +39,7 @@ type ObservedMessage struct {
 	Start time.Time           `json:"start"`
 	End   time.Time           `json:"end"`
 	From  string              `json:"from"`
+	Wrong bool                `json:"wrong,omitempty"` // the server took what is no MAIL; From is its argument
 	Said  int64               `json:"said,omitempty"`  // SIZE= of MAIL in bytes (RFC 1870); 0 where it was not given
 	UTF8  bool                `json:"utf8,omitempty"`  // SMTPUTF8 (RFC 6531)
 	Eight bool                `json:"eight,omitempty"` // BODY=8BITMIME (RFC 6152)

@@ -101,7 +101,7 @@ func (d *dialogue) begin(arg string, code int, text string, at time.Time) {
 func (d *dialogue) newMessage(arg string, mail smtp.Mail, err error, at time.Time) *control.ObservedMessage {
 	m := &control.ObservedMessage{Start: at, From: mail.Address, Said: max(mail.Size, 0), UTF8: mail.UTF8, Eight: mail.Body == smtp.Body8BitMIME}
 	if err != nil { // the destination took what is none
-		m.From = arg
+		m.From, m.Wrong = arg, true
 	}
 	return m
 }
@@ -168,13 +168,9 @@ func (d *dialogue) farewell() {
 	}
 }
 
-// close ends the reading and gives the flow's record. What was asked and never answered is told without a code.
-func (d *dialogue) close(at time.Time) *control.Observed {
-	d.out.End = at
-	if d.out.Opaque {
-		return &d.out
-	}
-	d.out.Truncated = d.out.Truncated || d.lost || d.full[1]
+// breakOff puts the open message down: the connection was reset, or is over. What was asked and never answered is told
+// without a code.
+func (d *dialogue) breakOff(at time.Time) {
 	for _, q := range d.open {
 		switch q.what {
 		case askedMail:
@@ -191,5 +187,15 @@ func (d *dialogue) close(at time.Time) *control.Observed {
 	}
 	d.farewell()
 	d.finish(at)
+	d.open = nil
+}
+
+// close ends the reading and gives the flow's record.
+func (d *dialogue) close(at time.Time) *control.Observed {
+	d.out.End = at
+	if !d.out.Opaque {
+		d.out.Truncated = d.out.Truncated || d.lost || d.full[1]
+		d.breakOff(at)
+	}
 	return &d.out
 }

@@ -136,6 +136,9 @@ func (o *Observer) take(f *flow, d int, s *bpf.Segment) {
 	f.spoke = f.spoke || len(s.Data) > 0
 	switch beyond := int32(s.Seq + uint32(len(s.Data)) - f.last[d]); {
 	case s.RST:
+		if f.reset.IsZero() && !f.dialogue.out.Opaque {
+			f.dialogue.breakOff(o.now)
+		}
 		f.reset = o.now
 	case s.FIN && beyond < 0: // the receiver takes no end in the midst of what it has
 	case s.FIN && f.cut[d]: // it stands behind bytes that nobody copied

@@ -1,0 +1,165 @@
+//go:build labtest
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// decision is what the log says that enforcement would have done with one message, and what was read of it.
+type decision struct {
+	would string // code and public code
+	read  string // recipients and the destination's last word
+}
+
+// replayLimits make every kind of refusal common.
+const replayLimits = `
+[limits]
+messages_per_hour = %d
+recipients_per_hour = %d
+recipients_per_message = 9
+message_size = "1MiB"
+`
+
+// decisions replays the sessions on a lab of their own whose customers are all in one mode, and reads the log.
+func decisions(ctx context.Context, t *testing.T, mode string, plans [][][]letterPlan, messages int) map[string]decision {
+	t.Helper()
+	l := ForTest(t, Options{Customers: replayUsers()})
+	config := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"
+mode = "`+mode+`"`, 1)
+	config = strings.Replace(config, "automatic = true", "automatic = true\nspam_count = 3\nspam_share = 0.02", 1)
+	g := startGatewayWith(t, l, config+fmt.Sprintf(replayLimits, messages*6/10, messages*9/10))
+	if mode == "observe" {
+		if _, err := g.StartObserve(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Sink("sink").Script("rcpt@bad*: reply 550 5.1.1 no such user", "rcpt@later*: reply 451 4.2.0 later"); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	var wg sync.WaitGroup
+	for i, c := range l.Customers() {
+		for _, s := range plans[i] {
+			for _, letter := range s {
+				want[letter.from] = true
+			}
+		}
+		wg.Go(func() { replay(ctx, t, l, c, plans[i]) })
+	}
+	if wg.Wait(); t.Failed() {
+		t.FailNow()
+	}
+	for got := map[string]decision{}; ; {
+		var all []struct {
+			From, Would, Remote, Note string
+			To                        []struct {
+				Address string
+				Code    int
+			}
+		}
+		if err := sluiceJSON(ctx, g, &all, "log", "--limit", "100000"); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			from := strings.TrimSuffix(strings.TrimPrefix(m.From, "FROM:<"), ">")
+			if !want[from] {
+				continue
+			}
+			var d decision
+			if m.Note != "no message was sent" { // an observer tells the last reply, whatever it answered
+				d.read = m.Remote
+			}
+			for _, to := range m.To {
+				d.read += fmt.Sprintf(" %s=%d", to.Address, to.Code)
+			}
+			if d.would, _, _ = strings.Cut(m.Would, "]"); m.Would != "" {
+				d.would += "]"
+			}
+			got[from] = d
+		}
+		if len(got) == len(want) {
+			return got
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			for from := range want {
+				if _, ok := got[from]; !ok {
+					t.Logf("%s is not in the log of %s", from, mode)
+				}
+			}
+			return got
+		}
+	}
+}
+
+// TestObserveDecidesLikeShadow: the same traffic of the same users, once through the proxy in shadow and once past it and
+// only observed, brings the same decisions: limits, senders, locks, and what the beginning of a message tells.
+func TestObserveDecidesLikeShadow(t *testing.T) {
+	t.Parallel()
+	each := 60
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK_MESSAGES")); err == nil && n > 0 {
+		each = n / len(replayUsers())
+	}
+	const seed = 20
+	var plans [][][]letterPlan
+	for i := range replayUsers() {
+		plans = append(plans, replayPlan(seed, i, each))
+	}
+	by := map[string]*map[string]decision{"shadow": {}, "observe": {}}
+	t.Run("replay", func(t *testing.T) {
+		for mode, got := range by {
+			t.Run(mode, func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute+time.Duration(each)*100*time.Millisecond)
+				defer cancel()
+				*got = decisions(ctx, t, mode, plans, each)
+			})
+		}
+	})
+	shadow, observed := *by["shadow"], *by["observe"]
+	kinds, differ, unread := map[string]int{}, 0, 0
+	for from, s := range shadow {
+		o, ok := observed[from]
+		kinds[s.would]++
+		if !ok || o.would != s.would {
+			if differ++; differ <= 10 {
+				t.Logf("%s: %q in shadow, %q observed (%v)", from, s.would, o.would, ok)
+			}
+		}
+		if o.read != s.read {
+			if unread++; unread <= 10 {
+				t.Logf("%s: read as\n%s\nin shadow, as\n%s\nobserved", from, s.read, o.read)
+			}
+		}
+	}
+	t.Logf("%d messages, %d decided otherwise, %d read otherwise; by decision: %v", len(shadow), differ, unread, kinds)
+	if len(shadow) < 8*each || len(shadow) != len(observed) {
+		t.Errorf("%d messages in shadow, %d observed, want at least %d", len(shadow), len(observed), 8*each)
+	}
+	if differ*1000 > len(shadow) || unread*1000 > len(shadow) {
+		t.Errorf("of %d messages %d are decided and %d read otherwise: more than 1 in 1000", len(shadow), differ, unread)
+	}
+	for _, code := range []string{"RATE-MSG", "RATE-RCPT", "RCPT-MAX", "SENDER-SYNTAX", "SIZE", "GTUBE", "LOCKED"} {
+		if !slices.ContainsFunc(slices.Collect(keys(kinds)), func(k string) bool { return strings.Contains(k, "["+code+"]") }) {
+			t.Errorf("no decision %s in the whole replay: %v", code, kinds)
+		}
+	}
+}
+
+func keys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}

@@ -131,10 +131,10 @@ static __noinline const struct lock *find_lock(enum family family, const __u32 *
 	return 0;
 }
 
-/* A longer prefix inside the locked one belongs to another user, whom the lock does not mean; unless it is the same. */
+/* A user's longer prefix inside the locked one is another's, whom the lock does not mean; unless it is the same. */
 static __always_inline int lock_means(const struct lock *l, const struct source *src)
 {
-	return l->bits >= src->bits || (src->user && src->user == l->id);
+	return l->bits >= src->owner || (src->user && src->user == l->id);
 }
 
 /* Has the operator opened a way out for this source, or for all? */

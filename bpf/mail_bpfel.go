@@ -30,6 +30,7 @@ type mailConfig struct {
 	Fallback      mailSource
 	Ports         [8]uint16
 	Pad           uint32
+	_             [4]byte
 }
 
 type mailConfigFlag uint32
@@ -204,6 +205,8 @@ type mailSource struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	SynRate uint16
+	Owner   uint8
+	Pad     [3]uint8
 }
 
 type mailSourceFlag uint8

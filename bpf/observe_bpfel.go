@@ -30,6 +30,7 @@ type observeConfig struct {
 	Fallback      observeSource
 	Ports         [8]uint16
 	Pad           uint32
+	_             [4]byte
 }
 
 type observeExemption struct {
@@ -135,6 +136,8 @@ type observeSource struct {
 	Ifindex uint32
 	Mac     [6]uint8
 	SynRate uint16
+	Owner   uint8
+	Pad     [3]uint8
 }
 
 type observeUserCounts struct {

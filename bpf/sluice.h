@@ -150,11 +150,13 @@ struct source {
 	__u32 user;
 	enum mode mode;
 	enum fail fail;
-	__u8 bits; /* prefix length, for comparison with a lock's */
+	__u8 bits; /* prefix length */
 	enum source_flag flags;
 	__u32 ifindex;
 	__u8 mac[6];
 	__u16 syn_rate; /* connections per second that the proxy gets from the user; 0: all */
+	__u8 owner; /* length of the user's own prefix around it, for comparison with a lock's; 0: nobody's */
+	__u8 pad[3];
 };
 
 struct exemption {

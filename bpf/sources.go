@@ -144,6 +144,13 @@ func checkedSource(s Source) (mailSource, error) {
 		return mailSource{}, fmt.Errorf("could not use source %s: %w", s.Prefix, err)
 	}
 	v.Bits = uint8(s.Prefix.Bits())
+	v.Owner = v.Bits
+	if s.Owner.IsValid() {
+		if s.Owner.Bits() > s.Prefix.Bits() || !s.Owner.Contains(s.Prefix.Addr()) {
+			return mailSource{}, fmt.Errorf("could not use source %s: its owner's prefix %s is not around it", s.Prefix, s.Owner)
+		}
+		v.Owner = uint8(s.Owner.Bits())
+	}
 	return v, nil
 }
 
@@ -170,6 +177,9 @@ func sourceValue(s Source) (mailSource, error) {
 
 func (v mailSource) source(p netip.Prefix) Source {
 	s := Source{Prefix: p, User: v.User, Mode: Mode(v.Mode), Fail: Fail(v.Fail), Ifindex: v.Ifindex, PerSecond: v.SynRate}
+	if v.Owner < v.Bits {
+		s.Owner, _ = p.Addr().Prefix(int(v.Owner)) // shorter than p's, so it is one
+	}
 	s.ReversePath = v.Flags&mailSourceFlagSOURCE_RPF != 0
 	if v.Flags&mailSourceFlagSOURCE_BIND_MAC != 0 {
 		s.MAC = net.HardwareAddr(append([]byte(nil), v.Mac[:]...))

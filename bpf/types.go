@@ -64,6 +64,9 @@ type Source struct {
 	User   uint32 // 0: nobody in particular
 	Mode   Mode   // never ModeNone
 	Fail   Fail
+	// Owner is the user's own prefix where Prefix only lies in it and has a mode of its own; with length 0, nobody's. Zero
+	// where Prefix is the user's. A lock wider than the user's own prefix is not meant for him.
+	Owner netip.Prefix
 	// ReversePath drops SYNs whose source is not routed back through the interface they came in by.
 	ReversePath bool
 	Ifindex     uint32           // 0: any; else SYNs through another interface are dropped

@@ -30,13 +30,24 @@ func (e *Engine) saveNow() {
 	s := &stored{Version: storedVersion, Locks: e.locks.live(now)}
 	e.mu.RLock()
 	dir := e.cfg.StateDir
-	for _, src := range e.runtime {
-		s.Sources = append(s.Sources, src)
-	}
+	size := e.runtime.Len()
 	e.mu.RUnlock()
+	if err := e.saveSources(size); err != nil {
+		e.log.Error("after a reboot the sources before this change would be applied", "error", err)
+	}
 	if err := s.save(dir); err != nil {
 		e.log.Error("after a reboot the state before this change would be applied", "error", err)
 	}
+}
+
+// saveSources syncs the journal, or writes it anew where it has grown or was lost.
+func (e *Engine) saveSources(size int) error {
+	if !e.journal.grown(size) {
+		return e.journal.sync()
+	}
+	e.change.Lock()
+	defer e.change.Unlock()
+	return e.journal.write(e.runtime)
 }
 
 // watchHeart logs when the proxy's heartbeat changes its state.

@@ -16,8 +16,8 @@ import (
 // Source is what root's configuration says about a prefix: the ceiling for whatever the proxy asks at run time.
 type Source struct {
 	Prefix netip.Prefix
-	Mode   control.Mode
-	Fail   control.Fail
+	Mode   control.Mode // 0: none of its own
+	Fail   control.Fail // 0: no user's own prefix
 	// PerSecond bounds the connections that the proxy gets from the prefix's user, or from one unknown host; 0: no bound.
 	// It is not the proxy's to say.
 	PerSecond uint16
@@ -31,9 +31,11 @@ type Config struct {
 	Ports     []uint16 // mail ports; 25 is always one
 
 	Default Source         // unknown sources; Prefix is not used
-	Sources []Source       // users' prefixes
+	Sources []Source       // users' prefixes, and those that have a mode
 	Loosen  []netip.Prefix // inside these the proxy may go below what stands here
-	Exempt  []bpf.Exemption
+	Exempt  []control.Exemption
+	// MayExempt are the destinations that the proxy may exempt with a mode below intercept.
+	MayExempt []netip.Prefix
 
 	Delivery    []netip.Prefix // routed to this host
 	Addresses   []netip.Addr   // delivered from, for the loop check
@@ -131,7 +133,7 @@ func kernelMode(m control.Mode) bpf.Mode {
 		return bpf.ModeObserve
 	case control.Shadow:
 		return bpf.ModeShadow
-	case control.Intercept:
+	case control.Canary, control.Intercept: // the proxy decides by user
 		return bpf.ModeIntercept
 	case control.Reject:
 		return bpf.ModeReject

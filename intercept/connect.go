@@ -62,7 +62,7 @@ func (e *Engine) isLocal(a netip.Addr) bool {
 func (e *Engine) isCustomer(a netip.Addr) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if _, ok := e.ceiling.sources.cover(netip.PrefixFrom(a, a.BitLen())); ok {
+	if _, ok := e.ceiling.Sources().Cover(netip.PrefixFrom(a, a.BitLen())); ok {
 		return true
 	}
 	index, ok := e.kernel.Reaches(a)

@@ -32,8 +32,7 @@ type datapath interface {
 type tables interface {
 	SetConfig(bpf.Config) error
 	Default() bpf.Source
-	ReplaceSources([]bpf.Source) (bpf.Change, error)
-	PutSources(...bpf.Source) error
+	sourceTable
 	ReplaceExemptions([]bpf.Exemption) (bpf.Change, error)
 }
 

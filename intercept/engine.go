@@ -37,7 +37,8 @@ type Engine struct {
 	socket   socket
 	locks    locks
 	bypasses bypasses
-	swapped  atomic.Bool   // the programs of this process are attached
+	swapped  atomic.Bool // the programs of this process are attached
+	journal  *journal
 	save     chan struct{} // something on disk is out of date
 	port     uint16        // that the socket is bound to
 
@@ -46,8 +47,9 @@ type Engine struct {
 	mu       sync.RWMutex // guards what follows, for moments only; changed under both
 	cfg      *Config
 	ceiling  *ceiling
-	runtime  map[netip.Prefix]control.Source
-	known    *lpm[struct{}] // every source in the kernel's table
+	runtime  *runtimeSet
+	exempt   []control.Exemption // what the proxy added to those of the configuration
+	inKernel int                 // sources in the kernel's table
 	local    []netip.Prefix
 	ifaces   []attach.Interface
 	problems []string
@@ -62,8 +64,8 @@ func Open(cfg *Config, log *slog.Logger) (*Engine, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, err
 	}
-	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: make(map[netip.Prefix]control.Source), save: make(chan struct{}, 1),
-		bypasses: bypasses{dir: cfg.StateDir, log: log}}
+	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: new(runtimeSet), save: make(chan struct{}, 1),
+		bypasses: bypasses{dir: cfg.StateDir, log: log}, journal: &journal{dir: cfg.StateDir, log: log}}
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -91,7 +93,7 @@ func (e *Engine) Close() error {
 	if e.beat != nil {
 		errs = append(errs, e.beat.Close())
 	}
-	errs = append(errs, e.socket.close())
+	errs = append(errs, e.socket.close(), e.journal.close())
 	if e.data != nil {
 		errs = append(errs, e.data.Close())
 	}
@@ -148,6 +150,12 @@ func (e *Engine) keep(ctx context.Context, changed <-chan struct{}, failed <-cha
 		case <-tick.C:
 			if err := e.locks.expire(e.data, time.Now()); err != nil {
 				e.log.Error("expired locks stay in the kernel's table, where they have no effect", "error", err)
+			}
+			if err := e.endModes(time.Now()); err != nil {
+				e.log.Error("modes whose time is over stay in force", "error", err)
+			}
+			if err := e.endExemptions(time.Now()); err != nil {
+				e.log.Error("exemptions whose time is over stay on disk, where they have no effect", "error", err)
 			}
 			if err := e.bypasses.expire(e.data, time.Now()); err != nil {
 				e.log.Error("expired bypasses stay on disk, where they have no effect", "error", err)
@@ -231,7 +239,7 @@ func (e *Engine) fill(cfg *Config, ce *ceiling) error {
 	if err := e.fillSources(ce, e.runtime); err != nil {
 		return err
 	}
-	if _, err := e.data.ReplaceExemptions(cfg.Exempt); err != nil {
+	if err := e.fillExemptions(ce, e.exempt); err != nil {
 		return err
 	}
 	return e.data.SetConfig(cfg.datapath())
@@ -251,21 +259,6 @@ func (e *Engine) fillLocal() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.local = local
-	return nil
-}
-
-func (e *Engine) fillSources(ce *ceiling, runtime map[netip.Prefix]control.Source) error {
-	merged := ce.merge(runtime)
-	if _, err := e.data.ReplaceSources(merged); err != nil {
-		return err
-	}
-	known := new(lpm[struct{}])
-	for _, s := range merged {
-		known.put(s.Prefix, struct{}{})
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.known, e.runtime = known, runtime
 	return nil
 }
 

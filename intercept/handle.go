@@ -34,7 +34,9 @@ func (e *Engine) Handle(_ context.Context, peer control.Peer, r *control.Request
 	case control.OpUsers:
 		return nil, e.changed(e.setUsers(r.Sources))
 	case control.OpPutUsers:
-		return nil, e.changed(e.putUsers(r.Sources))
+		return nil, e.changed(e.changeUsers(change{put: r.Sources, gone: r.Gone}))
+	case control.OpExempt:
+		return nil, e.setExemptions(r.Exemptions)
 	case control.OpLockExempt:
 		return nil, e.lockExempt(r.Exempt)
 	case control.OpCounters:
@@ -128,49 +130,6 @@ func (e *Engine) visibleLocal() []netip.Addr {
 	return out
 }
 
-// setUsers replaces the runtime set, if none of it is looser than the ceiling.
-func (e *Engine) setUsers(list []control.Source) error {
-	e.change.Lock()
-	defer e.change.Unlock()
-	runtime := make(map[netip.Prefix]control.Source, len(list))
-	for _, s := range list {
-		if err := e.ceiling.check(s); err != nil {
-			return err
-		}
-		if was, ok := runtime[s.Prefix]; ok {
-			return control.Errorf(control.CodeInvalid, "could not set %v: users %d and %d both have it", s.Prefix, was.User, s.User)
-		}
-		runtime[s.Prefix] = s
-	}
-	return e.fillSources(e.ceiling, runtime)
-}
-
-// putUsers adds to the runtime set.
-func (e *Engine) putUsers(list []control.Source) error {
-	e.change.Lock()
-	defer e.change.Unlock()
-	kernel := make([]bpf.Source, 0, len(list))
-	for _, s := range list {
-		if err := e.ceiling.check(s); err != nil {
-			return err
-		}
-		kernel = append(kernel, e.ceiling.kernel(s))
-	}
-	if len(e.runtime)+len(list) > control.MaxEntries {
-		return control.Errorf(control.CodeInvalid, "could not add sources: more than %d", control.MaxEntries)
-	}
-	if err := e.data.PutSources(kernel...); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, s := range list {
-		e.runtime[s.Prefix] = s
-		e.known.put(s.Prefix, struct{}{})
-	}
-	return nil
-}
-
 // lockExempt takes single addresses only, so that it can never become a way around every lock.
 func (e *Engine) lockExempt(addrs []netip.Addr) error {
 	var list []netip.Prefix
@@ -209,7 +168,7 @@ func (e *Engine) status() (*control.Reply, error) {
 	}
 	st := &control.Status{
 		Helper: e.cfg.Version, PID: os.Getpid(), Heartbeat: heartName(h), HeartbeatAgeMS: h.Age.Milliseconds(),
-		Sources: len(e.known.entries), Locks: len(e.locks.live(time.Now())), Problems: e.problems,
+		Sources: e.inKernel, Locks: len(e.locks.live(time.Now())), Problems: e.problems,
 		Bypasses: e.bypasses.live(time.Now()),
 	}
 	st.Path, st.PathReason = e.seats.Path()

@@ -8,8 +8,9 @@ import (
 	"sluice/intercept/control"
 )
 
-// recall takes the run-time sources, locks and bypasses of the last helper: from its pinned maps if they outlived it, which is
-// newer than any file, else from disk, as after a boot.
+// recall takes the run-time sources, exemptions, locks and bypasses of the last helper. Locks come from its pinned maps if
+// they outlived it, which is newer than their file, else from disk, as after a boot; the others' files are never older
+// than the kernel.
 func (e *Engine) recall() error {
 	if err := e.bypasses.recall(e.data, time.Now()); err != nil {
 		return err
@@ -23,19 +24,11 @@ func (e *Engine) recall() error {
 		e.log.Error("starting without the last applied state", "error", err)
 		s = new(stored)
 	}
-	if e.adopted != nil && !e.lost("source_hosts") && !e.lost("source_nets") {
-		have, err := e.adopted.Sources()
-		if err != nil {
-			return err
-		}
-		s.Sources = runtimeSources(have)
+	if e.exempt, err = loadExemptions(e.cfg.StateDir, time.Now()); err != nil {
+		e.log.Error("starting without the exemptions of the last helper", "error", err)
 	}
-	for _, src := range s.Sources {
-		if err := src.Valid(); err != nil { // a helper that does not start would leave the gate open
-			e.log.Error("a stored source is left out", "error", err)
-			continue
-		}
-		e.runtime[src.Prefix] = src
+	if err := e.recallSources(s); err != nil {
+		return err
 	}
 	s.Locks = slices.DeleteFunc(s.Locks, func(l control.Lock) bool {
 		err := l.Valid()
@@ -55,20 +48,52 @@ func (e *Engine) recall() error {
 	return nil
 }
 
-// runtimeSources picks those of the kernel's table that a proxy has set: only they have a user.
+// recallSources reads the journal. Without one, an older helper's pinned maps have its sources, or else its file.
+func (e *Engine) recallSources(s *stored) error {
+	set, found, err := e.journal.load()
+	if err != nil {
+		e.log.Error("starting with what the kernel still holds", "error", err)
+	}
+	if found {
+		e.runtime = set
+		return nil
+	}
+	if e.adopted != nil && !e.lost("source_hosts") && !e.lost("source_nets") {
+		have, err := e.adopted.Sources()
+		if err != nil {
+			return err
+		}
+		s.Sources = runtimeSources(have)
+	}
+	for _, src := range s.Sources {
+		if err := src.Valid(); err != nil { // a helper that does not start would leave the gate open
+			e.log.Error("a stored source is left out", "error", err)
+			continue
+		}
+		e.runtime.put(src)
+	}
+	return nil
+}
+
+// runtimeSources picks those of the kernel's table that a proxy has set, as far as they can be told: users, and modes of
+// prefixes inside a user's.
 func runtimeSources(have []bpf.Source) []control.Source {
 	var out []control.Source
 	for _, h := range have {
 		if h.User == 0 {
 			continue
 		}
-		s := control.Source{Prefix: h.Prefix, User: h.User, Fail: control.Open}
-		if h.Fail == bpf.FailClosed {
-			s.Fail = control.Closed
+		s := control.Source{Prefix: h.Prefix}
+		if s.Mode.UnmarshalText([]byte(h.Mode.String())) != nil {
+			continue
 		}
-		if s.Mode.UnmarshalText([]byte(h.Mode.String())) == nil {
-			out = append(out, s)
+		if !h.Owner.IsValid() || h.Owner.Bits() == 0 { // older helpers knew no owner
+			s.User, s.Fail = h.User, control.Open
+			if h.Fail == bpf.FailClosed {
+				s.Fail = control.Closed
+			}
 		}
+		out = append(out, s)
 	}
 	return out
 }

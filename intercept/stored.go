@@ -13,7 +13,7 @@ import (
 // stored is what the helper keeps on disk for the next boot. Everything else comes from root's configuration.
 type stored struct {
 	Version int              `json:"version"`
-	Sources []control.Source `json:"sources"`
+	Sources []control.Source `json:"sources,omitempty"` // of helpers that had no journal
 	Locks   []control.Lock   `json:"locks"`
 }
 
@@ -82,7 +82,7 @@ func writeDurably(dir, name string, b []byte) (err error) {
 // removeStored removes the state, and what a crash may have left of writing it.
 func removeStored(dir string) error {
 	var files []string
-	for _, name := range []string{storedName, bypassName} {
+	for _, name := range []string{storedName, bypassName, journalName, exemptName} {
 		found, err := filepath.Glob(filepath.Join(dir, name+"*"))
 		if err != nil {
 			return err

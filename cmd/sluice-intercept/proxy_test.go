@@ -137,7 +137,7 @@ func (p *proxy) obey(words []string) (string, error) {
 	}
 	switch words[0] {
 	case "users":
-		list, err := sources(words[1:])
+		list, err := readSources(words[1:])
 		if err != nil {
 			return "", err
 		}
@@ -239,8 +239,8 @@ func (p *proxy) obey(words []string) (string, error) {
 	return "", fmt.Errorf("no command %q", words[0])
 }
 
-// sources reads prefix,user,mode,fail …
-func sources(words []string) ([]control.Source, error) {
+// readSources reads prefix,user,mode,fail …
+func readSources(words []string) ([]control.Source, error) {
 	var list []control.Source
 	for _, w := range words {
 		f := strings.Split(w, ",")

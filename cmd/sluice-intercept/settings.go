@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os/user"
-	"slices"
 	"strconv"
 
-	"sluice/bpf"
 	"sluice/cmd/internal/config"
 	"sluice/intercept"
 	"sluice/intercept/control"
@@ -51,6 +50,9 @@ func adapt(c *config.Config) (*settings, error) {
 	for _, p := range i.RuntimeLoosen {
 		e.Loosen = append(e.Loosen, p.Prefix)
 	}
+	for _, p := range i.RuntimeExempt {
+		e.MayExempt = append(e.MayExempt, p.Prefix)
+	}
 	for _, p := range c.Delivery.Prefixes {
 		e.Delivery = append(e.Delivery, p.Prefix)
 	}
@@ -60,15 +62,8 @@ func adapt(c *config.Config) (*settings, error) {
 	if e.Exempt, err = exemptions(c.Exempt); err != nil {
 		return nil, err
 	}
-	for _, u := range c.User {
-		s, err := source(u.Mode, u.Fail, &u.Limits)
-		if err != nil {
-			return nil, fmt.Errorf("user %q: %w", u.Name, err)
-		}
-		for _, p := range u.Prefixes {
-			s.Prefix = p.Prefix
-			e.Sources = append(e.Sources, s)
-		}
+	if e.Sources, err = sources(c); err != nil {
+		return nil, err
 	}
 	return &settings{engine: e, socket: i.ControlSocket, uid: uid, gid: gid}, e.Validate()
 }
@@ -81,16 +76,47 @@ func source(mode, fail string, l *config.Limits) (s intercept.Source, err error)
 	return s, s.Fail.UnmarshalText([]byte(fail))
 }
 
-func exemptions(list []config.Exempt) ([]bpf.Exemption, error) {
-	out := make([]bpf.Exemption, 0, len(list))
-	for _, x := range list {
-		m, err := bpf.ParseMode(x.Mode)
+// sources joins users' prefixes with those that have a mode; one that is both is one entry. A mode that a user only
+// inherits is none of his prefixes' own.
+func sources(c *config.Config) ([]intercept.Source, error) {
+	at := make(map[netip.Prefix]int)
+	var list []intercept.Source
+	for _, u := range c.User {
+		s, err := source(u.Mode, u.Fail, &u.Limits)
 		if err != nil {
+			return nil, fmt.Errorf("user %q: %w", u.Name, err)
+		}
+		if !u.ModeSet {
+			s.Mode = 0
+		}
+		for _, p := range u.Prefixes {
+			s.Prefix = p.Prefix
+			at[s.Prefix] = len(list)
+			list = append(list, s)
+		}
+	}
+	for _, m := range c.Mode {
+		i, ok := at[m.Prefix.Prefix]
+		if !ok {
+			i = len(list)
+			list = append(list, intercept.Source{Prefix: m.Prefix.Prefix})
+		}
+		if err := list[i].Mode.UnmarshalText([]byte(m.Mode)); err != nil {
+			return nil, fmt.Errorf("mode of %v: %w", m.Prefix, err)
+		}
+	}
+	return list, nil
+}
+
+func exemptions(list []config.Exempt) ([]control.Exemption, error) {
+	out := make([]control.Exemption, len(list))
+	for i, x := range list {
+		out[i] = control.Exemption{Prefix: x.Prefix.Prefix, Port: x.Port, Until: x.Until}
+		if err := out[i].Mode.UnmarshalText([]byte(x.Mode)); err != nil {
 			return nil, fmt.Errorf("exempt %v: %w", x.Prefix, err)
 		}
-		out = append(out, bpf.Exemption{Prefix: x.Prefix.Prefix, Port: x.Port, Mode: m, Until: x.Until})
 	}
-	return slices.Clip(out), nil
+	return out, nil
 }
 
 // account finds the daemon's user, by name or number, and his group.

@@ -68,6 +68,34 @@ func (fake) AddUser(_ context.Context, _ string, n api.NewUser) (*api.User, erro
 func (fake) RemoveUser(_ context.Context, _, name string) (*api.User, error) {
 	return &api.User{Name: name}, nil
 }
+func (fake) Modes(context.Context) ([]api.Mode, error) {
+	until := now.Add(time.Hour)
+	return []api.Mode{{Prefix: "192.0.2.0/24", Mode: "canary", Percent: 5, Origin: "run-time", Reason: "roll-out, ticket 4711", By: "root", Since: &now, Until: &until},
+		{Prefix: "192.0.2.0/24", Mode: "shadow", Origin: "config", Reason: "roll-out", Beaten: true}, {Mode: "observe", Origin: "default", Reason: "intercept.default_mode"}}, nil
+}
+func (f fake) Holding(_ context.Context, p netip.Prefix) (*api.Mode, error) {
+	ms, err := f.Modes(context.Background())
+	ms[0].User, ms[0].Canary = "alice", "shadow"
+	return &ms[0], err
+}
+func (fake) SetMode(_ context.Context, who string, p netip.Prefix, r api.ModeRequest) (*api.Mode, error) {
+	if r.Mode == "pass" {
+		return nil, &api.Problem{Status: 403, Code: "ceiling", What: "could not set " + p.String() + " to mode pass", Remedy: "name the prefix in intercept.runtime_loosen to allow less"}
+	}
+	return &api.Mode{Prefix: p.String(), Mode: r.Mode, Percent: r.Percent, Until: r.Until, Origin: "run-time", By: who, Since: &now, Reason: r.Reason}, nil
+}
+func (fake) RemoveMode(context.Context, string, netip.Prefix, string) (*api.Mode, error) {
+	return &api.Mode{Mode: "observe", Origin: "default", Reason: "intercept.default_mode"}, nil
+}
+func (fake) Exemptions(context.Context) ([]api.Exemption, error) {
+	return []api.Exemption{{Prefix: "198.51.100.7/32", Port: 25, Mode: "pass", Origin: "run-time", Reason: "their filter", By: "root", Since: &now}}, nil
+}
+func (fake) Exempt(_ context.Context, _ string, p netip.Prefix, r api.ExemptRequest) (*api.Exemption, error) {
+	return &api.Exemption{Prefix: p.String(), Port: r.Port, Mode: r.Mode, Reason: r.Reason}, nil
+}
+func (fake) RemoveExemption(_ context.Context, _ string, p netip.Prefix, port uint16, _ string) (*api.Exemption, error) {
+	return &api.Exemption{Prefix: p.String(), Port: port, Mode: "pass"}, nil
+}
 func (fake) Flows() []api.Flow {
 	return []api.Flow{{ID: "k3f9a2", User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41022"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
 		Helo: "mail.\x1b[31mred", State: "data", Since: now.Add(-3 * time.Second), Messages: 2, TLS: true}}
@@ -162,7 +190,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Ruler: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -187,6 +215,8 @@ func TestOutput(t *testing.T) {
 	var all bytes.Buffer
 	for _, line := range []string{
 		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users show dave",
+		"mode", "mode show 192.0.2.7", "mode set 192.0.2.0/24 canary --percent 5 --for 2h --reason x", "mode set 192.0.2.0/24 pass --reason x", "mode set 192.0.2.0/24 pass", "mode set 192.0.2.0/24 pass --for 0 --reason x",
+		"mode set 192.0.2.0/24 pass --until tomorrow --reason x", "mode remove 192.0.2.0/24", "exempt", "exempt set 198.51.100.7 pass --port 25 --reason x", "exempt remove 198.51.100.7",
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",

@@ -66,6 +66,14 @@ func (p *program) usersCommand() *cobra.Command {
 	return cmd
 }
 
+// userMode tells a user's mode, and his side of a canary.
+func userMode(u *api.User) string {
+	if u.Canary == "" {
+		return u.Mode
+	}
+	return u.Mode + " (" + u.Canary + ")"
+}
+
 // userPath keeps the slash of names that are prefixes, which the API's route takes as it is.
 func userPath(name string) string {
 	return "/v1/users/" + strings.ReplaceAll(url.PathEscape(name), "%2F", "/")
@@ -97,7 +105,7 @@ func (p *program) listUsers(ctx context.Context) error {
 		if u.Locked {
 			lock = "locked " + u.Ticket
 		}
-		rows[i] = []string{u.Name, prefixes(u.Prefixes), u.Mode, u.Origin, fmt.Sprint(u.Flows), lock}
+		rows[i] = []string{u.Name, prefixes(u.Prefixes), userMode(&u), u.Origin, fmt.Sprint(u.Flows), lock}
 		if u.Observed != nil {
 			rows[i] = append(rows[i], seen(u.Observed))
 		} else if observed {
@@ -161,7 +169,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"user", plain(u.Name) + " (" + u.Origin + fmt.Sprintf(", id %d)", u.ID)},
 		[2]string{"prefixes", prefixes(u.Prefixes)},
 		[2]string{"contact", plain(u.Contact)},
-		[2]string{"mode", u.Mode + ", when the proxy is dead: " + u.Fail},
+		[2]string{"mode", userMode(&u.User) + ", when the proxy is dead: " + u.Fail},
 		[2]string{"delivery", set.Delivery},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},

@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Ruler: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -148,13 +148,14 @@ func (b backend) openFlows() map[uint32]int {
 // made is a user made for an unknown source: he has what unknown sources have.
 func (b backend) made(u store.User) *member {
 	cfg := b.d.cfg.Load()
-	return &member{Listed: u.Listed, origin: u.Origin, mode: cfg.Intercept.DefaultMode, fail: cfg.Intercept.DefaultFail}
+	return &member{Listed: u.Listed, origin: u.Origin, fail: cfg.Intercept.DefaultFail}
 }
 
 func (b backend) user(m *member, open map[uint32]int) api.User {
 	ticket, locked := b.d.locks.Locked(m.ID)
+	mode, canary := b.modeOf(m)
 	observed, would := b.d.observations.of(m.ID)
-	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: m.mode, Fail: m.fail,
+	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: mode, Canary: canary, Fail: m.fail,
 		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID)}
 }
 

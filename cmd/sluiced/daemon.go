@@ -68,6 +68,10 @@ type daemon struct {
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
+	rules  atomic.Pointer[rules]
+	ruled  chan struct{} // the rules changed
+	second atomic.Bool   // another process ran when this one started
+	untold atomic.Bool   // the helper did not take all that it was told
 	certs  atomic.Pointer[cert.Store]
 
 	audits    sync.WaitGroup // entries of the audit log on their way
@@ -92,7 +96,7 @@ type loaded struct {
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers),
-		serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{})}
+		ruled: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{})}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {
 		if err != nil {
@@ -107,6 +111,11 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.roster.Store(r)
+	rs, err := newRules(cfg, d.store)
+	if err != nil {
+		return nil, err
+	}
+	d.rules.Store(rs)
 	d.policy = policy.NewTable(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock))
 	d.policy.Configure(settings)
 	overrides, err := d.store.Overrides()
@@ -215,6 +224,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	}
 	background.Go(func() { d.housekeeping(ctx) })
 	background.Go(func() { d.enlist(ctx) })
+	background.Go(func() { d.keepRules(ctx) })
 	background.Go(func() { d.keepCounts(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	var apiClosed error

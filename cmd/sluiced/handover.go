@@ -98,6 +98,7 @@ func (d *daemon) listenAPI() (net.Listener, error) {
 	cfg := d.cfg.Load()
 	if api.Served(cfg.API.Socket) {
 		d.log.Info("another process of sluiced runs; this one takes over from it")
+		d.second.Store(true)
 		return nil, nil
 	}
 	return api.Listen(cfg.API.Socket, cfg.API.Group)

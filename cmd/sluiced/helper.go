@@ -17,6 +17,9 @@ import (
 // helperPatience is how long one call to the helper may take.
 const helperPatience = 10 * time.Second
 
+// setPatience is how long it may take the whole set, of a million sources.
+const setPatience = time.Minute
+
 // link is the connection to sluice-intercept, which may be away for a while.
 type link struct {
 	path     string
@@ -127,11 +130,14 @@ func (l *link) DialOwn(ctx context.Context, src netip.Addr, dst netip.AddrPort) 
 }
 
 // tell gives the helper everything it has to know of this process: users first, so that locks find them.
-func (l *link) tell(c *control.Client, sources []control.Source, locks []lock.Lock) error {
-	ctx, cancel := context.WithTimeout(context.Background(), helperPatience)
+func (l *link) tell(c *control.Client, sources []control.Source, exempt []control.Exemption, locks []lock.Lock) error {
+	ctx, cancel := context.WithTimeout(context.Background(), setPatience)
 	defer cancel()
 	if err := c.SetUsers(ctx, sources); err != nil {
 		return fmt.Errorf("could not set the users in the kernel: %w", err)
+	}
+	if err := c.SetExemptions(ctx, exempt); err != nil {
+		return fmt.Errorf("could not set the exemptions in the kernel: %w", err)
 	}
 	ks := make([]control.Lock, len(locks))
 	for i := range locks {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,8 @@ type fakeHelper struct {
 	socket  *os.File // the listener, once it has one
 	given   int      // listeners that were handed back
 	sources []control.Source
+	exempt  []control.Exemption
+	refuse  error // of every change of sources and exemptions
 	locks   map[uint32]control.Lock
 	cancel  context.CancelFunc
 	done    chan error
@@ -86,10 +89,8 @@ func (h *fakeHelper) Handle(_ context.Context, _ control.Peer, req *control.Requ
 	switch req.Op {
 	case control.OpHello:
 		return h.hello(req)
-	case control.OpUsers:
-		h.sources = req.Sources
-	case control.OpPutUsers:
-		h.sources = append(h.sources, req.Sources...)
+	case control.OpUsers, control.OpPutUsers, control.OpExempt:
+		return nil, h.change(req)
 	case control.OpLock:
 		h.locks[req.Lock.User] = *req.Lock
 	case control.OpUnlock:
@@ -107,6 +108,36 @@ func (h *fakeHelper) Handle(_ context.Context, _ control.Peer, req *control.Requ
 		return &control.Reply{Counters: map[string]uint64{"assigned": 3}}, nil
 	}
 	return &control.Reply{}, nil
+}
+
+func (h *fakeHelper) change(req *control.Request) error {
+	if h.refuse != nil {
+		return h.refuse
+	}
+	switch req.Op {
+	case control.OpUsers:
+		h.sources = req.Sources
+	case control.OpExempt:
+		h.exempt = req.Exemptions
+	case control.OpPutUsers:
+		h.sources = slices.DeleteFunc(h.sources, func(s control.Source) bool {
+			return slices.Contains(req.Gone, s.Prefix) || slices.ContainsFunc(req.Sources, func(n control.Source) bool { return n.Prefix == s.Prefix })
+		})
+		h.sources = append(h.sources, req.Sources...)
+	}
+	return nil
+}
+
+// source is what the helper was told of exactly p.
+func (h *fakeHelper) source(p string) (s control.Source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.sources {
+		if s.Prefix.String() == p {
+			return s
+		}
+	}
+	return s
 }
 
 func (h *fakeHelper) hello(req *control.Request) (*control.Reply, error) {
@@ -185,7 +216,7 @@ func TestHelperComesAndGoes(t *testing.T) {
 		t.Errorf("bypasses %+v", b)
 	}
 	h.mu.Lock()
-	if len(h.sources) != 1 || h.sources[0].Prefix != netip.MustParsePrefix("127.0.0.0/8") || h.sources[0].Mode != control.Intercept {
+	if len(h.sources) != 1 || h.sources[0].Prefix != netip.MustParsePrefix("127.0.0.0/8") || h.sources[0].User == 0 || h.sources[0].Mode != 0 {
 		t.Errorf("the kernel was told %+v", h.sources)
 	}
 	h.mu.Unlock()

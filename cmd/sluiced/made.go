@@ -15,20 +15,43 @@ func (d *daemon) madeSource(u policy.Listed) (s control.Source, ok bool) {
 		return s, false
 	}
 	s = control.Source{Prefix: u.Prefixes[0], User: u.ID}
-	ok = s.Mode.UnmarshalText([]byte(cfg.Intercept.DefaultMode)) == nil && s.Fail.UnmarshalText([]byte(cfg.Intercept.DefaultFail)) == nil
-	return s, ok
+	s.Mode, s.Until = d.rules.Load().at(s.Prefix)
+	return s, s.Fail.UnmarshalText([]byte(cfg.Intercept.DefaultFail)) == nil
 }
 
-// allSources is everybody: those known by name, and those made for unknown sources.
+// allSources is everybody, those known by name and those made for unknown sources, and every prefix that has a mode.
 func (d *daemon) allSources(r *roster) []control.Source {
-	all := append([]control.Source(nil), r.sources...)
+	rules := d.rules.Load()
+	left := rules.prefixes()
+	var all []control.Source
+	add := func(s control.Source) {
+		if len(all) < control.MaxEntries {
+			s.Mode, s.Until = rules.at(s.Prefix)
+			delete(left, s.Prefix)
+			all = append(all, s)
+		}
+	}
+	for i := range r.members {
+		m := &r.members[i]
+		s := control.Source{User: m.ID}
+		if s.Fail.UnmarshalText([]byte(m.fail)) != nil {
+			continue // index has refused it
+		}
+		for _, s.Prefix = range m.Prefixes {
+			add(s)
+		}
+	}
 	us, err := d.store.Users()
 	if err != nil {
 		d.log.Error("could not list the users made for unknown sources; the kernel does not count them", "err", err)
-		return all
 	}
 	for _, u := range us {
-		if s, ok := d.madeSource(u.Listed); ok && u.Origin == store.Template && len(all) < control.MaxEntries {
+		if s, ok := d.madeSource(u.Listed); ok && u.Origin == store.Template {
+			add(s)
+		}
+	}
+	for p := range left {
+		if s, ok := d.sourceAt(p); ok {
 			all = append(all, s)
 		}
 	}
@@ -49,6 +72,8 @@ func (d *daemon) enlist(ctx context.Context) {
 
 // put tells the kernel of one user and of all that wait behind him.
 func (d *daemon) put(ctx context.Context, u policy.Listed) {
+	d.change.Lock() // so that a mode which changes meanwhile is told after this one, not before
+	defer d.change.Unlock()
 	var ss []control.Source
 	for {
 		if s, ok := d.madeSource(u); ok {

@@ -137,28 +137,16 @@ func (d *daemon) observer() api.Observer {
 		LostPieces: o.loss.Kernel, LostFlows: o.loss.Flows, LostRecords: o.loss.Records}
 }
 
-const observeMode = "observe"
-
 // observesAny tells whether there is a source or a destination whose flows are to be observed.
-func (d *daemon) observesAny() bool {
-	cfg := d.cfg.Load()
-	if cfg.Intercept.DefaultMode == observeMode {
-		return true
-	}
-	for i := range cfg.Exempt {
-		if cfg.Exempt[i].Mode == observeMode {
-			return true
-		}
-	}
-	return slices.ContainsFunc(d.roster.Load().members, func(m member) bool { return m.mode == observeMode })
-}
+func (d *daemon) observesAny() bool { return d.rules.Load().any(control.Observe) }
 
 // Observed tells what enforcement would have done with what was observed, by user.
 func (b backend) Observed(context.Context) (*api.ObserveReport, error) {
 	r := &api.ObserveReport{Observer: b.d.observer(), Since: b.d.started, Users: []api.ObservedUser{}}
 	add := func(m *member) {
 		if o, locks := b.d.observations.of(m.ID); o != nil {
-			r.Users = append(r.Users, api.ObservedUser{User: m.Name, Mode: m.mode, Observed: *o, WouldLocks: locks})
+			mode, _ := b.modeOf(m)
+			r.Users = append(r.Users, api.ObservedUser{User: m.Name, Mode: mode, Observed: *o, WouldLocks: locks})
 		}
 	}
 	for _, m := range b.d.roster.Load().members {

@@ -10,6 +10,7 @@ import (
 	"sluice/filter/content"
 	"sluice/filter/limit"
 	"sluice/filter/sender"
+	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/cert"
@@ -174,6 +175,10 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
+	rs, err := newRules(cfg, d.store)
+	if err != nil {
+		return err
+	}
 	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
 		return err
 	}
@@ -182,6 +187,8 @@ func (d *daemon) reloadFile() error {
 	d.certs.Store(certs)
 	d.locals.pool.Store(pl)
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
+	d.rules.Store(rs)
+	d.rulesChanged()
 	d.enroll(r)
 	d.log.Info("configuration reloaded", "users", len(r.members), "delivery addresses", len(cfg.Delivery.Address))
 	return nil
@@ -195,8 +202,18 @@ func (d *daemon) enroll(r *roster) {
 	if c == nil || d.retired() {
 		return // the helper is told when it is there again
 	}
-	d.link.note(d.link.tell(c, d.allSources(r), d.locks.List()))
+	d.tellHelper(c)
+}
+
+// tellHelper tells the helper all that it has to know. What it does not take it is told again. d.change is held.
+func (d *daemon) tellHelper(c *control.Client) {
+	r := d.rules.Load()
+	err := d.link.tell(c, d.allSources(d.roster.Load()), r.allowed(r.destined, time.Now()), d.locks.List())
+	d.link.note(err)
 	d.locks.Reapply()
+	if d.untold.Store(err != nil); err != nil {
+		d.rulesChanged()
+	}
 }
 
 // needRestart names the keys that differ and are read at the start only.

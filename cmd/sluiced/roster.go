@@ -14,8 +14,8 @@ import (
 // member is a user as configuration or command made him.
 type member struct {
 	policy.Listed
-	origin     store.Origin
-	mode, fail string
+	origin store.Origin
+	fail   string
 }
 
 // roster is everybody who is known by name: immutable, replaced as a whole. Users made for unknown sources are not in
@@ -25,7 +25,6 @@ type roster struct {
 	byID    map[uint32]*member
 	byName  map[string]*member
 	table   *flow.Table
-	sources []control.Source
 }
 
 // newRoster stores the configured users, and joins them with those added by command. The settings of the configured
@@ -46,7 +45,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	settings := map[uint32]policy.Settings{}
 	for i, l := range listed {
 		u := &cfg.User[i]
-		r.members = append(r.members, member{Listed: l, origin: store.Config, mode: u.Mode, fail: u.Fail})
+		r.members = append(r.members, member{Listed: l, origin: store.Config, fail: u.Fail})
 		settings[l.ID] = userSettings(u.Delivery, u.Auth, &u.Limits, &u.Lock)
 	}
 	all, err := st.Users()
@@ -55,7 +54,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	}
 	for _, u := range all {
 		if u.Origin == store.Command {
-			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, mode: cfg.Intercept.DefaultMode, fail: cfg.Intercept.DefaultFail})
+			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, fail: cfg.Intercept.DefaultFail})
 		}
 	}
 	return r, settings, r.index()
@@ -67,16 +66,10 @@ func (r *roster) index() error {
 	for i := range r.members {
 		m := &r.members[i]
 		r.byID[m.ID], r.byName[m.Name] = m, m
-		s := control.Source{User: m.ID}
-		if err := s.Mode.UnmarshalText([]byte(m.mode)); err != nil {
-			return fmt.Errorf("user %s: %w", m.Name, err)
-		}
-		if err := s.Fail.UnmarshalText([]byte(m.fail)); err != nil {
+		if err := new(control.Fail).UnmarshalText([]byte(m.fail)); err != nil {
 			return fmt.Errorf("user %s: %w", m.Name, err)
 		}
 		for _, p := range m.Prefixes {
-			s.Prefix = p
-			r.sources = append(r.sources, s)
 			users = append(users, flow.User{ID: m.ID, Name: m.Name, Prefix: p})
 		}
 	}

@@ -3,10 +3,8 @@ package main
 import (
 	"net/netip"
 	"testing"
-	"time"
 
 	"sluice/cmd/internal/api"
-	"sluice/cmd/internal/config"
 	"sluice/intercept/flow"
 )
 
@@ -19,27 +17,6 @@ func (g *gateway) flowFrom(addr string) flow.Flow {
 		g.t.Fatalf("nobody answers for %s", a)
 	}
 	return flow.Flow{Client: netip.AddrPortFrom(a, 1025), Target: netip.MustParseAddrPort("198.51.100.20:25"), User: u}
-}
-
-func TestExemptionLikeTheKernel(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	p := func(s string) config.Prefix { return config.Prefix{Prefix: netip.MustParsePrefix(s)} }
-	list := []config.Exempt{
-		{Prefix: p("198.51.100.0/24"), Mode: "shadow"},
-		{Prefix: p("198.51.100.0/25"), Port: 2525, Mode: "intercept"},
-		{Prefix: p("198.51.100.0/25"), Mode: "pass"},
-		{Prefix: p("198.51.100.7/32"), Mode: "drop", Until: now.Add(-time.Second)},
-		{Prefix: p("2001:db8::/32"), Port: 25, Mode: "shadow", Until: now.Add(time.Hour)},
-	}
-	for to, want := range map[string]string{
-		"198.51.100.200:25": "shadow", "198.51.100.7:25": "pass", "198.51.100.7:2525": "intercept", "203.0.113.1:25": "",
-		"[2001:db8::1]:25": "shadow", "[2001:db8::1]:26": "",
-	} {
-		if mode, ok := exempted(list, netip.MustParseAddrPort(to), now); mode != want || ok != (want != "") {
-			t.Errorf("%s: %q %v, want %q", to, mode, ok, want)
-		}
-	}
 }
 
 // TestWhoIsShadowed decides by the user's mode, by that of unknown sources, and not for a locked user.

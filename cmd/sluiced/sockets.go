@@ -25,7 +25,9 @@ func (d *daemon) keepHelper(ctx context.Context) {
 		fromSystemd = nil
 		d.adopt(c, w)
 		if d.accepts() {
-			if err := d.takeOver(ctx, c); err != nil && ctx.Err() == nil {
+			if err := d.takeOver(ctx, c); err == nil {
+				d.catchUp(c)
+			} else if ctx.Err() == nil {
 				d.link.note(err)
 			}
 		}
@@ -96,9 +98,7 @@ func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
 	}
 	// Locks are in the kernel before the first connection is accepted. Those that come while the set is on its way are
 	// put there once more afterwards.
-	err := d.link.tell(c, d.allSources(d.roster.Load()), d.locks.List())
-	d.link.note(err)
-	d.locks.Reapply()
+	d.tellHelper(c)
 	for _, l := range w.Listeners {
 		if l.Name == listenerName {
 			if err := d.take(l.File, w); err != nil {
@@ -106,6 +106,32 @@ func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
 			}
 		}
 		_ = l.File.Close()
+	}
+}
+
+// catchUp learns what an older process changed between this one's start and its own retirement. Its last change is in the
+// store by now, and it makes no more.
+func (d *daemon) catchUp(c *control.Client) {
+	if !d.second.Load() {
+		return
+	}
+	d.change.Lock()
+	defer d.change.Unlock()
+	cfg := d.cfg.Load().Config
+	r, settings, err := newRoster(d.store, cfg)
+	if err == nil {
+		var rs *rules
+		if rs, err = newRules(cfg, d.store); err == nil {
+			d.roster.Store(r)
+			d.sources.Replace(r.table)
+			d.policy.Configure(settings)
+			d.rules.Store(rs)
+			d.rulesChanged()
+			d.tellHelper(c)
+		}
+	}
+	if err != nil {
+		d.log.Error("could not look for what another process changed last; restart sluiced if modes or users were changed in this second", "err", err)
 	}
 }
 

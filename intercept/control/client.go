@@ -103,11 +103,29 @@ func (c *Client) SetUsers(ctx context.Context, sources []Source) error {
 
 // PutUsers adds sources to the runtime set, or changes them; at most MaxPutUsers. The errors are those of SetUsers.
 func (c *Client) PutUsers(ctx context.Context, sources ...Source) error {
-	if len(sources) > MaxPutUsers {
-		return fmt.Errorf("could not add %d sources at once: more than %d; use SetUsers", len(sources), MaxPutUsers)
+	return c.ChangeUsers(ctx, sources, nil)
+}
+
+// ChangeUsers puts sources into the runtime set and takes the entries of prefixes out of it, at most MaxPutUsers of each;
+// a prefix that has none is no error. All of it is done or nothing. The errors are those of SetUsers.
+func (c *Client) ChangeUsers(ctx context.Context, put []Source, gone []netip.Prefix) error {
+	if len(put) > MaxPutUsers || len(gone) > MaxPutUsers {
+		return fmt.Errorf("could not change %d sources at once: more than %d; use SetUsers", max(len(put), len(gone)), MaxPutUsers)
 	}
-	_, err := c.do(ctx, &Request{Op: OpPutUsers, Sources: sources})
+	_, err := c.do(ctx, &Request{Op: OpPutUsers, Sources: put, Gone: gone})
 	return err
+}
+
+// SetExemptions replaces the exemptions that the proxy adds to those of the configuration, at most MaxExemptions. The
+// error is an *Error with CodeCeiling that names the destination when one is looser than the configuration allows; then
+// nothing has changed.
+func (c *Client) SetExemptions(ctx context.Context, list []Exemption) error {
+	return c.parts(ctx, func() *Request {
+		n := min(MaxPutUsers, len(list))
+		r := &Request{Op: OpExempt, Exemptions: list[:n], More: n < len(list)}
+		list = list[n:]
+		return r
+	})
 }
 
 // SetLocks replaces the whole set of locks, as after a start of the proxy.

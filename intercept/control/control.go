@@ -29,8 +29,10 @@ const (
 	MaxLockExempt = 64
 	// MaxLocal bounds the addresses in a welcome. The kernel knows all; the proxy's check is the second one.
 	MaxLocal = 500
-	// MaxPutUsers bounds the sources in one packet, of at most 115 bytes each.
-	MaxPutUsers = 400
+	// MaxPutUsers bounds the sources in one packet, and the prefixes in one that go; a source has at most 240 bytes.
+	MaxPutUsers = 200
+	// MaxExemptions bounds the exemptions that a proxy adds to those of the configuration.
+	MaxExemptions = 4096
 	// MaxBypasses bounds the bypasses in force at once, MaxReason a reason in bytes: all of them fit in a status.
 	MaxBypasses = 64
 	MaxReason   = 200
@@ -50,12 +52,13 @@ const (
 	Pass      Mode = iota + 1 // forward, count only
 	Observe                   // forward, but watched
 	Shadow                    // through the proxy, judged, never refused by us
+	Canary                    // through the proxy; it intercepts some users and shadows the others
 	Intercept                 // through the proxy
 	Reject                    // TCP reset
 	Drop                      // nothing
 )
 
-var modeNames = [...]string{Pass: "pass", Observe: "observe", Shadow: "shadow", Intercept: "intercept", Reject: "reject", Drop: "drop"}
+var modeNames = [...]string{Pass: "pass", Observe: "observe", Shadow: "shadow", Canary: "canary", Intercept: "intercept", Reject: "reject", Drop: "drop"}
 
 // String returns the mode's name as the configuration writes it.
 func (m Mode) String() string {
@@ -81,7 +84,7 @@ func (m *Mode) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%.32q is not a mode; use pass, observe, shadow, intercept, reject or drop", b)
+	return fmt.Errorf("%.32q is not a mode; use pass, observe, shadow, canary, intercept, reject or drop", b)
 }
 
 // Fail says what happens to new mail flows of a source while the proxy is dead or stuck (FEATURES INT4).
@@ -125,13 +128,36 @@ func (f *Fail) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Source ties a prefix to the user who answers for it and to what the kernel does with its mail flows.
+// Source is what the proxy says about a prefix: who answers for it, what happens to its mail flows, or both. What it
+// leaves out is as the next wider prefix has it.
 type Source struct {
-	Prefix netip.Prefix `json:"prefix"` // masked, never IPv4-mapped
-	User   uint32       `json:"user"`   // the store's id, never 0
-	Mode   Mode         `json:"mode"`
-	Fail   Fail         `json:"fail"`
+	Prefix netip.Prefix `json:"prefix"`         // masked, never IPv4-mapped
+	User   uint32       `json:"user,omitempty"` // the store's id; 0: not somebody's own prefix
+	Fail   Fail         `json:"fail,omitempty"` // beside User; alone only for all sources of a family: those of nobody
+	Mode   Mode         `json:"mode,omitempty"` // 0: none of its own
+	Until  time.Time    `json:"until,omitzero"` // end of Mode; zero: for good
 }
+
+// Over tells whether the mode of s has ended by itself.
+func (s *Source) Over(now time.Time) bool { return !s.Until.IsZero() && !s.Until.After(now) }
+
+// Equal tells whether s and t say the same.
+func (s Source) Equal(t Source) bool {
+	same := s.Until.Equal(t.Until)
+	s.Until, t.Until = time.Time{}, time.Time{}
+	return same && s == t
+}
+
+// Exemption is a mode for connections to a destination, whatever their source's is.
+type Exemption struct {
+	Prefix netip.Prefix `json:"prefix"`         // masked, never IPv4-mapped
+	Port   uint16       `json:"port,omitempty"` // 0: every mail port
+	Mode   Mode         `json:"mode"`
+	Until  time.Time    `json:"until,omitzero"` // zero: for good
+}
+
+// Over tells whether x has ended by itself.
+func (x *Exemption) Over(now time.Time) bool { return !x.Until.IsZero() && !x.Until.After(now) }
 
 // Lock stops new mail flows of a user's prefixes in the kernel until a moment: the first PerMinute new connections in
 // each minute still reach the proxy, which explains; further ones are reset.

@@ -183,7 +183,7 @@ func TestListsCrossWhole(t *testing.T) {
 	sources := make([]Source, 2001)
 	for i := range sources {
 		a := netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i >> 8), byte(i)})
-		sources[i] = Source{netip.PrefixFrom(a, 128), 1<<32 - 1, Intercept, Closed}
+		sources[i] = Source{Prefix: netip.PrefixFrom(a, 128), User: 1<<32 - 1, Mode: Intercept, Fail: Closed, Until: time.Unix(1900000000, 999999999).UTC()}
 	}
 	if err := c.SetUsers(context.Background(), sources); err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ const maxHeld = 4 * MaxEntries
 
 // weight is how many entries a request makes the helper keep; a lock's prefixes count.
 func (r *Request) weight() int {
-	n := len(r.Sources) + len(r.Locks)
+	n := len(r.Sources) + len(r.Gone) + len(r.Locks) + len(r.Exemptions)
 	for i := range r.Locks {
 		n += len(r.Locks[i].Prefixes)
 	}

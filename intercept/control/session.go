@@ -79,7 +79,7 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 		return nil, fmt.Errorf("%w: %d files beside %d names in %s", errMessage, len(files), len(req.Names), req.Op)
 	}
 	req.Files = files
-	if req.Op != OpUsers && req.Op != OpLocks {
+	if !req.Op.list() {
 		return req, nil
 	}
 	whole, size := s.lists[req.ID], req.weight()
@@ -94,6 +94,7 @@ func (s *session) request(b []byte, files []*os.File) (*Request, error) {
 		whole.refused = cmp.Or(whole.refused, req.refused)
 		whole.Sources = append(whole.Sources, req.Sources...)
 		whole.Locks = append(whole.Locks, req.Locks...)
+		whole.Exemptions = append(whole.Exemptions, req.Exemptions...)
 	}
 	s.lists[req.ID] = whole
 	if err := s.hold(whole, size); err != nil {

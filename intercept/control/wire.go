@@ -22,7 +22,8 @@ type Op string
 const (
 	OpHello        Op = "hello"         // Names and Files: listeners given back
 	OpUsers        Op = "users"         // Sources, in parts
-	OpPutUsers     Op = "put-users"     // Sources, one packet: added to the set
+	OpPutUsers     Op = "put-users"     // Sources and Gone, one packet: the set changes by them
+	OpExempt       Op = "exempt"        // Exemptions, in parts
 	OpLock         Op = "lock"          // Lock
 	OpUnlock       Op = "unlock"        // User
 	OpLocks        Op = "locks"         // Locks, in parts
@@ -40,20 +41,22 @@ const (
 
 // Request is one packet from the proxy to the helper.
 type Request struct {
-	V       int           `json:"v"`
-	ID      uint64        `json:"id"`
-	Op      Op            `json:"op"`
-	More    bool          `json:"more,omitempty"` // further parts of the list follow under the same id
-	Names   []string      `json:"names,omitempty"`
-	Sources []Source      `json:"sources,omitempty"`
-	Lock    *Lock         `json:"lock,omitempty"`
-	Locks   []Lock        `json:"locks,omitempty"`
-	Exempt  []netip.Addr  `json:"exempt,omitempty"`
-	User    uint32        `json:"user,omitempty"`
-	Connect *Connect      `json:"connect,omitempty"`
-	For     time.Duration `json:"for,omitempty"`
-	Bypass  *Bypass       `json:"bypass,omitempty"`
-	Note    []byte        `json:"note,omitempty"`
+	V          int            `json:"v"`
+	ID         uint64         `json:"id"`
+	Op         Op             `json:"op"`
+	More       bool           `json:"more,omitempty"` // further parts of the list follow under the same id
+	Names      []string       `json:"names,omitempty"`
+	Sources    []Source       `json:"sources,omitempty"`
+	Gone       []netip.Prefix `json:"gone,omitempty"`
+	Exemptions []Exemption    `json:"exemptions,omitempty"`
+	Lock       *Lock          `json:"lock,omitempty"`
+	Locks      []Lock         `json:"locks,omitempty"`
+	Exempt     []netip.Addr   `json:"exempt,omitempty"`
+	User       uint32         `json:"user,omitempty"`
+	Connect    *Connect       `json:"connect,omitempty"`
+	For        time.Duration  `json:"for,omitempty"`
+	Bypass     *Bypass        `json:"bypass,omitempty"`
+	Note       []byte         `json:"note,omitempty"`
 
 	Files []*os.File `json:"-"` // in the order of Names
 
@@ -147,14 +150,17 @@ func (e *versionError) Error() string {
 func (o Op) known() bool {
 	switch o {
 	case OpHello, OpUsers, OpPutUsers, OpLock, OpUnlock, OpLocks, OpLockExempt, OpConnect, OpCounters, OpUserCounters, OpStatus,
-		OpAnnounce, OpBypass, OpBypassEnd, OpServing, OpTell:
+		OpAnnounce, OpBypass, OpBypassEnd, OpServing, OpTell, OpExempt:
 		return true
 	}
 	return false
 }
 
+// list tells which requests come in parts.
+func (o Op) list() bool { return o == OpUsers || o == OpLocks || o == OpExempt }
+
 func (r *Request) check() error {
-	if r.More && r.Op != OpUsers && r.Op != OpLocks {
+	if r.More && !r.Op.list() {
 		return errors.New("parts are for lists only")
 	}
 	switch r.Op {
@@ -163,8 +169,19 @@ func (r *Request) check() error {
 			return fmt.Errorf("more than %d listeners", MaxFiles)
 		}
 	case OpUsers, OpPutUsers:
-		for _, s := range r.Sources {
-			if err := s.Valid(); err != nil {
+		for i := range r.Sources {
+			if err := r.Sources[i].Valid(); err != nil {
+				return err
+			}
+		}
+		for _, p := range r.Gone {
+			if err := checkPrefix(p); err != nil {
+				return err
+			}
+		}
+	case OpExempt:
+		for i := range r.Exemptions {
+			if err := r.Exemptions[i].Valid(); err != nil {
 				return err
 			}
 		}
@@ -217,12 +234,30 @@ func (r *Request) check() error {
 }
 
 // Valid tells what makes the source senseless, if anything does.
-func (s Source) Valid() error {
+func (s *Source) Valid() error {
 	if err := checkPrefix(s.Prefix); err != nil {
 		return err
 	}
-	if s.User == 0 || s.Mode == 0 || s.Fail == 0 {
-		return fmt.Errorf("%v has no user, mode or fail mode", s.Prefix)
+	switch {
+	case s.Mode > Drop || s.Fail > Closed:
+		return fmt.Errorf("%v has a mode or fail mode that is none", s.Prefix)
+	case s.Mode == 0 && s.Fail == 0:
+		return fmt.Errorf("%v has neither user nor mode", s.Prefix)
+	case s.User != 0 && s.Fail == 0:
+		return fmt.Errorf("%v has a user without a fail mode", s.Prefix)
+	case s.User == 0 && s.Fail != 0 && s.Prefix.Bits() != 0:
+		return fmt.Errorf("%v has a fail mode without a user", s.Prefix)
+	}
+	return nil
+}
+
+// Valid tells what makes the exemption senseless, if anything does.
+func (x *Exemption) Valid() error {
+	if err := checkPrefix(x.Prefix); err != nil {
+		return err
+	}
+	if x.Mode == 0 || x.Mode == Canary || x.Mode > Drop {
+		return fmt.Errorf("the exemption of %v has no mode that a destination can have", x.Prefix)
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ type Template struct {
 	V4, V6 int // 32 and 64 are usual
 }
 
-// prefix returns the group that src falls into.
-func (t Template) prefix(src netip.Addr) (netip.Prefix, bool) {
+// Prefix returns the group that src falls into.
+func (t Template) Prefix(src netip.Addr) (netip.Prefix, bool) {
 	bits := t.V6
 	if src.Is4() {
 		bits = t.V4
@@ -62,7 +62,7 @@ func (a *Attribution) Attribute(src netip.Addr) (User, bool) {
 	if u, ok := a.table.Load().Attribute(src); ok {
 		return u, true
 	}
-	p, ok := a.template.prefix(src)
+	p, ok := a.template.Prefix(src)
 	if !ok || a.maker == nil {
 		return User{}, false
 	}

@@ -63,6 +63,45 @@ func family(a netip.Addr) int {
 // Len returns the number of prefixes.
 func (t *Table) Len() int { return len(t.users) }
 
+// Exact returns the user who has exactly p among his prefixes.
+func (t *Table) Exact(p netip.Prefix) (User, bool) {
+	m := t.exact
+	if !p.IsSingleIP() {
+		i := slices.IndexFunc(t.nets[family(p.Addr())], func(l level) bool { return l.bits == p.Bits() })
+		if i < 0 {
+			return User{}, false
+		}
+		m = t.nets[family(p.Addr())][i].users
+	}
+	if i, ok := m[p.Addr()]; ok {
+		return t.users[i], true
+	}
+	return User{}, false
+}
+
+// Around returns the user with the longest prefix that holds all of p.
+func (t *Table) Around(p netip.Prefix) (User, bool) {
+	if u, ok := t.Exact(p); ok || p.IsSingleIP() {
+		if ok {
+			return u, true
+		}
+		return t.Attribute(p.Addr())
+	}
+	for _, l := range t.nets[family(p.Addr())] {
+		if l.bits > p.Bits() {
+			continue
+		}
+		q, err := p.Addr().Prefix(l.bits)
+		if err != nil {
+			continue // cannot happen: the length is the family's
+		}
+		if i, ok := l.users[q.Addr()]; ok {
+			return t.users[i], true
+		}
+	}
+	return User{}, false
+}
+
 // Attribute returns the user with the longest prefix that holds src; false when there is none.
 func (t *Table) Attribute(src netip.Addr) (User, bool) {
 	src = src.Unmap().WithZone("")

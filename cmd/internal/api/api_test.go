@@ -50,6 +50,25 @@ func (f *fake) AddUser(_ context.Context, who string, n NewUser) (*User, error) 
 func (f *fake) RemoveUser(_ context.Context, _, name string) (*User, error) {
 	return &User{Name: name}, nil
 }
+func (f *fake) Modes(context.Context) ([]Mode, error) {
+	return []Mode{{Prefix: "192.0.2.0/24", Mode: "shadow"}}, nil
+}
+func (f *fake) Holding(_ context.Context, p netip.Prefix) (*Mode, error) {
+	return &Mode{Prefix: p.String(), Mode: "shadow"}, nil
+}
+func (f *fake) SetMode(_ context.Context, who string, p netip.Prefix, r ModeRequest) (*Mode, error) {
+	return &Mode{Prefix: p.String(), Mode: r.Mode, Percent: r.Percent, By: who, Reason: r.Reason}, nil
+}
+func (f *fake) RemoveMode(_ context.Context, _ string, p netip.Prefix, reason string) (*Mode, error) {
+	return &Mode{Prefix: p.String(), Reason: reason}, nil
+}
+func (f *fake) Exemptions(context.Context) ([]Exemption, error) { return []Exemption{}, nil }
+func (f *fake) Exempt(_ context.Context, _ string, p netip.Prefix, r ExemptRequest) (*Exemption, error) {
+	return &Exemption{Prefix: p.String(), Mode: r.Mode}, nil
+}
+func (f *fake) RemoveExemption(_ context.Context, _ string, p netip.Prefix, port uint16, _ string) (*Exemption, error) {
+	return &Exemption{Prefix: p.String(), Port: port}, nil
+}
 func (f *fake) Flows() []Flow {
 	return []Flow{{ID: "a1", User: "alice", State: "data"}, {ID: "a2", User: "bob"}}
 }
@@ -104,7 +123,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -130,6 +149,22 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/users", NewUser{Name: "x"}, "at least one prefix"},
 		{"POST", "/v1/users", map[string]string{"nmae": "x"}, `unknown field "nmae"`},
 		{"DELETE", "/v1/users/bob", nil, `"name":"bob"`},
+		{"GET", "/v1/modes", nil, `"mode":"shadow"`},
+		{"GET", "/v1/modes/192.0.2.7", nil, `"prefix":"192.0.2.7/32"`},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "2001:db8::/32", Mode: "canary", Percent: 5, Reason: "r"}, `"percent":5`},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "2001:db8::/32", Mode: "canary", Reason: "r"}, "give percent, from 1 to 99"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "2001:db8::/32", Mode: "pass", Percent: 5, Reason: "r"}, "belongs to mode canary only"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "2001:db8::1/32", Mode: "pass", Reason: "r"}, "bits set behind its length"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "::ffff:192.0.2.0/120", Mode: "pass", Reason: "r"}, "IPv4 written as IPv6"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "192.0.2.0/24", Mode: "allow", Reason: "r"}, `"allow" is not a mode; use one of intercept, canary`},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "192.0.2.0/24", Mode: "pass"}, "needs a reason"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "192.0.2.0/24", Mode: "pass", Reason: "two\nlines"}, "not one line"},
+		{"POST", "/v1/modes", ModeRequest{Prefix: "192.0.2.0/24", Mode: "pass", Reason: "r", Until: new(time.Time)}, "has passed"},
+		{"DELETE", "/v1/modes/192.0.2.0/24?reason=done", nil, `"reason":"done"`},
+		{"POST", "/v1/exemptions", ExemptRequest{Prefix: "192.0.2.0/24", Mode: "canary", Reason: "r"}, "cannot be in mode canary"},
+		{"POST", "/v1/exemptions", ExemptRequest{Prefix: "192.0.2.0/24", Mode: "pass", Reason: "r"}, `"mode":"pass"`},
+		{"DELETE", "/v1/exemptions/192.0.2.0/24?port=2525", nil, `"port":2525`},
+		{"DELETE", "/v1/exemptions/192.0.2.0/24?port=x", nil, "is not a port"},
 		{"GET", "/v1/flows?user=alice", nil, `[{"id":"a1"`},
 		{"GET", "/v1/flows?usr=alice", nil, `no parameter "usr"; known here: user`},
 		{"GET", "/v1/locks?user=bob", nil, `[{"ticket":"T2"`},

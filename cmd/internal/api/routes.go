@@ -50,6 +50,17 @@ func (s *Server) routes() []route {
 			serve: func(r *http.Request) (any, error) {
 				return s.back.RemoveUser(r.Context(), who(r.Context()), r.PathValue("name"))
 			}},
+		{method: "GET", path: "/v1/modes", summary: "modes by source prefix, of the configuration and made at run time", out: []Mode{},
+			serve: func(r *http.Request) (any, error) { return s.back.Modes(r.Context()) }},
+		{method: "GET", path: "/v1/modes/{prefix...}", summary: "the mode that holds for a source address or prefix, and what says so", out: Mode{}, serve: s.holding},
+		{method: "POST", path: "/v1/modes", summary: "make a rule for a source prefix", in: ModeRequest{}, out: Mode{}, serve: s.setMode},
+		{method: "DELETE", path: "/v1/modes/{prefix...}", summary: "remove a rule that was made at run time; answers what holds now", out: Mode{}, serve: s.removeMode,
+			query: []param{{"reason", "why"}}},
+		{method: "GET", path: "/v1/exemptions", summary: "exempted destinations, of the configuration and made at run time", out: []Exemption{},
+			serve: func(r *http.Request) (any, error) { return s.back.Exemptions(r.Context()) }},
+		{method: "POST", path: "/v1/exemptions", summary: "exempt a destination", in: ExemptRequest{}, out: Exemption{}, serve: s.exempt},
+		{method: "DELETE", path: "/v1/exemptions/{prefix...}", summary: "remove an exemption that was made at run time", out: Exemption{}, serve: s.removeExemption,
+			query: []param{{"port", "of the exemption; left out: that for every mail port"}, {"reason", "why"}}},
 		{method: "GET", path: "/v1/flows", summary: "connections open now", query: []param{{"user", "name of a user"}}, out: []Flow{}, serve: s.flows},
 		{method: "GET", path: "/v1/locks", summary: "locks in force, or their history", out: []Lock{}, serve: s.locks,
 			query: []param{user, {"history", "1: also those that ended, newest first"}, {"limit", "of the history, 100 unless told"}}},
@@ -295,6 +306,9 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		return p, invalid(fmt.Sprintf("%q is neither a prefix nor an address", s), `write it like "192.0.2.0/29", "2001:db8:1::/64" or "192.0.2.7"`)
+	}
+	if p.Addr().Is4In6() {
+		return p, invalid(fmt.Sprintf("%q is IPv4 written as IPv6", s), "write it as IPv4")
 	}
 	if p != p.Masked() {
 		return p, invalid(fmt.Sprintf("%q has bits set behind its length", s), fmt.Sprintf("write %s or the single address %s", p.Masked(), p.Addr()))

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/user"
 	"strconv"
@@ -33,6 +34,17 @@ type Users interface {
 type UserEditor interface {
 	AddUser(ctx context.Context, who string, u NewUser) (*User, error)
 	RemoveUser(ctx context.Context, who, name string) (*User, error)
+}
+
+// Ruler tells and changes what happens to mail by source and destination. Who is the operator's account.
+type Ruler interface {
+	Modes(ctx context.Context) ([]Mode, error)
+	Holding(ctx context.Context, p netip.Prefix) (*Mode, error)
+	SetMode(ctx context.Context, who string, p netip.Prefix, r ModeRequest) (*Mode, error)
+	RemoveMode(ctx context.Context, who string, p netip.Prefix, reason string) (*Mode, error)
+	Exemptions(ctx context.Context) ([]Exemption, error)
+	Exempt(ctx context.Context, who string, p netip.Prefix, r ExemptRequest) (*Exemption, error)
+	RemoveExemption(ctx context.Context, who string, p netip.Prefix, port uint16, reason string) (*Exemption, error)
 }
 
 // Flows lists the open connections.
@@ -68,6 +80,7 @@ type Backend struct {
 	Overview
 	Users
 	UserEditor
+	Ruler
 	Flows
 	Locks
 	Locker

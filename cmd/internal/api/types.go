@@ -94,7 +94,8 @@ type User struct {
 	Prefixes   []netip.Prefix `json:"prefixes"`
 	Contact    string         `json:"contact,omitempty"`
 	Origin     string         `json:"origin" doc:"config, command, or template for users made for unknown sources"`
-	Mode       string         `json:"mode,omitempty"`
+	Mode       string         `json:"mode,omitempty" doc:"of his prefixes; several where they differ"`
+	Canary     string         `json:"canary,omitempty" doc:"in mode canary: enforced or shadow"`
 	Fail       string         `json:"fail,omitempty"`
 	Flows      int            `json:"flows" doc:"connections open now"`
 	Locked     bool           `json:"locked"`

@@ -14,6 +14,7 @@ type Config struct {
 	File      string    `toml:"-"` // where it was read from
 	Gateway   Gateway   `toml:"gateway" doc:"Who the gateway is, as clients and operators see it."`
 	Intercept Intercept `toml:"intercept" doc:"What the kernel hands to the proxy. Read by sluice-intercept; it bounds whatever sluiced may ask for at run time."`
+	Mode      []Mode    `toml:"mode" doc:"What happens to mail from a source prefix, whoever has it. The longest prefix wins, users' own modes included."`
 	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
 	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
@@ -54,6 +55,17 @@ type Intercept struct {
 	ControlSocket      string   `toml:"control_socket" default:"/run/sluice-intercept/control.sock" doc:"Unix socket on which sluice-intercept and sluiced meet."`
 	DaemonUser         string   `toml:"daemon_user" default:"sluice" doc:"The only account that may speak on the control socket."`
 	RuntimeLoosen      []Prefix `toml:"runtime_loosen" doc:"Source prefixes for which sluiced may ask for less than this file says. Empty: it may only tighten and lock."`
+	RuntimeExempt      []Prefix `toml:"runtime_exempt" doc:"Destination prefixes for which sluiced may make exemptions that are less strict than intercept, or than [[exempt]] here."`
+
+	FailSet bool `toml:"-"` // default_fail stands in the file
+}
+
+// Mode is the mode of a source prefix.
+type Mode struct {
+	Prefix  Prefix `toml:"prefix" required:"true" doc:"Source prefix or address. A rule made at run time for the same prefix beats this one."`
+	Mode    string `toml:"mode" required:"true" enum:"intercept|canary|shadow|observe|pass|reject|drop" doc:"As intercept.default_mode. canary: intercept for a share of the users, shadow for the others."`
+	Percent int    `toml:"percent" min:"0" max:"99" doc:"Of mode canary: the share of users, 1 to 99. A larger share holds the users of a smaller one."`
+	Reason  string `toml:"reason" required:"true" doc:"Why, for whoever reads the file next."`
 }
 
 // Exempt is one exempted destination.
@@ -119,13 +131,15 @@ type Lock struct {
 type User struct {
 	Name     string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
 	Prefixes []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
-	Mode     string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections of the user."`
+	Mode     string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections from his prefixes. Left out, they have the mode of the longest prefix around them that has one: of another user, of [[mode]], or made at run time."`
 	Fail     string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
 	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
 	Auth     string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
 	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
 	Limits   Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
 	Lock     Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
+
+	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file
 }
 
 // SMTP bounds the dialogue with clients.

@@ -30,6 +30,11 @@ func Parse(file string, data []byte) (*Config, error) {
 		return nil, decodeErrors(file, err)
 	}
 	fill(c, doc)
+	c.Intercept.FailSet = doc.has("intercept.default_fail")
+	for i := range c.User {
+		key := fmt.Sprintf("user[%d].", i)
+		c.User[i].ModeSet, c.User[i].FailSet = doc.has(key+"mode"), doc.has(key+"fail")
+	}
 	if errs := validate(c, doc); len(errs) > 0 {
 		return nil, errs
 	}

@@ -31,6 +31,8 @@ func validate(c *Config, doc *document) Errors {
 	v.intercept(&c.Intercept)
 	v.delivery(&c.Delivery)
 	v.users(c)
+	v.modes(c)
+	v.exempt(c.Exempt)
 	v.shadow(c)
 	v.paths(c)
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
@@ -133,9 +135,12 @@ func (v *validator) shadow(c *Config) {
 	for i := range c.User {
 		modes[fmt.Sprintf("user[%d].mode", i)] = c.User[i].Mode
 	}
+	for i := range c.Mode {
+		modes[fmt.Sprintf("mode[%d].mode", i)] = c.Mode[i].Mode
+	}
 	for key, mode := range modes {
-		if mode == "shadow" {
-			v.report(key, "shadow goes on to port 25 only, and intercept.ports has others", "write ports = [25], or another mode")
+		if mode == "shadow" || mode == "canary" {
+			v.report(key, mode+" goes on to port 25 only, and intercept.ports has others", "write ports = [25], or another mode")
 		}
 	}
 }
@@ -198,6 +203,42 @@ func (v *validator) users(c *Config) {
 		}
 		if u.Delivery == "managed" && c.Delivery.Mode != "managed" && !usable {
 			v.report(key+".delivery", `"managed" needs a delivery address`, "add [[delivery.address]]")
+		}
+	}
+}
+
+// modes holds that each prefix has one mode in the file.
+func (v *validator) modes(c *Config) {
+	held := map[netip.Prefix]string{}
+	for _, u := range c.User {
+		for _, p := range u.Prefixes {
+			if u.ModeSet {
+				held[p.Prefix] = "user " + strconv.Quote(u.Name)
+			}
+		}
+	}
+	for i, m := range c.Mode {
+		key := fmt.Sprintf("mode[%d]", i)
+		if other, ok := held[m.Prefix.Prefix]; ok {
+			v.report(key+".prefix", m.Prefix.String()+" has a mode from "+other+" already", "remove one of the two")
+		}
+		held[m.Prefix.Prefix] = fmt.Sprintf("line %d", v.doc.line(key))
+		if m.Mode == "canary" && m.Percent == 0 {
+			v.report(key+".percent", "is missing: canary needs the share of users that it intercepts", "add percent = 1, or up to 99")
+		}
+		if m.Mode != "canary" && m.Percent != 0 {
+			v.report(key+".percent", "belongs to mode canary only", "remove it, or write mode = \"canary\"")
+		}
+	}
+}
+
+// exempt holds that a destination has one exemption for a port.
+func (v *validator) exempt(list []Exempt) {
+	for i, x := range list {
+		for j, y := range list[:i] {
+			if x.Prefix == y.Prefix && x.Port == y.Port {
+				v.report(fmt.Sprintf("exempt[%d].prefix", i), x.Prefix.String()+fmt.Sprintf(" has an exemption on line %d already", v.doc.line(fmt.Sprintf("exempt[%d]", j))), "remove one of the two, or give them different ports")
+			}
 		}
 	}
 }

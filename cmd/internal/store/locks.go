@@ -136,11 +136,18 @@ type Act struct {
 }
 
 // Audit adds a line to the audit log. A zero time is now.
-func (s *Store) Audit(a Act) error {
+func (s *Store) Audit(a Act) error { return audit(s.write, a) }
+
+// execer is what *sql.DB and *sql.Tx have in common here.
+type execer interface {
+	Exec(query string, args ...any) (sql.Result, error)
+}
+
+func audit(e execer, a Act) error {
 	if a.At.IsZero() {
 		a.At = time.Now()
 	}
-	_, err := s.write.Exec(`INSERT INTO audit (at, who, what, subject, detail) VALUES (?, ?, ?, ?, ?)`,
+	_, err := e.Exec(`INSERT INTO audit (at, who, what, subject, detail) VALUES (?, ?, ?, ?, ?)`,
 		stamp(a.At), a.Who, a.What, a.Subject, a.Detail)
 	if err != nil {
 		return fmt.Errorf("could not write the audit log: %w", err)

@@ -70,6 +70,14 @@ func (s *Store) MakeUser(p netip.Prefix) (flow.User, error) {
 	return u, nil
 }
 
+// Made returns the id of the user who was made for exactly p.
+func (s *Store) Made(p netip.Prefix) (id uint32, ok bool) {
+	s.made.mu.Lock()
+	defer s.made.mu.Unlock()
+	id, ok = s.made.ids[p]
+	return id, ok
+}
+
 // loadMade reads the made users of former runs and reserves the first blocks.
 func (s *Store) loadMade() error {
 	m := &s.made

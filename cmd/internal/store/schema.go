@@ -51,6 +51,29 @@ var migrations = []string{
 		subject TEXT NOT NULL,
 		detail  TEXT NOT NULL
 	) STRICT;`,
+	`CREATE TABLE modes (
+		prefix  TEXT PRIMARY KEY,
+		mode    TEXT NOT NULL,
+		percent INTEGER NOT NULL,
+		reason  TEXT NOT NULL,
+		by      TEXT NOT NULL,
+		since   INTEGER NOT NULL,
+		until   INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE exemptions (
+		prefix TEXT NOT NULL,
+		port   INTEGER NOT NULL,
+		mode   TEXT NOT NULL,
+		reason TEXT NOT NULL,
+		by     TEXT NOT NULL,
+		since  INTEGER NOT NULL,
+		until  INTEGER NOT NULL,
+		PRIMARY KEY (prefix, port)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE facts (
+		name  TEXT PRIMARY KEY,
+		value TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

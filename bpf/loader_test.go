@@ -29,7 +29,7 @@ func TestMapsOutliveTheLoader(t *testing.T) {
 	dir := bpffs(t)
 	l := open(t, dir, Options{})
 	l.configure(Source{Mode: ModeDrop}, PortRule{Port: 2525})
-	s := Source{Prefix: prefix("2001:db8:1:2::/96"), User: 7, Mode: ModeReject, Fail: FailClosed, ReversePath: true, Ifindex: 3, MAC: custMAC}
+	s := Source{Prefix: prefix("2001:db8:1:2::/96"), User: 7, Mode: ModeReject, Fail: FailClosed, ReversePath: true, Ifindex: 3, MAC: custMAC, Owner: prefix("2001:db8:1::/48")}
 	l.sources(s)
 	l.locks(Lock{Prefix: prefix("192.0.2.10/32"), ID: 7, Until: in(time.Hour), Budget: 3, KeepFlows: true})
 	l.must(l.ReplaceBypasses([]Bypass{{Until: in(time.Minute)}}))

@@ -148,6 +148,9 @@ func randomMode(r *rand.Rand) model.Mode {
 
 func randomSource(r *rand.Rand, p netip.Prefix, devices [2]uint32) model.Source {
 	s := model.Source{Prefix: p, User: uint32(r.IntN(4)), Mode: randomMode(r), Closed: chance(r, 50), ReversePath: chance(r, 10)}
+	if p.IsValid() && chance(r, 30) { // a mode inside a user's network, or nobody's
+		s.Owner, _ = p.Addr().Prefix(r.IntN(p.Bits() + 1))
+	}
 	if chance(r, 10) {
 		s.Ifindex = pick(r, devices[:])
 	}
@@ -246,7 +249,7 @@ func (l *lab) loadState(s *model.State) {
 }
 
 func kernelSource(s model.Source) Source {
-	k := Source{Prefix: s.Prefix, User: s.User, Mode: Mode(s.Mode), ReversePath: s.ReversePath, Ifindex: s.Ifindex, MAC: net.HardwareAddr(s.MAC), PerSecond: uint16(s.PerSecond)}
+	k := Source{Prefix: s.Prefix, User: s.User, Owner: s.Owner, Mode: Mode(s.Mode), ReversePath: s.ReversePath, Ifindex: s.Ifindex, MAC: net.HardwareAddr(s.MAC), PerSecond: uint16(s.PerSecond)}
 	if s.Closed {
 		k.Fail = FailClosed
 	}

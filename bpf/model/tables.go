@@ -23,6 +23,7 @@ const (
 type Source struct {
 	Prefix      netip.Prefix // the zero prefix: whoever stands nowhere
 	User        uint32
+	Owner       netip.Prefix // the user's own prefix, where Prefix only lies in it; zero: Prefix is
 	Mode        Mode
 	Closed      bool // while the proxy is away: wait, then reset
 	ReversePath bool
@@ -110,6 +111,14 @@ func (t *Tables) source(a netip.Addr) Source {
 // length is that of the prefix by which a source is known: an unknown one's is 0.
 func (s Source) length() int { return max(s.Prefix.Bits(), 0) }
 
+// owned is the length of the user's own prefix: nobody's is 0.
+func (s Source) owned() int {
+	if s.Owner.IsValid() {
+		return s.Owner.Bits()
+	}
+	return s.length()
+}
+
 // maxExpired is how many expired prefixes inside each other are passed over before nothing is found.
 const maxExpired = 4
 
@@ -163,7 +172,7 @@ func (t *Tables) lock(a netip.Addr, now uint64) (Lock, bool) {
 
 // means: a longer source prefix inside the locked one belongs to somebody else, unless it is the same user's.
 func (l Lock) means(s Source) bool {
-	return l.Prefix.Bits() >= s.length() || s.User != 0 && s.User == l.User
+	return l.Prefix.Bits() >= s.owned() || s.User != 0 && s.User == l.User
 }
 
 func (t *Tables) bypassed(a netip.Addr, now uint64) bool {

@@ -616,11 +616,13 @@ func TestStoredStateIsPrivate(t *testing.T) {
 		t.Fatal(got)
 	}
 	h.stop()
-	fi, err := os.Stat(filepath.Join(g.dir, "state", "applied.json"))
-	if err != nil || fi.Mode().Perm() != 0o600 {
-		t.Errorf("%v %v", fi, err)
+	for _, name := range []string{"applied.json", "sources.jsonl"} {
+		fi, err := os.Stat(filepath.Join(g.dir, "state", name))
+		if err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", name, fi, err)
+		}
 	}
-	if got := slices.Collect(strings.Lines(g.gw.sh("ls " + g.dir + "/state"))); len(got) != 1 {
+	if got := slices.Collect(strings.Lines(g.gw.sh("ls " + g.dir + "/state"))); len(got) != 2 {
 		t.Errorf("state folder holds %q", got)
 	}
 }

@@ -176,6 +176,29 @@ func (f *Filter) PutSources(list ...bpf.Source) error {
 	return err
 }
 
+// DeleteSources takes single sources away; one that is not there is no error.
+func (f *Filter) DeleteSources(prefixes ...netip.Prefix) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	plain := true
+	gone := make(map[netip.Prefix]bpf.Source)
+	for _, p := range prefixes {
+		if old, had := f.state.sources[p]; had {
+			delete(f.state.sources, p)
+			gone[p] = old
+			plain = plain && f.state.sameAsAround(old)
+		}
+	}
+	if plain { // nothing that the table holds depends on them
+		return nil
+	}
+	err := f.apply()
+	if err != nil {
+		maps.Copy(f.state.sources, gone)
+	}
+	return err
+}
+
 // sameAsAround tells whether the rules treat a source like its surroundings, and no lock may ask whose it is.
 func (s *state) sameAsAround(src bpf.Source) bool {
 	around := s.config.Default

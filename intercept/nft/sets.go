@@ -338,17 +338,20 @@ func (l lengths) covered(p netip.Prefix, has func(netip.Prefix) bool) bool {
 // locked says what the locks around an address make of it.
 func (s *state) locked(around []layer, now time.Time) (ending, bool) {
 	var lock *bpf.Lock
-	src := &s.config.Default
-	bits := 0
+	src, found := &s.config.Default, false
+	owner := 0 // length of the user's own prefix
 	for _, l := range slices.Backward(around) {
 		if l.lock != nil && lock == nil && (l.lock.Until.IsZero() || l.lock.Until.After(now)) {
 			lock = l.lock
 		}
-		if l.source != nil && bits == 0 {
-			src, bits = l.source, l.source.Prefix.Bits()
+		if l.source != nil && !found {
+			src, found, owner = l.source, true, l.source.Prefix.Bits()
+			if src.Owner.IsValid() {
+				owner = src.Owner.Bits()
+			}
 		}
 	}
-	if lock == nil || (lock.Prefix.Bits() < bits && (src.User == 0 || src.User != lock.ID)) {
+	if lock == nil || (lock.Prefix.Bits() < owner && (src.User == 0 || src.User != lock.ID)) {
 		return ending{}, false
 	}
 	e := ending{user: lock.ID, keep: lock.KeepFlows, until: lock.Until}

@@ -14,6 +14,7 @@
 #include "packet.h"
 #include "reset.h"
 
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 #define VLAN_ID 0xfff
 
@@ -36,8 +37,25 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct config *c
 	return TC_ACT_OK;
 }
 
+/*
+ * A SYN from a port used again, while the connection before lacks but its last ACK. That ACK was perhaps just before it, and
+ * waits until the proxy comes out of close(), and a SYN that joined it would be lost, for a second. So the challenge with
+ * which the kernel would answer (RFC 5961 4.2) goes out from here: the client's reset ends the old connection, if it is still
+ * there, and a client who hears an ACK out of place sends its SYN again within milliseconds (Linux 5.18).
+ */
+static __always_inline void challenge(struct bpf_sock *sk, struct packet *p)
+{
+	struct bpf_tcp_sock *tp = bpf_tcp_sock(sk);
+
+	if (!tp || !p->plain)
+		return;
+	p->challenge = 1;
+	p->seq = bpf_htonl(tp->snd_nxt);
+	p->ack_seq = bpf_htonl(tp->rcv_nxt);
+}
+
 /* Gives the packet to the socket of its connection, unless there is none. Consumes nothing else. */
-static __always_inline int to_own_socket(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int to_own_socket(struct __sk_buff *skb, struct packet *p)
 {
 	struct bpf_sock *sk = find_socket(skb, p);
 	int found;
@@ -45,8 +63,10 @@ static __always_inline int to_own_socket(struct __sk_buff *skb, const struct pac
 	if (!sk)
 		return 0;
 	found = sk->state != TCP_LISTEN;
+	if (sk->state == TCP_LAST_ACK && (p->flags & (TH_SYN | TH_ACK)) == TH_SYN)
+		challenge(sk, p);
 	/* May fail, since the mark alone leads there: this only spares the kernel a second look-up. */
-	if (found)
+	else if (found)
 		bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	return found;
@@ -375,7 +395,7 @@ static __always_inline int icmp(struct __sk_buff *skb, const struct config *cfg,
  * TCP from a mail port. The socket of a source-preserving connection gets it; the gateway's own connections find theirs
  * without us; everything else is a customer's server answering the world, or the world answering a customer.
  */
-static __always_inline int reply_to_own_socket(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int reply_to_own_socket(struct __sk_buff *skb, struct packet *p)
 {
 	return !in_set(&local, p->family, p->daddr) && to_own_socket(skb, p);
 }
@@ -488,6 +508,10 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	if (p.rule == MODE_DROP) /* a mail port, but not on this interface */
 		return TC_ACT_UNSPEC;
 	if (to_own_socket(skb, &p)) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
+		if (p.challenge) { /* by us, since its socket may be busy */
+			count(REASON_CHALLENGE);
+			return reset(skb, &p);
+		}
 		count(REASON_ESTABLISHED);
 		return deliver(skb, cfg);
 	}

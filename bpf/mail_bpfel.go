@@ -187,7 +187,8 @@ const (
 	mailReasonREASON_HALF_OPEN      mailReason = 37
 	mailReasonREASON_GUARD_SOCKET   mailReason = 38
 	mailReasonREASON_SYN_LIMITED    mailReason = 39
-	mailReasonREASON_MAX            mailReason = 40
+	mailReasonREASON_CHALLENGE      mailReason = 40
+	mailReasonREASON_MAX            mailReason = 41
 )
 
 type mailRuntime struct {

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -136,7 +138,7 @@ func TestOnTheWire(t *testing.T) {
 				f    func(*netLab, peer)
 			}{
 				{"redirected", redirected}, {"passed", passed}, {"flow survives a change of mode", modeChange},
-				{"same port again", samePort}, {"SYN cookie", cookie}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
+				{"same port again", samePort}, {"vanished at its end", vanishedAtItsEnd}, {"SYN cookie", cookie}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
 				{"source-preserving", sourcePreserving}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
 			}
 			for _, s := range steps {
@@ -207,6 +209,50 @@ func samePort(l *netLab, p peer) {
 	if d := time.Since(began); d > 2*time.Second {
 		l.Errorf("three connections from one port took %s", d)
 	}
+}
+
+// vanishedAtItsEnd: the client crashes between its FIN and ours, and comes again by the same port. The challenge must be one
+// that its kernel answers, and ends the old connection.
+func vanishedAtItsEnd(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	deaf, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, int32(shot)), asm.Return()}})
+	l.must(err)
+	defer deaf.Close()
+	c := l.greeting(p, at(p.cust, 42000), "proxy").(*net.TCPConn)
+	var hear func()
+	l.within(l.cust, func() { hear = attachTCX(l, "c0", deaf, false) })
+	l.must(c.CloseWrite())
+	l.within(l.gw, func() {
+		for end := time.Now().Add(5 * time.Second); !l.inLastACK(p, 42000); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				l.Fatal("the proxy's socket never waits for its last ACK")
+			}
+		}
+	})
+	raw, err := c.SyscallConn()
+	l.must(err)
+	l.must(raw.Control(func(fd uintptr) { l.must(unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, 1)) }))
+	l.must(c.Close()) // without a packet
+	hear()
+	began := time.Now()
+	l.moved("challenge", func() { l.greeting(p, at(p.cust, 42000), "proxy").Close() })
+	if d := time.Since(began); d > 2*time.Second { // an older client's kernel sends its SYN again after one
+		l.Errorf("it took %s to come back", d)
+	}
+}
+
+// inLastACK looks for the socket of a client's port in the current namespace.
+func (l *netLab) inLastACK(p peer, port uint16) bool {
+	l.Helper()
+	family := uint8(unix.AF_INET6) // the proxy's socket is dual-stack
+	list, err := netlink.SocketDiagTCP(family)
+	l.must(err)
+	if p.other != "" {
+		more, err := netlink.SocketDiagTCP(unix.AF_INET)
+		l.must(err)
+		list = append(list, more...)
+	}
+	return slices.ContainsFunc(list, func(s *netlink.Socket) bool { return s.ID.DestinationPort == port && s.State == netlink.TCP_LAST_ACK })
 }
 
 func cookie(l *netLab, p peer) {

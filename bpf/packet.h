@@ -53,7 +53,10 @@ struct packet {
 	__u8 plain;      /* no options, no extension headers */
 	enum mode rule;  /* of the port */
 	__u8 why;        /* enum reason of KIND_UNDECIDED */
-	__u8 pad[2];
+	__u8 challenge;  /* what turns it round writes an ACK with the two numbers below, not a reset */
+	__u8 pad;
+	__be32 seq;
+	__be32 ack_seq;
 };
 
 /* Mail ports of any interface; whether this interface has it is asked later, since few packets get so far. */

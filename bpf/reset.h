@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
-/* Turns a TCP packet round into a reset and sends it back out of the interface it came in by. */
+/* Turns a TCP packet round into a reset, or into a challenge (RFC 5961 4), and sends it back out of the interface it came in by. */
 #ifndef SLUICE_RESET_H
 #define SLUICE_RESET_H
 
@@ -22,11 +22,17 @@ static __always_inline __u32 fold(__u32 sum)
 }
 
 /* RFC 9293 3.10.7.1: answer to a SYN acknowledges it; answer to an ACK stands where the peer expects us. */
-static __always_inline void fill_reset(struct tcphdr *out, const struct tcphdr *in)
+static __always_inline void fill_reset(struct tcphdr *out, const struct tcphdr *in, const struct packet *p)
 {
 	out->source = in->dest;
 	out->dest = in->source;
 	out->doff = sizeof(*out) / 4;
+	if (p->challenge) {
+		out->ack = 1;
+		out->seq = p->seq;
+		out->ack_seq = p->ack_seq;
+		return;
+	}
 	out->rst = 1;
 	if (in->ack) {
 		out->seq = in->ack_seq;
@@ -57,7 +63,7 @@ __noinline int reset4(struct __sk_buff *skb, const struct packet *p)
 	if (!p || bpf_skb_load_bytes(skb, p->l4, &in, sizeof(in)))
 		return -1;
 	l2 = p->l2;
-	fill_reset(&r.tcp, &in);
+	fill_reset(&r.tcp, &in, p);
 	r.ip.version = 4;
 	r.ip.ihl = 5;
 	r.ip.tot_len = bpf_htons(sizeof(r));
@@ -88,7 +94,7 @@ __noinline int reset6(struct __sk_buff *skb, const struct packet *p)
 	if (!p || bpf_skb_load_bytes(skb, p->l4, &in, sizeof(in)))
 		return -1;
 	l2 = p->l2;
-	fill_reset(&r.tcp, &in);
+	fill_reset(&r.tcp, &in, p);
 	r.ip.version = 6;
 	r.ip.payload_len = bpf_htons(sizeof(r.tcp));
 	r.ip.nexthdr = IPPROTO_TCP;

@@ -104,6 +104,7 @@ enum reason {
 	REASON_HALF_OPEN,         /* SYN-ACK for a SYN that went another way, to a source that may not: dropped */
 	REASON_GUARD_SOCKET,      /* guard: source-preserving socket turned to where the helper did not connect it: dropped */
 	REASON_SYN_LIMITED,       /* SYN for the proxy above its user's rate: dropped, the client tries again */
+	REASON_CHALLENGE,         /* SYN from a port whose connection lacks but its last ACK: answered with an ACK */
 	REASON_MAX,
 };
 

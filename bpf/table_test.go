@@ -184,6 +184,7 @@ func TestPacketTable(t *testing.T) {
 // elsewhere names what the tables cannot show, and the family that does not have it.
 var elsewhere = map[string]string{
 	"cookie":      "both", // TestOnTheWire: only a real handshake has cookies
+	"challenge":   "both", // TestOnTheWire: only a real end has a last ACK
 	"nested_vlan": "both", // TestTagsInsideAPriorityTag: such a packet is not IP
 	"user_full":   "both", // TestUserCounters: it has no family
 	"bad_address": "IPv4",

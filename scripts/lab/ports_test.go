@@ -42,14 +42,14 @@ func TestPortIsUsedAgainAtOnce(t *testing.T) {
 			name string
 			end  func(*Client) error
 		}{
-			{"the client closes first", quitAndRest},
+			{"the client closes first", (*Client).Quit},
 			{"the gateway closes first", quitAndWait},
 		} {
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
 				local := fmt.Sprintf("%s:%d", f.from, 40000+len(c.name))
 				var slowest time.Duration
-				for i := range 40 {
+				for i := range 80 {
 					began := time.Now()
 					s, err := l.Hello(ctx, "alice", local, f.to)
 					// The client's own kernel may not be done with the last one yet.
@@ -65,21 +65,14 @@ func TestPortIsUsedAgainAtOnce(t *testing.T) {
 						t.Fatalf("end of connection %d: %v", i+1, err)
 					}
 				}
-				t.Logf("the slowest of 40 took %v", slowest)
+				t.Logf("the slowest of 80 took %v", slowest)
 				if slowest > 900*time.Millisecond {
 					t.Errorf("a connection from a port used again took %v: a SYN was lost", slowest)
 				}
 			})
 		}
 	}
-	t.Cleanup(func() { intercepted(t, g, "alice", 160) })
-}
-
-// quitAndRest ends as most clients do. A SYN on the heels of the last ACK of the connection before would meet a socket
-// that is busy with that ACK; any Linux server then drops it (1 in 50 without Sluice).
-func quitAndRest(c *Client) error {
-	defer time.Sleep(3 * time.Millisecond)
-	return c.Quit()
+	t.Cleanup(func() { intercepted(t, g, "alice", 320) })
 }
 
 // quitAndWait says QUIT and lets the server close.
@@ -161,6 +154,57 @@ func TestClientThatVanishedComesBack(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestClientThatVanishedAtItsEndComesBack: the customer's host crashes after its FIN and before ours, and connects again from
+// the same port while the gateway still waits for the last ACK.
+func TestClientThatVanishedAtItsEndComesBack(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGateway(t, l, "")
+	on := func(host string, args ...string) string {
+		t.Helper()
+		out, err := l.Exec(ctx, host, args...)
+		if err != nil || out.Code != 0 {
+			t.Fatal(args, err, out.Stderr)
+		}
+		return out.Stdout
+	}
+	for _, f := range bothFamilies {
+		old, err := l.Hello(ctx, "alice", f.from+":42000", f.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		on("alice", "nft", "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; add rule inet deaf in tcp sport 25 drop")
+		if _, err := fmt.Fprint(old, "QUIT\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := old.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		for on(HostGateway, "ss", "-Htan", "state", "last-ack") == "" {
+			if err := sleep(ctx, 10*time.Millisecond); err != nil {
+				t.Fatalf("%s: the gateway never waits for the last ACK", f.name)
+			}
+		}
+		if err := vanish(old); err != nil {
+			t.Fatal(err)
+		}
+		on("alice", "nft", "delete", "table", "inet", "deaf")
+		began := time.Now()
+		c, err := l.Hello(ctx, "alice", f.from+":42000", f.to)
+		if err != nil {
+			t.Fatalf("%s: after a crash: %v", f.name, err)
+		}
+		t.Logf("%s: after a crash at its end it took %v to get through", f.name, time.Since(began))
+		if took := time.Since(began); took > quickly {
+			t.Errorf("%s: after a crash at its end it took %v to get through", f.name, took)
+		}
+		if err := c.Quit(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() { intercepted(t, g, "alice", 4) })
 }
 
 // vanish ends the client's side without a packet, as a crash does.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"sluice/cmd/internal/api"
-	"sluice/cmd/internal/config"
 )
 
 var now = time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)
@@ -279,60 +277,6 @@ func TestAbsentDaemon(t *testing.T) {
 	if code != exitUnreachable || !strings.Contains(errs, "systemctl start sluiced") {
 		t.Errorf("code %d, %s", code, errs)
 	}
-}
-
-// world is a host as doctor could find it.
-type world struct {
-	locals bool
-	ptr    string
-}
-
-func (w world) local(netip.Addr) (bool, error)        { return w.locals, nil }
-func (w world) divert(uint32, int, int) (bool, error) { return w.locals, nil }
-func (w world) links() (map[string]int, error) {
-	return map[string]int{"up0": 1400, "cust0": 1500, "lo": 65536}, nil
-}
-func (w world) LookupAddr(context.Context, string) ([]string, error) { return []string{w.ptr}, nil }
-func (w world) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
-	return []netip.Addr{netip.MustParseAddr("203.0.113.17"), netip.MustParseAddr("203.0.113.18"), netip.MustParseAddr("2001:db8:25::17")}, nil
-}
-
-func TestDoctorLooksAtTheHost(t *testing.T) {
-	t.Parallel()
-	cfg, err := config.Load("../../deploy/sluice.toml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	proc := t.TempDir()
-	for name, value := range map[string]string{"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "1"} {
-		path := filepath.Join(proc, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(value+"\n"), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	find := func(fs []api.Finding, check, state, text string) {
-		t.Helper()
-		for _, f := range fs {
-			if f.Check == check && f.State == state && strings.Contains(f.Text+f.Remedy, text) {
-				return
-			}
-		}
-		t.Errorf("no finding %q %s %q in %+v", check, state, text, fs)
-	}
-	w := world{locals: true, ptr: "out1.provider.example."}
-	h := &host{proc: proc, names: w, routes: w, rules: func(context.Context) ([]byte, error) { return nil, exec.ErrNotFound }}
-	fs := append(h.system(), h.configured(t.Context(), cfg)...)
-	find(fs, "net.ipv4.ip_forward", api.Fail, "sysctl -w net.ipv4.ip_forward=1")
-	find(fs, "net.ipv6.conf.all.forwarding", api.OK, "1")
-	find(fs, "delivery address 203.0.113.17", api.OK, "is local")
-	find(fs, "delivery address 203.0.113.17", api.OK, "agree on out1")
-	find(fs, "delivery address 203.0.113.18", api.Warn, "HELO out2.provider.example")
-	find(fs, "interface cust0", api.Warn, "larger than the uplink's 1400")
-	find(fs, "policy routing IPv6", api.OK, "table 5325")
-	h.routes = world{}
-	fs = h.configured(t.Context(), cfg)
-	find(fs, "delivery address 203.0.113.17", api.Fail, "delivery.prefixes")
-	find(fs, "policy routing IPv4", api.Fail, "restart sluice-intercept")
 }
 
 func TestDoctorEndsWithFailure(t *testing.T) {

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,67 +16,142 @@ import (
 	"sluice/cmd/internal/config"
 )
 
-// listRules asks nft for every rule of this host, as JSON.
+// listRules asks nft for every rule of this host, as JSON; rules made by iptables-nft are among them.
 func listRules(ctx context.Context) ([]byte, error) {
 	return exec.CommandContext(ctx, "nft", "--json", "list", "ruleset").Output()
 }
 
-// firewall checks that this host's own rules let intercepted packets in: with a foreign destination they come by its
-// input chain, where a policy of drop is usual.
-func (h *host) firewall(ctx context.Context, cfg *config.Config) api.Finding {
-	f := api.Finding{Check: "host firewall", State: api.OK}
-	out, err := h.rules(ctx)
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		f.Text = "nft is not installed: no rules were looked at"
-		return f
-	case os.Geteuid() != 0 && err != nil:
-		f.State, f.Text, f.Remedy = api.Warn, "may not be looked at", "run doctor as root"
-		return f
+// legacyTables returns the filter rules of iptables-legacy ("ip") or ip6tables-legacy ("ip6"), which nft does not see;
+// nothing where the kernel has none, since asking would make them.
+func legacyTables(ctx context.Context, family string) ([]byte, error) {
+	have, err := os.ReadFile("/proc/net/" + family + "_tables_names")
+	if errors.Is(err, os.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(have)), "filter") {
+		return nil, nil
 	}
-	var shut []string
-	if err == nil {
-		shut, err = shutChains(out, cfg.Intercept.Mark)
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case err != nil:
-		f.State, f.Text = api.Warn, "could not be read: "+err.Error()
-	case len(shut) > 0:
-		f.State = api.Warn
-		f.Text = "drops by default and has no rule for the mark of intercepted packets, which are input of this host: " + strings.Join(shut, ", ")
-		f.Remedy = fmt.Sprintf("nft insert rule %s meta mark and %#x == %#x accept, and in the firewall's own configuration for good", shut[0], cfg.Intercept.Mark, cfg.Intercept.Mark)
-	default:
-		f.Text = "no input chain drops intercepted packets by its policy"
-	}
-	return f
+	return exec.CommandContext(ctx, family+"tables-legacy-save", "-t", "filter").Output()
 }
 
-// shutChains names the input chains that drop by default and whose table has no rule about mark, in the words of nft:
-// family, table, chain.
-func shutChains(ruleset []byte, mark uint32) ([]string, error) {
+// shut is a chain that drops intercepted packets, and the command that lets them in.
+type shut struct{ chain, remedy string }
+
+// firewall checks that this host's own rules let intercepted packets in: with a foreign destination they come by its
+// input chain, where a policy of drop is usual.
+func (h *host) firewall(ctx context.Context, cfg *config.Config) []api.Finding {
+	const check = "host firewall"
+	var chains []shut
+	out, err := h.rules(ctx)
+	switch {
+	case errors.Is(err, exec.ErrNotFound): // then there are no rules of nftables, or nobody to list them
+	case err != nil && os.Geteuid() != 0:
+		return []api.Finding{{Check: check, State: api.Warn, Text: "may not be looked at", Remedy: "run doctor as root"}}
+	case err == nil:
+		chains, err = shutChains(out, cfg.Intercept.Mark)
+	}
+	if err != nil && !errors.Is(err, exec.ErrNotFound) {
+		return []api.Finding{{Check: check, State: api.Warn, Text: "could not be read: " + err.Error(), Remedy: "nft list ruleset"}}
+	}
+	for _, family := range []string{"ip", "ip6"} {
+		if h.tables == nil {
+			break
+		}
+		saved, err := h.tables(ctx, family)
+		if err != nil {
+			return []api.Finding{{Check: check, State: api.Warn, Text: "rules of " + family + "tables-legacy could not be read: " + err.Error(), Remedy: family + "tables-legacy-save"}}
+		}
+		if legacyShut(saved, cfg.Intercept.Mark) {
+			chains = append(chains, shut{family + "tables-legacy INPUT", fmt.Sprintf("%stables-legacy -I INPUT -m mark --mark %#[2]x/%#[2]x -j ACCEPT", family, cfg.Intercept.Mark)})
+		}
+	}
+	if len(chains) == 0 {
+		return []api.Finding{{Check: check, State: api.OK, Text: "no input chain drops intercepted packets by default"}}
+	}
+	var fs []api.Finding
+	for _, c := range chains {
+		fs = append(fs, api.Finding{Check: check, State: api.Warn, Text: c.chain + " drops by default and has no rule for the mark of intercepted packets, which are input of this host",
+			Remedy: c.remedy + ", and in the firewall's own configuration for good"})
+	}
+	return fs
+}
+
+type nftRule struct {
+	Family, Table, Chain string
+	Expr                 json.RawMessage
+}
+
+// shutChains finds the input chains that drop by default, be it by policy or by a rule without a condition, and whose
+// table has no rule about mark.
+func shutChains(ruleset []byte, mark uint32) ([]shut, error) {
 	var all struct {
 		Nftables []struct {
 			Chain *struct{ Family, Table, Name, Hook, Policy string }
-			Rule  *struct {
-				Family, Table string
-				Expr          json.RawMessage
-			}
+			Rule  *nftRule
 		}
 	}
 	if err := json.Unmarshal(ruleset, &all); err != nil {
 		return nil, fmt.Errorf("what nft printed makes no sense: %w", err)
 	}
-	knows := map[string]bool{} // tables with a rule about our mark
+	knows, drops := map[string]bool{}, map[string]bool{} // tables with a rule about our mark; chains with such a rule
 	for _, o := range all.Nftables {
-		if r := o.Rule; r != nil && strings.Contains(string(r.Expr), `"mark"`) && strings.Contains(string(r.Expr), strconv.FormatUint(uint64(mark), 10)) {
-			knows[r.Family+" "+r.Table] = true
+		if r := o.Rule; r != nil {
+			table := r.Family + " " + r.Table
+			knows[table] = knows[table] || r.aboutMark(mark)
+			drops[table+" "+r.Chain] = drops[table+" "+r.Chain] || r.dropsAll()
 		}
 	}
-	var shut []string
+	var out []shut
 	for _, o := range all.Nftables {
-		if c := o.Chain; c != nil && c.Hook == "input" && c.Policy == "drop" && !knows[c.Family+" "+c.Table] {
-			shut = append(shut, c.Family+" "+c.Table+" "+c.Name)
+		c := o.Chain
+		if c == nil || c.Hook != "input" || knows[c.Family+" "+c.Table] {
+			continue
+		}
+		if name := c.Family + " " + c.Table + " " + c.Name; c.Policy == "drop" || drops[name] {
+			out = append(out, shut{name, fmt.Sprintf("nft insert rule %s meta mark and %#[2]x == %#[2]x accept", name, mark)})
 		}
 	}
-	return shut, nil
+	return out, nil
+}
+
+// aboutMark also takes a match of iptables about marks, whose value nft does not print.
+func (r *nftRule) aboutMark(mark uint32) bool {
+	text := string(r.Expr)
+	return strings.Contains(text, `"mark"`) && (strings.Contains(text, strconv.FormatUint(uint64(mark), 10)) || strings.Contains(text, `"xt"`))
+}
+
+// dropsAll reports whether a rule drops whatever comes to it.
+func (r *nftRule) dropsAll() bool {
+	var parts []map[string]json.RawMessage
+	if json.Unmarshal(r.Expr, &parts) != nil {
+		return false // nothing that we know
+	}
+	drops := false
+	for _, p := range parts {
+		for key := range p {
+			switch key {
+			case "drop", "reject":
+				drops = true
+			case "counter", "log", "comment":
+			default:
+				return false
+			}
+		}
+	}
+	return drops
+}
+
+// legacyShut reports the same of what iptables-save printed.
+func legacyShut(saved []byte, mark uint32) bool {
+	drops := false
+	for line := range bytes.Lines(saved) {
+		text := strings.TrimSpace(string(line))
+		switch {
+		case strings.Contains(text, fmt.Sprintf("--mark %#x", mark)):
+			return false
+		case strings.HasPrefix(text, ":INPUT DROP"), strings.HasPrefix(text, "-A INPUT -j DROP"), strings.HasPrefix(text, "-A INPUT -j REJECT"):
+			drops = true
+		}
+	}
+	return drops
 }

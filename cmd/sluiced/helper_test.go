@@ -103,7 +103,7 @@ func (h *fakeHelper) Handle(_ context.Context, _ control.Peer, req *control.Requ
 	case control.OpStatus:
 		return &control.Reply{Status: &control.Status{Helper: "fake", Path: "tcx", Heartbeat: "alive",
 			Bypasses:   []control.Bypass{{Prefix: netip.MustParsePrefix("192.0.2.64/26"), Reason: "ticket 4711", By: "uid 0, pid 1"}},
-			Interfaces: []control.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}}}}, nil
+			Interfaces: []control.Interface{{Name: "cust0", Role: "customer", Path: "tcx"}, {Name: "up0", Role: "uplink", Path: "tcx"}}}}, nil
 	case control.OpCounters:
 		return &control.Reply{Counters: map[string]uint64{"assigned": 3}}, nil
 	}

@@ -143,9 +143,6 @@ func planSet(dir string, spec *ebpf.CollectionSpec) (*plan, error) {
 	}
 	p := &plan{}
 	next := 1
-	if len(all) > 0 {
-		next = all[0] + 1
-	}
 	for _, n := range all {
 		switch {
 		case !whole(setDir(dir, n)): // its loader crashed before it was used
@@ -153,7 +150,7 @@ func planSet(dir string, spec *ebpf.CollectionSpec) (*plan, error) {
 				return nil, err
 			}
 		case p.last == "":
-			p.last = setDir(dir, n)
+			p.last, next = setDir(dir, n), n+1
 		}
 	}
 	if p.last != "" {

@@ -493,6 +493,9 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	kind = parse(skb, cfg, &p, l2);
 	if (kind == KIND_FOREIGN) /* not mail: the way of nearly all packets */
 		return TC_ACT_UNSPEC;
+	/* Between neighbours, or for a device above this one (macvlan), where it comes in again: the kernel routes only its own. */
+	if (skb->pkt_type != PACKET_HOST)
+		return TC_ACT_UNSPEC;
 	p.ifindex = skb->ifindex;
 	if (kind == KIND_ICMP)
 		return icmp(skb, cfg, &p);
@@ -533,12 +536,12 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 	if (skb->vlan_present && skb->vlan_tci & VLAN_ID) /* belongs to a VLAN device, where it comes in again */
 		return TC_ACT_UNSPEC;
 	kind = parse(skb, cfg, &p, l2);
+	if (kind == KIND_FOREIGN || kind == KIND_UNDECIDED || skb->pkt_type != PACKET_HOST) /* no answer to mail, or not for us */
+		return TC_ACT_UNSPEC;
 	if (kind == KIND_ICMP)
 		return icmp(skb, cfg, &p);
 	if (kind == KIND_OUTBOUND) /* mail for a customer, or an answer to his port 25 */
 		return foreign_reply(cfg, &p, 0);
-	if (kind != KIND_REPLY) /* not an answer to mail */
-		return TC_ACT_UNSPEC;
 	if (reply_to_own_socket(skb, &p)) {
 		count(REASON_REPLY);
 		return deliver(skb, cfg);

@@ -9,6 +9,7 @@
 #define SLUICE_PACKET_H
 
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>

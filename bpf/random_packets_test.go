@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -14,6 +15,10 @@ import (
 // randomPacket is a packet as a test run takes it: on Ethernet.
 func randomPacket(r *rand.Rand, program string, devices [2]uint32) model.Packet {
 	p := model.Packet{L2: 14, Frame: randomFrame(r, program)}
+	if chance(r, 2) {
+		p.Frame[r.IntN(6)] ^= byte(1 + r.IntN(255))
+	}
+	p.Others = !bytes.Equal(p.Frame[:6], gwMAC)
 	p.Proto = binary.BigEndian.Uint16(p.Frame[12:])
 	p.Ifindex = pick(r, devices[:])
 	if chance(r, 20) {

@@ -148,9 +148,10 @@ func (t *Tables) Ingress(s *State, p Packet, now uint64) Verdict {
 			return j.end(Shot)
 		}
 	}
-	switch j.h.kind {
-	case foreign:
+	if j.h.kind == foreign || p.Others { // the kernel routes only its own
 		return j.end(Next)
+	}
+	switch j.h.kind {
 	case icmp:
 		return j.icmp()
 	case reply:

@@ -12,6 +12,7 @@ type Packet struct {
 	Proto   uint16 // the EtherType behind the outermost tag
 	Tagged  bool   // a VLAN tag was taken off
 	VLAN    uint16 // its number
+	Others  bool   // its Ethernet address is not this interface's
 	Mark    uint32
 	Ifindex uint32 // of the interface at which the program stands
 	Ingress uint32 // of the interface by which it came; 0: made by the gateway

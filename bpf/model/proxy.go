@@ -214,6 +214,9 @@ func (t *Tables) Uplink(s *State, p Packet, now uint64) Verdict {
 	if p.Tagged && p.VLAN != 0 {
 		return j.end(Next)
 	}
+	if p.Others {
+		return j.end(Next)
+	}
 	switch j.h.kind {
 	case icmp:
 		return j.icmp()

@@ -84,6 +84,10 @@ soak-failmodes: deps build ## seven ways for sluiced to be away, each until clos
 soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 messages: equal decisions (about two minutes)
 	SLUICE_SOAK_MESSAGES=8000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestObserveDecidesLikeShadow ./scripts/lab
 
+.PHONY: soak-interfaces
+soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
+	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

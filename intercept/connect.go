@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/ruleset"
 )
@@ -66,9 +65,7 @@ func (e *Engine) isCustomer(a netip.Addr) bool {
 		return true
 	}
 	index, ok := e.kernel.Reaches(a)
-	return ok && slices.ContainsFunc(e.ifaces, func(i attach.Interface) bool {
-		return i.Link.Index == index && i.Role == ruleset.Customer
-	})
+	return ok && e.ifaces[index].Role == ruleset.Customer
 }
 
 // startConnect makes the transparent socket and starts the handshake. The mark, which the proxy cannot take away, has the

@@ -75,6 +75,12 @@ type seats interface {
 	Path() (path, reason string)
 }
 
+// updater are seats that can look at some interfaces and leave the others alone.
+type updater interface {
+	// Update is Sync for the interfaces that the indexes name, which may be gone.
+	Update(indexes []int, seats []ruleset.Seat) ([]attach.Interface, error)
+}
+
 // memory is a data path whose kernel state can be read back whole, which is newer than any file, and is carried over to
 // the tables of another version.
 type memory interface {

@@ -16,13 +16,11 @@ import (
 
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
-	"sluice/intercept/ruleset"
 )
 
 const (
-	reconcileEvery = 5 * time.Second        // others flush rules and filters; nothing of ours stays away longer
-	saveDelay      = 200 * time.Millisecond // several changes in a row are one write
-	handBackWait   = 5 * time.Second        // for a listener, before programs are moved to maps that lack it
+	saveDelay    = 200 * time.Millisecond // several changes in a row are one write
+	handBackWait = 5 * time.Second        // for a listener, before programs are moved to maps that lack it
 )
 
 // Engine holds the kernel's state of one gateway.
@@ -42,7 +40,8 @@ type Engine struct {
 	save     chan struct{} // something on disk is out of date
 	port     uint16        // that the socket is bound to
 
-	change sync.Mutex // one change of tables at a time; a million sources take seconds
+	change  sync.Mutex // one change of tables at a time; a million sources take seconds
+	seating sync.Mutex // one change at the interfaces at a time
 
 	mu       sync.RWMutex // guards what follows, for moments only; changed under both
 	cfg      *Config
@@ -51,7 +50,7 @@ type Engine struct {
 	exempt   []control.Exemption // what the proxy added to those of the configuration
 	inKernel int                 // sources in the kernel's table
 	local    []netip.Prefix
-	ifaces   []attach.Interface
+	ifaces   map[int]attach.Interface // by index
 	problems []string
 }
 
@@ -110,7 +109,7 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	changed, err := attach.Watch(ctx) // before the first look, so that nothing falls between
+	watcher, err := attach.Watch(ctx, attach.ManyLinks) // before the first look, so that nothing falls between
 	if err != nil {
 		return err
 	}
@@ -131,47 +130,7 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 	wg.Go(func() { e.keepSaved(ctx) })
 	wg.Go(func() { e.watchHeart(ctx) })
 	ready()
-	return e.keep(ctx, changed, failed)
-}
-
-// keep reconciles whenever the kernel tells of a change, and from time to time without.
-func (e *Engine) keep(ctx context.Context, changed <-chan struct{}, failed <-chan error) error {
-	tick := time.NewTicker(reconcileEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		case <-tick.C:
-			if err := e.locks.expire(e.data, time.Now()); err != nil {
-				e.log.Error("expired locks stay in the kernel's table, where they have no effect", "error", err)
-			}
-			if err := e.endModes(time.Now()); err != nil {
-				e.log.Error("modes whose time is over stay in force", "error", err)
-			}
-			if err := e.endExemptions(time.Now()); err != nil {
-				e.log.Error("exemptions whose time is over stay on disk, where they have no effect", "error", err)
-			}
-			if err := e.bypasses.expire(e.data, time.Now()); err != nil {
-				e.log.Error("expired bypasses stay on disk, where they have no effect", "error", err)
-			}
-		case _, open := <-changed:
-			if !open { // the kernel dropped messages
-				var err error
-				if changed, err = attach.Watch(ctx); err != nil {
-					return err
-				}
-			}
-		}
-		if err := e.Reconcile(); err != nil && ctx.Err() == nil {
-			e.log.Error("kernel state is not as desired", "error", err)
-		}
-	}
+	return e.keep(ctx, watcher, failed)
 }
 
 // prepare does everything but the programs: routing, tables, listening socket.
@@ -260,45 +219,6 @@ func (e *Engine) fillLocal() error {
 	defer e.mu.Unlock()
 	e.local = local
 	return nil
-}
-
-// attach brings the programs to where they should stand.
-func (e *Engine) attach() error {
-	e.mu.RLock()
-	customers, uplinks := e.cfg.Customers, e.cfg.Uplinks
-	e.mu.RUnlock()
-	links, err := e.kernel.Links()
-	if err != nil {
-		return err
-	}
-	ifaces, err := e.seats.Sync(ruleset.Seats(links, customers, uplinks))
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.logInterfaces(ifaces)
-	e.ifaces = ifaces
-	return err
-}
-
-// logInterfaces tells what changed at the interfaces.
-func (e *Engine) logInterfaces(now []attach.Interface) {
-	was := make(map[int]attach.Interface, len(e.ifaces))
-	for _, i := range e.ifaces {
-		was[i.Link.Index] = i
-	}
-	for _, i := range now {
-		old, known := was[i.Link.Index]
-		delete(was, i.Link.Index)
-		switch {
-		case known && old == i:
-		case i.Path == "":
-			e.log.Error("interface is not covered", "interface", i.Link.Name, "role", i.Role, "problem", i.Problem)
-		default:
-			e.log.Info("interface attached", "interface", i.Link.Name, "role", i.Role, "path", i.Path, "note", i.Problem)
-		}
-	}
-	for _, gone := range was {
-		e.log.Info("interface let go", "interface", gone.Link.Name)
-	}
 }
 
 // Reconcile looks at the kernel and mends what is not as desired. It costs little when nothing is to do.

@@ -1,11 +1,13 @@
 package intercept
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/bpf"
@@ -178,6 +180,9 @@ func (e *Engine) status() (*control.Reply, error) {
 	for _, i := range e.ifaces {
 		st.Interfaces = append(st.Interfaces, statusOf(i))
 	}
+	slices.SortFunc(st.Interfaces, func(a, b control.Interface) int {
+		return cmp.Or(strings.Compare(b.Role, a.Role), strings.Compare(a.Name, b.Name))
+	})
 	fit(st)
 	return &control.Reply{Status: st}, nil
 }

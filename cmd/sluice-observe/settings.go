@@ -69,12 +69,12 @@ const settle = time.Second
 
 // follow calls changed once the customer interfaces are no longer those that were attached.
 func (s *settings) follow(ctx context.Context, attached []bpf.ObserveLink, changed func()) error {
-	events, err := attach.Watch(ctx)
+	events, err := attach.Watch(ctx, 0)
 	if err != nil {
 		return err
 	}
 	go func() {
-		for range events {
+		for range events.C {
 			if now, err := s.links(); err != nil || !same(now, attached) {
 				select {
 				case <-time.After(settle):

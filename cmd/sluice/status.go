@@ -111,14 +111,28 @@ func (s *screen) helper(h *api.Helper) string {
 		count(h.Sources, "source", "sources"), count(h.Locks, "lock", "locks"))
 }
 
+// fewInterfaces is how many are named one by one.
+const fewInterfaces = 12
+
+// interfaces names those that have a problem and, unless they are many, the others.
 func (s *screen) interfaces(is []api.Interface) string {
-	parts := make([]string, 0, len(is))
+	var parts []string
+	more := map[string]int{}
 	for _, i := range is {
 		text := i.Name + " " + i.Role
-		if i.Error != "" {
+		switch {
+		case i.Path == "":
 			text += " " + s.paint(red, "not attached: "+plain(i.Error))
+		case i.Error != "":
+			text += " " + s.paint(yellow, plain(i.Error))
+		case len(is) > fewInterfaces && i.Role == "customer":
+			more[i.Path]++
+			continue
 		}
 		parts = append(parts, text)
+	}
+	for _, path := range slices.Sorted(maps.Keys(more)) {
+		parts = append(parts, fmt.Sprintf("%s by %s", count(more[path], "customer interface", "customer interfaces"), path))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -27,9 +27,6 @@ func parentOf(hook string) uint32 {
 
 // putClsact adds our filter, or swaps its program in one step. The note names filters that come before ours.
 func (p *Programs) putClsact(pl ruleset.Place, prog *ebpf.Program) (note string, err error) {
-	if err := p.k.ensureClsact(pl.Link); err != nil {
-		return "", err
-	}
 	found, err := p.k.filters(pl.Link, pl.Hook)
 	if err != nil {
 		return "", err
@@ -39,16 +36,24 @@ func (p *Programs) putClsact(pl ruleset.Place, prog *ebpf.Program) (note string,
 		return "", fmt.Errorf("could not tell the id of %s: %w", pl.Program, err)
 	}
 	id, _ := info.ID()
+	standing, current := false, false
 	for _, f := range found {
 		b, ours := ourFilter(f)
 		switch a := f.Attrs(); {
-		case ours && b.Name == filterName+pl.Program && b.Id == int(id):
-			return note, nil
 		case ours:
+			standing, current = true, b.Name == filterName+pl.Program && b.Id == int(id)
 		case a.Priority == filterPriority && (f.Type() != "bpf" || a.Protocol != unix.ETH_P_ALL || a.Handle == filterHandle):
 			return "", fmt.Errorf("could not attach %s: a foreign filter %s has priority %d and handle %#x; move it to another priority", pl.Program, filterText(f), a.Priority, a.Handle)
 		case a.Priority <= filterPriority:
 			note = fmt.Sprintf("the foreign filter %s runs before ours and may accept packets that we then never see", filterText(f))
+		}
+	}
+	if current {
+		return note, nil
+	}
+	if !standing {
+		if err := p.k.ensureClsact(pl.Link); err != nil {
+			return "", err
 		}
 	}
 	err = p.k.h.FilterReplace(&netlink.BpfFilter{
@@ -98,18 +103,19 @@ func ourFilter(f netlink.Filter) (*netlink.BpfFilter, bool) {
 
 func (k *Kernel) filters(index int, hook string) ([]netlink.Filter, error) {
 	l := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	list, err := k.h.FilterList(l, parentOf(hook))
+	list, err := dump(func() ([]netlink.Filter, error) { return k.h.FilterList(l, parentOf(hook)) })
 	if err != nil {
 		return nil, fmt.Errorf("could not list the filters of interface %d: %w", index, err)
 	}
 	return list, nil
 }
 
-// clsactOf returns the kind of qdisc that stands at the ingress hook: "clsact", "ingress" or "".
+// clsactOf returns the kind of qdisc that stands at the ingress hook: "clsact", "ingress" or "". The kernel tells the
+// qdiscs of all interfaces or of none, so this is nothing to do for each of thousands.
 func (k *Kernel) clsactOf(index int) (string, error) {
-	list, err := k.h.QdiscList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	list, err := k.qdiscs()
 	if err != nil {
-		return "", fmt.Errorf("could not list the qdiscs of interface %d: %w", index, err)
+		return "", err
 	}
 	for _, q := range list {
 		if q.Attrs().Parent == netlink.HANDLE_CLSACT && q.Attrs().LinkIndex == index {
@@ -117,6 +123,14 @@ func (k *Kernel) clsactOf(index int) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+func (k *Kernel) qdiscs() ([]netlink.Qdisc, error) {
+	list, err := dump(func() ([]netlink.Qdisc, error) { return k.h.QdiscList(nil) })
+	if err != nil {
+		return nil, fmt.Errorf("could not list the qdiscs: %w", err)
+	}
+	return list, nil
 }
 
 func clsactQdisc(index int) *netlink.GenericQdisc {
@@ -127,43 +141,39 @@ func clsactQdisc(index int) *netlink.GenericQdisc {
 }
 
 func (k *Kernel) ensureClsact(index int) error {
-	kind, err := k.clsactOf(index)
-	if err != nil || kind == "clsact" {
-		return err
+	err := k.h.QdiscAdd(clsactQdisc(index))
+	if err == nil {
+		return nil
 	}
-	if kind != "" {
-		return fmt.Errorf("could not attach by clsact: the interface has a foreign qdisc %q at its ingress; replace it by clsact", kind)
-	}
-	if err := k.h.QdiscAdd(clsactQdisc(index)); err != nil && !errors.Is(err, unix.EEXIST) {
+	if !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("could not add the qdisc clsact: %w", err)
 	}
-	return nil
+	kind, err := k.clsactOf(index)
+	if err == nil && kind != "clsact" {
+		err = fmt.Errorf("could not attach by clsact: the interface has a foreign qdisc %q at its ingress; replace it by clsact", kind)
+	}
+	return err
 }
 
-// removeClsact removes our filters from all but the wanted places, and the qdisc where nothing else uses it.
-func (k *Kernel) removeClsact(wanted map[ruleset.Place]bool) error {
-	qdiscs, err := k.h.QdiscList(nil)
+// removeClsact removes our filters from all places but those to keep, and the qdisc where nothing else uses it.
+func (k *Kernel) removeClsact(keep func(ruleset.Place) bool) error {
+	qdiscs, err := k.qdiscs()
 	if err != nil {
-		return fmt.Errorf("could not list the qdiscs: %w", err)
+		return err
 	}
+	var errs []error
 	for _, q := range qdiscs {
 		if q.Type() != "clsact" {
 			continue
 		}
-		if err := k.removeFilters(q.Attrs().LinkIndex, wanted); err != nil && !k.vanished(q.Attrs().LinkIndex) {
-			return err
+		if err := k.removeFilters(q.Attrs().LinkIndex, keep); err != nil && !k.vanished(q.Attrs().LinkIndex) {
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (k *Kernel) vanished(index int) bool {
-	_, err := k.h.LinkByIndex(index)
-	var gone netlink.LinkNotFoundError
-	return errors.As(err, &gone)
-}
-
-func (k *Kernel) removeFilters(index int, wanted map[ruleset.Place]bool) error {
+func (k *Kernel) removeFilters(index int, keep func(ruleset.Place) bool) error {
 	removed, left := 0, 0
 	for _, hook := range []string{ruleset.Ingress, ruleset.Egress} {
 		list, err := k.filters(index, hook)
@@ -172,7 +182,7 @@ func (k *Kernel) removeFilters(index int, wanted map[ruleset.Place]bool) error {
 		}
 		for _, f := range list {
 			b, ours := ourFilter(f)
-			if !ours || wanted[ruleset.Place{Link: index, Hook: hook, Program: strings.TrimPrefix(b.Name, filterName)}] {
+			if !ours || keep(ruleset.Place{Link: index, Hook: hook, Program: strings.TrimPrefix(b.Name, filterName)}) {
 				left++
 				continue
 			}

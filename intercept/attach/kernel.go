@@ -117,7 +117,7 @@ func (k *Kernel) RemoveRouting() error {
 
 // listRules returns our rules of one family, and the others.
 func (k *Kernel) listRules(family int) (ours []ruleset.Rule, foreign []ruleset.Foreign, err error) {
-	have, err := k.h.RuleList(af(family))
+	have, err := dump(func() ([]netlink.Rule, error) { return k.h.RuleList(af(family)) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("could not list the IPv%d rules: %w", family, err)
 	}
@@ -219,7 +219,9 @@ func ruleText(r netlink.Rule) string {
 // applyRoutes makes our routes of one family those of the plan.
 func (k *Kernel) applyRoutes(family int, want []ruleset.Route, trim bool) (changes int, err error) {
 	filter := &netlink.Route{Protocol: ruleset.Protocol}
-	have, err := k.routes.RouteListFiltered(af(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	have, err := dump(func() ([]netlink.Route, error) {
+		return k.routes.RouteListFiltered(af(family), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("could not list our IPv%d routes: %w", family, err)
 	}
@@ -299,7 +301,9 @@ func (k *Kernel) Local() ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, f := range families() {
 		filter := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
-		routes, err := k.routes.RouteListFiltered(af(f), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		routes, err := dump(func() ([]netlink.Route, error) {
+			return k.routes.RouteListFiltered(af(f), filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("could not list the local IPv%d addresses: %w", f, err)
 		}

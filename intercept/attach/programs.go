@@ -37,14 +37,15 @@ type Programs struct {
 	path    string
 	reason  string
 
-	mu    sync.Mutex
-	fresh map[ruleset.Place]bool // places that hold the program of this process
+	mu     sync.Mutex
+	placed map[ruleset.Place]string // places that hold the program of this process, and by which way
+	clean  bool                     // what other processes left was removed
 }
 
 // NewPrograms attaches by path, tcx or clsact; the reason is why. The program function gives programs by name; dir is the
 // pin folder.
 func NewPrograms(k *Kernel, dir, path, reason string, program func(name string) *ebpf.Program) (*Programs, error) {
-	p := &Programs{k: k, dir: filepath.Join(dir, "links"), program: program, path: path, reason: reason, fresh: make(map[ruleset.Place]bool)}
+	p := &Programs{k: k, dir: filepath.Join(dir, "links"), program: program, path: path, reason: reason, placed: make(map[ruleset.Place]string)}
 	if path != TCX && path != Clsact {
 		return nil, fmt.Errorf("could not attach by %q: use tcx or clsact", path)
 	}
@@ -81,70 +82,10 @@ func (k *Kernel) TryTCX() error {
 	return l.Close()
 }
 
-// Sync makes programs stand where the seats say and nowhere else. A seat that fails does not keep the others from being
-// served; its interface carries the problem. The error is about removing what is no longer wanted.
-func (p *Programs) Sync(seats []ruleset.Seat) ([]Interface, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	wanted := make(map[ruleset.Place]bool)
-	out := make([]Interface, 0, len(seats))
-	for _, s := range seats {
-		i := Interface{Link: s.Link, Role: s.Role, Problem: s.Refused}
-		for _, pl := range s.Places {
-			wanted[pl] = true
-			note, err := p.put(pl)
-			switch {
-			case err != nil:
-				i.Path, i.Problem = "", err.Error()
-			case i.Problem == "":
-				i.Path, i.Problem = p.path, note
-			}
-			if err != nil {
-				break
-			}
-		}
-		out = append(out, i)
-	}
-	for pl := range p.fresh {
-		if !wanted[pl] {
-			delete(p.fresh, pl)
-		}
-	}
-	return out, p.removeOthers(wanted)
-}
-
-// put lets one program stand at one place; the note names what is not wrong but worth knowing.
-func (p *Programs) put(pl ruleset.Place) (note string, err error) {
-	prog := p.program(pl.Program)
-	if prog == nil {
-		return "", fmt.Errorf("could not attach %s: no such program", pl.Program)
-	}
-	if p.path == TCX {
-		err = p.putTCX(pl, prog)
-	} else {
-		note, err = p.putClsact(pl, prog)
-	}
-	if err == nil {
-		p.fresh[pl] = true
-	}
-	return note, err
-}
-
-// removeOthers detaches our programs from places that are not wanted, and those of the way that is not in use.
-func (p *Programs) removeOthers(wanted map[ruleset.Place]bool) error {
-	tcx, clsact := wanted, wanted
-	if p.path == TCX {
-		clsact = nil
-	} else {
-		tcx = nil
-	}
-	return errors.Join(removeTCX(p.dir, tcx), p.k.removeClsact(clsact))
-}
-
 // RemovePrograms detaches every program of ours, whoever attached it.
 func (k *Kernel) RemovePrograms(dir string) error {
 	links := filepath.Join(dir, "links")
-	if err := errors.Join(removeTCX(links, nil), k.removeClsact(nil)); err != nil {
+	if err := errors.Join(removeTCX(links, nil), k.removeClsact(func(ruleset.Place) bool { return false })); err != nil {
 		return err
 	}
 	if err := os.Remove(links); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {

@@ -23,7 +23,7 @@ func (p *Programs) putTCX(pl ruleset.Place, prog *ebpf.Program) error {
 	if err == nil {
 		defer old.Close()
 		if tcxAlive(old, pl) {
-			if p.fresh[pl] {
+			if p.placed[pl] == TCX {
 				return nil
 			}
 			if err := old.Update(prog); err != nil {
@@ -61,8 +61,18 @@ func tcxAlive(l link.Link, pl ruleset.Place) bool {
 	return int(info.TCX().Ifindex) == pl.Link
 }
 
-// removeTCX unpins, and so detaches, every link but those of the wanted places.
-func removeTCX(dir string, wanted map[ruleset.Place]bool) error {
+// pinnedAlive tells whether an earlier process left a link at the place that still holds.
+func (p *Programs) pinnedAlive(pl ruleset.Place) bool {
+	old, err := link.LoadPinnedLink(filepath.Join(p.dir, pinName(pl)), nil)
+	if err != nil {
+		return false
+	}
+	defer old.Close()
+	return tcxAlive(old, pl)
+}
+
+// removeTCX unpins, and so detaches, every link but those of the pins to keep.
+func removeTCX(dir string, keep map[string]bool) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -70,17 +80,18 @@ func removeTCX(dir string, wanted map[ruleset.Place]bool) error {
 	if err != nil {
 		return fmt.Errorf("could not read the pinned links: %w", err)
 	}
-	keep := make(map[string]bool, len(wanted))
-	for pl := range wanted {
-		keep[pinName(pl)] = true
-	}
+	var errs []error
 	for _, e := range entries {
-		if keep[e.Name()] {
-			continue
+		if !keep[e.Name()] {
+			errs = append(errs, removePin(dir, e.Name()))
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("could not detach %s: %w", e.Name(), err)
-		}
+	}
+	return errors.Join(errs...)
+}
+
+func removePin(dir, name string) error {
+	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("could not detach %s: %w", name, err)
 	}
 	return nil
 }

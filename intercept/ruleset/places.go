@@ -12,10 +12,29 @@ import (
 type Link struct {
 	Index  int
 	Name   string
+	Kind   string // "veth", "bridge", "macvlan" …; "" of hardware
 	Raw    bool   // no Ethernet header
+	Header string // name of a link header that the programs cannot read; "" otherwise
+	Outer  bool   // shows the programs a tunnel's outer header
 	Loop   bool   // the loopback
 	Master string // "": none; else the kind of its master: "bridge", "vrf", "bond", "team" …
 	Over   string // name of the master
+}
+
+// headerless are the kinds of link header, as netlink names them, of devices that show the programs bare IP packets.
+var headerless = []string{"none", "ppp", "ipip", "tunnel6", "sit", "gre", "unknown823" /* ip6gre */, "unknown519" /* rawip */}
+
+// SetHeader puts down what a kind of link header means for the programs.
+func (l *Link) SetHeader(kind string) {
+	switch {
+	case kind == "ether":
+	case kind == "loopback":
+		l.Loop = true
+	case slices.Contains(headerless, kind):
+		l.Raw = true
+	default:
+		l.Header = kind
+	}
 }
 
 // The roles of an interface.
@@ -83,26 +102,51 @@ func refusal(l Link, both bool) string {
 		return fmt.Sprintf("%s is named as customer interface and as uplink; name it once", l.Name)
 	case l.Loop:
 		return fmt.Sprintf("%s is the loopback, where no customer is", l.Name)
-	case l.Master == "bridge" || l.Master == "openvswitch":
-		return fmt.Sprintf("%s is a port of the bridge %s, where packets are not routed yet; name %s instead", l.Name, l.Over, l.Over)
-	case l.Master == "bond" || l.Master == "team":
-		return fmt.Sprintf("%s is part of %s, which receives its packets; name %s instead", l.Name, l.Over, l.Over)
+	case l.Kind == "vrf":
+		return fmt.Sprintf("%s is a VRF, whose routing rules come before ours; take customers and uplinks out of VRFs", l.Name)
+	case l.Header != "":
+		return fmt.Sprintf("%s has a link header (%s) that the programs cannot read; route its customers through an Ethernet or tunnel device", l.Name, l.Header)
+	case l.Outer:
+		return fmt.Sprintf("%s is a tunnel without a remote address, which shows its outer header only; make one tunnel for each remote", l.Name)
 	case l.Master == "vrf":
 		return fmt.Sprintf("%s belongs to the VRF %s, whose routing rules come before ours; take it out of the VRF", l.Name, l.Over)
+	case l.Master == "bridge" || l.Master == "openvswitch" || l.Master == "ovs-bridge":
+		return fmt.Sprintf("%s is a port of the bridge %s, where packets are not routed yet; name %s instead", l.Name, l.Over, l.Over)
+	case l.Master != "": // bond, team and whatever else gathers interfaces
+		return fmt.Sprintf("%s is part of %s (%s), which receives its packets; name %s instead", l.Name, l.Over, l.Master, l.Over)
 	}
 	return ""
 }
 
-// places names the programs by the link's header; the names are those of package bpf.
+// The programs, by the names that package bpf has for them.
+const (
+	mailIngress   = "mail_ingress"
+	uplinkIngress = "uplink_ingress"
+	uplinkGuard   = "uplink_guard"
+	bare          = "_l3" // follows the name of a program for devices without an Ethernet header
+)
+
+// places names the programs by the link's header.
 func places(l Link, role string) []Place {
 	suffix := ""
 	if l.Raw {
-		suffix = "_l3"
+		suffix = bare
 	}
 	if role == Customer {
-		return []Place{{l.Index, Ingress, "mail_ingress" + suffix}}
+		return []Place{{l.Index, Ingress, mailIngress + suffix}}
 	}
-	return []Place{{l.Index, Ingress, "uplink_ingress" + suffix}, {l.Index, Egress, "uplink_guard" + suffix}}
+	return []Place{{l.Index, Ingress, uplinkIngress + suffix}, {l.Index, Egress, uplinkGuard + suffix}}
+}
+
+// EveryPlace returns all places of ours that an interface could have.
+func EveryPlace(index int) []Place {
+	var out []Place
+	for _, raw := range []bool{false, true} {
+		for _, role := range []string{Customer, Uplink} {
+			out = append(out, places(Link{Index: index, Raw: raw}, role)...)
+		}
+	}
+	return out
 }
 
 // SeatsText writes seats one line each, for golden files and for the operator.

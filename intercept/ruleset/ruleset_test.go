@@ -53,9 +53,30 @@ func TestSeats(t *testing.T) {
 		{Index: 10, Name: "tun0", Raw: true},
 		{Index: 11, Name: "mgmt0"},
 		{Index: 12, Name: "both0"},
+		{Index: 13, Name: "cust-red", Kind: "vrf"},
+		{Index: 14, Name: "cust-ib", Header: "infiniband"},
+		{Index: 15, Name: "cust-gre", Raw: true, Outer: true},
+		{Index: 16, Name: "cust-gre1", Kind: "gre", Raw: true},
+		{Index: 17, Name: "cust-mv", Kind: "macvlan"},
+		{Index: 18, Name: "cust-lag", Master: "team", Over: "team0"},
+		{Index: 19, Name: "cust-hsr", Master: "hsr", Over: "hsr0"},
+		{Index: 20, Name: "up-red", Master: "vrf", Over: "red"},
 	}
 	golden(t, "seats.txt", SeatsText(Seats(links,
-		[]string{"cust*", "wg0", "port?", "br0", "slave[0-9]", "lo", "both0", "["}, []string{"up0", "tun*", "both*"})))
+		[]string{"cust*", "wg0", "port?", "br0", "slave[0-9]", "lo", "both0", "["}, []string{"up0", "up-*", "tun*", "both*"})))
+}
+
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[string]Link{
+		"ether": {}, "loopback": {Loop: true}, "infiniband": {Header: "infiniband"}, "generic": {Header: "generic"},
+		"none": {Raw: true}, "ppp": {Raw: true}, "ipip": {Raw: true}, "gre": {Raw: true}, "sit": {Raw: true}, "tunnel6": {Raw: true},
+	} {
+		var l Link
+		if l.SetHeader(kind); l != want {
+			t.Errorf("%s: %+v, want %+v", kind, l, want)
+		}
+	}
 }
 
 func TestConflicts(t *testing.T) {

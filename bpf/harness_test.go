@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -63,6 +64,7 @@ func bpffs(tb testing.TB) string {
 type lab struct {
 	testing.TB
 	*Datapath
+	addresses map[uint32][]byte // of devices
 }
 
 func newLab(tb testing.TB, o Options) *lab {
@@ -94,10 +96,39 @@ func (l *lab) must(err error) {
 func (l *lab) run(program string, packet []byte, in skb) (uint32, []byte, uint32) {
 	l.Helper()
 	var out skb
-	o := ebpf.RunOptions{Data: packet, DataOut: make([]byte, len(packet)+64), Context: in, ContextOut: &out}
+	there := l.address(in.Ifindex)
+	o := ebpf.RunOptions{Data: readdress(packet, gwMAC, there), DataOut: make([]byte, len(packet)+64), Context: in, ContextOut: &out}
 	ret, err := l.Program(program).Run(&o)
 	l.must(err)
-	return ret, o.DataOut, out.Mark
+	return ret, readdress(o.DataOut, there, gwMAC), out.Mark
+}
+
+// address is the Ethernet address of the device at which a test run takes place: a packet for another one is not the
+// gateway's.
+func (l *lab) address(ifindex uint32) []byte {
+	if a, ok := l.addresses[ifindex]; ok {
+		return a
+	}
+	a := make([]byte, 6) // the loopback, and devices without addresses
+	if i, err := net.InterfaceByIndex(int(max(ifindex, 1))); err == nil {
+		copy(a, i.HardwareAddr)
+	}
+	if l.addresses == nil {
+		l.addresses = map[uint32][]byte{}
+	}
+	l.addresses[ifindex] = a
+	return a
+}
+
+// readdress gives the frame with one Ethernet address in the place of another.
+func readdress(frame, from, to []byte) []byte {
+	out := bytes.Clone(frame)
+	for _, at := range []int{0, 6} {
+		if len(out) >= at+6 && bytes.Equal(out[at:at+6], from) {
+			copy(out[at:], to)
+		}
+	}
+	return out
 }
 
 // counts gives the counters that are not zero.

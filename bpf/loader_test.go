@@ -216,7 +216,7 @@ func TestReplacingNeverOpens(t *testing.T) {
 		append([]Source{loose("192.0.0.0/15"), strict("192.0.2.8/29")}, filler[:9_000]...),
 	}
 	l.sources(states[0]...)
-	packet := v4.build()
+	packet := readdress(v4.build(), gwMAC, l.address(0))
 	stop, done := make(chan struct{}), make(chan int)
 	go func() {
 		open := 0

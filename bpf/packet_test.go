@@ -21,7 +21,7 @@ const (
 
 var (
 	custMAC = []byte{2, 0, 0, 0, 0, 0x10}
-	gwMAC   = []byte{0, 0, 0, 0, 0, 0} // of the loopback, where test runs take place: a packet for another one is not the gateway's
+	gwMAC   = []byte{2, 0, 0, 0, 0, 0x01}
 )
 
 // frame describes a packet by what matters to the programs; zero values are a plain SYN's.

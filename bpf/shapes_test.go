@@ -110,7 +110,7 @@ func (w *wire) packet(frame []byte, linear int) (p model.Packet, tag []byte, ok 
 		p.Proto = map[byte]uint16{4: 0x0800, 6: 0x86dd}[frame[0]>>4]
 		return p, nil, true
 	}
-	p.L2, p.Proto = 14, binary.BigEndian.Uint16(frame[12:])
+	p.L2, p.Proto, p.Others = 14, binary.BigEndian.Uint16(frame[12:]), !bytes.Equal(frame[:6], gwMAC)
 	if p.Proto != 0x8100 && p.Proto != 0x88a8 {
 		return p, nil, true
 	}

@@ -66,8 +66,10 @@ func (g *gateway) macvlans(from, to int) {
 	g.t.Helper()
 	var b strings.Builder
 	for i := from; i <= to; i++ {
-		fmt.Fprintf(&b, "link add link low0 name cust-%d type macvlan mode bridge\nlink set cust-%d addrgenmode none up\n", i, i)
+		fmt.Fprintf(&b, "link add link low0 name cust-%d type macvlan mode bridge\nlink set cust-%d up\n", i, i)
 	}
+	g.gw.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6") // so many multicast groups on one device take time
+	defer g.gw.sh("echo 0 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
 	cmd := g.gw.command(false, "ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(b.String())
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,9 @@ func (p *program) doctor(ctx context.Context, h *host, file string) error {
 	all = append(all, h.kernel()...)
 	all = append(all, h.system()...)
 	cfg, err := config.Load(file)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
+		all = append(all, api.Finding{Check: "configuration file", State: api.Fail, Text: "there is no " + file, Remedy: "sluice setup"})
+	} else if err != nil {
 		for line := range strings.Lines(err.Error()) {
 			all = append(all, api.Finding{Check: "configuration file", State: api.Fail, Text: strings.TrimSpace(line),
 				Remedy: "correct it and try `sluiced -check`; `sluice setup` writes a first one"})

@@ -106,10 +106,11 @@ func (s *setup) run(ctx context.Context) error {
 		return err
 	}
 	text := s.text()
-	if _, err := config.Parse(s.file, []byte(text)); err != nil {
+	c, err := config.Parse(s.file, []byte(text))
+	if err != nil {
 		return fmt.Errorf("could not make a configuration that the daemons take; correct the flags:\n%w", err)
 	}
-	out := outcome{File: s.file, Interfaces: s.choices, Findings: s.findings(), Config: text}
+	out := outcome{File: s.file, Interfaces: s.choices, Findings: s.findings(c), Config: text}
 	if s.dryRun {
 		if s.screen.json {
 			return s.screen.writeJSON(out)
@@ -117,7 +118,7 @@ func (s *setup) run(ctx context.Context) error {
 		fmt.Fprint(s.screen.out, text)
 		return nil
 	}
-	if ok, err := s.agreed("Write " + s.file + "?"); err != nil || !ok {
+	if ok, err := s.agreed(ctx, "Write "+s.file+"?"); err != nil || !ok {
 		return err
 	}
 	if err := s.write(text); err != nil {
@@ -181,20 +182,20 @@ func (s *setup) decide(ctx context.Context, nics []*nic) (err error) {
 	if len(s.customers) == 0 {
 		s.customers = patterns(s.choices, customer)
 	}
-	if s.uplinks, err = s.askList("Uplinks", s.uplinks, "no default route leads anywhere: name the interface towards the internet with --uplink"); err != nil {
+	if s.uplinks, err = s.askList(ctx, "Uplinks", s.uplinks, "no default route leads anywhere: name the interface towards the internet with --uplink"); err != nil {
 		return err
 	}
-	if s.customers, err = s.askList("Customer interfaces", s.customers, "no interface has customers behind it: name them with --customer, patterns of later ones included"); err != nil {
+	if s.customers, err = s.askList(ctx, "Customer interfaces", s.customers, "no interface has customers behind it: name them with --customer, patterns of later ones included"); err != nil {
 		return err
 	}
 	own := s.ownNames(ctx, nics)
 	if s.name == "" {
 		s.name = hostName(own)
 	}
-	if s.name, err = s.ask("Name of the gateway", s.name, "this host has no fully qualified name: give one with --name"); err != nil {
+	if s.name, err = s.ask(ctx, "Name of the gateway", s.name, "this host has no fully qualified name: give one with --name"); err != nil {
 		return err
 	}
-	if s.contact, err = s.ask("Contact in refusals (mailbox, may be empty)", s.contact, ""); err != nil {
+	if s.contact, err = s.ask(ctx, "Contact in refusals (mailbox, may be empty)", s.contact, ""); err != nil {
 		return err
 	}
 	return s.deliver(ctx, own)
@@ -271,7 +272,7 @@ func (s *setup) deliver(ctx context.Context, own []config.Address) error {
 }
 
 // ask asks for one line, with what it is unless told; missing is the error where it stays empty, "" where it may.
-func (s *setup) ask(what, unless, missing string) (string, error) {
+func (s *setup) ask(ctx context.Context, what, unless, missing string) (string, error) {
 	answer := unless
 	if s.in != nil {
 		prompt := what
@@ -279,11 +280,11 @@ func (s *setup) ask(what, unless, missing string) (string, error) {
 			prompt += " [" + unless + "]"
 		}
 		fmt.Fprint(s.screen.out, prompt+": ")
-		line, err := s.in.ReadString('\n')
-		if err != nil && (err != io.EOF || line == "") {
-			return "", errors.New("nothing was written: there was no answer")
+		line, err := s.line(ctx)
+		if err != nil {
+			return "", err
 		}
-		if line = strings.TrimSpace(line); line != "" {
+		if line != "" {
 			answer = line
 		}
 	}
@@ -294,16 +295,39 @@ func (s *setup) ask(what, unless, missing string) (string, error) {
 	return answer, nil
 }
 
-func (s *setup) askList(what string, unless []string, missing string) ([]string, error) {
-	text, err := s.ask(what, strings.Join(unless, " "), missing)
+// line waits for one line, or for Ctrl-C.
+func (s *setup) line(ctx context.Context) (string, error) {
+	type read struct {
+		text string
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		text, err := s.in.ReadString('\n')
+		done <- read{text, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil && (r.err != io.EOF || r.text == "") {
+			return "", errors.New("nothing was written: there was no answer")
+		}
+		return strings.TrimSpace(r.text), nil
+	case <-ctx.Done():
+		s.screen.say("\nnothing was written")
+		return "", ctx.Err()
+	}
+}
+
+func (s *setup) askList(ctx context.Context, what string, unless []string, missing string) ([]string, error) {
+	text, err := s.ask(ctx, what, strings.Join(unless, " "), missing)
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' }), err
 }
 
-func (s *setup) agreed(what string) (bool, error) {
+func (s *setup) agreed(ctx context.Context, what string) (bool, error) {
 	if s.in == nil {
 		return true, nil
 	}
-	answer, err := s.ask(what+" (yes/no)", "yes", "")
+	answer, err := s.ask(ctx, what+" (yes/no)", "yes", "")
 	if err == nil && !strings.HasPrefix(strings.ToLower(answer), "y") {
 		s.screen.say("nothing was written")
 		return false, nil
@@ -312,16 +336,23 @@ func (s *setup) agreed(what string) (bool, error) {
 }
 
 // findings is what has to be done on this host before the daemons can work.
-func (s *setup) findings() (out []api.Finding) {
+func (s *setup) findings(c *config.Config) (out []api.Finding) {
 	h := &host{proc: "/proc/sys"}
+	low := api.Finding{Check: "sysctls", State: api.Warn, Remedy: "sysctl --system (the installed 60-sluice.conf raises them)"}
 	for _, f := range h.system() {
-		if f.State != api.OK {
-			out = append(out, f)
+		if f.State == api.OK {
+			continue
 		}
+		if f.State == api.Fail {
+			low.State = api.Fail
+		}
+		if low.Text != "" {
+			low.Text += "; "
+		}
+		low.Text += f.Check + " " + f.Text
 	}
-	c, err := config.Parse(s.file, []byte(s.text()))
-	if err != nil {
-		return out
+	if low.Text != "" {
+		out = append(out, low)
 	}
 	if _, err := user.Lookup(c.Intercept.DaemonUser); err != nil {
 		out = append(out, api.Finding{Check: "account", State: api.Fail, Text: "there is no account " + c.Intercept.DaemonUser,

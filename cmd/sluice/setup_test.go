@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -167,11 +169,18 @@ func TestSetupAsks(t *testing.T) {
 	if got := fmt.Sprintln(s.uplinks, s.customers, s.name, s.contact); strings.TrimSpace(got) != "[bond0] [br0 wg0] gw1.provider.example abuse@provider.example" {
 		t.Errorf("answers became %s", got)
 	}
-	if ok, err := s.agreed("Write it?"); ok || err != nil || !strings.Contains(out.String(), "nothing was written") {
+	if ok, err := s.agreed(t.Context(), "Write it?"); ok || err != nil || !strings.Contains(out.String(), "nothing was written") {
 		t.Errorf("%v, %v, %s", ok, err, out)
 	}
 	if _, _, err := prepared(t, func(s *setup) { s.in = bufio.NewReader(strings.NewReader("")) }); err == nil {
 		t.Error("an end of input passed for an answer")
+	}
+	in, _ := io.Pipe() // nobody ever answers
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.in = bufio.NewReader(in)
+	if _, err := s.ask(ctx, "Name", "", ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("Ctrl-C: %v", err)
 	}
 }
 

@@ -63,7 +63,7 @@ type daemon struct {
 	observations observations
 	guesses      guesses
 	senders      *senderDNS
-	reporting    sync.Mutex // one reader of the whole log at a time
+	reporting    chan struct{} // held by the one reader of the whole log
 	unenforced   *unenforced
 
 	cfg    atomic.Pointer[loaded]
@@ -96,7 +96,7 @@ type loaded struct {
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers),
-		ruled: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{})}
+		ruled: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {
 		if err != nil {

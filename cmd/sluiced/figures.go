@@ -13,7 +13,7 @@ import (
 
 // mostRecords bounds what one report reads of the log, the newest first: a busy gateway's day has millions, which would
 // tell no more.
-const mostRecords = 300_000
+const mostRecords = 200_000
 
 // figures are gathered from the log, one record at a time.
 type figures struct {

@@ -41,8 +41,12 @@ func (d *daemon) gateFigures(ctx context.Context, q api.GateQuery) (*api.Gate, e
 	case q.Prefix.IsValid():
 		g.Scope = q.Prefix.String()
 	}
-	d.reporting.Lock()
-	defer d.reporting.Unlock()
+	select {
+	case d.reporting <- struct{}{}:
+		defer func() { <-d.reporting }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	f := newFigures(settingsOf{d.policy}, gate{d.gate, d.sources}.source, d.managedAddresses())
 	if err := d.messages.Each(ctx, find, f.add); err != nil && ctx.Err() != nil {
 		return nil, err
@@ -55,6 +59,10 @@ func (d *daemon) gateFigures(ctx context.Context, q api.GateQuery) (*api.Gate, e
 	wait, cancel := context.WithTimeout(ctx, gatePatience)
 	defer cancel()
 	f.report(g, d.senders.answers(wait, f))
+	if o := d.observer(); g.Flows == 0 && o.Wanted && !o.Present {
+		g.Lines[0].Text += ", and sluice-observe does not report"
+		g.Lines[0].Remedy = "systemctl enable --now sluice-observe"
+	}
 	return g, nil
 }
 

@@ -50,6 +50,9 @@ func TestSetup(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
 	g := fresh(t, l)
+	if err := l.sysctl(HostGateway, []string{"core/somaxconn=16384", "ipv4/tcp_max_syn_backlog=128"}); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.ip(ctx, HostGateway, []string{
 		"link add br0 type bridge", "link add port0 type veth peer name port1", "link set port0 master br0", "link set br0 up", "link set port0 up",
 		"addr add 192.0.2.129/27 dev br0", "link add idle0 type veth peer name idle1", "link set idle0 up", "link add vl7 link cust0 type macvlan",
@@ -64,9 +67,9 @@ func TestSetup(t *testing.T) {
 		Written    bool
 		Config     string
 		Interfaces []struct{ Name, Role, Why string }
-		Findings   []any
+		Findings   []findingLine
 	}
-	if err := json.Unmarshal([]byte(sluice(t, g, setupArgs(g, "--json")...)), &out); err != nil || !out.Written || len(out.Findings) != 0 {
+	if err := json.Unmarshal([]byte(sluice(t, g, setupArgs(g, "--json")...)), &out); err != nil || !out.Written || len(out.Findings) != 1 || !strings.HasPrefix(out.Findings[0].Remedy, "sysctl --system") {
 		t.Fatalf("%v, %+v", err, out)
 	}
 	roles := map[string]string{}

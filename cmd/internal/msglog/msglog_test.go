@@ -40,6 +40,7 @@ func rec(n int) *proxy.Record {
 			{Address: fmt.Sprintf("rcpt%d@example.net", n), Code: 250, Reply: "2.1.5 ok"}, {Address: "no@example.com", Code: 550, Reply: "5.1.1 unknown"},
 		},
 		Size: 10240, Status: proxy.Delivered, Verdict: filter.Judge(nil), Reply: "250 2.0.0 queued as 12345", Remote: "250 2.0.0 queued as 12345",
+		Waited: 1500 * time.Microsecond, Obstacle: proxy.AtCap,
 		Source: netip.MustParseAddr("203.0.113.7"), Out: proxy.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256"},
 	}
 }
@@ -496,6 +497,32 @@ func FuzzLine(f *testing.F) {
 			t.Errorf("came back as %+v", got)
 		}
 	})
+}
+
+func TestEachStopsWhenItIsTold(t *testing.T) {
+	t.Parallel()
+	l := openAt(t, t.TempDir(), Options{})
+	defer l.Close()
+	for n := range 300 {
+		l.Put(rec(n))
+	}
+	var got []flow.ID
+	err := l.Each(context.Background(), Query{User: 3}, func(r *proxy.Record) bool {
+		got = append(got, r.Flow.ID)
+		return len(got) < 3
+	})
+	if err != nil || fmt.Sprint(got) != fmt.Sprint([]flow.ID{292, 282, 272}) {
+		t.Errorf("%v, %v; want the newest three of the user", got, err)
+	}
+	all := 0
+	if err := l.Each(context.Background(), Query{Limit: 1}, func(*proxy.Record) bool { all++; return true }); err != nil || all != 300 {
+		t.Errorf("%d of 300 records, %v", all, err)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Each(ended, Query{}, func(*proxy.Record) bool { return true }); !errors.Is(err, context.Canceled) {
+		t.Errorf("after its end: %v", err)
+	}
 }
 
 func FuzzSegment(f *testing.F) {

@@ -60,6 +60,10 @@ test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
 bench: deps build ## CPU per message, messages/s and latency beside plain forwarding and a bare relay
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
+.PHONY: bench-locks
+bench-locks: build ## from a lock to its enforcement, with 100,000 users and 10,000 other locks (root)
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags benchtest -run TestLockLatency ./cmd/sluiced
+
 .PHONY: soak-restarts
 soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about a minute)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestRestartsUnderLoad ./scripts/lab

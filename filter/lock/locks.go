@@ -335,18 +335,20 @@ func (l *Locks) tell(e Event) {
 // wall returns the time of day without the monotonic part, which means nothing on disk.
 func wall() time.Time { return time.Now().UTC().Round(0) }
 
+const ticketShards = 1024
+
 // tickets answers who is locked without a lock of its own.
 type tickets struct {
 	n      atomic.Int64
 	mu     sync.Mutex
-	shards [shards]atomic.Pointer[map[uint32]string]
+	shards [ticketShards]atomic.Pointer[map[uint32]string] // a change copies one of them: many, so that they stay small
 }
 
 func (t *tickets) get(user uint32) (string, bool) {
 	if t.n.Load() == 0 {
 		return "", false
 	}
-	m := t.shards[user%shards].Load()
+	m := t.shards[user%ticketShards].Load()
 	if m == nil {
 		return "", false
 	}
@@ -358,7 +360,7 @@ func (t *tickets) get(user uint32) (string, bool) {
 func (t *tickets) set(user uint32, ticket string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &t.shards[user%shards]
+	p := &t.shards[user%ticketShards]
 	next := map[uint32]string{}
 	if m := p.Load(); m != nil {
 		for k, v := range *m {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ type Client struct {
 	conn   *net.UnixConn
 	lost   chan struct{}
 	events chan Event
+	lane   atomic.Pointer[lane] // nil: there is none, and locks go the way of the rest
 
 	mu      sync.Mutex
 	next    uint64
@@ -42,6 +44,9 @@ func Dial(ctx context.Context, path string, give []Listener) (*Client, *Welcome,
 	w, err := c.hello(ctx, give)
 	if err != nil {
 		return nil, nil, errors.Join(err, c.Close())
+	}
+	if l, err := openLane(path); err == nil { // an older helper knows none; all else shows on the connection itself
+		c.lane.Store(l)
 	}
 	return c, w, nil
 }
@@ -164,14 +169,32 @@ func (c *Client) parts(ctx context.Context, next func() *Request) error {
 
 // Lock puts one lock in force; when it returns, the kernel holds it.
 func (c *Client) Lock(ctx context.Context, l Lock) error {
-	_, err := c.do(ctx, &Request{Op: OpLock, Lock: &l})
-	return err
+	return c.urgent(ctx, &Request{Op: OpLock, Lock: &l})
 }
 
 // Unlock lifts the lock of a user; a user who has none is no error.
 func (c *Client) Unlock(ctx context.Context, user uint32) error {
-	_, err := c.do(ctx, &Request{Op: OpUnlock, User: user})
+	return c.urgent(ctx, &Request{Op: OpUnlock, User: user})
+}
+
+// urgent takes the lane, where there is one; its patience is its own then. What a broken lane leaves open is asked again,
+// which does no harm to locks.
+func (c *Client) urgent(ctx context.Context, req *Request) error {
+	if l := c.lane.Load(); l != nil && ctx.Err() == nil {
+		err := l.do(req)
+		if _, refused := errors.AsType[*Error](err); err == nil || refused {
+			return err
+		}
+		c.leaveLane()
+	}
+	_, err := c.do(ctx, req)
 	return err
+}
+
+func (c *Client) leaveLane() {
+	if l := c.lane.Swap(nil); l != nil {
+		l.close()
+	}
 }
 
 // SetLockExempt replaces the set of destinations that even a locked user reaches: the mail exchanges of the
@@ -266,6 +289,7 @@ func (c *Client) Lost() <-chan struct{} { return c.lost }
 func (c *Client) Close() error {
 	err := c.conn.Close()
 	<-c.lost
+	c.leaveLane()
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
@@ -386,6 +410,9 @@ func (c *Client) take(b []byte, files []*os.File) error {
 
 func (c *Client) end(why error) {
 	_ = c.conn.Close() // it is gone already, or the peer broke the rules
+	if l := c.lane.Load(); l != nil {
+		l.shut()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err = ErrLost

@@ -3,7 +3,7 @@
 // It runs over a unix socket of type SOCK_SEQPACKET: one packet is one JSON object, at most MaxPacket bytes, with up
 // to MaxFiles descriptors beside it. A request has an id and its replies carry the same id, so many may be under way
 // at once; what does not fit in one packet is sent in parts marked "more". The helper checks the peer's uid and cuts off
-// whoever breaks the rules.
+// whoever breaks the rules. Locks go over a second connection, the lane, whose packets are shorter.
 package control
 
 import (

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxConns     = 16              // an old and a new proxy, observers, and spare
+	maxConns     = 24              // an old and a new proxy with their lanes, observers, and spare
 	maxPending   = 64              // requests of one connection that are being answered
 	sendPatience = 5 * time.Second // a peer that does not read its replies is cut off
 )

@@ -53,6 +53,11 @@ func (s *session) run(ctx context.Context) error {
 			continue
 		}
 		switch req.Op {
+		case OpLane:
+			if err := s.answer(ctx, req); err != nil {
+				return err
+			}
+			return s.lane(ctx)
 		case OpLock, OpUnlock, OpConnect, OpServing, OpTell:
 			if err := s.answer(ctx, req); err != nil {
 				return err
@@ -123,6 +128,8 @@ func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
 		return nil, req.refused
 	}
 	switch req.Op {
+	case OpLane:
+		return nil, nil
 	case OpServing:
 		s.server.logf("control: process %d accepts the connections from now on", s.peer.PID)
 		return nil, s.server.generations.tell(s, &Event{Retire: true})

@@ -112,6 +112,7 @@ func scripted(t *testing.T, answers ...string) string {
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		c, err := l.AcceptUnix()
+		l.Close() // there is no lane
 		if err != nil {
 			return
 		}

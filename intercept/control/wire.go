@@ -37,6 +37,7 @@ const (
 	OpBypassEnd    Op = "bypass-end"    // Bypass, of which the prefix counts, or none for all; root only
 	OpServing      Op = "serving"       // nothing; every other proxy is told to retire
 	OpTell         Op = "tell"          // Note, for every other proxy
+	OpLane         Op = "lane"          // nothing; only locks come on this connection from now on
 )
 
 // Request is one packet from the proxy to the helper.
@@ -150,7 +151,7 @@ func (e *versionError) Error() string {
 func (o Op) known() bool {
 	switch o {
 	case OpHello, OpUsers, OpPutUsers, OpLock, OpUnlock, OpLocks, OpLockExempt, OpConnect, OpCounters, OpUserCounters, OpStatus,
-		OpAnnounce, OpBypass, OpBypassEnd, OpServing, OpTell, OpExempt:
+		OpAnnounce, OpBypass, OpBypassEnd, OpServing, OpTell, OpExempt, OpLane:
 		return true
 	}
 	return false
@@ -226,7 +227,7 @@ func (r *Request) check() error {
 		if len(r.Note) == 0 || len(r.Note) > MaxNote {
 			return fmt.Errorf("a note of %d bytes is not between 1 and %d", len(r.Note), MaxNote)
 		}
-	case OpCounters, OpUserCounters, OpStatus, OpBypassEnd, OpServing:
+	case OpCounters, OpUserCounters, OpStatus, OpBypassEnd, OpServing, OpLane:
 	default:
 		return errors.New("not an operation")
 	}

@@ -94,7 +94,7 @@ func TestLockLatency(t *testing.T) {
 			locks[i] = lock.Lock{Ticket: fmt.Sprint("T", i), User: u, Since: time.Now(), PerMinute: 10}
 		}
 	}
-	check(t, l.tell(c, sources, locks))
+	check(t, l.tell(c, sources, nil, locks))
 
 	st, err := store.Open(filepath.Join(dir, "sluice.db"), store.Options{})
 	check(t, err)

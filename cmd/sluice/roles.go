@@ -53,17 +53,11 @@ var containers = regexp.MustCompile(`^(docker|br-[0-9a-f]{12}$|virbr|podman|cni|
 // role is what an interface looks like.
 func (n *nic) role() (role, why string) {
 	switch {
-	case n.loop:
-		return "", "the loopback"
-	case n.masterKind == "vrf":
-		return "", "belongs to the VRF " + n.master + ", whose routing rules come before those of Sluice"
-	case n.masterKind == "bond" || n.masterKind == "team":
-		return "", "a part of " + n.master + ", which has its packets"
-	case n.master != "":
-		return "", fmt.Sprintf("a port of the %s %s", n.masterKind, n.master)
+	case n.refused != "":
+		return "", n.refused
 	case n.default4 || n.default6:
 		return uplink, "the default route (" + n.families() + ") leads there"
-	case n.kind == "dummy" || n.kind == "ifb" || n.kind == "nlmon" || n.kind == "vrf":
+	case n.kind == "dummy" || n.kind == "ifb" || n.kind == "nlmon":
 		return "", "a " + n.kind + ", which leads nowhere"
 	case !n.up:
 		return "", "is down"

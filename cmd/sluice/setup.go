@@ -209,7 +209,7 @@ func (s *setup) ownNames(ctx context.Context, nics []*nic) (out []config.Address
 		roles[c.Name] = c.Role
 	}
 	for _, n := range nics {
-		if roles[n.name] == customer || !n.up || n.master != "" {
+		if roles[n.name] == customer || !n.up {
 			continue
 		}
 		for _, a := range n.addrs {

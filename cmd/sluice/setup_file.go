@@ -40,7 +40,7 @@ func (s *setup) text() string {
 	section("intercept",
 		"customer_interfaces = "+list(s.customers)+"   # attached as they appear",
 		"uplinks = "+list(s.uplinks),
-		`default_mode = "observe"   # forwarded untouched and watched; `+"`sluice gate` tells what a next step would do",
+		`default_mode = "observe"   # forwarded untouched and watched; `+"`sluice gate` tells whom the next step would hurt",
 		`default_fail = "open"      # for later: if the proxy is dead, new connections are forwarded after a second`)
 	s.deliverySection(&b, section)
 	for _, name := range s.sections() {

@@ -27,15 +27,15 @@ func nets(text ...string) (ps []netip.Prefix) {
 // messy is a gateway with one of everything.
 func messy() []*nic {
 	return []*nic{
-		{name: "lo", kind: "device", up: true, loop: true, addrs: nets("203.0.113.40/32")},
+		{name: "lo", kind: "device", up: true, refused: "lo is the loopback, where no customer is", addrs: nets("203.0.113.40/32")},
 		{name: "bond0", kind: "bond", up: true, default4: true, default6: true, addrs: nets("203.0.113.1/29"), routes: nets("203.0.113.0/29")},
-		{name: "eno1", kind: "device", up: true, master: "bond0", masterKind: "bond"},
+		{name: "eno1", kind: "device", up: true, refused: "eno1 is part of bond0 (bond), which receives its packets; name bond0 instead"},
 		{name: "eno2", kind: "device", up: true},
 		{name: "eno2.100", kind: "vlan", up: true, addrs: nets("192.0.2.1/26"), routes: nets("192.0.2.0/26", "192.0.2.64/26", "192.0.2.128/26")},
 		{name: "eno2.101", kind: "vlan", up: true, routes: nets("2001:db8:1::/64")},
 		{name: "br0", kind: "bridge", up: true, addrs: nets("198.51.100.1/24")},
-		{name: "port1", kind: "device", up: true, master: "br0", masterKind: "bridge", routes: nets("192.0.2.0/26")},
-		{name: "red0", kind: "veth", up: true, master: "red", masterKind: "vrf", routes: nets("192.0.2.0/26")},
+		{name: "port1", kind: "device", up: true, refused: "port1 is a port of the bridge br0", routes: nets("192.0.2.0/26")},
+		{name: "red0", kind: "veth", up: true, refused: "red0 belongs to the VRF red", routes: nets("192.0.2.0/26"), default4: true},
 		{name: "docker0", kind: "bridge", up: true, routes: nets("172.17.0.0/16")},
 		{name: "virbr1", kind: "bridge", up: true, routes: nets("192.168.122.0/24")},
 		{name: "dummy0", kind: "dummy", up: true, addrs: nets("203.0.113.41/32"), routes: nets("203.0.113.41/32")},
@@ -50,15 +50,15 @@ func TestChoosesInterfaces(t *testing.T) {
 	for _, c := range choose(messy(), nil, nil) {
 		fmt.Fprintf(&got, "%s %s: %s\n", c.Name, c.Role, c.Why)
 	}
-	want := `lo : the loopback
+	want := `lo : lo is the loopback, where no customer is
 bond0 uplink: the default route (IPv4 and IPv6) leads there
-eno1 : a part of bond0, which has its packets
+eno1 : eno1 is part of bond0 (bond), which receives its packets; name bond0 instead
 eno2 : no address, and no route leads there
 eno2.100 customer: 192.0.2.0/26, 192.0.2.64/26 and 1 more behind it
 eno2.101 customer: 2001:db8:1::/64 behind it
 br0 customer: has the address 198.51.100.1
-port1 : a port of the bridge br0
-red0 : belongs to the VRF red, whose routing rules come before those of Sluice
+port1 : port1 is a port of the bridge br0
+red0 : red0 belongs to the VRF red
 docker0 : looks like a bridge for guests of this host; --customer docker0 takes it in
 virbr1 : looks like a bridge for guests of this host; --customer virbr1 takes it in
 dummy0 : a dummy, which leads nowhere

@@ -8,19 +8,20 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/intercept/ruleset"
 )
 
 // nic is a network interface with what is routed there.
 type nic struct {
-	name       string
-	kind       string // as the kernel calls it: device, veth, bridge, vlan, dummy …
-	up, loop   bool
-	master     string // "" or the interface that it is a part of
-	masterKind string
-	addrs      []netip.Prefix // global ones, with the length of their network
-	routes     []netip.Prefix // networks behind it, but the default route
-	default4   bool
-	default6   bool
+	name     string
+	kind     string // as the kernel calls it: device, veth, bridge, vlan, dummy …
+	up       bool
+	refused  string         // why no program could stand there
+	addrs    []netip.Prefix // global ones, with the length of their network
+	routes   []netip.Prefix // networks behind it, but the default route
+	default4 bool
+	default6 bool
 }
 
 // survey lists the interfaces of this host, in their order, with addresses and the routes of the main table.
@@ -33,14 +34,9 @@ func survey() ([]*nic, error) {
 	var all []*nic
 	for _, l := range links {
 		a := l.Attrs()
-		n := &nic{name: a.Name, kind: l.Type(), up: a.Flags&net.FlagUp != 0, loop: a.Flags&net.FlagLoopback != 0}
+		n := &nic{name: a.Name, kind: l.Type(), up: a.Flags&net.FlagUp != 0, refused: refused(l, links)}
 		byIndex[a.Index] = n
 		all = append(all, n)
-	}
-	for _, l := range links {
-		if m := byIndex[l.Attrs().MasterIndex]; m != nil {
-			byIndex[l.Attrs().Index].master, byIndex[l.Attrs().Index].masterKind = m.name, m.kind
-		}
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		if err := addAddresses(byIndex, family); err != nil {
@@ -51,6 +47,23 @@ func survey() ([]*nic, error) {
 		}
 	}
 	return all, nil
+}
+
+// refused is why sluice-intercept would not take an interface, "" where it would.
+func refused(l netlink.Link, all []netlink.Link) string {
+	a := l.Attrs()
+	seat := ruleset.Link{Index: a.Index, Name: a.Name, Kind: l.Type()}
+	seat.SetHeader(a.EncapType)
+	if g, ok := l.(*netlink.Gretun); ok {
+		seat.Outer = seat.Raw && !g.FlowBased && (g.Remote == nil || g.Remote.IsUnspecified())
+	}
+	if a.MasterIndex != 0 {
+		at := slices.IndexFunc(all, func(m netlink.Link) bool { return m.Attrs().Index == a.MasterIndex })
+		if seat.Master, seat.Over = "?", "its master"; at >= 0 {
+			seat.Master, seat.Over = all[at].Type(), all[at].Attrs().Name
+		}
+	}
+	return ruleset.Seats([]ruleset.Link{seat}, []string{"*"}, nil)[0].Refused
 }
 
 func addAddresses(byIndex map[int]*nic, family int) error {

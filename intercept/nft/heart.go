@@ -17,7 +17,7 @@ const (
 	refresh   = time.Second            // how often a proxy that is alive is said to be
 	beatAge   = time.Second            // a younger beat means that the proxy accepts
 	wait      = 20 * time.Second       // so long a closed source waits for a proxy that is away
-	grace     = 5 * time.Second        // so long the proxy is taken for alive when this process dies
+	grace     = 3 * time.Second        // so long the proxy is taken for alive when this process dies
 	parting   = time.Minute            // the same when it ends in order
 	forgotten = "could not tell nftables whether the proxy is alive"
 )

@@ -9,10 +9,11 @@ import (
 )
 
 // TestBypass: one command lets mail go around the proxy, while it lives and when it is dead; another ends it.
-func TestBypass(t *testing.T) {
-	t.Parallel()
+func TestBypass(t *testing.T) { onEachPath(t, bypassBy) }
+
+func bypassBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGateway(t, l, "")
+	g := startGatewayWith(t, l, by(path, GatewayConfig))
 	const to4, to6 = "198.51.100.20:25", "[2001:db8:100::20]:25"
 	greeted := func(host, to, want string) {
 		t.Helper()

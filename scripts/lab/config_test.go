@@ -202,10 +202,11 @@ func kernelState(ctx context.Context, t *testing.T, l *Lab, g *Gateway) string {
 }
 
 // TestCleanupLeavesNothing after both programs died of kill -9 while mail crossed, with a lock in force.
-func TestCleanupLeavesNothing(t *testing.T) {
-	t.Parallel()
+func TestCleanupLeavesNothing(t *testing.T) { onEachPath(t, cleanupLeavesNothingBy) }
+
+func cleanupLeavesNothingBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g, err := l.PrepareGateway(ctx, GatewayOptions{Binaries: os.Getenv("SLUICE_BIN")})
+	g, err := l.PrepareGateway(ctx, GatewayOptions{Config: by(path, GatewayConfig), Binaries: os.Getenv("SLUICE_BIN")})
 	if err != nil {
 		t.Fatal(err)
 	}

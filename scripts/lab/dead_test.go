@@ -181,8 +181,9 @@ func crowd(ctx context.Context, l *Lab, host string, sessions, more int) (all []
 // TestFailModes: the proxy is away, in one way or another. Who is to fail open is forwarded after a second; who is to fail
 // closed waits, is reset after 20 s, and never gets round the proxy; who is locked stays so. When it is back, it has everybody
 // again by itself.
-func TestFailModes(t *testing.T) {
-	t.Parallel()
+func TestFailModes(t *testing.T) { onEachPath(t, failModesBy) }
+
+func failModesBy(t *testing.T, path string) {
 	for _, f := range failures() {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,6 +36,22 @@ func startGatewayWith(t *testing.T, l *Lab, config string) *Gateway {
 		}
 	})
 	return g
+}
+
+// onEachPath runs a test by every way on which packets come to the proxy.
+func onEachPath(t *testing.T, test func(t *testing.T, path string)) {
+	t.Parallel()
+	for _, path := range []string{"tcx", "clsact", "nftables"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			test(t, path)
+		})
+	}
+}
+
+// by is a configuration with one of these ways.
+func by(path, config string) string {
+	return strings.Replace(config, "[intercept]\n", fmt.Sprintf("[intercept]\npath = %q\n", path), 1)
 }
 
 // sluiceJSON runs a command of the operator's and reads what it prints for programs.

@@ -48,10 +48,11 @@ func served(t *testing.T, l *Lab, host, laddr, raddr string) {
 }
 
 // TestLockedCustomerGoesOnReceiving: the lock is for what he sends.
-func TestLockedCustomerGoesOnReceiving(t *testing.T) {
-	t.Parallel()
+func TestLockedCustomerGoesOnReceiving(t *testing.T) { onEachPath(t, lockedCustomerGoesOnReceivingBy) }
+
+func lockedCustomerGoesOnReceivingBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, atOnce)
+	g := startGatewayWith(t, l, by(path, atOnce))
 	mx, err := l.SinkAt("alice", "alice-mx", "192.0.2.10:25", "[2001:db8:1::10]:25")
 	if err != nil {
 		t.Fatal(err)
@@ -100,10 +101,11 @@ func TestLockedCustomerGoesOnReceiving(t *testing.T) {
 }
 
 // TestLockOutlivesThePrograms: it is the kernel that resets, whoever is dead.
-func TestLockOutlivesThePrograms(t *testing.T) {
-	t.Parallel()
+func TestLockOutlivesThePrograms(t *testing.T) { onEachPath(t, lockOutlivesTheProgramsBy) }
+
+func lockOutlivesTheProgramsBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, atOnce)
+	g := startGatewayWith(t, l, by(path, atOnce))
 	targets := []string{"198.51.100.20:25", "[2001:db8:100::20]:25"}
 	all := func(when string) {
 		t.Helper()
@@ -164,10 +166,11 @@ func TestLockOutlivesThePrograms(t *testing.T) {
 }
 
 // TestLockEndsByItself also while the program that set it is being replaced.
-func TestLockEndsByItself(t *testing.T) {
-	t.Parallel()
+func TestLockEndsByItself(t *testing.T) { onEachPath(t, lockEndsByItselfBy) }
+
+func lockEndsByItselfBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, atOnce)
+	g := startGatewayWith(t, l, by(path, atOnce))
 	for _, during := range []func() error{
 		func() error { return nil },
 		func() error { return g.RestartSluiced(ctx) },
@@ -202,14 +205,15 @@ func TestLockEndsByItself(t *testing.T) {
 }
 
 // TestLockHitsItsUserOnly: a customer inside a locked one's prefix is another customer.
-func TestLockHitsItsUserOnly(t *testing.T) {
-	t.Parallel()
+func TestLockHitsItsUserOnly(t *testing.T) { onEachPath(t, lockHitsItsUserOnlyBy) }
+
+func lockHitsItsUserOnlyBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, atOnce+`
+	g := startGatewayWith(t, l, by(path, atOnce+`
 [[user]]
 name = "estate"
 prefixes = ["192.0.2.0/24", "2001:db8::/32"]
-`)
+`))
 	erin := Customer{Name: "erin", V4: netip.MustParseAddr("192.0.2.77"), V6: netip.MustParseAddr("2001:db8:77::77")}
 	if err := l.AddCustomer(ctx, erin); err != nil {
 		t.Fatal(err)

@@ -17,10 +17,11 @@ var bobOwn = strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Na
 delivery = "own"{{end}}`, 1)
 
 // TestOwnDelivery: the MX sees the customer's address where his user says so, and a delivery address otherwise.
-func TestOwnDelivery(t *testing.T) {
-	t.Parallel()
+func TestOwnDelivery(t *testing.T) { onEachPath(t, ownDeliveryBy) }
+
+func ownDeliveryBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, bobOwn)
+	g := startGatewayWith(t, l, by(path, bobOwn))
 	large := append([]byte("Subject: large\r\n\r\n"), bytes.Repeat([]byte(strings.Repeat("0123456789abcdef", 4)+"\r\n"), 5<<20/66)...)
 	small := []byte("Subject: small\r\n\r\n.\r\n..\r\nsmall\r\n")
 	is := func(a string) func(netip.Addr) bool {

@@ -29,14 +29,15 @@ var bothFamilies = []struct{ name, from, to string }{
 var soonGoodbye = strings.Replace(GatewayConfig, "[smtp]\n", "[smtp]\nfin_wait = \"50ms\"\n", 1)
 
 // TestPortIsUsedAgainAtOnce: a client that may use its port again connects from it right after QUIT, whoever closed first.
-func TestPortIsUsedAgainAtOnce(t *testing.T) {
-	t.Parallel()
+func TestPortIsUsedAgainAtOnce(t *testing.T) { onEachPath(t, portIsUsedAgainAtOnceBy) }
+
+func portIsUsedAgainAtOnceBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
 	// The client forgets its own side at once; what the gateway remembers is what is tried.
 	if err := l.sysctl("alice", []string{"ipv4/tcp_max_tw_buckets=0"}); err != nil {
 		t.Fatal(err)
 	}
-	g := startGatewayWith(t, l, soonGoodbye)
+	g := startGatewayWith(t, l, by(path, soonGoodbye))
 	for _, f := range bothFamilies {
 		for _, c := range []struct {
 			name string
@@ -102,10 +103,11 @@ func intercepted(t *testing.T, g *Gateway, user string, n uint64) {
 
 // TestClientThatVanishedComesBack: a customer's host crashes in the middle of a session and connects again from the same
 // port, as a host does after a reboot, while the gateway still holds the old connection.
-func TestClientThatVanishedComesBack(t *testing.T) {
-	t.Parallel()
+func TestClientThatVanishedComesBack(t *testing.T) { onEachPath(t, clientThatVanishedComesBackBy) }
+
+func clientThatVanishedComesBackBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGateway(t, l, "")
+	startGatewayWith(t, l, by(path, GatewayConfig))
 	for _, f := range bothFamilies {
 		for i, talk := range [][]string{
 			{},

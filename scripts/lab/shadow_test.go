@@ -19,10 +19,11 @@ const gtubeText = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAI
 
 // TestShadow: who is in shadow cannot be told from who is let alone, neither by the client nor by the MX, and the log
 // says what would have been done.
-func TestShadow(t *testing.T) {
-	t.Parallel()
+func TestShadow(t *testing.T) { onEachPath(t, shadowBy) }
+
+func shadowBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, bobShadow)
+	g := startGatewayWith(t, l, by(path, bobShadow))
 	for i, to := range []string{"198.51.100.20:25", "[2001:db8:100::20]:25"} {
 		// What each of the two hears and what the MX gets, with his name and number taken out.
 		heard, got := map[string]string{}, map[string]string{}

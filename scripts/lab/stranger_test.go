@@ -143,10 +143,11 @@ func TestSmuggling(t *testing.T) {
 }
 
 // TestForgedSources: who sends from another's address, or to the gateway itself, gets nowhere.
-func TestForgedSources(t *testing.T) {
-	t.Parallel()
+func TestForgedSources(t *testing.T) { onEachPath(t, forgedSourcesBy) }
+
+func forgedSourcesBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGateway(t, l, "")
+	g := startGatewayWith(t, l, by(path, GatewayConfig))
 	if err := l.ip(ctx, "mallory", []string{"addr add 192.0.2.10/32 dev lo", "addr add 2001:db8:1::10/128 dev lo nodad", "addr add 203.0.113.17/32 dev lo"}); err != nil {
 		t.Fatal(err)
 	}
@@ -191,10 +192,11 @@ func TestForgedSources(t *testing.T) {
 }
 
 // TestUnknownSourceGetsAUser: a customer that nobody configured is somebody from his first connection on.
-func TestUnknownSourceGetsAUser(t *testing.T) {
-	t.Parallel()
+func TestUnknownSourceGetsAUser(t *testing.T) { onEachPath(t, unknownSourceGetsAUserBy) }
+
+func unknownSourceGetsAUserBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGateway(t, l, "")
+	g := startGatewayWith(t, l, by(path, GatewayConfig))
 	if err := l.AddCustomer(ctx, Customer{Name: "erin", V4: netip.MustParseAddr("192.0.2.50"), V6: netip.MustParseAddr("2001:db8:50::50")}); err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func (e *Engine) openBPF(path, reason string) error {
 	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
 	data, err := bpf.Open(e.cfg.PinDir, sizes)
 	if err != nil {
-		return err
+		return errors.Join(err, removeEmpty(e.cfg.PinDir))
 	}
 	programs, err := attach.NewPrograms(e.kernel, e.cfg.PinDir, path, reason, data.Program)
 	if err != nil {
@@ -115,6 +115,14 @@ func (e *Engine) openNft(reason string) error {
 	e.data, e.seats = f, f
 	e.others = func() error { return removeBPF(e.kernel, e.cfg.PinDir) }
 	return nil
+}
+
+// removeEmpty removes the pin folder, unless an earlier helper left something in it.
+func removeEmpty(pinDir string) error {
+	if list, err := os.ReadDir(pinDir); err != nil || len(list) > 0 {
+		return err
+	}
+	return attach.RemovePinDir(pinDir)
 }
 
 // removeBPF detaches every program of ours and unpins every map.

@@ -6,6 +6,7 @@ import (
 
 	"sluice/bpf"
 	"sluice/intercept/control"
+	"sluice/intercept/nft"
 )
 
 // recall takes the run-time sources, exemptions, locks and bypasses of the last helper. Locks come from its pinned maps if
@@ -38,6 +39,9 @@ func (e *Engine) recall() error {
 		return err != nil
 	})
 	if e.adopted == nil || e.lost("locks") {
+		if s.Locks, err = standingLocks(s.Locks, time.Now()); err != nil {
+			return err
+		}
 		return e.locks.replace(e.data, s.Locks, time.Now())
 	}
 	have, err := e.adopted.Locks()
@@ -96,4 +100,22 @@ func runtimeSources(have []bpf.Source) []control.Source {
 		out = append(out, s)
 	}
 	return out
+}
+
+// standingLocks corrects what is on disk by what an nftables table holds: of a lock that came just before the last helper
+// died the file may know nothing, and of its end neither.
+func standingLocks(stored []control.Lock, now time.Time) ([]control.Lock, error) {
+	have, stands, err := nft.StandingLocks(now)
+	if err != nil || !stands {
+		return stored, err
+	}
+	var table locks
+	table.adopt(have)
+	out := slices.DeleteFunc(stored, func(l control.Lock) bool { return len(table.user[l.User].Prefixes) == 0 })
+	for _, l := range table.live(now) {
+		if !slices.ContainsFunc(out, func(o control.Lock) bool { return o.User == l.User }) {
+			out = append(out, l)
+		}
+	}
+	return out, nil
 }

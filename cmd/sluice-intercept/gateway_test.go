@@ -40,6 +40,12 @@ func TestMain(m *testing.M) {
 		fmt.Println("held")
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	case roleLockedDown:
+		if err := refuseBPF(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(3)
+		}
+		main()
 	case roleHelper:
 		main()
 	case roleProxy:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sluice/intercept/attach"
+	"sluice/intercept/control"
 	"sluice/intercept/ruleset"
 )
 
@@ -44,10 +45,7 @@ func (f *Filter) sync(customers, uplinks []string) error {
 	if f.live {
 		return f.apply()
 	}
-	if err := f.install(); err != nil {
-		return err
-	}
-	return f.tell()
+	return f.install()
 }
 
 // install sets the table, or takes over one that stands: first its sets, then what they hold, and the rules, which ask
@@ -55,9 +53,19 @@ func (f *Filter) sync(customers, uplinks []string) error {
 func (f *Filter) install() error {
 	f.live, f.shape, f.pulse = false, shape{}, pulse{}
 	clear(f.have)
+	stood, err := Stands()
+	if err != nil {
+		return err
+	}
+	if !stood { // whoever is still to come has his time from now on
+		f.since = control.Monotonic()
+	}
 	rules := f.state.rules(f.port)
 	if err := f.nft.run(rules.Sets()); err != nil {
 		return fmt.Errorf("%w; if another version of sluice-intercept made the table %s, run sluice-intercept cleanup", err, ruleset.FilterTable)
+	}
+	if err := f.tell(); err != nil {
+		return err
 	}
 	f.live, f.shape.sets = true, rules.Sets()
 	if err := f.apply(); err != nil {

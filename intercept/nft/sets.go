@@ -181,6 +181,7 @@ func (s *state) attributes(out contents, family int, list []bpf.Source) {
 	for _, src := range list {
 		entries = append(entries, ruleset.Entry[traits]{Prefix: src.Prefix, Value: traitsOf(src)})
 	}
+	runs := ruleset.Flatten(entries, ruleset.Innermost[traits])
 	for set, has := range map[string]func(traits) bool{
 		"closed":  func(t traits) bool { return t.closed },
 		"guarded": func(t traits) bool { return t.closed && (t.strict || t.taken) },
@@ -188,16 +189,25 @@ func (s *state) attributes(out contents, family int, list []bpf.Source) {
 		"seized":  func(t traits) bool { return t.taken && !t.closed },
 		"observe": func(t traits) bool { return t.observed },
 	} {
-		runs := ruleset.Flatten(entries, func(around []traits) (bool, bool) {
-			is := has(around[len(around)-1])
-			return is, is
-		})
-		all := make([]element, len(runs))
-		for i, r := range runs {
-			all[i] = runElement(r)
-		}
-		out[fmt.Sprint(set, family)] = all
+		out[fmt.Sprint(set, family)] = joined(runs, has)
 	}
+}
+
+// joined makes elements of the runs that have something, neighbours as one. The runs cover everything.
+func joined(runs []ruleset.Run[traits], has func(traits) bool) []element {
+	var all []element
+	before := false
+	for _, r := range runs {
+		is := has(r.Value)
+		switch {
+		case is && before:
+			all[len(all)-1].last = bytesOf(r.Last)
+		case is:
+			all = append(all, runElement(r))
+		}
+		before = is
+	}
+	return all
 }
 
 // ending is what holds until a moment; the zero moment is for good.

@@ -22,8 +22,12 @@ type Run[V any] struct {
 // around it, the longest last; where it says false there is no run. Neighbours with equal values become one run.
 // Equal prefixes are passed in the order of the list. All prefixes must be of one family and masked.
 func Flatten[V any, W comparable](list []Entry[V], pick func(around []V) (W, bool)) []Run[W] {
-	sorted := slices.Clone(list)
-	slices.SortStableFunc(sorted, func(a, b Entry[V]) int { return ComparePrefix(a.Prefix, b.Prefix) })
+	order := func(a, b Entry[V]) int { return ComparePrefix(a.Prefix, b.Prefix) }
+	sorted := list
+	if !slices.IsSortedFunc(list, order) {
+		sorted = slices.Clone(list)
+		slices.SortStableFunc(sorted, order)
+	}
 	f := flattener[V, W]{pick: pick}
 	for _, e := range sorted {
 		first := e.Prefix.Addr()
@@ -87,3 +91,22 @@ func LastOf(p netip.Prefix) netip.Addr {
 
 // Innermost picks the value of the longest prefix.
 func Innermost[V comparable](around []V) (V, bool) { return around[len(around)-1], true }
+
+// Prefixes cuts a run of addresses into the fewest prefixes, in order.
+func Prefixes(first, last netip.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for first.IsValid() && !last.Less(first) {
+		bits := first.BitLen()
+		for bits > 0 {
+			wider := netip.PrefixFrom(first, bits-1)
+			if wider.Masked().Addr() != first || last.Less(LastOf(wider)) {
+				break
+			}
+			bits--
+		}
+		p := netip.PrefixFrom(first, bits)
+		out = append(out, p)
+		first = LastOf(p).Next()
+	}
+	return out
+}

@@ -62,6 +62,18 @@ func kill(_ context.Context, _ *testing.T, _ *Lab, g *Gateway) error { return g.
 
 func restart(ctx context.Context, _ *testing.T, _ *Lab, g *Gateway) error { return g.StartSluiced(ctx) }
 
+// by tells whether f is tried on a path: all of them by tcx and in a campaign, by nftables those in which the heartbeat
+// takes another way, by clsact, whose programs are those of tcx, one.
+func (f failure) by(path string) bool {
+	switch {
+	case path == "tcx" || rounds(1) > 1:
+		return true
+	case path == "nftables":
+		return f.name == "it hangs" || f.name == "it is killed" || f.name == "both are killed"
+	}
+	return f.name == "it is killed"
+}
+
 func failures() []failure {
 	var held []*Client
 	return []failure{
@@ -185,10 +197,13 @@ func TestFailModes(t *testing.T) { onEachPath(t, failModesBy) }
 
 func failModesBy(t *testing.T, path string) {
 	for _, f := range failures() {
+		if !f.by(path) {
+			continue
+		}
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			ctx, l := testContext(t), ForTest(t, Options{})
-			g := startGatewayWith(t, l, strings.Replace(bobOpen, "[smtp]\n", "[smtp]\n"+f.conf+"\n", 1))
+			g := startGatewayWith(t, l, by(path, strings.Replace(bobOpen, "[smtp]\n", "[smtp]\n"+f.conf+"\n", 1)))
 			sluice(t, g, "lock", "mallory", "--reason", "a test")
 			up, err := l.Capture(ctx, HostGateway, "up0", "tcp port 25 or ip6")
 			if err != nil {

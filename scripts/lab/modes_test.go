@@ -262,7 +262,7 @@ func TestCanary(t *testing.T) {
 	var customers []Customer
 	for i := range 24 {
 		customers = append(customers, Customer{Name: fmt.Sprintf("c%d", i), V4: netip.AddrFrom4([4]byte{192, 0, 2, byte(40 + i)}),
-			V6: netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::1", 0x40+i))})
+			V6: netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::77", 0x40+i))})
 	}
 	l := ForTest(t, Options{Customers: customers})
 	g := startGatewayWith(t, l, strings.Replace(GatewayConfig, "[intercept]\n", "[intercept]\ndefault_mode = \"observe\"\n", 1))

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -200,12 +201,34 @@ type adminBudget struct {
 func (b *adminBudget) take(user uint32, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if h := now.Unix() / 3600; h != b.hour || b.sent == nil {
-		b.hour, b.sent = h, make(map[uint32]int)
-	}
+	b.turn(now)
 	if b.sent[user] >= adminPerHour {
 		return false
 	}
 	b.sent[user]++
 	return true
+}
+
+// turn begins anew with each hour; it needs the lock.
+func (b *adminBudget) turn(now time.Time) {
+	if h := now.Unix() / 3600; h != b.hour || b.sent == nil {
+		b.hour, b.sent = h, make(map[uint32]int)
+	}
+}
+
+// AdminSpent returns how many mails locked users have sent to the administrator in the present hour, for the process that
+// takes over.
+func (s *Server) AdminSpent() map[uint32]int {
+	s.admin.mu.Lock()
+	defer s.admin.mu.Unlock()
+	s.admin.turn(time.Now())
+	return maps.Clone(s.admin.sent)
+}
+
+// SpendAdmin books n such mails of a user that another process let go on.
+func (s *Server) SpendAdmin(user uint32, n int) {
+	s.admin.mu.Lock()
+	defer s.admin.mu.Unlock()
+	s.admin.turn(time.Now())
+	s.admin.sent[user] += n
 }

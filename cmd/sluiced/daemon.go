@@ -43,22 +43,23 @@ type daemon struct {
 	started time.Time
 	systemd supervisor
 
-	store    *store.Store
-	messages *msglog.Log
-	tally    *tally
-	journal  *inflight.Journal
-	counts   *countsFile
-	policy   *policy.Table
-	locks    *lock.Locks
-	gate     *limit.Sessions
-	checks   *filter.Pipeline // made once: its checks count, and read the policy as it changes
-	proxy    *proxy.Server
-	api      *api.Server
-	link     *link
-	locals   *locals
-	sources  *flow.Attribution
-	ids      *flow.IDs
-	made     chan policy.Listed // users made for unknown sources that the kernel has not heard of
+	store     *store.Store
+	messages  *msglog.Log
+	tally     *tally
+	journal   *inflight.Journal
+	counts    *countsFile
+	policy    *policy.Table
+	locks     *lock.Locks
+	gate      *limit.Sessions
+	elsewhere elsewhere
+	checks    *filter.Pipeline // made once: its checks count, and read the policy as it changes
+	proxy     *proxy.Server
+	api       *api.Server
+	link      *link
+	locals    *locals
+	sources   *flow.Attribution
+	ids       *flow.IDs
+	made      chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
 	observations observations
 	guesses      guesses

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/netip"
+	"sync"
 
 	"sluice/filter/limit"
 	"sluice/intercept/flow"
@@ -12,10 +13,20 @@ import (
 type gate struct {
 	sessions *limit.Sessions
 	sources  flow.Attributor
+	moved    func(src, dst netip.Addr, n int) // hears of each session that began (1) or ended (-1)
 }
 
 func (g gate) Enter(ctx context.Context, src, dst netip.Addr, perSource, perPair int) (func(), error) {
-	return g.sessions.Enter(ctx, g.source(src), netip.AddrPortFrom(dst, 25), perSource, perPair)
+	from := g.source(src)
+	release, err := g.sessions.Enter(ctx, from, netip.AddrPortFrom(dst, 25), perSource, perPair)
+	if err != nil {
+		return nil, err
+	}
+	g.moved(from, dst, 1)
+	return sync.OnceFunc(func() {
+		release()
+		g.moved(from, dst, -1)
+	}), nil
 }
 
 // source is what counts as one source: an IPv4 address, but the whole /64 of an IPv6 address, since its holder has all

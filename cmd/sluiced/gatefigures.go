@@ -47,7 +47,7 @@ func (d *daemon) gateFigures(ctx context.Context, q api.GateQuery) (*api.Gate, e
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	f := newFigures(settingsOf{d.policy}, gate{d.gate, d.sources}.source, d.managedAddresses())
+	f := newFigures(settingsOf{d.policy}, gate{sources: d.sources}.source, d.managedAddresses())
 	if err := d.messages.Each(ctx, find, f.add); err != nil && ctx.Err() != nil {
 		return nil, err
 	} else if err != nil {

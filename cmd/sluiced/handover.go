@@ -53,6 +53,7 @@ func (d *daemon) retire() {
 		d.beatWith(a, nil)
 	}
 	d.closeListeners(acceptors)
+	d.tellPlaces()
 	d.locks.Follow()
 	if err := d.counts.release(); err != nil {
 		d.log.Error("could not save what users have sent for the next process; its limits are too wide", "err", err)

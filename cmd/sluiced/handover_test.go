@@ -40,6 +40,8 @@ func TestHandOver(t *testing.T) {
 	if st := get[api.Status](newer, "/v1/status"); !st.Accepting || st.Flows != 0 {
 		t.Errorf("the API shows %+v, want the newer process, which accepts and has no session", st)
 	}
+	// The session that goes on in the older process takes its place in the newer one, too.
+	waitFor(t, func() bool { return newer.daemon.gate.Stats().Active == 1 })
 	last, _ := beat(t, h.heartbeat)
 	waitFor(t, func() bool { now, restart := beat(t, h.heartbeat); return now > last && restart == 0 })
 
@@ -83,6 +85,7 @@ func TestHandOver(t *testing.T) {
 		t.Error("the older process announced a restart")
 	}
 	g.stop()
+	waitFor(t, func() bool { return newer.daemon.gate.Stats().Active == 0 })
 	after = newer.dial()
 	after.say("EHLO after.example", "250")
 	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {

@@ -16,10 +16,12 @@ import (
 
 // note is what one process tells another. Of each kind there is at most one.
 type note struct {
-	Lock   *lock.Lock `json:"lock,omitempty"`   // a lock, a change of one, or its end
-	Cut    uint32     `json:"cut,omitempty"`    // a locked user whose sessions end at once
-	Booked *booked    `json:"booked,omitempty"` // by the one that goes, after it gave its counts away
-	Judged *judged    `json:"judged,omitempty"` // by the one that goes; it has locked nobody
+	Lock   *lock.Lock  `json:"lock,omitempty"`   // a lock, a change of one, or its end
+	Cut    uint32      `json:"cut,omitempty"`    // a locked user whose sessions end at once
+	Booked *booked     `json:"booked,omitempty"` // by the one that goes, after it gave its counts away
+	Judged *judged     `json:"judged,omitempty"` // by the one that goes; it has locked nobody
+	Places []place     `json:"places,omitempty"` // sessions of the one that goes: first all, then each change
+	Admin  *adminSpent `json:"admin,omitempty"`  // by the one that goes, as it hands over
 }
 
 // judged is a verdict as far as it counts for locks.
@@ -29,6 +31,12 @@ type judged struct {
 	From mail.Address `json:"from"`
 	Body []byte       `json:"body,omitempty"` // digest of a bad body, to tell copies apart
 	Hit  *filter.Hit  `json:"hit,omitempty"`  // what decided; nil for a good message
+}
+
+// adminSpent is how many mails a locked user has sent to the administrator in the present hour.
+type adminSpent struct {
+	User uint32 `json:"user"`
+	N    int    `json:"n"`
 }
 
 type booked struct {
@@ -73,6 +81,10 @@ func (d *daemon) heard(e control.Event) {
 		d.proxy.Cut(n.Cut)
 	case n.Booked != nil && !d.retired():
 		d.counts.counts.Settle(n.Booked.Key, 0, n.Booked.N)
+	case n.Places != nil && !d.retired():
+		d.elsewhere.moved(n.Places)
+	case n.Admin != nil && !d.retired():
+		d.proxy.SpendAdmin(n.Admin.User, n.Admin.N)
 	case n.Judged != nil && !d.retired():
 		d.locks.Judged(n.Judged.rebuild())
 	}

@@ -36,6 +36,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	d.gate = limit.NewSessions(limit.SessionOptions{Wait: cfg.SMTP.GreetingWait.D(), OnCap: func(c limit.Capped) {
 		d.log.Warn("a source is at its cap of sessions; the excess waits for its greeting", "source", c.Source, "target", c.Target, "open", c.Active, "waiting", c.Waiting)
 	}})
+	d.elsewhere.gate = d.gate
 	d.checks = d.pipeline(toldCounts{d.counts.counts, d})
 	d.proxy, err = proxy.New(proxy.Config{
 		Settings:   d.proxySettings(cfg, pl),
@@ -45,7 +46,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Log:        d.tally,
 		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D()}),
 		Tracer:     trace,
-		Gate:       gate{d.gate, d.sources},
+		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
 		TLS:        d.clientTLS(cfg),
 		Guard:      &d.guesses,

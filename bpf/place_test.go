@@ -147,7 +147,7 @@ func (p *place) swallow(t *testing.T) {
 
 func (p *place) listen(t *testing.T, at string) net.Listener {
 	t.Helper()
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1} // nothing is received but what the test sends
 	lc.SetMultipathTCP(false)
 	s, err := lc.Listen(context.Background(), "tcp", at)
 	if err != nil {
@@ -161,7 +161,7 @@ func (p *place) listen(t *testing.T, at string) net.Listener {
 func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	t.Helper()
 	s := p.listen(t, netip.AddrPortFrom(to, 25).String())
-	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 40000))}
+	d := net.Dialer{KeepAlive: -1, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 40000))}
 	d.SetMultipathTCP(false)
 	c, err := d.Dial("tcp", s.Addr().String())
 	// The kernel may still be at work on the IPv6 address.

@@ -2,6 +2,7 @@
 //
 // Without a subcommand it runs the whole matrix; load, sink and barerelay are
 // its parts, which it starts inside the namespaces and which run alone as well.
+// kernel measures the kernel's programs instead: packets, connections, memory.
 package main
 
 import (
@@ -43,6 +44,8 @@ func dispatch(ctx context.Context, args []string) error {
 			return runSink(args[1:])
 		case "barerelay":
 			return runRelay(ctx, args[1:])
+		case "kernel":
+			return runKernel(ctx, args[1:])
 		}
 	}
 	return runMatrix(ctx, args)

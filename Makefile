@@ -57,12 +57,16 @@ test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
 
 .PHONY: bench
-bench: deps build ## CPU per message, messages/s and latency beside plain forwarding and a bare relay
+bench: deps build bench-kernel ## what packets cost, then CPU per message, messages/s and latency beside plain forwarding and a bare relay
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
 .PHONY: bench-locks
 bench-locks: build ## from a lock to its enforcement, with 100,000 users and 10,000 other locks (root)
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags benchtest -run TestLockLatency ./cmd/sluiced
+
+.PHONY: bench-kernel
+bench-kernel: deps ## nanoseconds per packet, forwarding, connections and memory beside nftables and connection tracking (about five minutes)
+	$(GO) run ./scripts/bench kernel $(KERNELFLAGS)
 
 .PHONY: soak-restarts
 soak-restarts: deps build ## kills, restarts, upgrades and reloads under load, 20 of each (about a minute)

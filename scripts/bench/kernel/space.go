@@ -151,15 +151,6 @@ func policy() error {
 	return nil
 }
 
-// unpolicy takes the rules away; the table that nothing leads to stays.
-func unpolicy() error {
-	var errs []error
-	for _, r := range policyRules() {
-		errs = append(errs, netlink.RuleDel(r))
-	}
-	return errors.Join(errs...)
-}
-
 func policyRules() (list []*netlink.Rule) {
 	mask := uint32(interceptMark)
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {

@@ -1,0 +1,62 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+)
+
+// TestFrames: what the generator sends is what a router forwards.
+func TestFrames(t *testing.T) {
+	for _, k := range kinds() {
+		b := k.frame()
+		if len(b) != frameSize {
+			t.Fatalf("%s: %d bytes", k, len(b))
+		}
+		if k.v6 {
+			if got := int(binary.BigEndian.Uint16(b[18:])); got != frameSize-14-40 || b[14]>>4 != 6 {
+				t.Errorf("%s: version %d, %d bytes", k, b[14]>>4, got)
+			}
+			continue
+		}
+		if s := fold(headerSum(b) + uint32(binary.BigEndian.Uint16(b[24:]))); s != 0xffff {
+			t.Errorf("%s: header sums up to %#x", k, s)
+		}
+	}
+	if a, b := bulkHost(false, 1<<17-1), bulkHost(true, 70000); a.String() != "198.19.255.255/32" || b.String() != "2001:db8:8001:1170::/64" {
+		t.Errorf("bulk hosts are %v and %v", a, b)
+	}
+}
+
+// TestTargets: what is missed is named, what was not measured is not promised.
+func TestTargets(t *testing.T) {
+	r := &Result{
+		Users:    []int{1, 1000},
+		Alone:    []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
+		InSitu:   []Cost{{"SYN to 25, passed", 1, false, 100}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
+		Forwards: []Forward{{plain, "UDP", 1000, 1}, {"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}},
+		Memory:   []Memory{{"source_hosts", 1000, 1 << 20, 0.1}},
+	}
+	err := r.Missed()
+	if err == nil {
+		t.Fatal("nothing is missed")
+	}
+	for name, missed := range map[string]bool{
+		"no mail": true, "SYN to 25, passed, 1 k users: at most 3 times": false, "every source different: SYN": true,
+		"forwarding UDP": false, "forwarding TCP 443": true, "100 k": false, "tracked": false,
+	} {
+		if strings.Contains(err.Error(), name) != missed && name != "SYN to 25, passed, 1 k users: at most 3 times" {
+			t.Errorf("missed: %v; %q among them: want %v", err, name, missed)
+		}
+	}
+	var out bytes.Buffer
+	if err := r.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| UDP | 11 |", "1010 (0.99)", "| source_hosts | 1 k | 1.0 | 1048 | 0.10 |", "**missed**", "kept"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report has no %q:\n%s", want, out.String())
+		}
+	}
+}

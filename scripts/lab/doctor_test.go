@@ -62,11 +62,7 @@ var illnesses = []illness{
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	for _, s := range []string{"core/somaxconn=16384", "ipv4/tcp_max_syn_backlog=16384", "ipv4/ip_local_port_range=10240 65535", "ipv4/tcp_syncookies=1"} {
-		if err := l.sysctl(HostGateway, []string{s}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	tuned(t, l)
 	g := startGatewayWith(t, l, modest)
 	all, code := examine(ctx, t, g)
 	for _, f := range all {
@@ -94,6 +90,36 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("healthy again, but:\n%s", out)
 	}
 	deadParts(ctx, t, l, g)
+}
+
+// TestDoctorOnEachPath: a healthy gateway is healthy whatever path its packets take, and the doctor says which.
+func TestDoctorOnEachPath(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"clsact", "nftables"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			ctx, l := testContext(t), ForTest(t, Options{})
+			tuned(t, l)
+			g := startGatewayWith(t, l, strings.Replace(modest, "[intercept]", "[intercept]\npath = \""+path+"\"", 1))
+			all, code := examine(ctx, t, g)
+			for _, f := range all {
+				if f.State != "ok" && !machine[f.Check] {
+					t.Errorf("on %s the doctor says %+v", path, f)
+				}
+			}
+			if code != 0 || !says(all, illness{check: "data path", state: "ok", text: path}) {
+				t.Errorf("code %d, and the path is not said in %+v", code, all)
+			}
+		})
+	}
+}
+
+// tuned gives the gateway the settings that installation brings.
+func tuned(t *testing.T, l *Lab) {
+	t.Helper()
+	if err := l.sysctl(HostGateway, []string{"core/somaxconn=16384", "ipv4/tcp_max_syn_backlog=16384", "ipv4/ip_local_port_range=10240 65535", "ipv4/tcp_syncookies=1"}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func says(all []findingLine, i illness) bool {

@@ -25,8 +25,9 @@ type gateLine struct {
 func TestGate(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "bob"}}
-mode = "shadow"{{end}}`, 1))
+	text := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "bob"}}
+mode = "shadow"{{end}}`, 1)
+	g := startGatewayWith(t, l, strings.Replace(text, "]\n{{end}}", "]\n{{if eq .Name \"dave\"}}[user.limits]\nsessions_per_pair = 1\n{{end}}{{end}}", 1))
 	if _, err := l.SinkAt(HostInternet, "smarthost", routerV4.String()+":25"); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +45,7 @@ mode = "shadow"{{end}}`, 1))
 	}
 	gateMail(ctx, t, l, "alice", "a@alice.example", "198.51.100.20:25", "fine@sink.example", good)
 	refuseCertificate(ctx, t, l)
+	waitForGreeting(ctx, t, l)
 
 	by := gateLines(ctx, t, g, "bob")
 	for check, want := range map[string]string{
@@ -76,6 +78,9 @@ mode = "shadow"{{end}}`, 1))
 		if by[check].Verdict != "ok" {
 			t.Errorf("alice did nothing, and the gate says %+v", by[check])
 		}
+	}
+	if x := gateLines(ctx, t, g, "dave")["caps"]; x.Verdict != "look" || x.Count != 1 || x.Of != 2 || x.Worst[0].User != "dave" || x.Worst[0].Detail != "192.0.2.30 1" {
+		t.Errorf("dave's second session waited for the first, and the gate says %+v", x)
 	}
 	if out := sluice(t, g, "gate", "--prefix", "192.0.2.20/32"); !strings.Contains(out, "192.0.2.20/32") || !strings.Contains(out, "spf        stop") {
 		t.Errorf("as a table:\n%s", out)
@@ -112,10 +117,39 @@ func refuseCertificate(ctx context.Context, t *testing.T, l *Lab) {
 	}
 }
 
+// waitForGreeting opens two sessions where one is allowed: the second is greeted when the first has gone.
+func waitForGreeting(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	first, err := l.Hello(ctx, "dave", "", "198.51.100.20:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := l.Dial(ctx, "dave", "", "198.51.100.20:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := NewClient(nc)
+	defer second.Close()
+	second.Timeout(300 * time.Millisecond)
+	if r, err := second.Reply(); err == nil {
+		t.Fatalf("a session beyond the cap was greeted with %v", r)
+	}
+	if err := first.Quit(); err != nil {
+		t.Error(err)
+	}
+	second.Timeout(10 * time.Second)
+	if r, err := second.Reply(); err != nil || r.Code != 220 {
+		t.Fatalf("its turn brought %v, %v", r, err)
+	}
+	if err := second.Quit(); err != nil {
+		t.Error(err)
+	}
+}
+
 // gateLines asks until all that was sent is in the log.
 func gateLines(ctx context.Context, t *testing.T, g *Gateway, user string) map[string]gateLine {
 	t.Helper()
-	want := map[string]int{"bob": 25, "alice": 2}[user]
+	want := map[string]int{"bob": 25, "alice": 2, "dave": 2}[user]
 	for {
 		var gate struct {
 			Flows int

@@ -96,6 +96,10 @@ soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept
 
+.PHONY: bench-latency
+bench-latency: deps build ## how long one message takes to a distant destination, directly and through the gateway (two minutes)
+	SLUICE_LATENCY=full SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFasterThanDirect ./scripts/lab
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

@@ -162,6 +162,8 @@ func deadParts(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 			}
 		}
 	}
+	secondWay(ctx, t, l)
+	expect(illness{check: "asymmetric routes", state: "warn", text: "another way", remedy: "ip route get"})
 	text := strings.Replace(modest, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "bob"}}
 mode = "observe"{{end}}`, 1)
 	text = strings.Replace(text, `uplinks = ["up*"]`, `uplinks = ["up*", "wan7"]`, 1)
@@ -203,5 +205,22 @@ mode = "observe"{{end}}`, 1)
 	expect(illness{check: "sluiced", state: "fail", text: "sluiced", remedy: "systemctl"}, "--no-dns", "--config", g.Config)
 	if _, err := os.Stat(g.Config); err != nil {
 		t.Error(fmt.Errorf("the doctor changes nothing: %w", err))
+	}
+}
+
+// secondWay lets a connection of alice's go around the gateway, to which only the answer comes.
+func secondWay(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	if err := l.ip(ctx, HostInternet, []string{"link add alt0 type veth peer name alt1 netns alice", "link set alt0 up", "addr add 203.0.113.9/30 dev alt0"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.ip(ctx, "alice", []string{"link set alt1 up", "addr add 203.0.113.10/30 dev alt1", "route add 198.51.100.20/32 via 203.0.113.9 src 192.0.2.10"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	if c, err := l.Dial(ctx, "alice", "", "198.51.100.20:25"); err == nil {
+		t.Error("a connection around the gateway came to be")
+		_ = c.Close()
 	}
 }

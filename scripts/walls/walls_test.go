@@ -83,6 +83,10 @@ var walls = []wall{
 		tree: []string{"cmd/sluice-observe"}, allow: []string{"bpf", "intercept", "intercept/...", "proxy/smtp", "cmd/internal/config"},
 		because: "the observer reads, reports, and decides nothing",
 	},
+	{
+		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset"},
+		because: "the operator's command asks the daemons; of the host it looks at what any program may see",
+	},
 }
 
 func TestImports(t *testing.T) {

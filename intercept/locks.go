@@ -81,16 +81,16 @@ func (ls *locks) replace(d lockTable, list []control.Lock, now time.Time) error 
 	return nil
 }
 
-// live returns the locks that have not expired, ordered by user.
+// live returns the locks that have not expired, ordered by user. Meanwhile no lock waits longer than a copy takes.
 func (ls *locks) live(now time.Time) []control.Lock {
 	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	var out []control.Lock
+	out := make([]control.Lock, 0, len(ls.user))
 	for _, l := range ls.user {
 		if l.Until.IsZero() || l.Until.After(now) {
 			out = append(out, l)
 		}
 	}
+	ls.mu.Unlock()
 	slices.SortFunc(out, func(a, b control.Lock) int { return int(int64(a.User) - int64(b.User)) })
 	return out
 }

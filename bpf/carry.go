@@ -33,7 +33,7 @@ func carryArray(from, to *ebpf.Map, was, is mapShape) error {
 			return err
 		}
 		value := make([]byte, is.ValueSize)
-		convert(value, is.Value, old, was.Value)
+		convert(value, old, moves(is.Value, was.Value))
 		if err := to.Put(i, value); err != nil {
 			return err
 		}
@@ -62,6 +62,7 @@ func carryCounters(from, to *ebpf.Map, was, is mapShape) error {
 func carryTable(from, to *ebpf.Map, was, is mapShape) error {
 	oldKeys, oldValues := entries(was.KeySize), entries(was.ValueSize)
 	keys, values := entries(is.KeySize), entries(is.ValueSize)
+	keyMoves, valueMoves := moves(is.Key, was.Key), moves(is.Value, was.Value)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := from.BatchLookup(&cursor, oldKeys.Interface(), oldValues.Interface(), nil)
@@ -70,8 +71,8 @@ func carryTable(from, to *ebpf.Map, was, is mapShape) error {
 			return err
 		}
 		for i := range n {
-			convert(bytesOf(keys, i), is.Key, bytesOf(oldKeys, i), was.Key)
-			convert(bytesOf(values, i), is.Value, bytesOf(oldValues, i), was.Value)
+			convert(bytesOf(keys, i), bytesOf(oldKeys, i), keyMoves)
+			convert(bytesOf(values, i), bytesOf(oldValues, i), valueMoves)
 		}
 		if n > 0 {
 			if _, err := to.BatchUpdate(keys.Slice(0, n).Interface(), values.Slice(0, n).Interface(), nil); err != nil {
@@ -94,16 +95,24 @@ func bytesOf(entries reflect.Value, i int) []byte {
 	return entries.Index(i).Slice(0, entries.Index(i).Len()).Bytes()
 }
 
-// convert writes a value of one shape from one of another.
-func convert(to []byte, is []field, from []byte, was []field) {
-	clear(to)
+// move is a field that both shapes have.
+type move struct{ to, from field }
+
+func moves(is, was []field) (all []move) {
 	for _, f := range is {
-		old, ok := find(was, f.Name)
-		if !ok {
-			continue
+		if old, ok := find(was, f.Name); ok {
+			all = append(all, move{f, old})
 		}
-		for i := range min(f.Count, old.Count) {
-			putNumber(to[f.Offset+i*f.Size:][:f.Size], readNumber(from[old.Offset+i*old.Size:][:old.Size]))
+	}
+	return all
+}
+
+// convert writes a value of one shape from one of another.
+func convert(to, from []byte, all []move) {
+	clear(to)
+	for _, m := range all {
+		for i := range min(m.to.Count, m.from.Count) {
+			putNumber(to[m.to.Offset+i*m.to.Size:][:m.to.Size], readNumber(from[m.from.Offset+i*m.from.Size:][:m.from.Size]))
 		}
 	}
 }

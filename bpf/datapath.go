@@ -45,8 +45,9 @@ type Datapath struct {
 	objects mailObjects
 	heart   *os.File // a copy of the heartbeat map's descriptor
 
-	mu     sync.Mutex // guards config, which has several writers
+	mu     sync.Mutex // guards what follows, which has several writers
 	config mailConfig
+	whole  bool // the set was declared so
 }
 
 // Open loads the programs upon the maps pinned in dir, a folder in a bpffs that exists. Maps that another version made are
@@ -131,10 +132,14 @@ func (d *Datapath) Empty(name string) bool { return slices.Contains(d.empty, nam
 
 // Commit declares the maps whole: what the next Open finds. Call it when they are filled, before any program is attached.
 func (d *Datapath) Commit() error {
-	if whole(d.plan.set) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.whole || d.plan.inPlace() {
 		return nil
 	}
-	return d.plan.is.pin(d.plan.set)
+	err := d.plan.is.pin(d.plan.set)
+	d.whole = err == nil
+	return err
 }
 
 // Retire unpins the maps of other versions. Call it when no program uses them any more, or at least none that matters.

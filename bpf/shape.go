@@ -153,10 +153,25 @@ func readShape(dir string) (*shape, error) {
 		return nil, fmt.Errorf("could not read the pinned map %s: %w", path, err)
 	}
 	s := new(shape)
-	if err := json.Unmarshal(text, s); err != nil || s.Format != shapeFormat {
+	if err := json.Unmarshal(text, s); err != nil || s.Format != shapeFormat || !s.sound() {
 		return nil, nil
 	}
 	return s, nil
+}
+
+// sound tells whether every field lies inside its key or value.
+func (s *shape) sound() bool {
+	inside := func(fields []field, size uint32) bool {
+		return !slices.ContainsFunc(fields, func(f field) bool {
+			return f.Size == 0 || f.Size > 8 || uint64(f.Offset)+uint64(f.Size)*uint64(f.Count) > uint64(size)
+		})
+	}
+	for _, m := range s.Maps {
+		if !inside(m.Key, m.KeySize) || !inside(m.Value, m.ValueSize) {
+			return false
+		}
+	}
+	return true
 }
 
 // whole tells whether a set is.

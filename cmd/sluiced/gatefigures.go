@@ -14,7 +14,7 @@ import (
 
 const (
 	gateWindow   = 24 * time.Hour
-	gatePatience = 20 * time.Second // for the DNS; what comes later is there for the next report
+	gatePatience = 10 * time.Second // for the DNS; what comes later is there for the next report
 	mostAsked    = 2000             // domains that one report asks the DNS about, those with the most messages first
 )
 

@@ -272,21 +272,24 @@ func TestLookupsDoNotKeepAnybodyWaiting(t *testing.T) {
 	hang, asked := make(chan struct{}), make(chan string, 100)
 	l := newLookups(func(_ context.Context, k string) (int, bool) {
 		asked <- k
-		if k == "slow" {
+		switch k {
+		case "slow":
 			<-hang
+		case "broken":
+			panic("a record that nobody foresaw")
 		}
 		return len(k), k != "unknown"
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if got := l.answers(ctx, []string{"slow", "a", "unknown"}); fmt.Sprint(got) != "map[a:1]" {
+	if got := l.answers(ctx, []string{"slow", "a", "unknown", "broken"}); fmt.Sprint(got) != "map[a:1]" {
 		t.Errorf("while one hangs: %v", got)
 	}
 	close(hang)
 	if got := l.answers(context.Background(), []string{"slow", "a"}); fmt.Sprint(got) != "map[a:1 slow:4]" {
 		t.Errorf("later: %v", got)
 	}
-	if n := len(asked); n != 3 {
+	if n := len(asked); n != 4 {
 		t.Errorf("%d questions were asked, want each once", n)
 	}
 }

@@ -73,7 +73,7 @@ func (l *lookups[K, V]) start(k K) *lookup[V] {
 		defer func() { <-l.slots }()
 		ctx, cancel := context.WithTimeout(context.Background(), lookupPatience)
 		defer cancel()
-		a.v, a.known = l.find(ctx, k)
+		a.v, a.known = l.survive(ctx, k)
 		a.until = time.Now().Add(lookupKeep)
 		if !a.known {
 			a.until = time.Now().Add(unknownKeep)
@@ -81,6 +81,16 @@ func (l *lookups[K, V]) start(k K) *lookup[V] {
 		close(a.done)
 	}()
 	return a
+}
+
+// survive takes a mistake in reading what strangers publish for no answer: mail must not end with it.
+func (l *lookups[K, V]) survive(ctx context.Context, k K) (v V, known bool) {
+	defer func() {
+		if recover() != nil {
+			known = false
+		}
+	}()
+	return l.find(ctx, k)
 }
 
 // makeRoom forgets answers when there are too many: the old ones, then any. l.mu is held.

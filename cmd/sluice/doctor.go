@@ -150,7 +150,7 @@ type host struct {
 
 func thisHost() *host {
 	return &host{proc: "/proc/sys", names: net.DefaultResolver, servers: nameservers("/etc/resolv.conf"), probe: askServer,
-		routes: kernelRoutes{}, rules: listRules, tables: legacyTables, trials: tryKernel, clock: clockState}
+		routes: &kernelRoutes{}, rules: listRules, tables: legacyTables, trials: tryKernel, clock: clockState}
 }
 
 // configured checks the host against the configuration.

@@ -186,9 +186,11 @@ func (h *host) userRoutes(cfg *config.Config) []api.Finding {
 }
 
 // kernelRoutes asks by netlink, which needs no privilege.
-type kernelRoutes struct{}
+type kernelRoutes struct {
+	names map[int]string // of interfaces, read once: each look by number costs a look at all of them
+}
 
-func (kernelRoutes) local(a netip.Addr) (bool, error) {
+func (*kernelRoutes) local(a netip.Addr) (bool, error) {
 	rs, err := netlink.RouteGet(a.AsSlice())
 	if err != nil {
 		return false, err
@@ -196,19 +198,28 @@ func (kernelRoutes) local(a netip.Addr) (bool, error) {
 	return len(rs) > 0 && rs[0].Type == unix.RTN_LOCAL, nil
 }
 
-func (kernelRoutes) towards(a netip.Addr) (string, error) {
+func (k *kernelRoutes) towards(a netip.Addr) (string, error) {
 	rs, err := netlink.RouteGet(a.AsSlice())
 	if err != nil || len(rs) == 0 {
 		return "", err
 	}
-	l, err := net.InterfaceByIndex(rs[0].LinkIndex)
-	if err != nil {
-		return "", err
+	if k.names == nil {
+		ls, err := net.Interfaces()
+		if err != nil {
+			return "", err
+		}
+		k.names = make(map[int]string, len(ls))
+		for _, l := range ls {
+			k.names[l.Index] = l.Name
+		}
 	}
-	return l.Name, nil
+	if name, ok := k.names[rs[0].LinkIndex]; ok {
+		return name, nil
+	}
+	return fmt.Sprintf("interface number %d", rs[0].LinkIndex), nil
 }
 
-func (kernelRoutes) policy(family int) (ours []ruleset.Rule, foreign []ruleset.Foreign, err error) {
+func (*kernelRoutes) policy(family int) (ours []ruleset.Rule, foreign []ruleset.Foreign, err error) {
 	rules, err := netlink.RuleList(af(family))
 	for _, r := range rules {
 		if r.Protocol != ruleset.Protocol {
@@ -234,12 +245,12 @@ func (kernelRoutes) policy(family int) (ours []ruleset.Rule, foreign []ruleset.F
 	return ours, foreign, err
 }
 
-func (kernelRoutes) diverts(table, family int) (bool, error) {
+func (*kernelRoutes) diverts(table, family int) (bool, error) {
 	rs, err := netlink.RouteListFiltered(af(family), &netlink.Route{Table: table, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	return len(rs) > 0, err
 }
 
-func (kernelRoutes) links() (map[string]int, error) {
+func (*kernelRoutes) links() (map[string]int, error) {
 	ls, err := net.Interfaces()
 	m := make(map[string]int, len(ls))
 	for _, l := range ls {

@@ -360,12 +360,30 @@ func TestApplyTwiceAndLeaveNothing(t *testing.T) {
 
 func TestWhatOthersRemoveComesBack(t *testing.T) {
 	t.Parallel()
+	for _, path := range []string{"tcx", "nftables"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			removedComesBack(t, path)
+		})
+	}
+}
+
+func removedComesBack(t *testing.T, path string) {
 	g := newGateway(t)
-	h := g.helper(g.config(""))
+	h := g.helper(g.config(fmt.Sprintf("path = %q", path)))
 	first := g.state()
 	n := h.count()
 	g.gw.sh("ip rule del pref 100; ip -6 rule del pref 90; ip route del local default table 5325")
 	h.wait(n, "are back")
+	if path == "nftables" { // as firewalls do when they start anew
+		g.mx()
+		g.proxy()
+		n := h.count()
+		g.gw.sh("nft flush ruleset")
+		h.wait(n, "somebody removed the nftables table")
+		g.cust.expect("192.0.2.10:0", mx4, "proxy ")
+		g.cust.expect("[2001:db8:1::10]:0", mx6, "proxy ")
+	}
 	if again := g.state(); again != first {
 		t.Errorf("state\n%s\ninstead of\n%s", again, first)
 	}
@@ -373,9 +391,18 @@ func TestWhatOthersRemoveComesBack(t *testing.T) {
 
 func TestAnInterfaceThatAppearsLate(t *testing.T) {
 	t.Parallel()
+	for _, path := range []string{"tcx", "nftables"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			appearsLate(t, path)
+		})
+	}
+}
+
+func appearsLate(t *testing.T, path string) {
 	g := newGateway(t)
 	g.mx()
-	h := g.helper(g.config(""))
+	h := g.helper(g.config(fmt.Sprintf("path = %q", path)))
 	g.proxy()
 	late := newSpace(t, syscall.CLONE_NEWNET)
 	n := h.count()
@@ -388,6 +415,12 @@ func TestAnInterfaceThatAppearsLate(t *testing.T) {
 	n = h.count()
 	g.gw.sh("ip link del cust7")
 	h.wait(n, `msg="interface let go" interface=cust7`)
+	if path == "nftables" {
+		if set := g.gw.sh("nft list set inet sluice customers"); strings.Contains(set, "cust7") || !strings.Contains(set, "cust0") {
+			t.Error(set)
+		}
+		return
+	}
 	if links := g.gw.sh(fmt.Sprintf("ls %s/bpf/sluice/links | wc -l", g.dir)); strings.TrimSpace(links) != "3" {
 		t.Errorf("%s pinned links instead of 3", links)
 	}
@@ -396,9 +429,18 @@ func TestAnInterfaceThatAppearsLate(t *testing.T) {
 // TestHelperDiesUnderTraffic kills the helper again and again while customers connect without a pause.
 func TestHelperDiesUnderTraffic(t *testing.T) {
 	t.Parallel()
+	for _, path := range []string{"tcx", "nftables"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			helperDies(t, path)
+		})
+	}
+}
+
+func helperDies(t *testing.T, path string) {
 	g := newGateway(t)
 	g.mx()
-	config := g.config("[limits]\nconnections_per_second = 0 # one customer is all the load there is")
+	config := g.config(fmt.Sprintf("path = %q\n", path) + "[limits]\nconnections_per_second = 0 # one customer is all the load there is")
 	h := g.helper(config)
 	p := g.proxy()
 	if got := p.ask("users 192.0.2.0/24,5,intercept,closed"); got != "ok" {

@@ -44,7 +44,8 @@ type Filter struct {
 
 	mu     sync.Mutex // guards what follows
 	state  state
-	live   bool
+	wanted bool      // the table is to be in force
+	live   bool      // it is
 	have   contents  // what the kernel's sets hold
 	shape  shape     // what the kernel's rules are
 	chain  string    // in these, that of unknown sources

@@ -10,6 +10,7 @@ import (
 
 	"sluice/bpf"
 	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
 )
 
 const (
@@ -99,18 +100,18 @@ func (f *Filter) keep() {
 func (f *Filter) mend() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.live {
+	if !f.wanted {
 		return nil
 	}
 	gone, err := f.gone()
 	if err != nil {
 		return err
 	}
-	if gone {
-		f.log.Error("somebody removed the nftables table; it is set again")
+	if gone || !f.live {
 		if err := f.install(); err != nil {
-			return err
+			return fmt.Errorf("somebody removed the table: %w", err)
 		}
+		f.log.Error("somebody removed the nftables table; it is back", "table", ruleset.FilterTable)
 	} else if now := time.Now(); !f.ending.IsZero() && now.After(f.ending) {
 		if err := f.fill(f.state.contents(now, true), now); err != nil {
 			return err

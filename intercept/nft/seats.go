@@ -42,6 +42,7 @@ func (f *Filter) sync(customers, uplinks []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state.customers, f.state.uplinks = customers, uplinks
+	f.wanted = true
 	if f.live {
 		return f.apply()
 	}

@@ -94,6 +94,16 @@ func (fake) Exempt(_ context.Context, _ string, p netip.Prefix, r api.ExemptRequ
 func (fake) RemoveExemption(_ context.Context, _ string, p netip.Prefix, port uint16, _ string) (*api.Exemption, error) {
 	return &api.Exemption{Prefix: p.String(), Port: port, Mode: "pass"}, nil
 }
+func (fake) Rollout(context.Context) (*api.Rollout, error) {
+	return &api.Rollout{Fail: "open", Targets: []api.RolloutTarget{{Target: "all", Stage: "observe", Next: "shadow", Back: "off", Origin: "default", Inside: 1},
+		{Target: "192.0.2.0/24", Stage: "canary 5%", Next: "canary 25%", Back: "canary 1%", Origin: "run-time"}}}, nil
+}
+func (fake) RollOut(_ context.Context, _ string, r api.RolloutRequest) (*api.RolloutStep, error) {
+	if r.Target == "all" && !r.Force && !r.Back {
+		return nil, &api.Problem{Status: 409, Code: "gate", What: "the gate before shadow says stop: relay: 5 of 9 messages", Remedy: "--force --reason WHY"}
+	}
+	return &api.RolloutStep{RolloutTarget: api.RolloutTarget{Target: r.Target, Stage: "shadow", Next: "canary 1%", Inside: 2}, From: "observe"}, nil
+}
 func (fake) Flows() []api.Flow {
 	return []api.Flow{{ID: "k3f9a2", User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41022"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
 		Helo: "mail.\x1b[31mred", State: "data", Since: now.Add(-3 * time.Second), Messages: 2, TLS: true}}
@@ -188,7 +198,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Ruler: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -215,6 +225,7 @@ func TestOutput(t *testing.T) {
 		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users show dave",
 		"mode", "mode show 192.0.2.7", "mode set 192.0.2.0/24 canary --percent 5 --for 2h --reason x", "mode set 192.0.2.0/24 pass --reason x", "mode set 192.0.2.0/24 pass", "mode set 192.0.2.0/24 pass --for 0 --reason x",
 		"mode set 192.0.2.0/24 pass --until tomorrow --reason x", "mode remove 192.0.2.0/24", "exempt", "exempt set 198.51.100.7 pass --port 25 --reason x", "exempt remove 198.51.100.7",
+		"rollout", "rollout forward 192.0.2.0/24", "rollout forward all", "rollout forward all --force", "rollout back all",
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",

@@ -41,7 +41,7 @@ func (s *setup) text() string {
 		"customer_interfaces = "+list(s.customers)+"   # attached as they appear",
 		"uplinks = "+list(s.uplinks),
 		`default_mode = "observe"   # forwarded untouched and watched; `+"`sluice gate` tells whom the next step would hurt",
-		`default_fail = "open"      # for later: if the proxy is dead, new connections are forwarded after a second`)
+		"# default_fail: `sluice rollout forward` asks before the first step to enforcement; until then \"open\"")
 	s.deliverySection(&b, section)
 	for _, name := range s.sections() {
 		if len(extra[name]) > 0 {

@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Ruler: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -147,8 +147,7 @@ func (b backend) openFlows() map[uint32]int {
 
 // made is a user made for an unknown source: he has what unknown sources have.
 func (b backend) made(u store.User) *member {
-	cfg := b.d.cfg.Load()
-	return &member{Listed: u.Listed, origin: u.Origin, fail: cfg.Intercept.DefaultFail}
+	return &member{Listed: u.Listed, origin: u.Origin, fail: b.d.roster.Load().fail}
 }
 
 func (b backend) user(m *member, open map[uint32]int) api.User {

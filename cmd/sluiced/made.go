@@ -10,13 +10,12 @@ import (
 
 // madeSource is a user made for an unknown source as the kernel knows him: he has what unknown sources have.
 func (d *daemon) madeSource(u policy.Listed) (s control.Source, ok bool) {
-	cfg := d.cfg.Load()
 	if len(u.Prefixes) == 0 {
 		return s, false
 	}
 	s = control.Source{Prefix: u.Prefixes[0], User: u.ID}
 	s.Mode, s.Until = d.rules.Load().at(s.Prefix)
-	return s, s.Fail.UnmarshalText([]byte(cfg.Intercept.DefaultFail)) == nil
+	return s, s.Fail.UnmarshalText([]byte(d.roster.Load().fail)) == nil
 }
 
 // allSources is everybody, those known by name and those made for unknown sources, and every prefix that has a mode.
@@ -49,6 +48,9 @@ func (d *daemon) allSources(r *roster) []control.Source {
 		if s, ok := d.madeSource(u.Listed); ok && u.Origin == store.Template {
 			add(s)
 		}
+	}
+	for _, p := range wholeWorld { // where unknown sources have an answered fail mode
+		left[p] = true
 	}
 	for p := range left {
 		if s, ok := d.sourceAt(p); ok {

@@ -30,7 +30,10 @@ func (d *daemon) sourceWith(p netip.Prefix, mode control.Mode, until time.Time) 
 		ok = s.Fail.UnmarshalText([]byte(r.byID[u.ID].fail)) == nil
 	} else if id, found := d.store.Made(p); found {
 		s.User = id
-		ok = s.Fail.UnmarshalText([]byte(d.cfg.Load().Intercept.DefaultFail)) == nil
+		ok = s.Fail.UnmarshalText([]byte(r.fail)) == nil
+	}
+	if p.Bits() == 0 && s.Fail == 0 && r.answered {
+		ok = s.Fail.UnmarshalText([]byte(r.fail)) == nil
 	}
 	return s, ok || mode != 0
 }
@@ -234,4 +237,15 @@ func (d *daemon) endExemptions(now time.Time) {
 	if err != nil {
 		d.log.Error("exemptions whose time is over could not be removed; they have no effect", "err", err)
 	}
+}
+
+// tellAll tells the helper of every source anew, which it takes as a whole or not at all.
+func (d *daemon) tellAll() error {
+	c := d.link.client.Load()
+	if c == nil {
+		return errAway
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), setPatience)
+	defer cancel()
+	return c.SetUsers(ctx, d.allSources(d.roster.Load()))
 }

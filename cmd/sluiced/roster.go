@@ -25,6 +25,9 @@ type roster struct {
 	byID    map[uint32]*member
 	byName  map[string]*member
 	table   *flow.Table
+	fail    string // of whoever has no fail mode of his own, and of unknown sources
+	// answered: it is what an operator said at the first step to enforcement.
+	answered bool
 }
 
 // newRoster stores the configured users, and joins them with those added by command. The settings of the configured
@@ -41,11 +44,22 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &roster{byID: map[uint32]*member{}, byName: map[string]*member{}}
+	r := &roster{byID: map[uint32]*member{}, byName: map[string]*member{}, fail: cfg.Intercept.DefaultFail}
+	answer, err := st.Fact(failFact)
+	if err != nil {
+		return nil, nil, err
+	}
+	if answer != "" && !cfg.Intercept.FailSet {
+		r.fail, r.answered = answer, true
+	}
 	settings := map[uint32]policy.Settings{}
 	for i, l := range listed {
 		u := &cfg.User[i]
-		r.members = append(r.members, member{Listed: l, origin: store.Config, fail: u.Fail})
+		m := member{Listed: l, origin: store.Config, fail: u.Fail}
+		if !u.FailSet {
+			m.fail = r.fail
+		}
+		r.members = append(r.members, m)
 		settings[l.ID] = userSettings(u.Delivery, u.Auth, &u.Limits, &u.Lock)
 	}
 	all, err := st.Users()
@@ -54,7 +68,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	}
 	for _, u := range all {
 		if u.Origin == store.Command {
-			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, fail: cfg.Intercept.DefaultFail})
+			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, fail: r.fail})
 		}
 	}
 	return r, settings, r.index()

@@ -252,6 +252,23 @@ func (r *rules) any(mode control.Mode) bool {
 	return has || slices.ContainsFunc(r.exempt.List(), func(x control.Exemption) bool { return x.Mode == mode && !x.Over(time.Now()) })
 }
 
+// inside counts the prefixes inside p that have modes of their own.
+func (r *rules) inside(p netip.Prefix) (n int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for q := range r.runtime.Inside(p) {
+		if _, twice := r.configured[q]; !twice && q != p {
+			n++
+		}
+	}
+	for q := range r.ceiling.Sources().Inside(p) {
+		if q != p {
+			n++
+		}
+	}
+	return n
+}
+
 // nextEnd is when the next rule ends by itself; zero for never.
 func (r *rules) nextEnd() (next time.Time) {
 	r.mu.RLock()

@@ -69,6 +69,10 @@ func (f *fake) Exempt(_ context.Context, _ string, p netip.Prefix, r ExemptReque
 func (f *fake) RemoveExemption(_ context.Context, _ string, p netip.Prefix, port uint16, _ string) (*Exemption, error) {
 	return &Exemption{Prefix: p.String(), Port: port}, nil
 }
+func (f *fake) Rollout(context.Context) (*Rollout, error) { return &Rollout{Fail: "open"}, nil }
+func (f *fake) RollOut(_ context.Context, _ string, r RolloutRequest) (*RolloutStep, error) {
+	return &RolloutStep{RolloutTarget: RolloutTarget{Target: r.Target}}, nil
+}
 func (f *fake) Flows() []Flow {
 	return []Flow{{ID: "a1", User: "alice", State: "data"}, {ID: "a2", User: "bob"}}
 }
@@ -123,7 +127,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -165,6 +169,11 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/exemptions", ExemptRequest{Prefix: "192.0.2.0/24", Mode: "pass", Reason: "r"}, `"mode":"pass"`},
 		{"DELETE", "/v1/exemptions/192.0.2.0/24?port=2525", nil, `"port":2525`},
 		{"DELETE", "/v1/exemptions/192.0.2.0/24?port=x", nil, "is not a port"},
+		{"GET", "/v1/rollout", nil, `"fail":"open"`},
+		{"POST", "/v1/rollout", RolloutRequest{Target: "all"}, `"target":"all"`},
+		{"POST", "/v1/rollout", RolloutRequest{}, "name a target"},
+		{"POST", "/v1/rollout", RolloutRequest{Target: "all", Force: true}, "force needs a reason"},
+		{"POST", "/v1/rollout", RolloutRequest{Target: "all", Fail: "maybe"}, "is not a fail mode"},
 		{"GET", "/v1/flows?user=alice", nil, `[{"id":"a1"`},
 		{"GET", "/v1/flows?usr=alice", nil, `no parameter "usr"; known here: user`},
 		{"GET", "/v1/locks?user=bob", nil, `[{"ticket":"T2"`},

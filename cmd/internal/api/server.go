@@ -81,6 +81,7 @@ type Backend struct {
 	Users
 	UserEditor
 	Ruler
+	Roller
 	Flows
 	Locks
 	Locker

@@ -43,7 +43,7 @@ type Config struct {
 
 	Mark, JudgedMark uint32
 	Table, Priority  uint32
-	Path             string // "auto", "tcx" or "clsact"
+	Path             string // "auto", "tcx", "clsact" or "nftables"
 	ListenPort       uint16
 	PinDir           string
 	StateDir         string

@@ -24,7 +24,8 @@ func (e *Engine) openPath() error {
 		return e.openNft(said)
 	}
 	var failed reasons
-	path, reason := e.chooseHook(&failed)
+	c := chooser{e.cfg, e.kernel}
+	path, reason := c.hook(&failed)
 	if path != "" {
 		err := e.openBPF(path, reason)
 		if err == nil {
@@ -32,11 +33,49 @@ func (e *Engine) openPath() error {
 		}
 		failed.add("BPF", err)
 	}
-	if err := e.tryNft(); err != nil && !errors.Is(err, trial.ErrNoNamespace) {
-		failed.add("nftables", err)
-		return fmt.Errorf("could not find a data path: %s", failed)
+	if err := c.nftables(&failed); err != nil {
+		return err
 	}
 	return e.openNft(failed.String())
+}
+
+// TryPath tells which data path a helper with this configuration would take on this host, and why. It changes nothing.
+func TryPath(cfg *Config) (path, reason string, err error) {
+	k, err := attach.Open()
+	if err != nil {
+		return "", "", err
+	}
+	defer k.Close()
+	var failed reasons
+	c := chooser{cfg, k}
+	switch cfg.Path {
+	case attach.TCX:
+		err = c.try(trial.TCX)
+	case attach.Clsact:
+		err = c.try(trial.Clsact)
+	case nft.Path:
+		err = c.nftables(&failed)
+	default:
+		if path, reason = c.hook(&failed); path != "" {
+			return path, reason, nil
+		}
+		err = c.nftables(&failed)
+		return nft.Path, failed.String(), err
+	}
+	if err != nil && !errors.Is(err, trial.ErrNoNamespace) {
+		return "", "", fmt.Errorf("could not send a trial connection by %s: %w", cfg.Path, err)
+	}
+	return cfg.Path, "the configuration says so", nil
+}
+
+// chooser tries data paths.
+type chooser struct {
+	cfg    *Config
+	kernel *attach.Kernel
+}
+
+func (c chooser) try(divert func(*trial.Gateway) (func(), error)) error {
+	return trial.Run(c.cfg.Plan(), trialListener, divert)
 }
 
 // reasons are why ways were not taken.
@@ -48,16 +87,16 @@ func (r *reasons) add(way string, err error) {
 
 func (r reasons) String() string { return strings.Join(r, "; ") }
 
-// chooseHook tries a connection by tcx, then by clsact. Where the rights do not suffice for that, it tries at least
+// hook tries a connection by tcx, then by clsact. Where the rights do not suffice for that, it tries at least
 // whether tcx is there. The path is "" if none works.
-func (e *Engine) chooseHook(failed *reasons) (path, reason string) {
+func (c chooser) hook(failed *reasons) (path, reason string) {
 	for _, way := range []struct {
 		path   string
 		divert func(*trial.Gateway) (func(), error)
 	}{{attach.TCX, trial.TCX}, {attach.Clsact, trial.Clsact}} {
-		err := trial.Run(e.cfg.Plan(), trialListener, way.divert)
+		err := c.try(way.divert)
 		if errors.Is(err, trial.ErrNoNamespace) {
-			return e.chooseBlind(err)
+			return c.blind(err)
 		}
 		if err == nil {
 			return way.path, strings.Join(append(*failed, "a trial connection by "+way.path+" succeeded"), "; ")
@@ -67,9 +106,9 @@ func (e *Engine) chooseHook(failed *reasons) (path, reason string) {
 	return "", ""
 }
 
-func (e *Engine) chooseBlind(why error) (path, reason string) {
+func (c chooser) blind(why error) (path, reason string) {
 	left := fmt.Sprintf("; no trial connection was made: %v", why)
-	if err := e.kernel.TryTCX(); err != nil {
+	if err := c.kernel.TryTCX(); err != nil {
 		return attach.Clsact, fmt.Sprintf("a trial of tcx failed: %v%s", err, left)
 	}
 	return attach.TCX, "a trial of tcx succeeded" + left
@@ -78,11 +117,16 @@ func (e *Engine) chooseBlind(why error) (path, reason string) {
 // trialListener listens on a port that the kernel chooses.
 func trialListener() (*os.File, error) { return listen(0) }
 
-// tryNft sends a connection through the table.
-func (e *Engine) tryNft() error {
-	return trial.Run(e.cfg.Plan(), trialListener, func(g *trial.Gateway) (func(), error) {
-		return func() {}, nft.Try(e.cfg.datapath(), g.Port(), ruleset.Seat{Link: g.Link, Role: ruleset.Customer})
+// nftables sends a connection through the table. The error names every way that failed.
+func (c chooser) nftables(failed *reasons) error {
+	err := c.try(func(g *trial.Gateway) (func(), error) {
+		return func() {}, nft.Try(c.cfg.datapath(), g.Port(), ruleset.Seat{Link: g.Link, Role: ruleset.Customer})
 	})
+	if err == nil || errors.Is(err, trial.ErrNoNamespace) {
+		return nil
+	}
+	failed.add(nft.Path, err)
+	return fmt.Errorf("could not find a data path: %s", failed)
 }
 
 func (e *Engine) openBPF(path, reason string) error {

@@ -198,6 +198,11 @@ func check(file string, out io.Writer) error {
 	plan := set.engine.Plan()
 	seats := ruleset.Seats(links, set.engine.Customers, set.engine.Uplinks)
 	fmt.Fprintf(out, "%s is valid. Desired state:\n\n%s%s\n", file, plan.Text(), ruleset.SeatsText(seats))
+	path, reason, err := intercept.TryPath(set.engine)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\ndata path: %s (%s)\n", path, reason)
 	conflicts, err := k.Conflicts(plan)
 	if err != nil {
 		return err

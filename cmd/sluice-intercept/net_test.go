@@ -338,7 +338,7 @@ func TestApplyTwiceAndLeaveNothing(t *testing.T) {
 				t.Errorf("cleanup beside a running helper: %v %s", err, out)
 			}
 			h.kill()
-			if out, err := g.tool("check", "--config", config); err != nil || !strings.Contains(out, "rule pref 100 fwmark") {
+			if out, err := g.tool("check", "--config", config); err != nil || !strings.Contains(out, "rule pref 100 fwmark") || !strings.Contains(out, "data path: "+path) {
 				t.Errorf("check: %v\n%s", err, out)
 			}
 			h = g.helper(config)

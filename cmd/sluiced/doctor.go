@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,9 @@ func helperFindings(h *api.Helper) []api.Finding {
 		path += ": " + h.PathReason
 	}
 	fs := []api.Finding{finding("data path", h.Path == "", api.Fail, path, "journalctl -u sluice-intercept")}
+	if h.Path == "nftables" && strings.Contains(h.PathReason, "failed") {
+		fs[0] = finding("data path", true, api.Warn, path, "let sluice-intercept use BPF (CAP_BPF, kernel.unprivileged_bpf_disabled, lockdown), or set intercept.path = \"nftables\" to be content with it; what it lacks: man sluice-intercept, DATA PATH")
+	}
 	if h.Version != version {
 		fs = append(fs, finding("versions", true, api.Warn, fmt.Sprintf("sluiced is %s, sluice-intercept %s", version, h.Version), "systemctl restart whichever is older"))
 	}

@@ -212,7 +212,7 @@ type Connect struct {
 // Welcome is what the helper tells a proxy that has just dialed.
 type Welcome struct {
 	Helper    string         `json:"helper"`   // the helper's version
-	Path      string         `json:"path"`     // "tcx" or "clsact"
+	Path      string         `json:"path"`     // "tcx", "clsact" or "nftables"
 	Local     []netip.Addr   `json:"local"`    // the gateway's own: never a destination of a flow; at most MaxLocal
 	Ports     []uint16       `json:"ports"`    // mail ports that are intercepted
 	Delivery  []netip.Prefix `json:"delivery"` // delivery prefixes routed to this host
@@ -225,7 +225,7 @@ type Interface struct {
 	Name  string `json:"name"`
 	Index int    `json:"index"`
 	Role  string `json:"role"` // "customer" or "uplink"
-	Path  string `json:"path"` // "tcx", "clsact" or "" when not attached
+	Path  string `json:"path"` // as in Status, or "" when not attached
 	Kind  string `json:"kind"` // "ethernet" or "raw" (no link-layer header)
 	Error string `json:"error,omitempty"`
 }

@@ -113,7 +113,7 @@ func (f *Filter) mend() error {
 		}
 		f.log.Error("somebody removed the nftables table; it is back", "table", ruleset.FilterTable)
 	} else if now := time.Now(); !f.ending.IsZero() && now.After(f.ending) {
-		if err := f.fill(f.state.contents(now, true), now); err != nil {
+		if err := f.fill(endingParts, true, now); err != nil {
 			return err
 		}
 	}

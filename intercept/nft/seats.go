@@ -44,7 +44,7 @@ func (f *Filter) sync(customers, uplinks []string) error {
 	f.state.customers, f.state.uplinks = customers, uplinks
 	f.wanted = true
 	if f.live {
-		return f.apply()
+		return f.apply(interfacesPart)
 	}
 	return f.install()
 }
@@ -69,7 +69,7 @@ func (f *Filter) install() error {
 		return err
 	}
 	f.live, f.shape.sets = true, rules.Sets()
-	if err := f.apply(); err != nil {
+	if err := f.apply(everyPart); err != nil {
 		f.live = false
 		return err
 	}

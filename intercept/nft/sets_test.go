@@ -64,7 +64,7 @@ func TestSetsEqualLongestPrefix(t *testing.T) {
 	for round := range 300 {
 		s := randomState(r, round%2 == 0)
 		for _, lean := range []bool{true, false} {
-			sets := s.contents(now, lean)
+			sets := s.contents(everyPart, lean, now)
 			for range 200 {
 				a := s.randomAddress(r)
 				checkAddress(t, s, sets, a)
@@ -244,6 +244,6 @@ func BenchmarkSets100k(b *testing.B) {
 		s.sources[p] = bpf.Source{Prefix: p, User: uint32(i + 1), Mode: bpf.Mode(1 + i%2*3), Fail: bpf.Fail(i % 2)}
 	}
 	for b.Loop() {
-		s.contents(now, true)
+		s.contents(everyPart, true, now)
 	}
 }

@@ -38,7 +38,7 @@ type Helper struct {
 	Error          string      `json:"error,omitempty" doc:"why it is not connected"`
 	Version        string      `json:"version,omitempty"`
 	PID            int         `json:"pid,omitempty"`
-	Path           string      `json:"path,omitempty" doc:"tcx or clsact"`
+	Path           string      `json:"path,omitempty" doc:"tcx, clsact or nftables"`
 	PathReason     string      `json:"path_reason,omitempty"`
 	Heartbeat      string      `json:"heartbeat,omitempty" doc:"alive, restarting, stale or never"`
 	HeartbeatAgeMS int64       `json:"heartbeat_age_ms,omitempty"`
@@ -62,7 +62,7 @@ type Bypass struct {
 type Interface struct {
 	Name  string `json:"name"`
 	Role  string `json:"role" doc:"customer or uplink"`
-	Path  string `json:"path,omitempty" doc:"tcx, clsact, or empty when not attached"`
+	Path  string `json:"path,omitempty" doc:"tcx, clsact, nftables, or empty when not attached"`
 	Error string `json:"error,omitempty"`
 }
 
@@ -310,7 +310,7 @@ type Query struct {
 // Counters are figures since start, by name.
 type Counters struct {
 	Daemon map[string]uint64 `json:"daemon" doc:"of sluiced"`
-	Kernel map[string]uint64 `json:"kernel,omitempty" doc:"of the BPF programs"`
+	Kernel map[string]uint64 `json:"kernel,omitempty" doc:"of the data path"`
 }
 
 // Finding is one line of a check-up.

@@ -113,8 +113,22 @@ mode = "reject"{{end}}`, 1)
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
+		old, handing := g.Sluiced, make(chan error, 1)
+		if i%2 == 1 { // both programs at once
+			go func() { handing <- g.StartSluiced(ctx) }()
+		} else {
+			handing <- nil
+		}
 		if err := g.StartIntercept(ctx); err != nil {
 			t.Fatalf("%s: %v", what, err)
+		}
+		if err := <-handing; err != nil {
+			t.Fatalf("%s and hand-over: %v", what, err)
+		}
+		if old != g.Sluiced {
+			if err := old.WaitLog(ctx, "handed over"); err != nil {
+				t.Fatalf("%s and hand-over: %v", what, err)
+			}
 		}
 		if err := g.Intercept.WaitLog(ctx, "carried over"); err != nil {
 			t.Errorf("%s: the maps were not carried over: %v", what, err)
@@ -213,7 +227,12 @@ func startAndKill(ctx context.Context, l *Lab, g *Gateway, d time.Duration) erro
 // stillLocked states that mallory is told of his lock, or reset, and never greeted by the MX.
 func stillLocked(ctx context.Context, t *testing.T, l *Lab, what string) {
 	t.Helper()
-	c, err := l.Hello(ctx, "mallory", "", "198.51.100.20:25")
+	stillLockedAs(ctx, t, l, "mallory", what)
+}
+
+func stillLockedAs(ctx context.Context, t *testing.T, l *Lab, host, what string) {
+	t.Helper()
+	c, err := l.Hello(ctx, host, "", "198.51.100.20:25")
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return
 	}
@@ -222,7 +241,7 @@ func stillLocked(ctx context.Context, t *testing.T, l *Lab, what string) {
 		return
 	}
 	defer c.Close()
-	_, r, err := c.Send("m@mallory.example", []string{"u@sink.example"}, []byte("Subject: u@sink.example\r\n\r\nlocked\r\n"))
+	_, r, err := c.Send("m@"+host+".example", []string{"u@sink.example"}, []byte("Subject: u@sink.example\r\n\r\nlocked\r\n"))
 	if err != nil || r.Code != 451 {
 		t.Errorf("%s: the locked customer was answered %v, %v", what, r, err)
 	}

@@ -37,11 +37,18 @@ type call struct {
 // (their files stay the caller's), and returns the helper's welcome. The error is an *Error with CodeNotReady while the
 // helper waits for another proxy to hand the listener back.
 func Dial(ctx context.Context, path string, give []Listener) (*Client, *Welcome, error) {
+	return dial(ctx, path, give, started)
+}
+
+// started is when this process began: the younger of two proxies is the one that takes over.
+var started = Monotonic()
+
+func dial(ctx context.Context, path string, give []Listener, started uint64) (*Client, *Welcome, error) {
 	c, err := Reach(ctx, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := c.hello(ctx, give)
+	w, err := c.hello(ctx, give, started)
 	if err != nil {
 		return nil, nil, errors.Join(err, c.Close())
 	}
@@ -63,8 +70,8 @@ func Reach(ctx context.Context, path string) (*Client, error) {
 	return c, nil
 }
 
-func (c *Client) hello(ctx context.Context, give []Listener) (*Welcome, error) {
-	req := &Request{Op: OpHello}
+func (c *Client) hello(ctx context.Context, give []Listener, started uint64) (*Welcome, error) {
+	req := &Request{Op: OpHello, Started: started}
 	for _, l := range give {
 		req.Names = append(req.Names, l.Name)
 		req.Files = append(req.Files, l.File)

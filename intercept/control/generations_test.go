@@ -77,6 +77,66 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
+// TestYoungestProxyTakesOver: after a helper's restart an older and a newer proxy find it in any order, and both accept.
+func TestYoungestProxyTakesOver(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel) // after the parallel cases
+	for name, order := range map[string]func(older, newer *Client) error{
+		"the older says so first": func(o, n *Client) error { return errors.Join(o.Serving(ctx), n.Serving(ctx)) },
+		"the newer says so first": func(o, n *Client) error { return errors.Join(n.Serving(ctx), o.Serving(ctx)) },
+		"the older says so twice": func(o, n *Client) error { return errors.Join(o.Serving(ctx), n.Serving(ctx), o.Serving(ctx)) },
+		"the newer says so twice": func(o, n *Client) error { return errors.Join(n.Serving(ctx), o.Serving(ctx), n.Serving(ctx)) },
+		"only the newer one":      func(_, n *Client) error { return n.Serving(ctx) },
+		"the older before the newer is ready": func(o, n *Client) error {
+			if err := o.Serving(ctx); err != nil {
+				return err
+			}
+			if err := o.Tell(ctx, []byte("x")); err != nil { // what comes before it came too late to be missed
+				return err
+			}
+			if e := <-n.Events(); e.Retire {
+				return errors.New("the newer one is to retire before it began")
+			}
+			return n.Serving(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, f := tcpListener(t)
+			path := serve(t, &fakeHelper{listeners: []Listener{{"smtp", f}}}, anyone)
+			var both [2]*Client
+			for i := range both {
+				c, w, err := dial(ctx, path, nil, uint64(1000+i))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				w.Listeners[0].File.Close()
+				both[i] = c
+			}
+			older, newer := both[0], both[1]
+			if err := order(older, newer); err != nil {
+				t.Fatal(err)
+			}
+			if e := <-older.Events(); !e.Retire {
+				t.Errorf("the older heard %+v", e)
+			}
+			if err := older.Tell(ctx, []byte("last")); err != nil {
+				t.Fatal(err)
+			}
+			for e := range newer.Events() {
+				if e.Retire {
+					t.Error("the newer one is to retire")
+				}
+				if string(e.Note) == "last" {
+					break
+				}
+			}
+		})
+	}
+}
+
 func TestProxyThatHearsNothingIsCutOff(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -131,12 +131,11 @@ func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
 	case OpLane:
 		return nil, nil
 	case OpServing:
-		s.server.logf("control: process %d accepts the connections from now on", s.peer.PID)
-		return nil, s.server.generations.tell(s, &Event{Retire: true})
+		return nil, s.server.generations.serves(s)
 	case OpTell:
 		return nil, s.server.generations.tell(s, &Event{Note: req.Note})
 	case OpHello:
-		s.server.generations.join(s) // before the welcome, so that no event after it is missed
+		s.server.generations.join(s, req.Started) // before the welcome, so that no event after it is missed
 	}
 	return s.server.Handler.Handle(ctx, s.peer, req)
 }

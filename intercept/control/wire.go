@@ -20,7 +20,7 @@ type Op string
 
 // The requests.
 const (
-	OpHello        Op = "hello"         // Names and Files: listeners given back
+	OpHello        Op = "hello"         // Names and Files: listeners given back; Started
 	OpUsers        Op = "users"         // Sources, in parts
 	OpPutUsers     Op = "put-users"     // Sources and Gone, one packet: the set changes by them
 	OpExempt       Op = "exempt"        // Exemptions, in parts
@@ -35,7 +35,7 @@ const (
 	OpAnnounce     Op = "announce"      // For
 	OpBypass       Op = "bypass"        // Bypass; root only
 	OpBypassEnd    Op = "bypass-end"    // Bypass, of which the prefix counts, or none for all; root only
-	OpServing      Op = "serving"       // nothing; every other proxy is told to retire
+	OpServing      Op = "serving"       // nothing; every older proxy is told to retire
 	OpTell         Op = "tell"          // Note, for every other proxy
 	OpLane         Op = "lane"          // nothing; only locks come on this connection from now on
 )
@@ -58,6 +58,7 @@ type Request struct {
 	For        time.Duration  `json:"for,omitempty"`
 	Bypass     *Bypass        `json:"bypass,omitempty"`
 	Note       []byte         `json:"note,omitempty"`
+	Started    uint64         `json:"started,omitempty"` // the proxy's start, CLOCK_MONOTONIC nanoseconds
 
 	Files []*os.File `json:"-"` // in the order of Names
 

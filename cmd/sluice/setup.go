@@ -368,5 +368,5 @@ func (s *setup) next(findings []api.Finding) {
 		s.screen.say("\nFirst, on this host:\n")
 		s.screen.list(findings)
 	}
-	s.screen.say("\nNext:\n\n  systemctl enable --now sluice-intercept sluiced sluice-observe\n  sluice doctor")
+	s.screen.say("\nNext:\n\n  systemctl enable --now sluice-intercept sluiced sluice-observe\n  sluice doctor\n\nLater, step by step: sluice rollout")
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // setupArgs run `sluice setup` for this gateway, whose files are not where a real one has them.
@@ -99,6 +100,33 @@ func TestSetup(t *testing.T) {
 	}
 	startOn(ctx, t, g)
 	seenAndUntouched(ctx, t, l, g)
+	firstSteps(ctx, t, l, g)
+}
+
+// firstSteps goes on from there for one customer: his mail is in shadow, and at the first step to enforcement it is asked
+// what becomes of it while the proxy is dead.
+func firstSteps(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	sluice(t, g, "rollout", "forward", "192.0.2.10/32")
+	from := "shadow@alice.example"
+	gateMail(ctx, t, l, "alice", from, "198.51.100.20:25", "shadow@sink.example", "Subject: x\r\n\r\nx\r\n")
+	for {
+		var all []struct{ Shadow bool }
+		if err := sluiceJSON(ctx, g, &all, "log", "--from", from, "--status", "delivered"); err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 1 && all[0].Shadow {
+			break
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			t.Fatalf("a step forward, and the log has %+v", all)
+		}
+	}
+	out, err := g.Sluice(ctx, "rollout", "forward", "192.0.2.10/32")
+	if err != nil || out.Code != 1 || !strings.Contains(out.Stderr, "--fail open") {
+		t.Errorf("the first step to enforcement: %v, code %d: %s%s", err, out.Code, out.Stdout, out.Stderr)
+	}
+	sluice(t, g, "rollout", "forward", "192.0.2.10/32", "--fail", "closed")
+	sluice(t, g, "rollout", "back", "192.0.2.10/32")
 }
 
 // startOn starts all daemons of a gateway.

@@ -19,8 +19,9 @@ import (
 // leave with the process, and mail goes on.
 type Observer struct {
 	objects observeObjects
-	links   []link.Link
+	links   map[int][]link.Link // by interface
 	ring    *ringbuf.Reader
+	record  ringbuf.Record
 	set     *os.File // folder of the maps that are shared with mail_ingress
 }
 
@@ -57,7 +58,7 @@ type ObserveLink struct {
 }
 
 // OpenObserver loads the passive programs upon the maps pinned in dir, which sluice-intercept made, and puts them behind
-// everything else at each interface. It needs tcx (Linux 6.6), CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; reading does not.
+// everything else at each interface, see Attach. It needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func OpenObserver(dir string, links []ObserveLink, o ObserveOptions) (*Observer, error) {
 	spec, err := loadObserve()
 	if err != nil {
@@ -117,11 +118,7 @@ func sharedMaps(set string, spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, er
 
 func (o *Observer) start(links []ObserveLink) (err error) {
 	for _, l := range links {
-		in, out := o.objects.ObserveIngress, o.objects.ObserveEgress
-		if l.Raw {
-			in, out = o.objects.ObserveIngressL3, o.objects.ObserveEgressL3
-		}
-		if err := errors.Join(o.attach(l.Index, in, ebpf.AttachTCXIngress), o.attach(l.Index, out, ebpf.AttachTCXEgress)); err != nil {
+		if err := o.Attach(l); err != nil {
 			return err
 		}
 	}
@@ -131,31 +128,74 @@ func (o *Observer) start(links []ObserveLink) (err error) {
 	return nil
 }
 
+// Programs are those for the two hooks of an interface.
+func (o *Observer) Programs(raw bool) (ingress, egress *ebpf.Program) {
+	if raw {
+		return o.objects.ObserveIngressL3, o.objects.ObserveEgressL3
+	}
+	return o.objects.ObserveIngress, o.objects.ObserveEgress
+}
+
+// Attach puts the programs behind everything else at an interface, by tcx (Linux 6.6). They leave with the process.
+func (o *Observer) Attach(l ObserveLink) error {
+	in, out := o.Programs(l.Raw)
+	err := errors.Join(o.attach(l.Index, in, ebpf.AttachTCXIngress), o.attach(l.Index, out, ebpf.AttachTCXEgress))
+	if err != nil {
+		return errors.Join(err, o.Detach(l.Index))
+	}
+	return nil
+}
+
+// Detach takes them away; an interface that is gone, or never had them, is no error.
+func (o *Observer) Detach(index int) error {
+	var errs []error
+	for _, l := range o.links[index] {
+		errs = append(errs, l.Close())
+	}
+	delete(o.links, index)
+	return errors.Join(errs...)
+}
+
 // attach puts a program at the tail: mail_ingress, at the head, has decided before.
 func (o *Observer) attach(index int, prog *ebpf.Program, at ebpf.AttachType) error {
 	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at, Anchor: link.Tail()})
 	if err != nil {
-		return fmt.Errorf("could not observe interface %d: %w; the ring buffer source needs tcx (Linux 6.6)", index, err)
+		return fmt.Errorf("could not observe interface %d by tcx: %w", index, err)
 	}
-	o.links = append(o.links, l)
+	if o.links == nil {
+		o.links = make(map[int][]link.Link)
+	}
+	o.links[index] = append(o.links[index], l)
 	return nil
 }
 
 // segmentData is where the data of a record begins.
 const segmentData = 56
 
-// Read waits for the next segment until the deadline; its Data is valid until the next call. The error is
-// os.ErrDeadlineExceeded when there was none, and ringbuf.ErrClosed after Close.
-func (o *Observer) Read(until time.Time) (Segment, error) {
-	var rec ringbuf.Record
+// ReadRaw waits for the next record until the deadline; it is valid until the next call, and what it says is a stranger's:
+// see ParseSegment. The error is os.ErrDeadlineExceeded when there was none, and ringbuf.ErrClosed after Close.
+func (o *Observer) ReadRaw(until time.Time) ([]byte, error) {
 	o.ring.SetDeadline(until)
-	if err := o.ring.ReadInto(&rec); err != nil {
-		return Segment{}, err
+	if err := o.ring.ReadInto(&o.record); err != nil {
+		return nil, err
 	}
-	return parseSegment(rec.RawSample)
+	return o.record.RawSample, nil
 }
 
-func parseSegment(b []byte) (s Segment, err error) {
+// Waiting tells whether records are there to be read.
+func (o *Observer) Waiting() bool { return o.ring.AvailableBytes() > 0 }
+
+// Read waits for the next segment as ReadRaw does; its Data is valid until the next call.
+func (o *Observer) Read(until time.Time) (Segment, error) {
+	b, err := o.ReadRaw(until)
+	if err != nil {
+		return Segment{}, err
+	}
+	return ParseSegment(b)
+}
+
+// ParseSegment reads a record of the ring.
+func ParseSegment(b []byte) (s Segment, err error) {
 	if len(b) < segmentData {
 		return s, fmt.Errorf("a record of %d bytes", len(b))
 	}
@@ -199,8 +239,8 @@ func (o *Observer) Counts() (Observed, error) {
 // Close detaches the programs; mail goes on.
 func (o *Observer) Close() error {
 	var errs []error
-	for _, l := range o.links {
-		errs = append(errs, l.Close())
+	for index := range o.links {
+		errs = append(errs, o.Detach(index))
 	}
 	if o.ring != nil {
 		errs = append(errs, o.ring.Close())

@@ -215,7 +215,7 @@ func TestSegmentsOfAnyBytes(t *testing.T) {
 	b := make([]byte, 80)
 	binary.NativeEndian.PutUint16(b[52:], 25)
 	for n := range len(b) {
-		if _, err := parseSegment(b[:n]); err == nil {
+		if _, err := ParseSegment(b[:n]); err == nil {
 			t.Errorf("%d bytes were taken for a segment of 81", n)
 		}
 	}

@@ -171,5 +171,5 @@ func removeEmpty(pinDir string) error {
 
 // removeBPF detaches every program of ours and unpins every map.
 func removeBPF(k *attach.Kernel, pinDir string) error {
-	return errors.Join(k.RemovePrograms(pinDir), bpf.Remove(pinDir), attach.RemovePinDir(pinDir))
+	return errors.Join(k.RemovePrograms(pinDir), k.RemoveObservers(), bpf.Remove(pinDir), attach.RemovePinDir(pinDir))
 }

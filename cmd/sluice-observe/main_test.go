@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/bpf"
 	"sluice/intercept/control"
 )
 
@@ -36,7 +35,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--limit", "20000"}, 2, "512 to 16384"},
 		{[]string{"extra"}, 2, "usage:"},
 		{[]string{"--config", "/nonexistent/sluice.toml"}, exitConfig, "/nonexistent/sluice.toml"},
-		{[]string{"--config", file(strings.Replace(minimal, "[intercept]", "[intercept]\npath = \"clsact\"", 1))}, exitConfig, "set it to auto or tcx"},
+		{[]string{"--config", file(strings.Replace(minimal, "[intercept]", "[observe]\nsource = \"ring\"\n[intercept]\npath = \"nftables\"", 1))}, exitConfig, "set it to auto"},
 		{[]string{"--config", file(strings.Replace(minimal, "65534", "no-such-account", 1))}, exitConfig, "useradd --system no-such-account"},
 	} {
 		var out strings.Builder
@@ -50,14 +49,6 @@ func TestRootIsNoAccountToDropTo(t *testing.T) {
 	t.Parallel()
 	if err := drop(0, 0); err == nil || !strings.Contains(err.Error(), "root") {
 		t.Errorf("dropping to root: %v", err)
-	}
-}
-
-func TestSameInterfaces(t *testing.T) {
-	t.Parallel()
-	a, b := []bpf.ObserveLink{{Index: 3}, {Index: 5, Raw: true}}, []bpf.ObserveLink{{Index: 5, Raw: true}, {Index: 3}}
-	if !same(a, b) || same(a, b[:1]) || same(a, []bpf.ObserveLink{{Index: 5}, {Index: 3}}) || !same(nil, nil) {
-		t.Error("sets of interfaces are compared wrongly")
 	}
 }
 

@@ -1,24 +1,27 @@
 package main
 
 import (
-	"cmp"
-	"context"
 	"fmt"
+	"log/slog"
 	"os/user"
-	"slices"
 	"strconv"
-	"time"
 
 	"sluice/bpf"
 	"sluice/cmd/internal/config"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
+	"sluice/intercept/nft"
+	"sluice/intercept/ruleset"
 )
 
 // settings is what the configuration file says to this program.
 type settings struct {
 	customers, uplinks []string
 	pins               string
+	path               string
+	ports              []uint16
+	source             string // auto, ring or nfqueue
+	queue              uint16
 	socket             string // of sluiced, for reports
 	uid, gid           int    // what remains of the rights
 }
@@ -31,10 +34,10 @@ func load(file string) (*settings, error) {
 	}
 	s := &settings{
 		customers: c.Intercept.CustomerInterfaces, uplinks: c.Intercept.Uplinks, pins: c.Intercept.PinDir,
-		socket: control.ObservedSocket(c.API.Socket),
+		socket: control.ObservedSocket(c.API.Socket), path: c.Intercept.Path, ports: c.Intercept.Ports, source: c.Observe.Source, queue: c.Observe.Queue,
 	}
-	if c.Intercept.Path == attach.Clsact {
-		return nil, fmt.Errorf("%s: intercept.path is clsact, where flows cannot be observed; set it to auto or tcx (Linux 6.6)", file)
+	if ring, table := s.source == "ring", s.path == nft.Path; ring && table || s.source == "nfqueue" && !table && s.path != "auto" {
+		return nil, fmt.Errorf("%s: observe.source is %s, which intercept.path = %q does not have; set it to auto", file, s.source, s.path)
 	}
 	if s.uid, s.gid, err = account(c.Intercept.DaemonUser); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
@@ -64,35 +67,34 @@ func account(name string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// settle is how long interfaces may go on changing before changed is called: a bridge or a batch of guests starts at once.
-const settle = time.Second
-
-// follow calls changed once the customer interfaces are no longer those that were attached.
-func (s *settings) follow(ctx context.Context, attached []bpf.ObserveLink, changed func()) error {
-	events, err := attach.Watch(ctx, 0)
+// links are the customer interfaces that can be observed now.
+func (s *settings) links(k *attach.Kernel) ([]bpf.ObserveLink, error) {
+	all, err := k.Links()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	go func() {
-		for range events.C {
-			if now, err := s.links(); err != nil || !same(now, attached) {
-				select {
-				case <-time.After(settle):
-				case <-ctx.Done():
-				}
-				changed()
-				return
-			}
+	var out []bpf.ObserveLink
+	for _, seat := range ruleset.Seats(all, s.customers, s.uplinks) {
+		if seat.Role == ruleset.Customer && seat.Refused == "" {
+			out = append(out, bpf.ObserveLink{Index: seat.Link.Index, Raw: seat.Link.Raw})
 		}
-		changed() // the kernel dropped messages, so anything may have changed; or it is the end
-	}()
-	return nil
+	}
+	return out, nil
 }
 
-func same(a, b []bpf.ObserveLink) bool {
-	order := func(x, y bpf.ObserveLink) int { return cmp.Compare(x.Index, y.Index) }
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.SortFunc(a, order)
-	slices.SortFunc(b, order)
-	return slices.Equal(a, b)
+// open opens the source that the configuration names, or that of the path which is in force.
+func (s *settings) open(limit int, log *slog.Logger) (source, string, error) {
+	by := s.source
+	if by == "auto" {
+		by = "ring"
+		if stands, err := nft.Stands(); err == nil && stands {
+			by = "nfqueue"
+		}
+	}
+	if by == "nfqueue" {
+		q, err := openQueue(s.queue, limit, log)
+		return q, by, err
+	}
+	r, err := openRing(s, limit, log)
+	return r, by, err
 }

@@ -48,7 +48,8 @@ const apart = 1 << 19
 type flow struct {
 	id       uint64
 	key      flowKey
-	began    uint64 // as the source says
+	began    uint64 // as the source says; 0 where it does not: then the client's first number tells flows apart
+	isn      uint32
 	dialogue *dialogue
 	told     int       // messages
 	held     int       // bytes of memory
@@ -188,7 +189,7 @@ func (o *Observer) weigh(f *flow) {
 func (o *Observer) find(s bpf.Segment, at time.Time) *flow {
 	key := flowKey{s.Client, s.Server}
 	f := o.flows[key]
-	if f != nil && f.began == s.Began {
+	if f != nil && f.began == s.Began && !(s.SYN && !s.FromServer && s.Began == 0 && s.Seq != f.isn) {
 		return f
 	}
 	if !s.SYN || s.FromServer || (f != nil && s.Began < f.began) {
@@ -200,7 +201,7 @@ func (o *Observer) find(s bpf.Segment, at time.Time) *flow {
 		o.lost++
 		return nil
 	}
-	f = &flow{id: uint64(o.ids.Next()) + apart, key: key, began: s.Began}
+	f = &flow{id: uint64(o.ids.Next()) + apart, key: key, began: s.Began, isn: s.Seq}
 	f.dialogue = newDialogue(func(m control.ObservedMessage) { o.tell(f, m) })
 	out := &f.dialogue.out
 	out.ID, out.Client, out.Target, out.Start = f.id, s.Client, s.Server, at

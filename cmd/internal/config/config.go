@@ -15,6 +15,7 @@ type Config struct {
 	Gateway   Gateway   `toml:"gateway" doc:"Who the gateway is, as clients and operators see it."`
 	Intercept Intercept `toml:"intercept" doc:"What the kernel hands to the proxy. Read by sluice-intercept; it bounds whatever sluiced may ask for at run time."`
 	Mode      []Mode    `toml:"mode" doc:"What happens to mail from a source prefix, whoever has it. The longest prefix wins, users' own modes included."`
+	Observe   Observe   `toml:"observe" doc:"How sluice-observe reads what mode observe forwards."`
 	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
 	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
@@ -41,7 +42,7 @@ type Intercept struct {
 	CustomerInterfaces []string `toml:"customer_interfaces" required:"true" doc:"Names or shell patterns of the interfaces behind which customers are. They are attached as they appear."`
 	Uplinks            []string `toml:"uplinks" required:"true" doc:"Names or shell patterns of the interfaces towards the internet. The guard stands there, so that an interface that appears late is never a hole."`
 	Ports              []uint16 `toml:"ports" default:"25" doc:"Destination ports that are mail. Never 465 or 587: submission to third parties is not opened."`
-	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode of a source that belongs to no user. intercept: through the proxy. shadow: through the proxy from the customer's own address, judged and logged as far as it is not encrypted, and nothing changed. observe: forwarded and counted as observed. pass: forwarded and counted. reject: TCP reset. drop: no answer."`
+	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode of a source that belongs to no user. intercept: through the proxy. shadow: through the proxy from the customer's own address, judged and logged as far as it is not encrypted, and nothing changed. observe: forwarded, and read in passing by sluice-observe, where that runs. pass: forwarded and counted. reject: TCP reset. drop: no answer."`
 	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`
 	ReversePath        bool     `toml:"reverse_path" default:"true" doc:"Refuse a source address that is not routed to the interface it came by."`
 	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact|nftables" doc:"How packets are diverted: by a BPF program at the hook tcx or clsact, or by nftables. auto takes the first that a trial finds good, in this order."`
@@ -66,6 +67,12 @@ type Mode struct {
 	Mode    string `toml:"mode" required:"true" enum:"intercept|canary|shadow|observe|pass|reject|drop" doc:"As intercept.default_mode. canary: intercept for a share of the users, shadow for the others."`
 	Percent int    `toml:"percent" min:"0" max:"99" doc:"Of mode canary: the share of users, 1 to 99. A larger share holds the users of a smaller one."`
 	Reason  string `toml:"reason" required:"true" doc:"Why, for whoever reads the file next."`
+}
+
+// Observe is the passive path.
+type Observe struct {
+	Source string `toml:"source" default:"auto" enum:"auto|ring|nfqueue" doc:"Where sluice-observe gets packets from. ring: copies that BPF programs make, with path tcx or clsact. nfqueue: the first packets of what each side says, with path nftables. auto: what the path in force has."`
+	Queue  uint16 `toml:"queue" default:"2525" doc:"Number of the queue for source nfqueue; no other program on the host may read it."`
 }
 
 // Exempt is one exempted destination.

@@ -1,0 +1,90 @@
+package attach
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/intercept/ruleset"
+)
+
+// The passive programs' place at clsact: behind ours that decide, under a handle of their own.
+const (
+	observeHandle   = 0x51c6
+	observePriority = 0x51c
+	observeName     = "sluice/observe"
+)
+
+// PutObserver attaches the passive programs of an interface by clsact, in place of those of an earlier observer.
+func (k *Kernel) PutObserver(index int, ingress, egress *ebpf.Program) error {
+	if err := k.ensureClsact(index); err != nil {
+		return err
+	}
+	for hook, prog := range map[string]*ebpf.Program{ruleset.Ingress: ingress, ruleset.Egress: egress} {
+		err := k.h.FilterReplace(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: index, Parent: parentOf(hook), Handle: observeHandle, Protocol: unix.ETH_P_ALL, Priority: observePriority,
+			},
+			Fd: prog.FD(), Name: observeName, DirectAction: true,
+		})
+		if err != nil {
+			return fmt.Errorf("could not observe interface %d by clsact at its %s: %w", index, hook, err)
+		}
+	}
+	return nil
+}
+
+// RemoveObserver takes the passive programs off an interface, and the qdisc where nothing else uses it. What is not there
+// is no error.
+func (k *Kernel) RemoveObserver(index int) error {
+	kind, err := k.clsactOf(index)
+	if err != nil || kind != "clsact" {
+		return err
+	}
+	removed, left := 0, 0
+	for _, hook := range []string{ruleset.Ingress, ruleset.Egress} {
+		list, err := k.filters(index, hook)
+		if err != nil {
+			return err
+		}
+		for _, f := range list {
+			b, ok := f.(*netlink.BpfFilter)
+			if !ok || b.Attrs().Handle != observeHandle || b.Name != observeName {
+				left++
+				continue
+			}
+			f.Attrs().Parent = parentOf(hook)
+			if err := k.h.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("could not stop observing interface %d: %w", index, err)
+			}
+			removed++
+		}
+	}
+	if removed == 0 || left > 0 {
+		return nil
+	}
+	if err := k.h.QdiscDel(clsactQdisc(index)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("could not remove the empty qdisc clsact: %w", err)
+	}
+	return nil
+}
+
+// RemoveObservers does so at every interface.
+func (k *Kernel) RemoveObservers() error {
+	qdiscs, err := k.h.QdiscList(nil)
+	if err != nil {
+		return fmt.Errorf("could not list the qdiscs: %w", err)
+	}
+	for _, q := range qdiscs {
+		if q.Type() != "clsact" {
+			continue
+		}
+		if err := k.RemoveObserver(q.Attrs().LinkIndex); err != nil && !k.vanished(q.Attrs().LinkIndex) {
+			return err
+		}
+	}
+	return nil
+}

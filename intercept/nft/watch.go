@@ -1,0 +1,138 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/intercept/ruleset"
+)
+
+// The chains of whoever watches. `observe` sees both directions of mail that mode observe forwards.
+const (
+	watchChain = "observe"
+	queueChain = "observe_queue"
+)
+
+// watchText are the rules that send to the queue: every SYN, FIN and RST, and the first packets with words that a side
+// says before the other side speaks. Each side's budget is an element of a set; words of the other side take it away, so
+// that it begins anew. None needs conntrack.
+const watchText = `add table inet TABLE
+add chain inet TABLE observe_queue
+add chain inet TABLE observe
+flush chain inet TABLE observe
+add set inet TABLE said4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+add set inet TABLE said6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+table inet TABLE {
+	chain observe {
+		tcp flags & (syn | ack) == syn delete @said4 { ip saddr . tcp sport . ip daddr . tcp dport }
+		tcp flags & (syn | ack) == syn delete @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
+		tcp flags & psh == 0x0 meta length < 100 return
+		tcp flags & psh == psh delete @said4 { ip daddr . tcp dport . ip saddr . tcp sport }
+		tcp flags & psh == psh delete @said6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
+		update @said4 { ip saddr . tcp sport . ip daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
+		update @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
+	}
+}
+`
+
+// Watch has the kernel send the beginnings of what both sides of observed flows say to a queue, at most so many packets
+// of one side before the other speaks. A queue that nobody reads, or that is full, lets them go on.
+func Watch(queue uint16, packets int) error {
+	stands, err := Stands()
+	if err != nil {
+		return err
+	}
+	if !stands {
+		return errors.New("could not watch by nftables: the table of sluice-intercept is not there; is it running, with path nftables?")
+	}
+	t, err := findTool()
+	if err != nil {
+		return err
+	}
+	text := strings.NewReplacer("TABLE", ruleset.FilterTable, "PACKETS", fmt.Sprint(packets)).Replace(watchText)
+	if err := t.run(text); err != nil {
+		return err
+	}
+	// The expression first, which newer nft shows as it is; then the target of iptables, which kernels without it have.
+	native := t.run(fmt.Sprintf("flush chain inet %[1]s %[2]s\nadd rule inet %[1]s %[2]s queue flags bypass to %[3]d\n", ruleset.FilterTable, queueChain, queue))
+	if native == nil {
+		return nil
+	}
+	if err := queueByTarget(queue); err != nil {
+		return fmt.Errorf("could not send packets to queue %d: %w; and %w; the kernel needs NFT_QUEUE, or NFT_COMPAT and NETFILTER_XT_TARGET_NFQUEUE", queue, native, err)
+	}
+	return nil
+}
+
+// Watched tells whether the rules stand: the table may have been made anew.
+func Watched() (bool, error) {
+	rules := 0
+	for _, chain := range []string{watchChain, queueChain} {
+		err := query(unix.NFT_MSG_GETRULE, func(b *batch) {
+			b.attribute(unix.NFTA_RULE_TABLE, ruleset.FilterTable+"\x00")
+			b.attribute(unix.NFTA_RULE_CHAIN, chain+"\x00")
+		}, func(attrs) { rules++ })
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, fmt.Errorf("could not read the rules that watch: %w", err)
+		}
+	}
+	return rules > 1, nil
+}
+
+// Unwatch takes the rules away; where the table is gone, so are they.
+func Unwatch() error {
+	stands, err := Stands()
+	if err != nil || !stands {
+		return err
+	}
+	t, err := findTool()
+	if err != nil {
+		return err
+	}
+	name := ruleset.FilterTable
+	return t.run(fmt.Sprintf(`add chain inet %[1]s %[2]s
+flush chain inet %[1]s %[2]s
+`, name, watchChain))
+}
+
+// numbers of linux/netfilter/nf_tables_compat.h and xt_NFQUEUE.h
+const (
+	targetName = 1 // NFTA_TARGET_NAME
+	targetRev  = 2 // NFTA_TARGET_REV
+	targetInfo = 3 // NFTA_TARGET_INFO
+	xtQueueRev = 3
+	xtBypass   = 1 // NFQ_FLAG_BYPASS
+)
+
+// queueByTarget makes the rule of the queue by the target NFQUEUE of iptables.
+func queueByTarget(queue uint16) error {
+	info := make([]byte, 8) // queue, queues, flags; padded as xtables aligns
+	binary.NativeEndian.PutUint16(info, queue)
+	binary.NativeEndian.PutUint16(info[2:], 1)
+	binary.NativeEndian.PutUint16(info[4:], xtBypass)
+	b := newBatch()
+	start := b.message(nftMessage(unix.NFT_MSG_DELRULE), 0, unix.NFPROTO_INET, "empty chain "+queueChain)
+	b.attribute(unix.NFTA_RULE_TABLE, ruleset.FilterTable+"\x00")
+	b.attribute(unix.NFTA_RULE_CHAIN, queueChain+"\x00")
+	b.end(start)
+	start = b.message(nftMessage(unix.NFT_MSG_NEWRULE), unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NFPROTO_INET, "add the target NFQUEUE")
+	b.attribute(unix.NFTA_RULE_TABLE, ruleset.FilterTable+"\x00")
+	b.attribute(unix.NFTA_RULE_CHAIN, queueChain+"\x00")
+	list := b.open(unix.NFTA_RULE_EXPRESSIONS | nested)
+	item := b.open(unix.NFTA_LIST_ELEM | nested)
+	b.attribute(unix.NFTA_EXPR_NAME, "target\x00")
+	data := b.open(unix.NFTA_EXPR_DATA | nested)
+	b.attribute(targetName, "NFQUEUE\x00")
+	b.number32(targetRev, xtQueueRev)
+	b.attribute(targetInfo, string(info))
+	b.shut(data)
+	b.shut(item)
+	b.shut(list)
+	b.end(start)
+	return b.commit()
+}

@@ -28,18 +28,18 @@ const (
 // queue is the source of the nftables path: the first packets of what each side says come by NFQUEUE, and each is sent on
 // before anything else is done.
 type queue struct {
-	number  uint16
-	packets int
-	log     *slog.Logger
-	q       *nfqueue.Nfqueue
-	ahead   chan []byte
-	last    uint32 // number of the last packet
-	missed  atomic.Uint64
-	failed  chan error
+	number uint16
+	limit  int
+	log    *slog.Logger
+	q      *nfqueue.Nfqueue
+	ahead  chan []byte
+	last   uint32 // number of the last packet
+	missed atomic.Uint64
+	failed chan error
 }
 
 func openQueue(number uint16, limit int, log *slog.Logger) (*queue, error) {
-	s := &queue{number: number, packets: limit/1024 + 4, log: log, ahead: make(chan []byte, queueAhead), failed: make(chan error, 1)}
+	s := &queue{number: number, limit: limit, log: log, ahead: make(chan []byte, queueAhead), failed: make(chan error, 1)}
 	q, err := nfqueue.Open(&nfqueue.Config{NfQueue: number, MaxPacketLen: uint32(limit + 128), MaxQueueLen: queuePackets, Copymode: nfqueue.NfQnlCopyPacket,
 		Flags: nfqueue.NfQaCfgFlagFailOpen | nfqueue.NfQaCfgFlagGSO, WriteTimeout: time.Second})
 	if err != nil {
@@ -49,7 +49,25 @@ func openQueue(number uint16, limit int, log *slog.Logger) (*queue, error) {
 	if err := errors.Join(q.Con.SetReadBuffer(queueMemory), q.SetOption(netlink.NoENOBUFS, true)); err != nil {
 		return nil, errors.Join(fmt.Errorf("could not set up queue %d: %w", number, err), q.Close())
 	}
+	if err := s.watch(); err != nil {
+		return nil, errors.Join(err, q.Close())
+	}
 	return s, nil
+}
+
+// watch begins to read the queue, and then has packets sent to it.
+func (s *queue) watch() error {
+	err := s.q.RegisterWithErrorFunc(context.Background(), s.take, func(err error) int {
+		if op, ok := errors.AsType[*netlink.OpError](err); ok && (op.Timeout() || op.Temporary()) {
+			return 0
+		}
+		s.fail(fmt.Errorf("could not read queue %d: %w", s.number, err))
+		return 1
+	})
+	if err != nil {
+		return fmt.Errorf("could not bind queue %d: %w; does another program read it? another number: observe.queue", s.number, err)
+	}
+	return nft.Watch(s.number, s.limit/1024+4, s.limit)
 }
 
 // take lets a packet go and keeps a copy for the reader.
@@ -84,22 +102,6 @@ func (s *queue) fail(err error) {
 }
 
 func (s *queue) run(ctx context.Context, to *feed) error {
-	err := s.q.RegisterWithErrorFunc(ctx, s.take, func(err error) int {
-		if ctx.Err() != nil {
-			return 1
-		}
-		if op, ok := errors.AsType[*netlink.OpError](err); ok && (op.Timeout() || op.Temporary()) {
-			return 0
-		}
-		s.fail(fmt.Errorf("could not read queue %d: %w", s.number, err))
-		return 1
-	})
-	if err != nil {
-		return fmt.Errorf("could not bind queue %d: %w; does another program read it? another number: observe.queue", s.number, err)
-	}
-	if err := nft.Watch(s.number, s.packets); err != nil { // only now: somebody reads
-		return err
-	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -142,7 +144,7 @@ func (s *queue) look(to *feed) error {
 		return err
 	}
 	s.log.Info("the table was made anew: it is watched again")
-	return nft.Watch(s.number, s.packets)
+	return nft.Watch(s.number, s.limit/1024+4, s.limit)
 }
 
 // Close takes the rules away and lets go of the queue; mail goes on.

@@ -17,32 +17,51 @@ const (
 	queueChain = "observe_queue"
 )
 
-// watchText are the rules that send to the queue: every SYN, FIN and RST, and the first packets with words that a side
-// says before the other side speaks. Each side's budget is an element of a set; words of the other side take it away, so
-// that it begins anew. None needs conntrack.
+// watchText are the rules that send to the queue: every SYN, FIN and RST, and the first words that a side says before the
+// other side speaks: some packets however large, and then as many bytes in small ones. Each side's budgets are elements of
+// two sets; words of the other side take them away, so that they begin anew. None needs conntrack.
 const watchText = `add table inet TABLE
 add chain inet TABLE observe_queue
 add chain inet TABLE observe
 flush chain inet TABLE observe
 add set inet TABLE said4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
 add set inet TABLE said6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+add set inet TABLE more4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+add set inet TABLE more6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+add chain inet TABLE observe_words4
+add chain inet TABLE observe_words6
+flush chain inet TABLE observe_words4
+flush chain inet TABLE observe_words6
 table inet TABLE {
 	chain observe {
+		tcp flags & (syn | fin | rst) == 0x0 tcp flags & psh == 0x0 meta length < 100 return
+		meta nfproto vmap { ipv4 : goto observe_words4, ipv6 : goto observe_words6 }
+	}
+	chain observe_words4 {
 		tcp flags & (syn | ack) == syn delete @said4 { ip saddr . tcp sport . ip daddr . tcp dport }
-		tcp flags & (syn | ack) == syn delete @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+		tcp flags & (syn | ack) == syn delete @more4 { ip saddr . tcp sport . ip daddr . tcp dport }
+		tcp flags & (syn | psh) != 0x0 delete @said4 { ip daddr . tcp dport . ip saddr . tcp sport }
+		tcp flags & (syn | psh) != 0x0 delete @more4 { ip daddr . tcp dport . ip saddr . tcp sport }
 		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
-		tcp flags & psh == 0x0 meta length < 100 return
-		tcp flags & psh == psh delete @said4 { ip daddr . tcp dport . ip saddr . tcp sport }
-		tcp flags & psh == psh delete @said6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
 		update @said4 { ip saddr . tcp sport . ip daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
+		update @more4 { ip saddr . tcp sport . ip daddr . tcp dport quota until BYTES bytes } goto observe_queue
+	}
+	chain observe_words6 {
+		tcp flags & (syn | ack) == syn delete @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+		tcp flags & (syn | ack) == syn delete @more6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
+		tcp flags & (syn | psh) != 0x0 delete @said6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
+		tcp flags & (syn | psh) != 0x0 delete @more6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
+		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
 		update @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
+		update @more6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport quota until BYTES bytes } goto observe_queue
 	}
 }
 `
 
-// Watch has the kernel send the beginnings of what both sides of observed flows say to a queue, at most so many packets
-// of one side before the other speaks. A queue that nobody reads, or that is full, lets them go on.
-func Watch(queue uint16, packets int) error {
+// Watch has the kernel send the beginnings of what both sides of observed flows say to a queue: so many packets of
+// one side before the other speaks, and then so many bytes in small ones. A queue that nobody reads, or that is full, lets
+// them go on.
+func Watch(queue uint16, packets, bytes int) error {
 	stands, err := Stands()
 	if err != nil {
 		return err
@@ -54,7 +73,7 @@ func Watch(queue uint16, packets int) error {
 	if err != nil {
 		return err
 	}
-	text := strings.NewReplacer("TABLE", ruleset.FilterTable, "PACKETS", fmt.Sprint(packets)).Replace(watchText)
+	text := strings.NewReplacer("TABLE", ruleset.FilterTable, "PACKETS", fmt.Sprint(packets), "BYTES", fmt.Sprint(bytes)).Replace(watchText)
 	if err := t.run(text); err != nil {
 		return err
 	}

@@ -110,17 +110,28 @@ func (o *Observer) AddPacket(p *Packets, b []byte, at time.Time) {
 	if k.whole > 0 && k.ack != 0 {
 		o.answered(f, 1-d, k.ack)
 	}
-	if len(k.Data) > 0 {
-		o.Add(k.Segment, at)
+	end := k.fin || k.rst
+	if end && int32(k.Seq-f.last[d]) > 0 { // an end comes in any case; what stands before it does not
+		o.leaveOff(f, d)
 	}
-	if k.fin || k.rst {
+	if len(k.Data) > 0 && !f.cut[d] { // else it follows bytes that did not come, in the same breath
+		o.Add(k.Segment, at)
+		if k.whole > uint32(len(k.Data)) {
+			o.leaveOff(f, d)
+		}
+	}
+	if end {
 		s := k.Segment
 		s.Data, s.Seq, s.FIN, s.RST = nil, k.Seq+k.whole, k.fin, k.rst
-		if int32(s.Seq-f.last[d]) > 0 && !f.cut[d] {
-			f.cut[d] = true
-			f.dialogue.fill(k.FromServer, at)
-		}
 		o.Add(s, at)
+	}
+}
+
+// leaveOff says that the rest of what a direction says now does not come.
+func (o *Observer) leaveOff(f *flow, d int) {
+	if !f.cut[d] {
+		f.cut[d] = true
+		f.dialogue.fill(d == 1, o.now)
 	}
 }
 
@@ -129,9 +140,6 @@ func (o *Observer) answered(f *flow, d int, seq uint32) {
 	if f.last[d] == 0 || int32(seq-f.last[d]) <= 0 {
 		return
 	}
-	if !f.cut[d] {
-		f.cut[d] = true
-		f.dialogue.fill(d == 1, o.now)
-	}
+	o.leaveOff(f, d)
 	o.resume(f, d, seq)
 }

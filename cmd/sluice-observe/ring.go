@@ -19,14 +19,19 @@ type ring struct {
 	log    *slog.Logger
 	kernel *attach.Kernel
 	obs    *bpf.Observer
-	clsact bool
-	at     map[int]bpf.ObserveLink
+	at     map[int]place
 	failed map[int]string // why interfaces are not attached, once told
+}
+
+// place is an interface as it is attached to.
+type place struct {
+	bpf.ObserveLink
+	clsact bool
 }
 
 // openRing loads the programs and attaches them wherever customers are.
 func openRing(set *settings, limit int, log *slog.Logger) (_ *ring, err error) {
-	r := &ring{set: set, log: log, at: make(map[int]bpf.ObserveLink), failed: make(map[int]string)}
+	r := &ring{set: set, log: log, at: make(map[int]place), failed: make(map[int]string)}
 	if r.kernel, err = attach.Open(); err != nil {
 		return nil, err
 	}
@@ -36,7 +41,6 @@ func openRing(set *settings, limit int, log *slog.Logger) (_ *ring, err error) {
 	if r.obs, err = bpf.OpenObserver(set.pins, nil, bpf.ObserveOptions{Limit: uint32(limit)}); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	r.clsact = set.path == attach.Clsact || set.path == "auto" && r.kernel.TryTCX() != nil
 	if err := r.follow(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -52,24 +56,27 @@ func (r *ring) follow() error {
 	if err != nil {
 		return err
 	}
-	wanted := make(map[int]bpf.ObserveLink, len(links))
+	wanted := make(map[int]place, len(links))
 	for _, l := range links {
-		wanted[l.Index] = l
+		wanted[l.Index] = place{l, r.kernel.JudgesByClsact(l.Index)}
 	}
-	for index, l := range r.at {
-		if wanted[index] != l {
-			if err := r.detach(index); err != nil {
-				r.log.Info("an interface is not let go of", "index", index, "err", err)
-			}
-			delete(r.at, index)
+	for index, at := range r.at {
+		if wanted[index] == at {
+			continue
+		}
+		delete(r.at, index)
+		if err := r.detach(at); err != nil && wanted[index] != (place{}) {
+			return err
+		}
+		if wanted[index] == (place{}) {
 			r.log.Info("an interface is observed no more", "index", index)
 		}
 	}
-	for index, l := range wanted {
+	for index, p := range wanted {
 		if _, has := r.at[index]; has {
 			continue
 		}
-		if err := r.attach(l); err != nil {
+		if err := r.attach(p); err != nil {
 			if r.failed[index] != err.Error() {
 				r.failed[index] = err.Error()
 				r.log.Warn("an interface is not observed", "index", index, "err", err)
@@ -77,32 +84,39 @@ func (r *ring) follow() error {
 			continue
 		}
 		delete(r.failed, index)
-		r.at[index] = l
+		r.at[index] = p
 	}
 	return nil
 }
 
-func (r *ring) attach(l bpf.ObserveLink) error {
-	if !r.clsact {
-		return r.obs.Attach(l)
+func (r *ring) attach(p place) error {
+	if !p.clsact {
+		return r.obs.Attach(p.ObserveLink)
 	}
-	in, out := r.obs.Programs(l.Raw)
-	return r.kernel.PutObserver(l.Index, in, out)
+	in, out := r.obs.Programs(p.Raw)
+	return r.kernel.PutObserver(p.Index, in, out)
 }
 
-func (r *ring) detach(index int) error {
-	if !r.clsact {
-		return r.obs.Detach(index)
+func (r *ring) detach(p place) error {
+	if !p.clsact {
+		return r.obs.Detach(p.Index)
 	}
-	return r.kernel.RemoveObserver(index)
+	return r.kernel.RemoveObserver(p.Index)
 }
+
+const (
+	// settle is how long sluice-intercept may take to attach to an interface that appears, by whichever hook.
+	settle = 2 * time.Second
+	// anew is how often all is looked at without a reason.
+	anew = 30 * time.Second
+)
 
 func (r *ring) run(ctx context.Context, to *feed) error {
 	changes, err := attach.Watch(ctx, attach.ManyLinks)
 	if err != nil {
 		return err
 	}
-	next, again := time.Now(), time.Time{}
+	next, again := time.Now(), time.Now().Add(settle)
 	for ctx.Err() == nil {
 		select {
 		case _, open := <-changes.C:
@@ -110,11 +124,14 @@ func (r *ring) run(ctx context.Context, to *feed) error {
 				return errChanged
 			}
 			changes.Take()
-			again = time.Now()
+			again = time.Now().Add(settle)
+			if err := r.follow(); err != nil {
+				r.log.Warn("the interfaces could not be looked at", "err", err)
+			}
 		default:
 		}
-		if !again.IsZero() {
-			again = time.Time{}
+		if now := time.Now(); !now.Before(again) {
+			again = now.Add(anew)
 			if err := r.follow(); err != nil {
 				r.log.Warn("the interfaces could not be looked at", "err", err)
 			}
@@ -130,9 +147,6 @@ func (r *ring) run(ctx context.Context, to *feed) error {
 			}
 			if err := to.lost(c.Lost + c.Unread); err != nil {
 				return err
-			}
-			if len(r.failed) > 0 {
-				again = now
 			}
 		}
 		if err := r.read(time.Now().Add(every/10), to); err != nil {
@@ -167,9 +181,7 @@ func (r *ring) read(until time.Time, to *feed) error {
 // Close takes the programs away; mail goes on.
 func (r *ring) Close() error {
 	var errs []error
-	if r.clsact {
-		errs = append(errs, r.kernel.RemoveObservers())
-	}
+	errs = append(errs, r.kernel.RemoveObservers())
 	if r.obs != nil {
 		errs = append(errs, r.obs.Close())
 	}

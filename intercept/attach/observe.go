@@ -37,6 +37,25 @@ func (k *Kernel) PutObserver(index int, ingress, egress *ebpf.Program) error {
 	return nil
 }
 
+// JudgesByClsact tells whether our program that decides stands at the ingress of an interface by clsact, which tcx comes
+// before: the passive programs must stand behind it.
+func (k *Kernel) JudgesByClsact(index int) bool {
+	kind, err := k.clsactOf(index)
+	if err != nil || kind != "clsact" {
+		return false
+	}
+	list, err := k.filters(index, ruleset.Ingress)
+	if err != nil {
+		return false
+	}
+	for _, f := range list {
+		if _, ours := ourFilter(f); ours {
+			return true
+		}
+	}
+	return false
+}
+
 // RemoveObserver takes the passive programs off an interface, and the qdisc where nothing else uses it. What is not there
 // is no error.
 func (k *Kernel) RemoveObserver(index int) error {

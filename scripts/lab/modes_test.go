@@ -68,10 +68,11 @@ func refusedWith(ctx context.Context, t *testing.T, g *Gateway, text string, arg
 
 // TestModesAtRunTime goes through every mode of a source and of a destination on a live gateway, and has both programs
 // restarted in between.
-func TestModesAtRunTime(t *testing.T) {
-	t.Parallel()
+func TestModesAtRunTime(t *testing.T) { onEachPath(t, modesAtRunTimeBy) }
+
+func modesAtRunTimeBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, looseConfig)
+	g := startGatewayWith(t, l, by(path, looseConfig))
 	alice := []string{"192.0.2.8/29", "2001:db8:1::/48"} // around him; they are not his own prefixes
 	meets(ctx, t, l, "alice", "gateway")
 	for mode, want := range map[string]string{"pass": "destination", "observe": "destination", "shadow": "destination", "reject": "reset", "drop": "nothing", "canary 1": "destination", "intercept": "gateway"} {
@@ -195,11 +196,12 @@ func exemptions(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 
 // TestModesChangeUnderLoad changes modes a hundred times while customers send: nothing is refused, nothing lost, and not
 // one connection of a customer who stays intercepted goes past the proxy.
-func TestModesChangeUnderLoad(t *testing.T) {
-	t.Parallel()
+func TestModesChangeUnderLoad(t *testing.T) { onEachPath(t, modesChangeUnderLoadBy) }
+
+func modesChangeUnderLoadBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
 	// dave stays intercepted although what is around him changes all the time.
-	g := startGatewayWith(t, l, looseConfig+"\n[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n"+
+	g := startGatewayWith(t, l, by(path, looseConfig)+"\n[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n"+
 		"[[mode]]\nprefix = \"192.0.2.30/32\"\nmode = \"intercept\"\nreason = \"stays\"\n[[mode]]\nprefix = \"2001:db8:3::/48\"\nmode = \"intercept\"\nreason = \"stays\"\n")
 	out, err := l.Capture(ctx, HostGateway, "up0", "tcp dst port 25")
 	if err != nil {

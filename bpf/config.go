@@ -3,6 +3,7 @@ package bpf
 import (
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 )
 
@@ -76,8 +77,28 @@ func (d *Datapath) setFlag(f mailConfigFlag, on bool) {
 	}
 }
 
+// setFlags sets some and takes others back in one step.
+func (d *Datapath) setFlags(on, off mailConfigFlag) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.setFlag(off, false)
+	d.setFlag(on, true)
+	return d.writeConfig()
+}
+
+// changed has the programs ask the tables anew about connections that they know.
+func (d *Datapath) changed() error { return d.setFlags(0, 0) }
+
 // writeConfig needs the lock.
 func (d *Datapath) writeConfig() error {
+	now, err := monotonic()
+	if err != nil {
+		return err
+	}
+	d.config.ChangedNs = max(now, d.config.ChangedNs+1)
+	if d.config.Seed == 0 {
+		d.config.Seed = rand.Uint64() // from the system's generator, per process
+	}
 	if err := d.objects.Config.Put(uint32(0), d.config); err != nil {
 		return fmt.Errorf("could not write map config: %w", err)
 	}

@@ -33,7 +33,7 @@ type Options struct {
 // sizes names the maps that Options may enlarge.
 func (o Options) sizes() map[string]uint32 {
 	return map[string]uint32{
-		"source_hosts": o.MaxHosts, "source_nets": o.MaxNets, "locks": o.MaxLocks, "user_counters": o.MaxUsers,
+		"source_hosts": o.MaxHosts, "source_nets": o.MaxNets, "locks": o.MaxLocks, "lock_hosts": o.MaxLocks, "user_counters": o.MaxUsers,
 	}
 }
 
@@ -102,10 +102,9 @@ func (d *Datapath) start() error {
 		return fmt.Errorf("could not copy the heartbeat map's descriptor: %w", err)
 	}
 	d.heart = os.NewFile(uintptr(fd), "heartbeat")
-	switch d.config.Layout {
-	case mailNumberLAYOUT:
-		return nil
-	case 0:
+	// An older version between may have filled the tables without saying what it did to the short ways.
+	const short = lockFlags | noExemptions
+	if d.config.Layout == 0 {
 		now, err := monotonic()
 		if err != nil {
 			return err
@@ -113,6 +112,7 @@ func (d *Datapath) start() error {
 		d.config = mailConfig{StartNs: now}
 		d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
 	}
+	d.setFlag(short, false)
 	d.config.Layout = mailNumberLAYOUT
 	return d.writeConfig()
 }

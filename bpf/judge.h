@@ -18,7 +18,7 @@ __noinline int count(enum reason why)
 	return 0;
 }
 
-__noinline int count_user(__u32 user, enum user_reason why)
+static __always_inline struct user_counts *counts_of(__u32 user)
 {
 	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
 
@@ -28,10 +28,29 @@ __noinline int count_user(__u32 user, enum user_reason why)
 		bpf_map_update_elem(&user_counters, &user, &zero, BPF_NOEXIST);
 		c = bpf_map_lookup_elem(&user_counters, &user);
 		if (!c)
-			return count(REASON_USER_FULL);
+			count(REASON_USER_FULL);
 	}
-	if (why < USER_MAX)
+	return c;
+}
+
+__noinline int count_user(__u32 user, enum user_reason why)
+{
+	struct user_counts *c = counts_of(user);
+
+	if (c && why < USER_MAX)
 		__sync_fetch_and_add(&c->n[why], 1);
+	return 0;
+}
+
+/* A SYN, and what became of it. */
+__noinline int count_syn(__u32 user, enum user_reason why)
+{
+	struct user_counts *c = counts_of(user);
+
+	if (c && why < USER_MAX) {
+		__sync_fetch_and_add(&c->n[USER_SYN], 1);
+		__sync_fetch_and_add(&c->n[why], 1);
+	}
 	return 0;
 }
 
@@ -95,30 +114,57 @@ static __always_inline const struct exemption *find_exemption(struct net_key *k,
 	return 0;
 }
 
-/* The mode of a source towards a destination. */
-static __noinline enum mode mode_towards(const struct source *src, enum family family, const __u32 *addr, __be16 port, __u64 now)
+/* The mode of a source towards a destination that may be exempt. Beside the family stands whether none is for one port. */
+static __noinline enum mode exempt_mode(const struct source *src, __u32 family_portless, const __u32 *addr, __be16 port, __u64 now)
 {
 	const struct exemption *one, *all;
 	struct net_key k;
 
 	if (!src || !addr)
 		return MODE_NONE;
-	set_net_key(&k, family, addr, 0);
-	one = find_exemption(&k, port, now);
+	set_net_key(&k, family_portless & ~CONFIG_NO_EXEMPT_PORTS, addr, 0);
+	one = family_portless & CONFIG_NO_EXEMPT_PORTS ? 0 : find_exemption(&k, port, now);
 	all = find_exemption(&k, 0, now);
 	if (one && (!all || one->bits >= all->bits))
 		return one->mode;
 	return all ? all->mode : src->mode;
 }
 
+/* The mode of a source towards a destination. */
+static __always_inline enum mode mode_towards(const struct config *cfg, const struct source *src, enum family family, const __u32 *addr, __be16 port, __u64 now)
+{
+	if (cfg->flags & CONFIG_NO_EXEMPT)
+		return src->mode;
+	return exempt_mode(src, family | (cfg->flags & CONFIG_NO_EXEMPT_PORTS), addr, port, now); /* five arguments are the most */
+}
+
+static __always_inline const struct lock *find_host_lock(const struct config *cfg, enum family family, const __u32 *addr, __u64 now)
+{
+	struct host_key h = {.family = family, .bits = family == FAMILY_4 ? 32 : 128};
+	const struct lock *l;
+
+	__builtin_memcpy(h.addr, addr, 16);
+	if (family == FAMILY_4 || cfg->flags & CONFIG_LOCK_128) {
+		l = bpf_map_lookup_elem(&lock_hosts, &h);
+		if (family == FAMILY_4 || (l && (!l->until_ns || l->until_ns > now)))
+			return l && (!l->until_ns || l->until_ns > now) ? l : 0;
+	}
+	h.bits = 64;
+	__builtin_memset(h.addr + 8, 0, 8);
+	l = bpf_map_lookup_elem(&lock_hosts, &h);
+	return l && (!l->until_ns || l->until_ns > now) ? l : 0;
+}
+
 /* The lock in force on an address, if any; whether it is this source's is asked next. */
-static __noinline const struct lock *find_lock(enum family family, const __u32 *addr, __u64 now)
+static __noinline const struct lock *find_lock(const struct config *cfg, enum family family, const __u32 *addr, __u64 now)
 {
 	const struct lock *l;
 	struct net_key k;
 
-	if (!addr)
+	if (!cfg || !addr)
 		return 0;
+	if (cfg->flags & CONFIG_LOCK_HOSTS)
+		return find_host_lock(cfg, family, addr, now);
 	set_net_key(&k, family, addr, 0);
 	for (int i = 0; i < EXPIRED_MAX; i++) {
 		l = bpf_map_lookup_elem(&locks, &k);
@@ -288,30 +334,43 @@ static __always_inline __u64 slot_empty_for(int filled, __u64 now)
 	return now > r->empty_since_ns ? now - r->empty_since_ns : 0;
 }
 
-/* Is the source routed back through the interface it came in by? Looked up as the reverse packet. */
+/*
+ * Is the source routed back through the interface it came in by? Looked up as the reverse packet. Every SYN of a checked
+ * source comes here, and where there are policy rules, as ours, walking them costs more than all other checks together: so
+ * the main table is asked first, and the rules only where it says no. It does not know the gateway's own addresses.
+ */
 __noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet *p)
 {
 	struct bpf_fib_lookup f = {};
+	__u32 how = BPF_FIB_LOOKUP_DIRECT;
 	int r;
 
 	if (!p)
 		return 0;
-	f.l4_protocol = IPPROTO_TCP;
-	f.ifindex = p->ifindex;
-	if (p->family == FAMILY_4) {
-		f.family = AF_INET;
-		f.ipv4_src = p->daddr[0];
-		f.ipv4_dst = p->saddr[0];
-	} else {
-		f.family = AF_INET6;
-		__builtin_memcpy(f.ipv6_src, p->daddr, 16);
-		__builtin_memcpy(f.ipv6_dst, p->saddr, 16);
+	if (in_set(&local, p->family, p->saddr))
+		how = 0;
+	for (int i = 0; i < 2; i++) {
+		__builtin_memset(&f, 0, sizeof(f)); /* the answer stands in it as well */
+		f.l4_protocol = IPPROTO_TCP;
+		f.ifindex = p->ifindex;
+		if (p->family == FAMILY_4) {
+			f.family = AF_INET;
+			f.ipv4_src = p->daddr[0];
+			f.ipv4_dst = p->saddr[0];
+		} else {
+			f.family = AF_INET6;
+			__builtin_memcpy(f.ipv6_src, p->daddr, 16);
+			__builtin_memcpy(f.ipv6_dst, p->saddr, 16);
+		}
+		r = bpf_fib_lookup(skb, &f, sizeof(f), how);
+		/* The neighbour and the MTU are no matter: the interface stands in the answer all the same. */
+		if ((r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH || r == BPF_FIB_LKUP_RET_FRAG_NEEDED) && f.ifindex == p->ifindex)
+			return 1;
+		if (!how)
+			return 0;
+		how = 0;
 	}
-	r = bpf_fib_lookup(skb, &f, sizeof(f), 0);
-	/* The neighbour and the MTU are no matter: the interface stands in the answer all the same. */
-	if (r != BPF_FIB_LKUP_RET_SUCCESS && r != BPF_FIB_LKUP_RET_NO_NEIGH && r != BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return 0;
-	return f.ifindex == p->ifindex;
+	return 0;
 }
 
 /* Is a bound source where it belongs? A device without Ethernet addresses shows none, so a bound MAC fails there. */
@@ -331,6 +390,39 @@ __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const s
 		if (mac[i] != src->mac[i])
 			return 0;
 	return 1;
+}
+
+static __always_inline __u64 mix(__u64 h, __u64 v)
+{
+	h = (h ^ v) * 0x9e3779b97f4a7c15ULL;
+	return h ^ (h >> 32);
+}
+
+/*
+ * Where known_flows may hold this connection, and as what: a word that nobody can guess, and another one after each change of
+ * the tables.
+ */
+static __always_inline __u64 *known_slot(const struct config *cfg, const struct packet *p, __u64 *word)
+{
+	__u64 h = mix(cfg->seed, cfg->changed_ns);
+	__u32 slot;
+
+	h = mix(h, p->saddr[0] | (__u64)p->daddr[0] << 32);
+	if (p->family == FAMILY_6) {
+		h = mix(h, p->saddr[1] | (__u64)p->daddr[1] << 32);
+		h = mix(h, p->saddr[2] | (__u64)p->daddr[2] << 32);
+		h = mix(h, p->saddr[3] | (__u64)p->daddr[3] << 32);
+	}
+	h = mix(h, p->sport | (__u64)p->dport << 16 | (__u64)p->family << 32);
+	slot = h & (KNOWN_FLOWS - 1);
+	*word = h | 1; /* never 0 */
+	return bpf_map_lookup_elem(&known_flows, &slot);
+}
+
+/* Is this a segment from the middle of a connection on a port like 25? */
+static __always_inline int goes_on(const struct packet *p)
+{
+	return (p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE;
 }
 
 /* The socket of exactly this connection, listeners included; release it. */

@@ -10,16 +10,38 @@ import (
 
 // ReplaceLocks makes the table of locks equal to the list. Budgets that are used up stay so.
 func (d *Datapath) ReplaceLocks(list []Lock) (Change, error) {
-	want := make(map[mailNetKey]mailLock, len(list))
+	want, hosts := make(map[mailNetKey]mailLock, len(list)), make(map[mailHostKey]mailLock)
+	flags := mailConfigFlagCONFIG_LOCK_HOSTS
 	for _, l := range list {
 		v, err := lockValue(l)
 		if err != nil {
 			return Change{}, err
 		}
 		want[netKey(l.Prefix, 0)] = v
+		if isHost(l.Prefix) {
+			hosts[hostKey(l.Prefix)] = v
+		} else {
+			flags &^= mailConfigFlagCONFIG_LOCK_HOSTS
+		}
+		if l.Prefix.Bits() == 128 {
+			flags |= mailConfigFlagCONFIG_LOCK_128
+		}
 	}
-	return replaceTable(d.objects.Locks, want)
+	// Two tables, and one of them is in force: the short way is taken back before and said after both are the same.
+	if err := d.setFlags(flags&mailConfigFlagCONFIG_LOCK_128, 0); err != nil {
+		return Change{}, err
+	}
+	if _, err := replaceTable(d.objects.LockHosts, hosts); err != nil {
+		return Change{}, err
+	}
+	c, err := replaceTable(d.objects.Locks, want)
+	if err != nil {
+		return c, err
+	}
+	return c, d.setFlags(flags, ^flags&lockFlags)
 }
+
+const lockFlags = mailConfigFlagCONFIG_LOCK_HOSTS | mailConfigFlagCONFIG_LOCK_128
 
 // PutLocks adds or changes locks; each is in force for the next packet.
 func (d *Datapath) PutLocks(list ...Lock) error {
@@ -28,11 +50,45 @@ func (d *Datapath) PutLocks(list ...Lock) error {
 		if err != nil {
 			return err
 		}
+		if err := d.putHostLock(l.Prefix, v); err != nil {
+			return fmt.Errorf("could not lock %s: %w", l.Prefix, err)
+		}
 		if err := d.objects.Locks.Put(netKey(l.Prefix, 0), v); err != nil {
 			return fmt.Errorf("could not lock %s: %w", l.Prefix, err)
 		}
+		if err := d.widenLocks(l.Prefix); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// putHostLock writes a lock into the table of the short way, if it belongs there.
+func (d *Datapath) putHostLock(p netip.Prefix, v mailLock) error {
+	if !isHost(p) {
+		return nil
+	}
+	if p.Bits() == 128 && !d.hasFlag(mailConfigFlagCONFIG_LOCK_128) {
+		if err := d.setFlags(mailConfigFlagCONFIG_LOCK_128, 0); err != nil {
+			return err
+		}
+	}
+	return d.objects.LockHosts.Put(hostKey(p), v)
+}
+
+// widenLocks leaves the short way once there is a lock that it does not know; only ReplaceLocks leads back to it. Either way
+// connections that are known are judged anew.
+func (d *Datapath) widenLocks(p netip.Prefix) error {
+	if isHost(p) {
+		return d.changed()
+	}
+	return d.setFlags(0, mailConfigFlagCONFIG_LOCK_HOSTS)
+}
+
+func (d *Datapath) hasFlag(f mailConfigFlag) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config.Flags&f != 0
 }
 
 // Unlock takes locks away, and the budgets that went with them; a prefix without a lock is no error.
@@ -53,6 +109,11 @@ func (d *Datapath) Unlock(prefixes ...netip.Prefix) error {
 		}
 		if err := deleteKeys(d.objects.Locks, []mailNetKey{key}); err != nil {
 			return err
+		}
+		if isHost(p) {
+			if err := deleteKeys(d.objects.LockHosts, []mailHostKey{hostKey(p)}); err != nil {
+				return err
+			}
 		}
 		if err := deleteKeys(d.objects.LockBudgets, []uint32{v.Id}); err != nil {
 			return err

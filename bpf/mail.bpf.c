@@ -79,6 +79,13 @@ static __always_inline void note(enum reason why, const struct source *src, enum
 	count_user(src->user, user_why);
 }
 
+/* The same for a SYN that meets no connection. */
+static __always_inline void note_syn(enum reason why, const struct source *src, enum user_reason user_why)
+{
+	count(why);
+	count_syn(src->user, user_why);
+}
+
 /* What becomes of a fresh connection that the proxy should have. */
 enum answer {
 	ANSWER_ASSIGN, /* the proxy is there, or was announced to come back */
@@ -137,29 +144,29 @@ __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enu
 static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
 {
 	if (!spend_syn(src, p, now)) { /* one host must not take the proxy from all others */
-		note(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
+		note_syn(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
 		return TC_ACT_SHOT;
 	}
 	switch (try_listener(skb, cfg, src->fail, 0, now)) {
 	case ANSWER_ASSIGN: /* the usual way */
-		note(REASON_INTERCEPT, src, USER_INTERCEPTED);
+		note_syn(REASON_INTERCEPT, src, USER_INTERCEPTED);
 		return deliver(skb, cfg);
 	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
-		note(REASON_WAIT, src, USER_INTERCEPTED);
+		note_syn(REASON_WAIT, src, USER_INTERCEPTED);
 		return deliver(skb, cfg);
 	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
-		note(REASON_WAIT_DROP, src, USER_DROPPED);
+		note_syn(REASON_WAIT_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (src->fail == FAIL_CLOSED) { /* away for too long, and this source must not go round the proxy */
-		note(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
+		note_syn(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
 		return reset(skb, p);
 	}
 	if (!spend_open(p, now)) { /* fail-open is no invitation to flood */
-		note(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
+		note_syn(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
-	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
+	note_syn(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
 	return forward(skb, cfg);
 }
 
@@ -167,18 +174,18 @@ static __always_inline int intercept(struct __sk_buff *skb, const struct config 
 static __always_inline int locked(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, const struct lock *lock, __u64 now)
 {
 	if (src->mode == MODE_DROP) { /* stricter than the lock */
-		note(REASON_DROP, src, USER_DROPPED);
+		note_syn(REASON_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (src->mode != MODE_REJECT) {
 		switch (try_listener(skb, cfg, FAIL_CLOSED, lock, now)) {
 		case ANSWER_ASSIGN:
 		case ANSWER_WAIT: /* the proxy explains */
-			note(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
+			note_syn(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
 			return deliver(skb, cfg);
 		}
 	}
-	note(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
+	note_syn(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
 	return reset(skb, p);
 }
 
@@ -201,51 +208,83 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 	src = find_source(cfg, p->family, p->saddr);
 	if (!src) /* never: the fallback is always there */
 		return TC_ACT_SHOT;
-	count_user(src->user, USER_SYN);
 	if (src->flags & (SOURCE_BIND_IF | SOURCE_BIND_MAC) && !binding_ok(skb, p, src)) { /* a neighbour borrows the address */
-		note(REASON_SPOOF_BIND, src, USER_SPOOFED);
+		note_syn(REASON_SPOOF_BIND, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}
 	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, p)) { /* an address from elsewhere */
-		note(REASON_SPOOF_PATH, src, USER_SPOOFED);
+		note_syn(REASON_SPOOF_PATH, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}
 	if (p->rule == MODE_PASS) { /* submission to others: counted, never opened */
-		note(REASON_PORT_PASS, src, USER_PASSED);
+		note_syn(REASON_PORT_PASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	if (p->rule == MODE_REJECT) { /* submission to others is forbidden here */
-		note(REASON_PORT_REJECT, src, USER_REJECTED);
+		note_syn(REASON_PORT_REJECT, src, USER_REJECTED);
 		return reset(skb, p);
 	}
-	lock = find_lock(p->family, p->saddr, now);
+	lock = find_lock(cfg, p->family, p->saddr, now);
 	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->daddr))
 		return locked(skb, cfg, p, src, lock, now);
-	mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+	mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
 	switch (mode) {
 	case MODE_REJECT:
-		note(REASON_REJECT, src, USER_REJECTED);
+		note_syn(REASON_REJECT, src, USER_REJECTED);
 		return reset(skb, p);
 	case MODE_PASS:
-		note(REASON_PASS, src, USER_PASSED);
+		note_syn(REASON_PASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	case MODE_OBSERVE:
 	case MODE_SHADOW:
 	case MODE_INTERCEPT:
 		break;
 	default: /* MODE_DROP, and what no loader writes */
-		note(REASON_DROP, src, USER_DROPPED);
+		note_syn(REASON_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (bypassed(cfg, p->family, p->saddr, now)) { /* the operator's way out */
-		note(REASON_BYPASS, src, USER_PASSED);
+		note_syn(REASON_BYPASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	if (mode == MODE_OBSERVE) { /* forwarded untouched */
-		note(REASON_OBSERVE, src, USER_PASSED);
+		note_syn(REASON_OBSERVE, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	return intercept(skb, cfg, p, src, now);
+}
+
+/* Headers where they are in the packet, if they are whole in its linear part. */
+static __always_inline long check_cookie(struct __sk_buff *skb, const struct packet *p, struct bpf_sock *sk)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const __u32 l2 = p->l2 & 15;
+
+	if (p->family == FAMILY_4) {
+		struct reset4 *h = data + l2;
+
+		return (void *)(h + 1) <= end ? bpf_tcp_check_syncookie(sk, &h->ip, sizeof(h->ip), &h->tcp, sizeof(h->tcp)) : 1;
+	}
+	struct reset6 *h = data + l2;
+
+	return (void *)(h + 1) <= end ? bpf_tcp_check_syncookie(sk, &h->ip, sizeof(h->ip), &h->tcp, sizeof(h->tcp)) : 1;
+}
+
+/* The same by copies of the headers. */
+static __always_inline long check_cookie_slowly(struct __sk_buff *skb, const struct packet *p, struct bpf_sock *sk)
+{
+	struct tcphdr tcp;
+
+	if (bpf_skb_load_bytes(skb, p->l4, &tcp, sizeof(tcp)))
+		return 1;
+	if (p->family == FAMILY_4) {
+		struct iphdr ip;
+
+		return bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)) ? 1 : bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
+	}
+	struct ipv6hdr ip;
+
+	return bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)) ? 1 : bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
 }
 
 /* Is this the last ACK of a handshake that the listener answered with a SYN cookie? Assigns it if so. */
@@ -253,24 +292,12 @@ __noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
 {
 	__u32 zero = 0;
 	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &zero);
-	struct tcphdr tcp;
 	long bad = 1;
 
 	if (!sk)
 		return 0;
-	if (p && !bpf_skb_load_bytes(skb, p->l4, &tcp, sizeof(tcp))) {
-		if (p->family == FAMILY_4) {
-			struct iphdr ip;
-
-			if (!bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)))
-				bad = bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
-		} else {
-			struct ipv6hdr ip;
-
-			if (!bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)))
-				bad = bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
-		}
-	}
+	if (p)
+		bad = p->direct ? check_cookie(skb, p, sk) : check_cookie_slowly(skb, p, sk);
 	if (!bad)
 		bad = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
@@ -278,7 +305,7 @@ __noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
 }
 
 /* No SYN and no socket: a cookie's last ACK, or a flow that began before us or was passed. */
-static __always_inline int old_flow(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+static __always_inline int old_flow(struct __sk_buff *skb, const struct config *cfg, struct packet *p, __u64 *slot, __u64 word)
 {
 	const struct source *src;
 	const struct lock *lock;
@@ -290,12 +317,12 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 		count(REASON_HALF_OPEN);
 		return TC_ACT_SHOT;
 	}
-	lock = find_lock(p->family, p->saddr, now);
+	lock = find_lock(cfg, p->family, p->saddr, now);
 	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, p)) {
 		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
 		src = find_source(cfg, p->family, p->saddr);
 		if (src) {
-			enum mode mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+			enum mode mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
 
 			if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
 				count(REASON_COOKIE);
@@ -311,6 +338,8 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 			return reset(skb, p);
 		}
 	}
+	if (slot && goes_on(p))
+		*slot = word;
 	count(REASON_OLD_FLOW);
 	return forward(skb, cfg);
 }
@@ -325,7 +354,7 @@ static __always_inline int unparsed(struct __sk_buff *skb, const struct config *
 
 	if (!src) /* never: the fallback is always there */
 		return TC_ACT_SHOT;
-	lock = find_lock(p->family, p->saddr, now);
+	lock = find_lock(cfg, p->family, p->saddr, now);
 	/* Where nothing would be filtered, nothing is dropped for being unfilterable. */
 	open = src->mode == MODE_PASS || src->mode == MODE_OBSERVE || (src->mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
 	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, src))) || in_set(&local, p->family, p->daddr))) {
@@ -425,10 +454,10 @@ __noinline int half_open(const struct config *cfg, const struct packet *p, int n
 	src = find_source(cfg, p->family, p->daddr);
 	if (!src || (named && !src->bits))
 		return HALF_FINE;
-	lock = find_lock(p->family, p->daddr, now);
+	lock = find_lock(cfg, p->family, p->daddr, now);
 	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->saddr))
 		return HALF_FORBIDDEN;
-	mode = mode_towards(src, p->family, p->saddr, p->sport, now);
+	mode = mode_towards(cfg, src, p->family, p->saddr, p->sport, now);
 	if (mode >= MODE_REJECT)
 		return HALF_FORBIDDEN;
 	if ((mode != MODE_INTERCEPT && mode != MODE_SHADOW) || bypassed(cfg, p->family, p->daddr, now))
@@ -477,6 +506,7 @@ static __always_inline const struct config *get_config(void)
 static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
+	__u64 *slot, word = 0;
 	struct packet p = {};
 	enum kind kind;
 
@@ -510,6 +540,15 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	p.rule = port_mode(p.ifindex, p.dport);
 	if (p.rule == MODE_DROP) /* a mail port, but not on this interface */
 		return TC_ACT_UNSPEC;
+	slot = known_slot(cfg, &p, &word);
+	if (slot && *slot == word) {
+		if (goes_on(&p)) { /* judged before, and nothing has changed since */
+			count(REASON_OLD_FLOW);
+			return forward(skb, cfg);
+		}
+		if (p.flags & TH_SYN)
+			*slot = 0; /* a connection of its own begins */
+	}
 	if (to_own_socket(skb, &p)) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
 		if (p.challenge) { /* by us, since its socket may be busy */
 			count(REASON_CHALLENGE);
@@ -522,7 +561,7 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		return fresh(skb, cfg, &p);
 	if (foreign_reply(cfg, &p, 1) == TC_ACT_SHOT) /* from port 25 to port 25 */
 		return TC_ACT_SHOT;
-	return old_flow(skb, cfg, &p);
+	return old_flow(skb, cfg, &p, slot, word);
 }
 
 static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
@@ -561,7 +600,7 @@ __noinline int guarded(const struct config *cfg, const struct packet *p)
 	src = find_source(cfg, p->family, p->saddr);
 	if (!src || src->fail != FAIL_CLOSED)
 		return 0;
-	mode = mode_towards(src, p->family, p->daddr, p->dport, now);
+	mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
 	if (mode == MODE_PASS || mode == MODE_OBSERVE)
 		return 0;
 	return mode >= MODE_REJECT || !bypassed(cfg, p->family, p->saddr, now);

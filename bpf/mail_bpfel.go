@@ -31,14 +31,20 @@ type mailConfig struct {
 	Ports         [8]uint16
 	Pad           uint32
 	_             [4]byte
+	Seed          uint64
+	ChangedNs     uint64
 }
 
 type mailConfigFlag uint32
 
 const (
-	mailConfigFlagCONFIG_RPF         mailConfigFlag = 1
-	mailConfigFlagCONFIG_LONG6       mailConfigFlag = 2
-	mailConfigFlagCONFIG_BYPASS_NETS mailConfigFlag = 4
+	mailConfigFlagCONFIG_RPF             mailConfigFlag = 1
+	mailConfigFlagCONFIG_LONG6           mailConfigFlag = 2
+	mailConfigFlagCONFIG_BYPASS_NETS     mailConfigFlag = 4
+	mailConfigFlagCONFIG_LOCK_HOSTS      mailConfigFlag = 8
+	mailConfigFlagCONFIG_LOCK_128        mailConfigFlag = 16
+	mailConfigFlagCONFIG_NO_EXEMPT       mailConfigFlag = 32
+	mailConfigFlagCONFIG_NO_EXEMPT_PORTS mailConfigFlag = 64
 )
 
 type mailExemption struct {
@@ -120,6 +126,7 @@ const (
 	mailNumberOPEN_SYN_CAP mailNumber = 30
 	mailNumberEXPIRED_MAX  mailNumber = 4
 	mailNumberLOCK_BUDGET  mailNumber = 10
+	mailNumberKNOWN_FLOWS  mailNumber = 65536
 	mailNumberSYN_BURST    mailNumber = 2
 )
 
@@ -252,10 +259,12 @@ const (
 	mailMapDelivery         = "delivery"
 	mailMapExempt           = "exempt"
 	mailMapHeartbeat        = "heartbeat"
+	mailMapKnownFlows       = "known_flows"
 	mailMapListeners        = "listeners"
 	mailMapLocal            = "local"
 	mailMapLockBudgets      = "lock_budgets"
 	mailMapLockExempt       = "lock_exempt"
+	mailMapLockHosts        = "lock_hosts"
 	mailMapLocks            = "locks"
 	mailMapOpenBudgets      = "open_budgets"
 	mailMapPortRules        = "port_rules"
@@ -333,10 +342,12 @@ type mailMapSpecs struct {
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
 	Exempt       *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat    *ebpf.MapSpec `ebpf:"heartbeat"`
+	KnownFlows   *ebpf.MapSpec `ebpf:"known_flows"`
 	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
 	Local        *ebpf.MapSpec `ebpf:"local"`
 	LockBudgets  *ebpf.MapSpec `ebpf:"lock_budgets"`
 	LockExempt   *ebpf.MapSpec `ebpf:"lock_exempt"`
+	LockHosts    *ebpf.MapSpec `ebpf:"lock_hosts"`
 	Locks        *ebpf.MapSpec `ebpf:"locks"`
 	OpenBudgets  *ebpf.MapSpec `ebpf:"open_budgets"`
 	PortRules    *ebpf.MapSpec `ebpf:"port_rules"`
@@ -380,10 +391,12 @@ type mailMaps struct {
 	Delivery     *ebpf.Map `ebpf:"delivery"`
 	Exempt       *ebpf.Map `ebpf:"exempt"`
 	Heartbeat    *ebpf.Map `ebpf:"heartbeat"`
+	KnownFlows   *ebpf.Map `ebpf:"known_flows"`
 	Listeners    *ebpf.Map `ebpf:"listeners"`
 	Local        *ebpf.Map `ebpf:"local"`
 	LockBudgets  *ebpf.Map `ebpf:"lock_budgets"`
 	LockExempt   *ebpf.Map `ebpf:"lock_exempt"`
+	LockHosts    *ebpf.Map `ebpf:"lock_hosts"`
 	Locks        *ebpf.Map `ebpf:"locks"`
 	OpenBudgets  *ebpf.Map `ebpf:"open_budgets"`
 	PortRules    *ebpf.Map `ebpf:"port_rules"`
@@ -403,10 +416,12 @@ func (m *mailMaps) Close() error {
 		m.Delivery,
 		m.Exempt,
 		m.Heartbeat,
+		m.KnownFlows,
 		m.Listeners,
 		m.Local,
 		m.LockBudgets,
 		m.LockExempt,
+		m.LockHosts,
 		m.Locks,
 		m.OpenBudgets,
 		m.PortRules,

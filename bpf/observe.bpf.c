@@ -228,7 +228,7 @@ static __noinline int begins(const struct config *cfg, const struct packet *p)
 	if (!cfg || !p || port_mode(p->ifindex, p->dport) != MODE_NONE || in_set(&local, p->family, p->daddr))
 		return 0;
 	src = find_source(cfg, p->family, p->saddr);
-	return src && mode_towards(src, p->family, p->daddr, p->dport, now) == MODE_OBSERVE;
+	return src && mode_towards(cfg, src, p->family, p->daddr, p->dport, now) == MODE_OBSERVE;
 }
 
 static __always_inline int from_customer(struct __sk_buff *skb, const __u32 l2)

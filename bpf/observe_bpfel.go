@@ -31,6 +31,8 @@ type observeConfig struct {
 	Ports         [8]uint16
 	Pad           uint32
 	_             [4]byte
+	Seed          uint64
+	ChangedNs     uint64
 }
 
 type observeExemption struct {
@@ -155,10 +157,12 @@ const (
 	observeMapDelivery          = "delivery"
 	observeMapExempt            = "exempt"
 	observeMapHeartbeat         = "heartbeat"
+	observeMapKnownFlows        = "known_flows"
 	observeMapListeners         = "listeners"
 	observeMapLocal             = "local"
 	observeMapLockBudgets       = "lock_budgets"
 	observeMapLockExempt        = "lock_exempt"
+	observeMapLockHosts         = "lock_hosts"
 	observeMapLocks             = "locks"
 	observeMapObserveCounts     = "observe_counts"
 	observeMapObserveRing       = "observe_ring"
@@ -237,10 +241,12 @@ type observeMapSpecs struct {
 	Delivery       *ebpf.MapSpec `ebpf:"delivery"`
 	Exempt         *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat      *ebpf.MapSpec `ebpf:"heartbeat"`
+	KnownFlows     *ebpf.MapSpec `ebpf:"known_flows"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	Local          *ebpf.MapSpec `ebpf:"local"`
 	LockBudgets    *ebpf.MapSpec `ebpf:"lock_budgets"`
 	LockExempt     *ebpf.MapSpec `ebpf:"lock_exempt"`
+	LockHosts      *ebpf.MapSpec `ebpf:"lock_hosts"`
 	Locks          *ebpf.MapSpec `ebpf:"locks"`
 	ObserveCounts  *ebpf.MapSpec `ebpf:"observe_counts"`
 	ObserveRing    *ebpf.MapSpec `ebpf:"observe_ring"`
@@ -289,10 +295,12 @@ type observeMaps struct {
 	Delivery       *ebpf.Map `ebpf:"delivery"`
 	Exempt         *ebpf.Map `ebpf:"exempt"`
 	Heartbeat      *ebpf.Map `ebpf:"heartbeat"`
+	KnownFlows     *ebpf.Map `ebpf:"known_flows"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	Local          *ebpf.Map `ebpf:"local"`
 	LockBudgets    *ebpf.Map `ebpf:"lock_budgets"`
 	LockExempt     *ebpf.Map `ebpf:"lock_exempt"`
+	LockHosts      *ebpf.Map `ebpf:"lock_hosts"`
 	Locks          *ebpf.Map `ebpf:"locks"`
 	ObserveCounts  *ebpf.Map `ebpf:"observe_counts"`
 	ObserveRing    *ebpf.Map `ebpf:"observe_ring"`
@@ -316,10 +324,12 @@ func (m *observeMaps) Close() error {
 		m.Delivery,
 		m.Exempt,
 		m.Heartbeat,
+		m.KnownFlows,
 		m.Listeners,
 		m.Local,
 		m.LockBudgets,
 		m.LockExempt,
+		m.LockHosts,
 		m.Locks,
 		m.ObserveCounts,
 		m.ObserveRing,

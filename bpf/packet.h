@@ -55,7 +55,7 @@ struct packet {
 	enum mode rule;  /* of the port */
 	__u8 why;        /* enum reason of KIND_UNDECIDED */
 	__u8 challenge;  /* what turns it round writes an ACK with the two numbers below, not a reset */
-	__u8 pad;
+	__u8 direct;     /* plain, and in the linear part */
 	__be32 seq;
 	__be32 ack_seq;
 };
@@ -303,7 +303,7 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 		set_addresses4(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);
-		p->plain = 1;
+		p->plain = p->direct = 1;
 		return kind;
 	}
 	if (protocol == bpf_htons(ETH_P_IPV6)) {
@@ -322,7 +322,7 @@ static __always_inline enum kind parse(struct __sk_buff *skb, const struct confi
 		set_addresses6(p, ip);
 		set_tcp(p, tcp);
 		p->l4 = l2 + sizeof(*ip);
-		p->plain = 1;
+		p->plain = p->direct = 1;
 		if (is_mapped(p->saddr) || is_mapped(p->daddr))
 			return undecided(p, REASON_BAD_ADDRESS);
 		return kind;

@@ -63,16 +63,7 @@ func newPlace(t *testing.T) *place {
 	}
 	p.slot = p.listen(t, "127.0.0.1:0").(syscall.Conn)
 	for _, ends := range [][2]string{{"192.0.2.77", "198.51.100.77"}, {"2001:db8:1::77", "2001:db8:100::77"}} {
-		for _, e := range ends {
-			a, err := netlink.ParseAddr(netip.PrefixFrom(netip.MustParseAddr(e), netip.MustParseAddr(e).BitLen()).String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			a.Flags = unix.IFA_F_NODAD
-			if err := netlink.AddrAdd(lo, a); err != nil {
-				t.Fatal(err)
-			}
-		}
+		p.own(t, netip.MustParseAddr(ends[0]), netip.MustParseAddr(ends[1]))
 		p.connect(t, netip.MustParseAddr(ends[0]), netip.MustParseAddr(ends[1]))
 	}
 	return p
@@ -157,6 +148,25 @@ func (p *place) listen(t *testing.T, at string) net.Listener {
 	return s
 }
 
+// own gives addresses to the namespace.
+func (p *place) own(t *testing.T, list ...netip.Addr) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		own, err := netlink.ParseAddr(netip.PrefixFrom(a, a.BitLen()).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(lo, own); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // connect leaves two sockets: what a proxy has of a customer's connection, and what it has of one from his address.
 func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	t.Helper()
@@ -193,21 +203,25 @@ func (p *place) socket(src, dst netip.AddrPort) (found, listens bool) {
 	return false, false
 }
 
-// routedBack is the kernel's route to src; addresses of its own are none that is forwarded to, and IPv6 knows no route
-// from a group of hosts.
-func (p *place) routedBack(src, dst netip.Addr, ifindex uint32) bool {
-	if dst.Is6() && dst.IsMulticast() {
-		return false
-	}
-	for _, pair := range p.pairs {
-		if src == pair[0].Addr() {
+// routedBack is the kernel's route to src; addresses of its own are none that is forwarded to, if the tables know them or IPv6 has a route to lo, and
+// IPv6 knows no route from a group of hosts.
+func (p *place) routedBack(local []netip.Prefix) func(src, dst netip.Addr, ifindex uint32) bool {
+	return func(src, dst netip.Addr, ifindex uint32) bool {
+		own := slices.ContainsFunc(p.pairs, func(pair [2]netip.AddrPort) bool { return src == pair[0].Addr() })
+		known := slices.ContainsFunc(local, func(l netip.Prefix) bool { return l.Contains(src) })
+		if own && (known || src.Is6()) || dst.Is6() && dst.IsMulticast() {
 			return false
 		}
+		return p.routed(src) == ifindex
 	}
+}
+
+// routed is the device that leads to an address, or 0.
+func (p *place) routed(a netip.Addr) uint32 {
 	for r, dev := range p.routes {
-		if r.Contains(src) {
-			return dev == ifindex
+		if r.Contains(a) {
+			return dev
 		}
 	}
-	return false
+	return 0
 }

@@ -86,8 +86,9 @@ func randomTables(r *rand.Rand, devices [2]uint32, now uint64) (*model.Tables, *
 			t.Exemptions = append(t.Exemptions, e)
 		}
 	}
+	hosts := chance(r, 40) // for such the programs have a short way
 	for _, p := range prefixes(r, 6, customers) {
-		if chance(r, 60) {
+		if chance(r, 60) && (!hosts || isHost(p)) {
 			t.Locks = append(t.Locks, model.Lock{Prefix: p, User: uint32(r.IntN(4)), Budget: uint64(r.IntN(4)), KeepFlows: chance(r, 30), Until: until(r, now)})
 		}
 	}

@@ -103,7 +103,7 @@ func (c *comparison) round(seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	now := c.now()
 	tables, state := randomTables(r, c.devices, now)
-	state.Socket, state.RoutedBack, state.CannotAssign = c.socket, c.routedBack, true
+	state.Socket, state.RoutedBack, state.CannotAssign = c.socket, c.routedBack(tables.Local), true
 	c.load(tables, state, c.fill)
 	users := map[uint32]map[string]uint64{}
 	loaded := time.Now()
@@ -145,7 +145,7 @@ func (c *comparison) roundAtDevice(seed uint64) {
 	c.Helper()
 	r := rand.New(rand.NewPCG(seed, 0))
 	tables, state := randomTables(r, c.devices, c.now())
-	state.Socket, state.RoutedBack = c.socket, c.routedBack
+	state.Socket, state.RoutedBack = c.socket, c.routedBack(tables.Local)
 	w := pick(r, c.wires[:])
 	program := pick(r, []string{MailIngress, MailIngress, UplinkIngress, UplinkGuard})
 	c.load(tables, state, c.fill)

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -10,7 +11,12 @@ import (
 // ReplaceExemptions makes the table of exempt destinations equal to the list.
 func (d *Datapath) ReplaceExemptions(list []Exemption) (Change, error) {
 	want := make(map[mailNetKey]mailExemption, len(list))
+	spares := noExemptions
 	for _, e := range list {
+		spares &^= mailConfigFlagCONFIG_NO_EXEMPT
+		if e.Port != 0 {
+			spares &^= mailConfigFlagCONFIG_NO_EXEMPT_PORTS
+		}
 		if err := checkPrefix(e.Prefix); err != nil {
 			return Change{}, err
 		}
@@ -23,18 +29,31 @@ func (d *Datapath) ReplaceExemptions(list []Exemption) (Change, error) {
 		}
 		want[netKey(e.Prefix, e.Port)] = mailExemption{UntilNs: until, Mode: mailMode(e.Mode), Bits: uint8(e.Prefix.Bits())}
 	}
-	return replaceTable(d.objects.Exempt, want)
+	// What spares look-ups is taken back before such exemptions come, and said after they went.
+	if err := d.setFlags(0, noExemptions); err != nil {
+		return Change{}, err
+	}
+	c, err := replaceTable(d.objects.Exempt, want)
+	if err != nil {
+		return c, err
+	}
+	return c, d.setFlags(spares, 0)
 }
+
+// noExemptions is what may be said of an empty table.
+const noExemptions = mailConfigFlagCONFIG_NO_EXEMPT | mailConfigFlagCONFIG_NO_EXEMPT_PORTS
 
 // ReplaceLockExempt sets the destinations that locks leave open: the MX of the administrator's address.
 func (d *Datapath) ReplaceLockExempt(list []netip.Prefix) (Change, error) {
-	return replaceSet(d.objects.LockExempt, list)
+	c, err := replaceSet(d.objects.LockExempt, list)
+	return c, errors.Join(err, d.changed())
 }
 
 // ReplaceLocal sets the gateway's own addresses: every address and prefix of its local routing table. A SYN to one of
 // them is let alone; one that is missing here would be given to the proxy, which refuses it.
 func (d *Datapath) ReplaceLocal(list []netip.Prefix) (Change, error) {
-	return replaceSet(d.objects.Local, list)
+	c, err := replaceSet(d.objects.Local, list)
+	return c, errors.Join(err, d.changed())
 }
 
 // ReplaceDelivery sets the addresses that the proxy delivers from: a SYN from one of them at a customer interface is a loop.

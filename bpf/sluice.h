@@ -26,6 +26,7 @@ enum number {
 	OPEN_SYN_CAP = 30, /* SYNs per source and minute that fail-open forwards */
 	EXPIRED_MAX = 4,   /* expired prefixes inside each other that a look-up passes over */
 	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
+	KNOWN_FLOWS = 65536, /* a power of two */
 	SYN_BURST = 2,     /* seconds of a source's rate that may come at once */
 };
 
@@ -56,6 +57,11 @@ enum config_flag {
 	CONFIG_RPF = 1,   /* reverse-path check for every source */
 	CONFIG_LONG6 = 2, /* source_nets holds an IPv6 prefix longer than /64 */
 	CONFIG_BYPASS_NETS = 4, /* bypass_nets holds something */
+	/* What spares look-ups, said only while it is true. */
+	CONFIG_LOCK_HOSTS = 8,  /* every lock is of one address or one IPv6 /64 and stands in lock_hosts, too */
+	CONFIG_LOCK_128 = 16,   /* ... and some are of one IPv6 address */
+	CONFIG_NO_EXEMPT = 32,  /* exempt holds nothing */
+	CONFIG_NO_EXEMPT_PORTS = 64, /* exempt holds nothing for one port */
 };
 
 enum lock_flag {
@@ -202,6 +208,8 @@ struct config {
 	struct source fallback; /* unknown sources */
 	__be16 ports[EXTRA_PORTS];
 	__u32 pad;
+	__u64 seed;       /* of known_flows */
+	__u64 changed_ns; /* when a table last changed; CLOCK_MONOTONIC */
 };
 
 /*
@@ -290,6 +298,26 @@ struct {
 	__type(key, struct net_key);
 	__type(value, struct lock);
 } locks SEC(".maps");
+
+/*
+ * Connections that were found to go on as they began, each a word in the slot that it hashes to, whoever stood there before. A
+ * passed flow would else be looked for among the sockets and the locks with each packet. A SYN takes its connection out.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_FLOWS);
+	__type(key, __u32);
+	__type(value, __u64);
+} known_flows SEC(".maps");
+
+/* The locks of one address or one IPv6 /64 once more: a flow that goes on asks for its lock with each packet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 131072);
+	__type(key, struct host_key);
+	__type(value, struct lock);
+} lock_hosts SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -81,7 +81,7 @@ func (d *Datapath) PutSources(list ...Source) error {
 			return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
 		}
 	}
-	return nil
+	return d.changed()
 }
 
 // DeleteSources takes single sources away; one that is not there is no error.
@@ -91,7 +91,7 @@ func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) error {
 			return err
 		}
 	}
-	return nil
+	return d.changed()
 }
 
 // Sources reads the table back, in no order.
@@ -129,10 +129,10 @@ func sourceKey(p netip.Prefix) any {
 }
 
 func (d *Datapath) setLong6(on bool) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.setFlag(mailConfigFlagCONFIG_LONG6, on)
-	return d.writeConfig()
+	if on {
+		return d.setFlags(mailConfigFlagCONFIG_LONG6, 0)
+	}
+	return d.setFlags(0, mailConfigFlagCONFIG_LONG6)
 }
 
 func checkedSource(s Source) (mailSource, error) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,7 @@ func runKernel(ctx context.Context, args []string) (err error) {
 	c := kernel.Full()
 	fs.IntVar(&c.Rounds, "rounds", c.Rounds, "rounds; each measures everything once")
 	fs.IntVar(&c.Interfaces, "interfaces", c.Interfaces, "customer interfaces, where there are many")
+	parts := fs.String("parts", "", "`parts` to measure, of alone, traffic, forwarding, connections and memory; empty: all")
 	enforce := fs.Bool("enforce", false, "fail when a target is missed")
 	jsonPath := fs.String("json", "", "`file` for all figures")
 	if err := fs.Parse(args); err != nil {
@@ -32,6 +34,9 @@ func runKernel(ctx context.Context, args []string) (err error) {
 	}
 	if *quick {
 		c = kernel.Quick()
+	}
+	if *parts != "" {
+		c.Parts = strings.Split(*parts, ",")
 	}
 	r, err := measureKernel(ctx, c)
 	if err != nil {

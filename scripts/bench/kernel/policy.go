@@ -91,12 +91,16 @@ func (p *population) fillOthers() error {
 	for i := range 1000 {
 		elsewhere := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 0, 3, byte(i >> 8), byte(i)}), 64)
 		locks = append(locks, bpf.Lock{Prefix: elsewhere, ID: uint32(i), Budget: 10})
-		exemptions = append(exemptions, bpf.Exemption{Prefix: elsewhere, Mode: bpf.ModePass})
+		if i < 20 {
+			exemptions = append(exemptions, bpf.Exemption{Prefix: elsewhere, Mode: bpf.ModePass})
+		}
 	}
 	for i := range 100 {
 		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(100 + i)}), 32)
 		locks = append(locks, bpf.Lock{Prefix: a, ID: uint32(2000 + i), Budget: 10})
-		exemptions = append(exemptions, bpf.Exemption{Prefix: a, Mode: bpf.ModePass})
+		if i < 20 {
+			exemptions = append(exemptions, bpf.Exemption{Prefix: a, Mode: bpf.ModePass})
+		}
 	}
 	_, lockErr := p.ReplaceLocks(locks)
 	_, exemptErr := p.ReplaceExemptions(exemptions)

@@ -1,0 +1,75 @@
+//go:build bpftest
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestKnownFlows: a connection that was found to go on is not asked about again, until anything changes that could decide
+// otherwise.
+func TestKnownFlows(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	l := newLab(t, Options{})
+	for _, f := range []frame{v4, v6} {
+		data := with(f, func(f *frame) { f.flags = ack })
+		host := netip.PrefixFrom(netip.MustParseAddr(f.src), netip.MustParseAddr(f.src).BitLen())
+		wide := netip.PrefixFrom(host.Addr(), host.Bits()-12).Masked()
+		dst := netip.PrefixFrom(netip.MustParseAddr(f.dst), netip.MustParseAddr(f.dst).BitLen())
+		is := func(when, want string) {
+			t.Helper()
+			before := l.counts()
+			l.run(MailIngress, data.build(), skb{})
+			if l.counts()[want] != before[want]+1 {
+				t.Errorf("%s, %s: %s did not move: %v, before %v", f.src, when, want, l.counts(), before)
+			}
+		}
+		lockExempt := func(list ...netip.Prefix) {
+			_, err := l.ReplaceLockExempt(list)
+			l.must(err)
+		}
+		local := func(list ...netip.Prefix) {
+			_, err := l.ReplaceLocal(list)
+			l.must(err)
+		}
+		l.reset()
+		l.sources(Source{Prefix: wide, User: 7, Mode: ModePass})
+		for range 3 {
+			is("passed", "old_flow")
+		}
+		for _, lock := range []netip.Prefix{host, wide} {
+			l.must(l.PutLocks(Lock{Prefix: lock, ID: 7}))
+			is("locked", "lock_cut")
+			lockExempt(dst)
+			is("locked, exempt", "old_flow")
+			lockExempt()
+			is("no longer exempt", "lock_cut")
+			local(dst)
+			is("locked, for the gateway", "old_flow")
+			local()
+			is("no longer the gateway's", "lock_cut")
+			l.must(l.Unlock(lock))
+			is("unlocked", "old_flow")
+			l.locks(Lock{Prefix: lock, ID: 7})
+			is("locked by a list", "lock_cut")
+			l.locks()
+			is("unlocked by a list", "old_flow")
+		}
+		l.locks(Lock{Prefix: wide, ID: 7})
+		l.must(l.PutSources(Source{Prefix: host, User: 8, Mode: ModePass}))
+		is("another's inside", "old_flow")
+		l.must(l.DeleteSources(host))
+		is("no longer another's", "lock_cut")
+		l.locks()
+
+		// A connection of the proxy's own begins with the same ports.
+		is("before the proxy's", "old_flow")
+		p.own(t, netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+		p.connect(t, netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+		is("without its SYN", "old_flow")
+		l.run(MailIngress, f.build(), skb{})
+		is("after its SYN", "established")
+	}
+}

@@ -72,7 +72,8 @@ func TestHelperUpgradesUnderLoad(t *testing.T) {
 	l := ForTest(t, Options{})
 	config := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "dave"}}
 mode = "reject"{{end}}`, 1)
-	g := startGatewayWith(t, l, config+"\n[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n")
+	config += "\n[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n"
+	g := startGatewayWith(t, l, config)
 	helpers := helperVersions(t, g)
 	up, err := l.Capture(ctx, HostGateway, "up0", "tcp port 25 and (tcp[tcpflags] & tcp-syn != 0 or ip6)")
 	if err != nil {
@@ -139,7 +140,10 @@ mode = "reject"{{end}}`, 1)
 		}
 		stillLocked(ctx, t, l, what)
 	}
-	// Killed at any moment of a start, in any version, it leaves what the next start goes on from.
+	// Killed at any moment of a start, in any version, it leaves what the next start goes on from; now by the other hook.
+	if err := g.Configure(strings.Replace(config, "[intercept]\n", "[intercept]\npath = \"clsact\"\n", 1), ""); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 2 * n {
 		what := fmt.Sprintf("killed start %d", i+1)
 		if err := g.installHelper(helpers[i%2]); err != nil {
@@ -169,6 +173,9 @@ mode = "reject"{{end}}`, 1)
 		t.Fatal(err)
 	}
 	run("the last start")
+	if st := sluice(t, g, "status"); !strings.Contains(st, "path clsact") {
+		t.Errorf("the last helper took another path:\n%s", st)
+	}
 	f.end()
 	knocks.end(t)
 	if len(f.what) > 0 {

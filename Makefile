@@ -99,6 +99,7 @@ soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come
 .PHONY: bench-latency
 bench-latency: deps build ## how long one message takes to a distant destination, directly and through the gateway (two minutes)
 	SLUICE_LATENCY=full SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFasterThanDirect ./scripts/lab
+
 .PHONY: soak-flood
 soak-flood: deps build ## one host opens 8,000 connections a second for 20 s while 100 others send mail (about a minute)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFloodOfConnections ./scripts/lab

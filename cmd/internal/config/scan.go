@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,7 @@ func (d *document) has(key string) bool { _, ok := d.lines[key]; return ok }
 type scanner struct {
 	document
 	parser unstable.Parser
+	ends   []int // where each line ends; the parser counts from the beginning each time it is asked
 	errs   Errors
 }
 
@@ -44,6 +46,11 @@ type scanner struct {
 func scan(file string, data []byte) (*document, Errors) {
 	s := &scanner{document: document{file: file, lines: map[string]int{}, counts: map[string]int{}}}
 	root := schema(reflect.TypeFor[Config]())
+	for i, c := range data {
+		if c == '\n' {
+			s.ends = append(s.ends, i)
+		}
+	}
 	s.parser.Reset(data)
 	here, fields := "", root
 	for s.parser.NextExpression() {
@@ -73,7 +80,10 @@ func (s *scanner) syntax(data []byte, err error) {
 	s.errs = append(s.errs, e)
 }
 
-func (s *scanner) lineOf(n *unstable.Node) int { return s.parser.Shape(n.Raw).Start.Line }
+func (s *scanner) lineOf(n *unstable.Node) int {
+	before, _ := slices.BinarySearch(s.ends, int(n.Raw.Offset))
+	return before + 1
+}
 
 func (s *scanner) report(line int, key, what, remedy string) {
 	s.errs = append(s.errs, Error{File: s.file, Line: line, Key: key, What: what, Remedy: remedy})

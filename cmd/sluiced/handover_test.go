@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -91,5 +92,38 @@ func TestHandOver(t *testing.T) {
 	if answer := after.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
 		t.Errorf("after the hand-over the newer process answered %q", answer)
 	}
+	newer.end()
+}
+
+// TestCutReachesTheOlderProcess: a lock with a cut, given to the newer process, ends what the older one still holds.
+func TestCutReachesTheOlderProcess(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, user)
+	f, port := g.socket()
+	t.Cleanup(func() { f.Close() })
+	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
+	h.start(t, f)
+	defer h.stop(t)
+	g.run(nil, 0)
+	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
+	before := g.dial()
+	before.say("EHLO before.example", "250")
+	before.say("MAIL FROM:<alice@customer.example>", "250")
+
+	next := *g
+	newer := &next
+	newer.log = &lines{}
+	newer.run(nil, 0)
+	waitFor(t, func() bool { return strings.Contains(g.log.String(), "handed over") })
+	if err := newer.api.Do(t.Context(), "POST", "/v1/lock", api.LockRequest{User: "alice", Reason: "test", Cut: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(before.r); err == nil && len(b) > 0 {
+		t.Errorf("the cut session got %q", b)
+	}
+	if err := <-g.done; err != nil {
+		t.Errorf("the older process ended with %v\n%s", err, g.log)
+	}
+	g.stop()
 	newer.end()
 }

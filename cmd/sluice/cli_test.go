@@ -104,6 +104,9 @@ func (fake) RollOut(_ context.Context, _ string, r api.RolloutRequest) (*api.Rol
 	}
 	return &api.RolloutStep{RolloutTarget: api.RolloutTarget{Target: r.Target, Stage: "shadow", Next: "canary 1%", Inside: 2}, From: "observe"}, nil
 }
+func (fake) Import(_ context.Context, _ string, lines []api.ImportLine, replace bool, _ string) (*api.Imported, error) {
+	return &api.Imported{Users: 1, Prefixes: len(lines), Added: 1, Seconds: 2.34}, nil
+}
 func (fake) Flows() []api.Flow {
 	return []api.Flow{{ID: "k3f9a2", User: "alice", Client: netip.MustParseAddrPort("192.0.2.3:41022"), Target: netip.MustParseAddrPort("198.51.100.20:25"),
 		Helo: "mail.\x1b[31mred", State: "data", Since: now.Add(-3 * time.Second), Messages: 2, TLS: true}}
@@ -198,7 +201,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -222,7 +225,7 @@ func TestOutput(t *testing.T) {
 	socket := serve(t)
 	var all bytes.Buffer
 	for _, line := range []string{
-		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users show dave",
+		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users import testdata/users.csv", "users import testdata/none.csv", "users show dave",
 		"mode", "mode show 192.0.2.7", "mode set 192.0.2.0/24 canary --percent 5 --for 2h --reason x", "mode set 192.0.2.0/24 pass --reason x", "mode set 192.0.2.0/24 pass", "mode set 192.0.2.0/24 pass --for 0 --reason x",
 		"mode set 192.0.2.0/24 pass --until tomorrow --reason x", "mode remove 192.0.2.0/24", "exempt", "exempt set 198.51.100.7 pass --port 25 --reason x", "exempt remove 198.51.100.7",
 		"rollout", "rollout forward 192.0.2.0/24", "rollout forward all", "rollout forward all --force", "rollout back all",

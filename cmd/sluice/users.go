@@ -62,7 +62,7 @@ func (p *program) usersCommand() *cobra.Command {
 			return p.screen.done(u, "user %s is removed; his prefixes are unknown sources from now on", u.Name)
 		},
 	}
-	cmd.AddCommand(list, show, add, remove)
+	cmd.AddCommand(list, show, add, remove, p.importCommand())
 	return cmd
 }
 

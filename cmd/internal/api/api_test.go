@@ -73,6 +73,9 @@ func (f *fake) Rollout(context.Context) (*Rollout, error) { return &Rollout{Fail
 func (f *fake) RollOut(_ context.Context, _ string, r RolloutRequest) (*RolloutStep, error) {
 	return &RolloutStep{RolloutTarget: RolloutTarget{Target: r.Target}}, nil
 }
+func (f *fake) Import(_ context.Context, _ string, lines []ImportLine, replace bool, reason string) (*Imported, error) {
+	return &Imported{Prefixes: len(lines)}, nil
+}
 func (f *fake) Flows() []Flow {
 	return []Flow{{ID: "a1", User: "alice", State: "data"}, {ID: "a2", User: "bob"}}
 }
@@ -127,7 +130,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -174,6 +177,13 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/rollout", RolloutRequest{}, "name a target"},
 		{"POST", "/v1/rollout", RolloutRequest{Target: "all", Force: true}, "force needs a reason"},
 		{"POST", "/v1/rollout", RolloutRequest{Target: "all", Fail: "maybe"}, "is not a fail mode"},
+		{"POST", "/v1/import", strings.NewReader("# x\n192.0.2.0/29,alice\n\n2001:db8::/64, bob , shadow\n192.0.2.9,bob\n"), `"prefixes":3`},
+		{"POST", "/v1/import", strings.NewReader("192.0.2.0/29,alice\n192.0.2.1/29,bob\n"), "line 2: \"192.0.2.1/29\" has bits set behind its length"},
+		{"POST", "/v1/import", strings.NewReader("192.0.2.0/29,alice\n192.0.2.0/29,bob\n"), "line 2: 192.0.2.0/29 stands on line 1 already"},
+		{"POST", "/v1/import", strings.NewReader("192.0.2.0/29\n"), "is not prefix,user"},
+		{"POST", "/v1/import", strings.NewReader("192.0.2.0/29,a,canary\n"), "a list can give"},
+		{"POST", "/v1/import", strings.NewReader("::ffff:192.0.2.0/120,a\n"), "IPv4 written as IPv6"},
+		{"POST", "/v1/import", strings.NewReader(strings.Repeat("x", 5000)), "line 1 could not be read"},
 		{"GET", "/v1/flows?user=alice", nil, `[{"id":"a1"`},
 		{"GET", "/v1/flows?usr=alice", nil, `no parameter "usr"; known here: user`},
 		{"GET", "/v1/locks?user=bob", nil, `[{"ticket":"T2"`},

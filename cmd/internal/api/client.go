@@ -33,7 +33,7 @@ func NewClient(socket string) *Client {
 	return c
 }
 
-// Do makes one request, with in as its body unless it is nil, and reads the answer into out unless that is nil. The
+// Do makes one request, with in as its body unless it is nil, as JSON unless it is a reader, and reads the answer into out unless that is nil. The
 // error is a *Problem when the daemon, or the way to it, said no.
 func (c *Client) Do(ctx context.Context, method, path string, in, out any) error {
 	res, err := c.send(ctx, method, path, in)
@@ -117,8 +117,8 @@ func (q Query) Values() url.Values {
 }
 
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	var b io.Reader
-	if in != nil {
+	b, raw := in.(io.Reader) // a list goes as it is
+	if in != nil && !raw {
 		j, err := json.Marshal(in)
 		if err != nil {
 			return nil, err

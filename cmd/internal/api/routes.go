@@ -26,6 +26,7 @@ type route struct {
 	query        []param
 	in, out      any // zero values of the bodies' types
 	stream       bool
+	limit        int64 // bytes of the request's body; 1 MiB unless told
 	serve        func(r *http.Request) (any, error) // nil where raw answers
 	raw          func(w http.ResponseWriter, r *http.Request) error
 }
@@ -44,6 +45,8 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/users", summary: "all users", out: []User{},
 			serve: func(r *http.Request) (any, error) { return s.back.Users.Users(r.Context()) }},
 		{method: "POST", path: "/v1/users", summary: "add a user", in: NewUser{}, out: User{}, serve: s.addUser},
+		{method: "POST", path: "/v1/import", summary: "have users added by command hold the prefixes of a list: lines of prefix,user or prefix,user,mode", out: Imported{},
+			query: []param{{"replace", "1: remove those who are not in the list"}, {"reason", "why"}}, limit: maxImport, serve: s.importUsers},
 		{method: "GET", path: "/v1/users/{name...}", summary: "one user with what holds for him", out: UserDetail{},
 			serve: func(r *http.Request) (any, error) { return s.back.User(r.Context(), r.PathValue("name")) }},
 		{method: "DELETE", path: "/v1/users/{name...}", summary: "remove a user that was added by command", out: User{},

@@ -80,6 +80,7 @@ type Backend struct {
 	Overview
 	Users
 	UserEditor
+	Importer
 	Ruler
 	Roller
 	Flows
@@ -102,7 +103,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{back: b}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, r.handler(log))
+		mux.Handle(r.method+" "+r.path, http.MaxBytesHandler(r.handler(log), max(r.limit, 1<<20)))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		tell(w, &Problem{Status: http.StatusNotFound, Code: "no-such-route",
@@ -111,7 +112,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.http = http.Server{
-		Handler:           http.MaxBytesHandler(mux, 1<<20),
+		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		BaseContext:       func(net.Listener) context.Context { return ctx },

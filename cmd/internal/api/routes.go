@@ -26,7 +26,7 @@ type route struct {
 	query        []param
 	in, out      any // zero values of the bodies' types
 	stream       bool
-	limit        int64 // bytes of the request's body; 1 MiB unless told
+	limit        int64                              // bytes of the request's body; 1 MiB unless told
 	serve        func(r *http.Request) (any, error) // nil where raw answers
 	raw          func(w http.ResponseWriter, r *http.Request) error
 }

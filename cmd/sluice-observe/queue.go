@@ -67,7 +67,19 @@ func (s *queue) watch() error {
 	if err != nil {
 		return fmt.Errorf("could not bind queue %d: %w; does another program read it? another number: observe.queue", s.number, err)
 	}
-	return nft.Watch(s.number, s.limit/1024+4, s.limit)
+	return s.send()
+}
+
+// reading is for how long the kernel takes this process to read the queue after it said so: packets wait for one that is
+// stopped no longer.
+const reading = 3 * every
+
+// send has packets sent to the queue.
+func (s *queue) send() error {
+	if err := nft.Watch(s.number, s.limit/1024+4, s.limit); err != nil {
+		return err
+	}
+	return nft.Watching(reading)
 }
 
 // take lets a packet go and keeps a copy for the reader.
@@ -140,11 +152,14 @@ func (s *queue) look(to *feed) error {
 		return errChanged
 	}
 	watched, err := nft.Watched()
-	if err != nil || watched {
+	if err != nil {
 		return err
 	}
+	if watched {
+		return nft.Watching(reading)
+	}
 	s.log.Info("the table was made anew: it is watched again")
-	return nft.Watch(s.number, s.limit/1024+4, s.limit)
+	return s.send()
 }
 
 // Close takes the rules away and lets go of the queue; mail goes on.

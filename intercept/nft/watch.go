@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,11 +20,13 @@ const (
 
 // watchText are the rules that send to the queue: every SYN, FIN and RST, and the first words that a side says before the
 // other side speaks: some packets however large, and then as many bytes in small ones. Each side's budgets are elements of
-// two sets; words of the other side take them away, so that they begin anew. None needs conntrack.
+// two sets; words of the other side take them away, so that they begin anew. None needs conntrack. Whoever reads the queue
+// says so again and again, see Watching: packets do not wait for one who is stopped.
 const watchText = `add table inet TABLE
 add chain inet TABLE observe_queue
 add chain inet TABLE observe
 flush chain inet TABLE observe
+add set inet TABLE observing { type inet_proto; flags timeout; }
 add set inet TABLE said4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
 add set inet TABLE said6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
 add set inet TABLE more4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
@@ -34,6 +37,7 @@ flush chain inet TABLE observe_words4
 flush chain inet TABLE observe_words6
 table inet TABLE {
 	chain observe {
+		meta l4proto != @observing return
 		tcp flags & (syn | fin | rst) == 0x0 tcp flags & psh == 0x0 meta length < 100 return
 		meta nfproto vmap { ipv4 : goto observe_words4, ipv6 : goto observe_words6 }
 	}
@@ -86,6 +90,15 @@ func Watch(queue uint16, packets, bytes int) error {
 		return fmt.Errorf("could not send packets to queue %d: %w; and %w; the kernel needs NFT_QUEUE, or NFT_COMPAT and NETFILTER_XT_TARGET_NFQUEUE", queue, native, err)
 	}
 	return nil
+}
+
+// Watching says that somebody reads the queue, for so long.
+func Watching(d time.Duration) error {
+	now := time.Now()
+	b := newBatch()
+	b.flush("observing")
+	b.add("observing", []element{{key: tcp, until: now.Add(d)}}, now)
+	return b.commit()
 }
 
 // Watched tells whether the rules stand: the table may have been made anew.

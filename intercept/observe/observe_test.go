@@ -388,3 +388,33 @@ func TestAnyBytesInAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryIsBoundedInTotal: thousands of flows that begin a message and never go on are let go of before they take more
+// than they may, each is counted, and what is told of them says that it is not all.
+func TestMemoryIsBoundedInTotal(t *testing.T) {
+	t.Parallel()
+	const flows, most = 5000, 1 << 20
+	lossy := 0
+	obs := New(Options{Memory: most}, func(r *control.Observed) {
+		if r.Lossy {
+			lossy++
+		}
+	})
+	half := strings.Repeat("x", 1400)
+	for i := range flows {
+		for _, s := range talk(1, "S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 ok", "DATA", "S: 354 go", half) {
+			s.Client = netip.AddrPortFrom(customer.Addr(), uint16(1000+i))
+			obs.Add(s, noon)
+			if obs.Held() > most+1<<16 {
+				t.Fatalf("after %d flows %d bytes are held: more than %d", i, obs.Held(), most)
+			}
+		}
+	}
+	if obs.Open() != flows || obs.Lost() < flows/2 {
+		t.Errorf("%d flows are open, %d were let go of; want %d and at least %d", obs.Open(), obs.Lost(), flows, flows/2)
+	}
+	obs.Close(noon)
+	if obs.Held() != 0 || obs.Open() != 0 || uint64(lossy) != obs.Lost() {
+		t.Errorf("at the end %d bytes are held and %d flows open; %d of %d are told as lossy", obs.Held(), obs.Open(), lossy, obs.Lost())
+	}
+}

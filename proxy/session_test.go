@@ -273,8 +273,8 @@ func TestFlowsAreSeenWhileTheyLast(t *testing.T) {
 	if len(fl) != 1 || fl[0].State != "envelope" || fl[0].Messages != 1 || fl[0].Helo != "client.example" || fl[0].Flow.ID != flow.ID(1) {
 		t.Fatalf("flows %+v", fl)
 	}
-	if n := r.srv.Cut(7); n != 1 {
-		t.Errorf("%d sessions cut, want 1", n)
+	if n, left := r.srv.Open(7), r.srv.Cut(7); n != 1 || left != 0 {
+		t.Errorf("%d sessions open, %d left by the cut, want 1 and none", n, left)
 	}
 	p.closed()
 	if rec := r.log.wait(t, 1)[0]; rec.Status != Lost {

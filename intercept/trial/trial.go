@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	customer = "trial0"        // the gateway's end of the wire
-	patience = 3 * time.Second // for a SYN that is sent again, on a busy host
+	customer = "trial0"              // the gateway's end of the wire
+	patience = 3 * time.Second       // on a busy host
+	again    = 50 * time.Millisecond // a fresh interface may lose packets until the kernel has noticed that it is up
 	target   = "198.51.100.25"
 	client   = "192.0.2.10"
 	gateway  = "192.0.2.1"
@@ -77,11 +78,11 @@ func makeCustomer() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	wire := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: customer}
+	wire := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", HardwareAddr: clientMAC}, PeerName: customer, PeerHardwareAddr: gatewayMAC}
 	if err := netlink.LinkAdd(wire); err != nil {
 		return nil, errors.Join(fmt.Errorf("could not make a pair of interfaces: %w", err), ns.Close())
 	}
-	if err := setUp("eth0", client, gateway); err != nil {
+	if err := setUp("eth0", client, gateway, gatewayMAC); err != nil {
 		return nil, errors.Join(err, ns.Close())
 	}
 	return ns, nil
@@ -95,8 +96,14 @@ func namespace() (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
 }
 
-// setUp gives an interface its address, and a way to everybody by another one.
-func setUp(name, address, via string) error {
+// The Ethernet addresses of the wire, locally administered. Both ends know them, since a question would take its time.
+var (
+	clientMAC  = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	gatewayMAC = net.HardwareAddr{2, 0, 0, 0, 0, 2}
+)
+
+// setUp gives an interface its address, its neighbour, and, at the customer's end, the way to everybody by that.
+func setUp(name, address, neighbour string, mac net.HardwareAddr) error {
 	l, err := netlink.LinkByName(name)
 	if err == nil {
 		err = netlink.LinkSetUp(l)
@@ -104,8 +111,11 @@ func setUp(name, address, via string) error {
 	if err == nil {
 		err = netlink.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(address), Mask: net.CIDRMask(24, 32)}})
 	}
-	if err == nil && via != "" {
-		err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(via)})
+	if err == nil {
+		err = netlink.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: net.ParseIP(neighbour), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+	}
+	if err == nil && neighbour == gateway {
+		err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.ParseIP(gateway)})
 	}
 	if err != nil {
 		return fmt.Errorf("could not set up the interface %s: %w", name, err)
@@ -135,7 +145,7 @@ func makeGateway(plan ruleset.Plan, listen func() (*os.File, error), outside *os
 	if err == nil {
 		err = netlink.LinkSetUp(lo)
 	}
-	if err = errors.Join(err, setUp(customer, gateway, "")); err != nil {
+	if err = errors.Join(err, setUp(customer, gateway, client, clientMAC)); err != nil {
 		return nil, err
 	}
 	g := &Gateway{mark: markOf(plan)}
@@ -179,21 +189,27 @@ func (g *Gateway) listen(listen func() (*os.File, error)) error {
 	return nil
 }
 
-// connect connects as the customer and looks at what the listener gets.
+// connect connects as the customer, again and again, and looks at what the listener gets first.
 func (g *Gateway) connect(outside *os.File) error {
-	fd, err := dial(outside)
-	if err != nil {
-		return err
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		fd, err := dial(outside)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := g.Listener.SetDeadline(time.Now().Add(again)); err != nil {
+			return err
+		}
+		c, err := g.Listener.Accept()
+		if err == nil {
+			defer c.Close()
+			return check(c)
+		}
 	}
-	defer unix.Close(fd)
-	if err := g.Listener.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
-	c, err := g.Listener.Accept()
-	if err != nil {
-		return errors.New("a connection did not reach the listener")
-	}
-	defer c.Close()
+	return errors.New("a connection did not reach the listener")
+}
+
+func check(c net.Conn) error {
 	if got := c.LocalAddr().String(); got != target+":25" {
 		return fmt.Errorf("a connection to %s:25 reached the listener as one to %s", target, got)
 	}

@@ -126,7 +126,7 @@ func (s *state) clone() state {
 func (s *state) rules(port uint16) ruleset.Filter {
 	r := ruleset.Filter{
 		Mark: s.config.InterceptMark, JudgedMark: s.config.JudgedMark, Port: port, ReversePath: s.config.ReversePath,
-		Default: filterModes[s.config.Default.Mode], Budgets: s.budgets(), PerSecond: int(s.config.Default.PerSecond),
+		Default: filterModes[s.config.Default.Mode], Budgets: s.budgets(), PerSecond: int(s.config.Default.PerSecond), Rates: s.rates(),
 	}
 	for _, p := range s.ports() {
 		r.Ports = append(r.Ports, ruleset.FilterPort{Port: p})
@@ -159,21 +159,37 @@ func (f *Filter) apply(parts part) error {
 	}
 	now := time.Now()
 	if want.rules != f.shape.rules {
-		// While the default changes nobody may depend on it.
-		lean := f.shape.rules == "" || f.chain == rules.Default
-		if err := f.fill(everyPart, lean, now); err != nil {
-			return err
-		}
-		if err := f.nft.run(want.rules); err != nil {
+		if err := f.replaceRules(rules, now); err != nil {
 			return err
 		}
 		parts = everyPart
-		f.shape.rules, f.chain = want.rules, rules.Default
-		if lean {
-			return nil
-		}
 	}
 	return f.fill(parts, true, now)
+}
+
+// replaceRules puts other rules in the place of those that stand. No element leads to a chain that has no rule yet, and
+// while the default changes nobody depends on it. Where there is no rule at all the sets are filled first.
+func (f *Filter) replaceRules(rules ruleset.Filter, now time.Time) error {
+	if f.shape.rules == "" {
+		if err := f.fill(everyPart, true, now); err != nil {
+			return err
+		}
+	} else if rules.Default != f.chain {
+		before := rules
+		before.Default = f.chain
+		if err := f.nft.run(before.Rules()); err != nil {
+			return err
+		}
+		if err := f.fill(everyPart, false, now); err != nil {
+			return err
+		}
+	}
+	text := rules.Rules()
+	if err := f.nft.run(text); err != nil {
+		return err
+	}
+	f.shape.rules, f.chain = text, rules.Default
+	return nil
 }
 
 // fill makes the kernel's sets hold what they should, in one step.

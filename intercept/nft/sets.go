@@ -106,6 +106,7 @@ func (s *state) sourceSets(lean bool) contents {
 		slices.SortFunc(list, func(a, b bpf.Source) int { return ruleset.ComparePrefix(a.Prefix, b.Prefix) })
 		s.modes(out, family, list, lean)
 		s.attributes(out, family, list)
+		s.rated(out, family, list)
 	}
 	return out
 }
@@ -198,6 +199,34 @@ func findRun(runs []ruleset.Run[string], a netip.Addr, otherwise string) string 
 		return runs[i].Value
 	}
 	return otherwise
+}
+
+// rated fills the maps of sources that have another rate than the default's.
+func (s *state) rated(out contents, family int, list []bpf.Source) {
+	entries := []ruleset.Entry[uint16]{{Prefix: everything(family), Value: s.config.Default.PerSecond}}
+	for _, src := range list {
+		entries = append(entries, ruleset.Entry[uint16]{Prefix: src.Prefix, Value: src.PerSecond})
+	}
+	runs := ruleset.Flatten(entries, func(around []uint16) (uint16, bool) {
+		rate := around[len(around)-1]
+		return rate, rate != s.config.Default.PerSecond
+	})
+	name := fmt.Sprint("rate", family)
+	out[name] = nil
+	for _, r := range runs {
+		e := runElement(r)
+		e.chain = ruleset.RateChain(int(r.Value), family)
+		out[name] = append(out[name], e)
+	}
+}
+
+// rates are those that occur, in order.
+func (s *state) rates() []int {
+	all := map[int]bool{int(s.config.Default.PerSecond): true}
+	for _, src := range s.sources {
+		all[int(src.PerSecond)] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // traits are what other rules than those of the mode ask about a source.

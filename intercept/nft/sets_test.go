@@ -92,6 +92,15 @@ func checkAddress(t *testing.T, s *state, sets contents, a netip.Addr) {
 			t.Errorf("%v in set %s: %v, want %v", a, set, got, want)
 		}
 	}
+	rate := s.config.Default.PerSecond
+	if e, ok := find(sets[fmt.Sprint("rate", family)], a); ok {
+		if _, err := fmt.Sscanf(e.chain, "rate_%d_", &rate); err != nil {
+			t.Error(err)
+		}
+	}
+	if rate != src.PerSecond {
+		t.Errorf("%v has the rate %d, want %d", a, rate, src.PerSecond)
+	}
 	var lock *bpf.Lock
 	for _, l := range s.locks {
 		if l.Prefix.Contains(a) && l.Until.After(now) && (lock == nil || l.Prefix.Bits() > lock.Prefix.Bits()) {
@@ -110,10 +119,10 @@ func checkAddress(t *testing.T, s *state, sets contents, a netip.Addr) {
 
 func randomState(r *rand.Rand, v4 bool) *state {
 	s := &state{sources: make(map[netip.Prefix]bpf.Source), locks: make(map[netip.Prefix]bpf.Lock)}
-	s.config.Default = bpf.Source{Mode: bpf.Mode(1 + r.IntN(6)), Fail: bpf.Fail(r.IntN(2))}
+	s.config.Default = bpf.Source{Mode: bpf.Mode(1 + r.IntN(6)), Fail: bpf.Fail(r.IntN(2)), PerSecond: uint16(r.IntN(3))}
 	for range r.IntN(40) {
 		p := randomPrefix(r, v4)
-		s.sources[p] = bpf.Source{Prefix: p, User: uint32(r.IntN(4)), Mode: bpf.Mode(1 + r.IntN(6)), Fail: bpf.Fail(r.IntN(2))}
+		s.sources[p] = bpf.Source{Prefix: p, User: uint32(r.IntN(4)), Mode: bpf.Mode(1 + r.IntN(6)), Fail: bpf.Fail(r.IntN(2)), PerSecond: uint16(r.IntN(3))}
 	}
 	for range r.IntN(6) {
 		p := randomPrefix(r, v4)

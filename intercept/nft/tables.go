@@ -121,7 +121,7 @@ func (s *state) sameAsAround(src bpf.Source) bool {
 			return false
 		}
 	}
-	return filterModes[around.Mode] == filterModes[src.Mode] && traitsOf(around) == traitsOf(src)
+	return filterModes[around.Mode] == filterModes[src.Mode] && traitsOf(around) == traitsOf(src) && around.PerSecond == src.PerSecond
 }
 
 func checkSource(s bpf.Source) error {

@@ -20,7 +20,8 @@ type Filter struct {
 	Default          string // chain of unknown sources, one of FilterModes
 	ReversePath      bool
 	Budgets          []int // connections per minute in which a lock is explained, each that occurs
-	PerSecond        int   // connections per second that the proxy gets from one address (of IPv6 one /64); 0: all
+	PerSecond        int   // connections per second that the proxy gets from one unknown address (of IPv6 one /64); 0: all
+	Rates            []int // all such rates that occur, PerSecond among them
 }
 
 // FilterPort is one mail port.
@@ -76,7 +77,7 @@ func (filterData) Counters() []string     { return FilterCounters }
 func (filterData) UserCounters() []string { return UserCounters }
 func (filterData) Modes() []string        { return FilterModes }
 func (filterData) OpenCap() int           { return openCap }
-func (d filterData) Burst() int           { return 2 * d.PerSecond }
+func (filterData) Burst(rate int) int     { return 2 * rate }
 func (d filterData) Both() string         { return fmt.Sprintf("%#x", d.Mark|d.Filter.JudgedMark) }
 func (d filterData) Keep() string         { return fmt.Sprintf("%#x", ^(d.Mark | d.Filter.JudgedMark)) }
 func (d filterData) JudgedMark() string   { return fmt.Sprintf("%#x", d.Filter.JudgedMark) }
@@ -107,6 +108,9 @@ func LockedChain(budget int) string {
 	return fmt.Sprintf("explain_%d", budget)
 }
 
+// RateChain names the chain of sources with a rate.
+func RateChain(rate, family int) string { return fmt.Sprintf("rate_%d_%d", rate, family) }
+
 // DroppedChain is that of locked sources whose mode is stricter than a lock.
 const DroppedChain = "dropped"
 
@@ -134,7 +138,7 @@ func (d filterData) Chains() []filterChain {
 		out = append(out, filterChain{Name: name})
 	}
 	for _, f := range d.Families() {
-		names := append(slices.Clone(FilterModes), "customer", "fresh", "bypassed", "assign", "closed", "wait", "open",
+		names := append(slices.Clone(FilterModes), "customer", "fresh", "bypassed", "admit", "assign", "closed", "wait", "open",
 			"opened", "limited", "took_intercept", "took_wait", "took_lock_explain",
 			"explain", "lock_reset", "uplink", "guard", "own")
 		for _, name := range names {
@@ -142,6 +146,9 @@ func (d filterData) Chains() []filterChain {
 		}
 		for _, name := range d.LockChains() {
 			out = append(out, filterChain{Name: fmt.Sprintf("%s_%d", name, f.Number)})
+		}
+		for _, rate := range d.Rates {
+			out = append(out, filterChain{Name: RateChain(rate, f.Number)})
 		}
 	}
 	return out

@@ -167,10 +167,11 @@ func clientThatVanishedComesBackBy(t *testing.T, path string) {
 
 // TestClientThatVanishedAtItsEndComesBack: the customer's host crashes after its FIN and before ours, and connects again from
 // the same port while the gateway still waits for the last ACK.
-func TestClientThatVanishedAtItsEndComesBack(t *testing.T) {
-	t.Parallel()
+func TestClientThatVanishedAtItsEndComesBack(t *testing.T) { onEachPath(t, vanishedAtItsEndBy) }
+
+func vanishedAtItsEndBy(t *testing.T, path string) {
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGateway(t, l, "")
+	g := startGatewayWith(t, l, by(path, GatewayConfig))
 	on := func(host string, args ...string) string {
 		t.Helper()
 		out, err := l.Exec(ctx, host, args...)

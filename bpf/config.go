@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 )
 
 // SetConfig replaces the configuration and the port rules. Sources, locks and bypass are not touched.
@@ -36,6 +37,43 @@ func (d *Datapath) Default() Source {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.config.Fallback.source(netip.Prefix{})
+}
+
+// Nowhere is the number of no interface: what is said of it waits for one.
+const Nowhere = ^uint32(0)
+
+// PutPorts adds rules for ports of single interfaces. SetConfig must have named each port, if only for Nowhere.
+func (d *Datapath) PutPorts(rules ...PortRule) error {
+	table, _, err := portRules(rules)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	known := d.config.Ports
+	d.mu.Unlock()
+	for k, v := range table {
+		if !slices.Contains(known[:], k.Port) {
+			return fmt.Errorf("could not use port %d at interface %d: the configuration does not name it", htons(k.Port), k.Ifindex)
+		}
+		if err := d.objects.PortRules.Put(k, v); err != nil {
+			return fmt.Errorf("could not write port %d of interface %d: %w", htons(k.Port), k.Ifindex, err)
+		}
+	}
+	return nil
+}
+
+// DeletePorts takes the rules of an interface away.
+func (d *Datapath) DeletePorts(ifindex uint32) error {
+	d.mu.Lock()
+	known := d.config.Ports
+	d.mu.Unlock()
+	var keys []mailPortKey
+	for _, p := range known {
+		if p != 0 {
+			keys = append(keys, mailPortKey{Ifindex: ifindex, Port: p})
+		}
+	}
+	return deleteKeys(d.objects.PortRules, keys)
 }
 
 func checkMarks(intercept, judged uint32) error {

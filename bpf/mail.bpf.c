@@ -468,6 +468,31 @@ __noinline int half_open(const struct config *cfg, const struct packet *p, int n
 	return s.restarting || s.age <= BEAT_MAX_AGE ? HALF_ASYMMETRIC : HALF_FINE; /* else fail-open let the SYN go */
 }
 
+/* Remembers for the operator whose connection began elsewhere. */
+__noinline int note_elsewhere(const struct config *cfg, const struct packet *p)
+{
+	struct host_key k = {};
+	struct elsewhere *e, first = {.count = 1, .last_ns = bpf_ktime_get_ns()};
+	const struct source *src;
+
+	if (!cfg || !p)
+		return 0;
+	k.family = p->family;
+	k.bits = p->family == FAMILY_4 ? 32 : 128;
+	__builtin_memcpy(k.addr, p->daddr, 16);
+	e = bpf_map_lookup_elem(&elsewhere, &k);
+	if (e) {
+		__sync_fetch_and_add(&e->count, 1);
+		e->last_ns = first.last_ns;
+		return 0;
+	}
+	src = find_source(cfg, p->family, p->daddr);
+	if (src)
+		first.user = src->user;
+	bpf_map_update_elem(&elsewhere, &k, &first, BPF_ANY);
+	return 0;
+}
+
 /* TCP from a mail port that is no socket's of ours. `named`: only customers who stand in the table. */
 static __always_inline int foreign_reply(const struct config *cfg, const struct packet *p, int named)
 {
@@ -478,10 +503,13 @@ static __always_inline int foreign_reply(const struct config *cfg, const struct 
 	switch (half_open(cfg, p, named)) {
 	case HALF_FORBIDDEN:
 		count(REASON_HALF_OPEN);
+		note_elsewhere(cfg, p);
 		return TC_ACT_SHOT;
 	case HALF_ASYMMETRIC:
-		if (!named)
+		if (!named) {
 			count(REASON_ASYMMETRIC); /* counted only: it goes to its customer */
+			note_elsewhere(cfg, p);
+		}
 	}
 	return TC_ACT_UNSPEC;
 }

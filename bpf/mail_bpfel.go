@@ -47,6 +47,14 @@ const (
 	mailConfigFlagCONFIG_NO_EXEMPT_PORTS mailConfigFlag = 64
 )
 
+type mailElsewhere struct {
+	_      structs.HostLayout
+	Count  uint64
+	LastNs uint64
+	User   uint32
+	Pad    uint32
+}
+
 type mailExemption struct {
 	_       structs.HostLayout
 	UntilNs uint64
@@ -257,6 +265,7 @@ const (
 	mailMapConfig           = "config"
 	mailMapCounters         = "counters"
 	mailMapDelivery         = "delivery"
+	mailMapElsewhere        = "elsewhere"
 	mailMapExempt           = "exempt"
 	mailMapHeartbeat        = "heartbeat"
 	mailMapKnownFlows       = "known_flows"
@@ -340,6 +349,7 @@ type mailMapSpecs struct {
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
+	Elsewhere    *ebpf.MapSpec `ebpf:"elsewhere"`
 	Exempt       *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat    *ebpf.MapSpec `ebpf:"heartbeat"`
 	KnownFlows   *ebpf.MapSpec `ebpf:"known_flows"`
@@ -389,6 +399,7 @@ type mailMaps struct {
 	Config       *ebpf.Map `ebpf:"config"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Delivery     *ebpf.Map `ebpf:"delivery"`
+	Elsewhere    *ebpf.Map `ebpf:"elsewhere"`
 	Exempt       *ebpf.Map `ebpf:"exempt"`
 	Heartbeat    *ebpf.Map `ebpf:"heartbeat"`
 	KnownFlows   *ebpf.Map `ebpf:"known_flows"`
@@ -414,6 +425,7 @@ func (m *mailMaps) Close() error {
 		m.Config,
 		m.Counters,
 		m.Delivery,
+		m.Elsewhere,
 		m.Exempt,
 		m.Heartbeat,
 		m.KnownFlows,

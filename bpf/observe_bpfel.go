@@ -35,6 +35,14 @@ type observeConfig struct {
 	ChangedNs     uint64
 }
 
+type observeElsewhere struct {
+	_      structs.HostLayout
+	Count  uint64
+	LastNs uint64
+	User   uint32
+	Pad    uint32
+}
+
 type observeExemption struct {
 	_       structs.HostLayout
 	UntilNs uint64
@@ -155,6 +163,7 @@ const (
 	observeMapConfig            = "config"
 	observeMapCounters          = "counters"
 	observeMapDelivery          = "delivery"
+	observeMapElsewhere         = "elsewhere"
 	observeMapExempt            = "exempt"
 	observeMapHeartbeat         = "heartbeat"
 	observeMapKnownFlows        = "known_flows"
@@ -239,6 +248,7 @@ type observeMapSpecs struct {
 	Config         *ebpf.MapSpec `ebpf:"config"`
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Delivery       *ebpf.MapSpec `ebpf:"delivery"`
+	Elsewhere      *ebpf.MapSpec `ebpf:"elsewhere"`
 	Exempt         *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat      *ebpf.MapSpec `ebpf:"heartbeat"`
 	KnownFlows     *ebpf.MapSpec `ebpf:"known_flows"`
@@ -293,6 +303,7 @@ type observeMaps struct {
 	Config         *ebpf.Map `ebpf:"config"`
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Delivery       *ebpf.Map `ebpf:"delivery"`
+	Elsewhere      *ebpf.Map `ebpf:"elsewhere"`
 	Exempt         *ebpf.Map `ebpf:"exempt"`
 	Heartbeat      *ebpf.Map `ebpf:"heartbeat"`
 	KnownFlows     *ebpf.Map `ebpf:"known_flows"`
@@ -322,6 +333,7 @@ func (m *observeMaps) Close() error {
 		m.Config,
 		m.Counters,
 		m.Delivery,
+		m.Elsewhere,
 		m.Exempt,
 		m.Heartbeat,
 		m.KnownFlows,

@@ -234,6 +234,14 @@ struct preserved {
 	__u16 family;
 };
 
+/* A source whose SYN was answered, but did not come through here. */
+struct elsewhere {
+	__u64 count;
+	__u64 last_ns; /* CLOCK_MONOTONIC */
+	__u32 user;
+	__u32 pad;
+};
+
 struct user_counts {
 	__u64 n[USER_MAX];
 };
@@ -400,6 +408,14 @@ struct {
 	__type(key, struct port_key);
 	__type(value, struct port_rule);
 } port_rules SEC(".maps");
+
+/* Who they are, for the operator; forgetting an old one is harmless. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct host_key);
+	__type(value, struct elsewhere);
+} elsewhere SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -15,10 +15,15 @@ type ceiling struct {
 	*control.Ceiling
 	rate  uint16 // connections per second of whoever the configuration does not name
 	rates control.Prefixes[uint16]
+	binds map[netip.Prefix]Bind
+	names *names
 }
 
 func newCeiling(c *Config) *ceiling {
-	ce := &ceiling{rate: c.Default.PerSecond}
+	ce := &ceiling{rate: c.Default.PerSecond, binds: make(map[netip.Prefix]Bind, len(c.Binds))}
+	for _, b := range c.Binds {
+		ce.binds[b.Prefix] = b
+	}
 	sources := make([]control.Source, len(c.Sources))
 	for i, s := range c.Sources {
 		sources[i] = control.Source{Prefix: s.Prefix, Mode: s.Mode, Fail: s.Fail}
@@ -36,6 +41,12 @@ func (ce *ceiling) entry(p netip.Prefix, runtime *rules) bpf.Source {
 	k := bpf.Source{Prefix: p, User: h.Owner.User, Mode: kernelMode(h.Mode), Fail: kernelFail(h.Fail), PerSecond: ce.rate}
 	if rate, ok := ce.rates.Cover(p); ok {
 		k.PerSecond = rate
+	}
+	if b, ok := ce.binds[h.Owner.Prefix]; ok && h.Owner.Fail != 0 {
+		k.MAC = b.MAC
+		if b.Interface != "" {
+			k.Ifindex = ce.names.index(b.Interface)
+		}
 	}
 	switch {
 	case h.Owner.Fail == 0:

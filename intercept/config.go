@@ -4,6 +4,7 @@ package intercept
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"path"
 	"slices"
@@ -23,12 +24,29 @@ type Source struct {
 	PerSecond uint16
 }
 
+// Bind says where the packets of a user's prefix come from.
+type Bind struct {
+	Prefix    netip.Prefix     // one that Config.Sources names, with a fail mode
+	Interface string           // "": any
+	MAC       net.HardwareAddr // nil: any
+}
+
+// Port is a rule for one more mail port.
+type Port struct {
+	Port       uint16
+	Interfaces []string // names or patterns of customer interfaces; none: all
+	Mode       bpf.Mode // ModeNone: like port 25; ModePass, ModeReject: never opened
+}
+
 // Config is root's desired state. It is only ever replaced whole.
 type Config struct {
 	Version   string   // of the helper, for the proxy and the operator
 	Customers []string // names or patterns of customer interfaces
 	Uplinks   []string
 	Ports     []uint16 // mail ports; 25 is always one
+
+	Rules []Port // beside Ports
+	Binds []Bind
 
 	Default Source         // unknown sources; Prefix is not used
 	Sources []Source       // users' prefixes, and those that have a mode
@@ -69,12 +87,20 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// ports returns all mail ports, 25 first.
+// ports returns all ports that are intercepted somewhere, 25 first.
 func (c *Config) ports() []uint16 {
 	out := []uint16{control.MailPort}
-	for _, p := range c.Ports {
+	add := func(p uint16) {
 		if !slices.Contains(out, p) {
 			out = append(out, p)
+		}
+	}
+	for _, p := range c.Ports {
+		add(p)
+	}
+	for _, r := range c.Rules {
+		if r.Mode == bpf.ModeNone {
+			add(r.Port)
 		}
 	}
 	return out
@@ -91,8 +117,17 @@ func (c *Config) datapath() bpf.Config {
 		InterceptMark: c.Mark, JudgedMark: c.JudgedMark, ReversePath: c.ReversePath,
 		Default: bpf.Source{Mode: kernelMode(c.Default.Mode), Fail: kernelFail(c.Default.Fail), PerSecond: c.Default.PerSecond},
 	}
-	for _, p := range c.ports()[1:] {
-		d.Ports = append(d.Ports, bpf.PortRule{Port: p})
+	for _, p := range c.Ports {
+		if p != control.MailPort {
+			d.Ports = append(d.Ports, bpf.PortRule{Port: p})
+		}
+	}
+	for _, r := range c.Rules {
+		at := uint32(0)
+		if len(r.Interfaces) > 0 {
+			at = bpf.Nowhere // until they are there
+		}
+		d.Ports = append(d.Ports, bpf.PortRule{Ifindex: at, Port: r.Port, Mode: r.Mode})
 	}
 	return d
 }

@@ -32,8 +32,8 @@ func (e *Engine) mayConnect(c *control.Connect) error {
 		return control.Errorf(control.CodeRefused, "could not connect from %v to %v: %s", src, c.Dst, why)
 	}
 	switch {
-	case c.Dst.Port() != control.MailPort:
-		return refuse("only port 25 is allowed")
+	case !slices.Contains(e.mailPorts(), c.Dst.Port()):
+		return refuse("only port 25 is allowed, and what else the configuration intercepts")
 	case !plain(src) || !plain(dst) || src.Is4() != dst.Is4():
 		return refuse("not two plain unicast addresses of one family")
 	case e.isLocal(src):

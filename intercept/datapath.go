@@ -81,6 +81,17 @@ type updater interface {
 	Update(indexes []int, seats []ruleset.Seat) ([]attach.Interface, error)
 }
 
+// portTable is a data path that knows ports of single interfaces.
+type portTable interface {
+	PutPorts(...bpf.PortRule) error
+	DeletePorts(ifindex uint32) error
+}
+
+// elsewhere is a data path that remembers whose connections do not come through it.
+type elsewhere interface {
+	Elsewhere() ([]bpf.Elsewhere, error)
+}
+
 // memory is a data path whose kernel state can be read back whole, which is newer than any file, and is carried over to
 // the tables of another version.
 type memory interface {

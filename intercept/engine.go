@@ -51,6 +51,7 @@ type Engine struct {
 	inKernel int                 // sources in the kernel's table
 	local    []netip.Prefix
 	ifaces   map[int]attach.Interface // by index
+	names    names                    // of all interfaces, for what is bound to them
 	problems []string
 }
 
@@ -65,6 +66,7 @@ func Open(cfg *Config, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{log: log, cfg: cfg, port: cfg.ListenPort, ceiling: newCeiling(cfg), runtime: new(runtimeSet), save: make(chan struct{}, 1),
 		bypasses: bypasses{dir: cfg.StateDir, log: log}, journal: &journal{dir: cfg.StateDir, log: log}}
+	e.ceiling.names = &e.names
 	if err := e.open(); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -190,7 +192,11 @@ func (e *Engine) fill(cfg *Config, ce *ceiling) error {
 		return err
 	}
 	// A source that goes from the table to the default must not meet the old default, if that was looser.
-	strict, was := cfg.datapath(), e.data.Default()
+	want, err := e.withPorts(cfg)
+	if err != nil {
+		return err
+	}
+	strict, was := want, e.data.Default()
 	strict.Default.Mode, strict.Default.Fail = max(strict.Default.Mode, was.Mode), max(strict.Default.Fail, was.Fail)
 	if err := e.data.SetConfig(strict); err != nil {
 		return err
@@ -201,7 +207,7 @@ func (e *Engine) fill(cfg *Config, ce *ceiling) error {
 	if err := e.fillExemptions(ce, e.exempt); err != nil {
 		return err
 	}
-	return e.data.SetConfig(cfg.datapath())
+	return e.data.SetConfig(want)
 }
 
 func (e *Engine) fillLocal() error {
@@ -265,6 +271,7 @@ func (e *Engine) reload(cfg *Config) error {
 		return fmt.Errorf("%s changed, which needs a restart of sluice-intercept", key)
 	}
 	ce := newCeiling(cfg)
+	ce.names = &e.names
 	if err := e.applyTables(cfg, ce); err != nil {
 		return errors.Join(err, e.applyTables(e.cfg, e.ceiling))
 	}

@@ -170,8 +170,11 @@ func (e *Engine) status() (*control.Reply, error) {
 	}
 	st := &control.Status{
 		Helper: e.cfg.Version, PID: os.Getpid(), Heartbeat: heartName(h), HeartbeatAgeMS: h.Age.Milliseconds(),
-		Sources: e.inKernel, Locks: len(e.locks.live(time.Now())), Problems: e.problems,
+		Sources: e.inKernel, Locks: len(e.locks.live(time.Now())), Problems: slices.Concat(e.problems, e.unbound()),
 		Bypasses: e.bypasses.live(time.Now()),
+	}
+	if st.Elsewhere, err = e.goneElsewhere(); err != nil {
+		return nil, err
 	}
 	st.Path, st.PathReason = e.seats.Path()
 	if e.socket.get() != nil {
@@ -185,6 +188,20 @@ func (e *Engine) status() (*control.Reply, error) {
 	})
 	fit(st)
 	return &control.Reply{Status: st}, nil
+}
+
+// goneElsewhere tells whose connections have another way out, the latest first.
+func (e *Engine) goneElsewhere() (out []control.Elsewhere, err error) {
+	d, ok := e.data.(elsewhere)
+	if !ok {
+		return nil, nil
+	}
+	all, err := d.Elsewhere()
+	slices.SortFunc(all, func(a, b bpf.Elsewhere) int { return b.Last.Compare(a.Last) })
+	for _, x := range all[:min(len(all), control.MaxElsewhere)] {
+		out = append(out, control.Elsewhere(x))
+	}
+	return out, err
 }
 
 // What of each list a status shows, so that it fits in one packet on a gateway with thousands of customer interfaces.

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -109,7 +110,13 @@ func (e *Engine) attach() error {
 	if err != nil {
 		return err
 	}
-	ifaces, err := e.seats.Sync(e.planSeats(links))
+	changed := e.names.renewAll(links)
+	seats := e.planSeats(links)
+	if err := e.openPorts(seats); err != nil {
+		return err
+	}
+	ifaces, err := e.seats.Sync(seats)
+	err = errors.Join(err, e.rebind(changed))
 	now := make(map[int]attach.Interface, len(ifaces))
 	for _, i := range ifaces {
 		now[i.Link.Index] = i
@@ -117,6 +124,7 @@ func (e *Engine) attach() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.logInterfaces(e.ifaces, now)
+	err = errors.Join(err, e.closePorts(e.ifaces, now))
 	e.ifaces = now
 	return err
 }
@@ -133,7 +141,13 @@ func (e *Engine) attachSome(indexes []int) error {
 	if err != nil {
 		return err
 	}
-	ifaces, err := u.Update(indexes, e.planSeats(links))
+	changed := e.names.renew(indexes, links)
+	seats := e.planSeats(links)
+	if err := e.openPorts(seats); err != nil {
+		return err
+	}
+	ifaces, err := u.Update(indexes, seats)
+	err = errors.Join(err, e.rebind(changed))
 	was, now := make(map[int]attach.Interface), make(map[int]attach.Interface)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,7 +161,7 @@ func (e *Engine) attachSome(indexes []int) error {
 		now[i.Link.Index], e.ifaces[i.Link.Index] = i, i
 	}
 	e.logInterfaces(was, now)
-	return err
+	return errors.Join(err, e.closePorts(was, now))
 }
 
 func (e *Engine) planSeats(links []ruleset.Link) []ruleset.Seat {

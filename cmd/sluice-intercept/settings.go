@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os/user"
+	"slices"
 	"strconv"
 
+	"sluice/bpf"
 	"sluice/cmd/internal/config"
 	"sluice/intercept"
 	"sluice/intercept/control"
@@ -65,6 +68,12 @@ func adapt(c *config.Config) (*settings, error) {
 	if e.Sources, err = sources(c); err != nil {
 		return nil, err
 	}
+	if e.Rules, err = ports(i.Port); err != nil {
+		return nil, err
+	}
+	if e.Binds, err = binds(c.User); err != nil {
+		return nil, err
+	}
 	return &settings{engine: e, socket: i.ControlSocket, uid: uid, gid: gid}, e.Validate()
 }
 
@@ -106,6 +115,46 @@ func sources(c *config.Config) ([]intercept.Source, error) {
 		}
 	}
 	return list, nil
+}
+
+func ports(list []config.Port) ([]intercept.Port, error) {
+	out := make([]intercept.Port, len(list))
+	for i, p := range list {
+		out[i] = intercept.Port{Port: p.Port, Interfaces: p.Interfaces}
+		if p.Mode == "intercept" {
+			continue
+		}
+		var err error
+		if out[i].Mode, err = bpf.ParseMode(p.Mode); err != nil {
+			return nil, fmt.Errorf("port %d: %w", p.Port, err)
+		}
+	}
+	return out, nil
+}
+
+// binds spells out what holds for each prefix of a user.
+func binds(users []config.User) ([]intercept.Bind, error) {
+	var out []intercept.Bind
+	for _, u := range users {
+		for _, p := range u.Prefixes {
+			i := slices.IndexFunc(u.Bind, func(b config.Bind) bool { return b.Prefix.Prefix == p.Prefix })
+			if i < 0 {
+				i = slices.IndexFunc(u.Bind, func(b config.Bind) bool { return !b.Prefix.IsValid() })
+			}
+			if i < 0 {
+				continue
+			}
+			b := intercept.Bind{Prefix: p.Prefix, Interface: u.Bind[i].Interface}
+			if u.Bind[i].MAC != "" {
+				var err error
+				if b.MAC, err = net.ParseMAC(u.Bind[i].MAC); err != nil {
+					return nil, fmt.Errorf("user %q: %w", u.Name, err)
+				}
+			}
+			out = append(out, b)
+		}
+	}
+	return out, nil
 }
 
 func exemptions(list []config.Exempt) ([]control.Exemption, error) {

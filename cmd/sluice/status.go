@@ -78,6 +78,13 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"observer", s.observer(&st.Observer)},
 		[2]string{"delivery", addresses(st.Addresses)},
 	)
+	for i, e := range st.Helper.Elsewhere {
+		if i == fewInterfaces {
+			s.say("%s more; --json lists them", count(len(st.Helper.Elsewhere)-i, "source", "sources"))
+			break
+		}
+		s.say("%s %s %s: %d answers to mail that did not go out here, the last %s ago", s.paint(yellow, "asymmetric route:"), e.Address, plain(e.User), e.Answers, s.ago(e.Last))
+	}
 	for _, problem := range st.Helper.Problems {
 		s.say("%s %s", s.paint(yellow, "problem:"), plain(problem))
 	}

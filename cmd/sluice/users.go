@@ -181,6 +181,12 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"sessions", fmt.Sprintf("%d per source, %d per source and destination", set.SessionsPerSource, set.SessionsPerPair)},
 		[2]string{"connections", limit(set.ConnectionsPerSecond) + " per second"},
 	)
+	if len(u.Bound) > 0 {
+		s.pairs([2]string{"bound         ", strings.Join(u.Bound, "\n")})
+	}
+	if n := u.Kernel["spoofed"]; n > 0 {
+		s.pairs([2]string{"spoofed       ", s.paint(yellow, fmt.Sprintf("%s in his name dropped: by another interface or Ethernet address than his", count(int(n), "connection", "connections")))})
+	}
 	if u.Auth != nil {
 		s.pairs([2]string{"AUTH at destinations", fmt.Sprintf("%d accepted, %d refused", u.Auth.Accepted, u.Auth.Refused)})
 	}

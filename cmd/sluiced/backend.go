@@ -71,6 +71,9 @@ func (b backend) helper(ctx context.Context) api.Helper {
 	for _, p := range s.Bypasses {
 		h.Bypasses = append(h.Bypasses, shownBypass(p))
 	}
+	for _, e := range s.Elsewhere {
+		h.Elsewhere = append(h.Elsewhere, api.Elsewhere{Address: e.Addr, User: b.nameOf(e.User), Answers: e.Count, Last: e.Last})
+	}
 	if text := b.d.link.complaint(); text != "" {
 		h.Problems = append(h.Problems, text)
 	}
@@ -192,7 +195,7 @@ func (b backend) User(ctx context.Context, name string) (*api.UserDetail, error)
 	if err != nil {
 		return nil, err
 	}
-	d := &api.UserDetail{User: b.user(m, b.openFlows()), Settings: shown(b.d.policy.Settings(m.ID)), Unlocks: b.d.locks.Unlocks(m.ID)}
+	d := &api.UserDetail{User: b.user(m, b.openFlows()), Settings: shown(b.d.policy.Settings(m.ID)), Unlocks: b.d.locks.Unlocks(m.ID), Bound: m.bound}
 	c := b.d.link.client.Load()
 	if c == nil {
 		return d, nil

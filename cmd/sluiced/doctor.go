@@ -21,6 +21,8 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	counters, err := b.Counters(ctx)
 	if err == nil {
 		fs = append(fs, countFindings(counters.Kernel)...)
+		fs = append(fs, elsewhereFindings(st.Helper.Elsewhere)...)
+		fs = append(fs, b.borrowed(ctx)...)
 	} else {
 		fs = append(fs, api.Finding{Check: "counters", State: api.Warn, Text: err.Error(), Remedy: "journalctl -u sluice-intercept"})
 	}
@@ -107,8 +109,11 @@ func attached(h *api.Helper) (fs []api.Finding) {
 	const most = 5
 	count, left := map[string]int{}, 0
 	for _, i := range h.Interfaces {
-		if i.Error == "" && i.Path != "" {
+		if i.Path != "" {
 			count[i.Role]++
+			if i.Error != "" {
+				fs = append(fs, finding("interface "+i.Name, true, api.Warn, i.Error, "tc filter show dev "+i.Name+" ingress"))
+			}
 			continue
 		}
 		if len(fs) == most {

@@ -16,6 +16,7 @@ type member struct {
 	policy.Listed
 	origin store.Origin
 	fail   string
+	bound  []string // where his packets have to come from
 }
 
 // roster is everybody who is known by name: immutable, replaced as a whole. Users made for unknown sources are not in
@@ -55,7 +56,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	settings := map[uint32]policy.Settings{}
 	for i, l := range listed {
 		u := &cfg.User[i]
-		m := member{Listed: l, origin: store.Config, fail: u.Fail}
+		m := member{Listed: l, origin: store.Config, fail: u.Fail, bound: bound(u)}
 		if !u.FailSet {
 			m.fail = r.fail
 		}

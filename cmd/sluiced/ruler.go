@@ -153,7 +153,7 @@ func (b backend) RemoveMode(_ context.Context, who string, p netip.Prefix, reaso
 
 // goesOn refuses modes that connect from customers' own addresses where that is impossible.
 func (b backend) goesOn(mode string) error {
-	other := slices.ContainsFunc(b.d.cfg.Load().Intercept.Ports, func(p uint16) bool { return p != control.MailPort })
+	other := slices.ContainsFunc(b.d.cfg.Load().Intercept.MailPorts(), func(p uint16) bool { return p != control.MailPort })
 	if (mode == "shadow" || mode == "canary") && other {
 		return &api.Problem{Status: http.StatusConflict, Code: "refused", What: mode + " goes on to port 25 only, and intercept.ports has others", Remedy: "write ports = [25] in the configuration, or choose another mode"}
 	}
@@ -238,7 +238,7 @@ func (b backend) Exempt(_ context.Context, who string, p netip.Prefix, x api.Exe
 	if err := b.goesOn(x.Mode); err != nil {
 		return nil, err
 	}
-	if ports := b.d.cfg.Load().Intercept.Ports; x.Port != 0 && x.Port != control.MailPort && !slices.Contains(ports, x.Port) {
+	if ports := b.d.cfg.Load().Intercept.MailPorts(); x.Port != 0 && x.Port != control.MailPort && !slices.Contains(ports, x.Port) {
 		return nil, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: fmt.Sprintf("port %d is no mail port here", x.Port), Remedy: "intercept.ports lists those beside 25"}
 	}
 	now := time.Now()

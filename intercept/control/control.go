@@ -230,6 +230,17 @@ type Interface struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Elsewhere is a source that got the answer to a mail connection which did not come through the gateway (FEATURES INT8).
+type Elsewhere struct {
+	Addr  netip.Addr `json:"addr"`
+	User  uint32     `json:"user,omitempty"`
+	Count uint64     `json:"count"` // of answers
+	Last  time.Time  `json:"last"`
+}
+
+// MaxElsewhere bounds those in a status.
+const MaxElsewhere = 30
+
 // Status is the helper's view of itself and of the kernel.
 type Status struct {
 	Helper         string      `json:"helper"`
@@ -243,6 +254,7 @@ type Status struct {
 	Sources        int         `json:"sources"`
 	Locks          int         `json:"locks"`
 	Bypasses       []Bypass    `json:"bypasses,omitempty"`
+	Elsewhere      []Elsewhere `json:"elsewhere,omitempty"` // the latest ones first, at most MaxElsewhere
 	Problems       []string    `json:"problems,omitempty"`
 }
 

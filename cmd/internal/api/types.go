@@ -46,7 +46,17 @@ type Helper struct {
 	Sources        int         `json:"sources,omitempty" doc:"prefixes in the kernel's source table"`
 	Locks          int         `json:"locks,omitempty" doc:"locks in the kernel"`
 	Bypasses       []Bypass    `json:"bypasses,omitempty" doc:"ways around the proxy that are open now"`
+	Elsewhere      []Elsewhere `json:"elsewhere,omitempty" doc:"sources whose mail connections do not come through the gateway, the latest first"`
 	Problems       []string    `json:"problems,omitempty"`
+}
+
+// Elsewhere is a source that got the answer to a mail connection which did not come through the gateway: his packets have
+// another way out, or somebody borrows his address.
+type Elsewhere struct {
+	Address netip.Addr `json:"address"`
+	User    string     `json:"user,omitempty"`
+	Answers uint64     `json:"answers"`
+	Last    time.Time  `json:"last"`
 }
 
 // Bypass is a way around the proxy that root has opened: new connections are forwarded untouched.
@@ -163,6 +173,7 @@ type UserDetail struct {
 	Settings Settings          `json:"settings"`
 	Kernel   map[string]uint64 `json:"kernel,omitempty" doc:"the kernel's counters of this user"`
 	Unlocks  int               `json:"unlocks" doc:"automatic unlocks so far"`
+	Bound    []string          `json:"bound,omitempty" doc:"where his packets have to come from"`
 }
 
 // Settings are a user's effective settings. Times are in seconds, sizes in bytes; 0 is no limit.

@@ -4,6 +4,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -55,6 +56,7 @@ type Intercept struct {
 	StateDir           string   `toml:"state_dir" default:"/var/lib/sluice-intercept" doc:"Where the last applied table is kept for boot."`
 	ControlSocket      string   `toml:"control_socket" default:"/run/sluice-intercept/control.sock" doc:"Unix socket on which sluice-intercept and sluiced meet."`
 	DaemonUser         string   `toml:"daemon_user" default:"sluice" doc:"The only account that may speak on the control socket."`
+	Port               []Port   `toml:"port" doc:"One more mail port: on some interfaces only, or with a rule of its own."`
 	RuntimeLoosen      []Prefix `toml:"runtime_loosen" doc:"Source prefixes for which sluiced may ask for less than this file says. Empty: it may only tighten and lock."`
 	RuntimeExempt      []Prefix `toml:"runtime_exempt" doc:"Destination prefixes for which sluiced may make exemptions that are less strict than intercept, or than [[exempt]] here."`
 
@@ -73,6 +75,24 @@ type Mode struct {
 type Observe struct {
 	Source string `toml:"source" default:"auto" enum:"auto|ring|nfqueue" doc:"Where sluice-observe gets packets from. ring: copies that BPF programs make, with path tcx or clsact. nfqueue: the first packets of what each side says, with path nftables. auto: what the path in force has."`
 	Queue  uint16 `toml:"queue" default:"2525" doc:"Number of the queue for source nfqueue; no other program on the host may read it."`
+}
+
+// Port is one mail port beside those of intercept.ports.
+type Port struct {
+	Port       uint16   `toml:"port" required:"true" doc:"Destination port, such as 2525, 24, 26, 465 or 587."`
+	Interfaces []string `toml:"interfaces" doc:"Names or shell patterns of the customer interfaces that know the port. Empty: all of them."`
+	Mode       string   `toml:"mode" default:"intercept" enum:"intercept|pass|reject" doc:"intercept: like port 25, as the source's mode says. pass: forwarded and counted. reject: TCP reset. Submission to third parties (465 and 587) is never opened: pass or reject."`
+}
+
+// MailPorts are the destination ports that may be intercepted somewhere, each once.
+func (i *Intercept) MailPorts() []uint16 {
+	out := slices.Clone(i.Ports)
+	for _, p := range i.Port {
+		if p.Mode == "intercept" && !slices.Contains(out, p.Port) {
+			out = append(out, p.Port)
+		}
+	}
+	return out
 }
 
 // Exempt is one exempted destination.
@@ -143,10 +163,18 @@ type User struct {
 	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
 	Auth     string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
 	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
+	Bind     []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
 	Limits   Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
 	Lock     Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
 
 	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file
+}
+
+// Bind ties a user's prefixes to an interface, an Ethernet address, or both.
+type Bind struct {
+	Prefix    Prefix `toml:"prefix" doc:"One of the user's prefixes, as it stands there. Left out: all of them that have no bind of their own."`
+	Interface string `toml:"interface" doc:"Name of the customer interface by which the packets come. While there is none of that name they are dropped."`
+	MAC       string `toml:"mac" doc:"Ethernet address that they have, such as 02:00:5e:10:00:07. Where a router of the customer stands between, it is the router's."`
 }
 
 // SMTP bounds the dialogue with clients.

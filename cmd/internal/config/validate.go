@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math/bits"
+	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -96,6 +97,7 @@ func (v *validator) intercept(i *Intercept) {
 			v.report("intercept.ports", fmt.Sprintf("port %d cannot be intercepted", p), "only ports where mail servers speak plain SMTP to each other: 25, 2525")
 		}
 	}
+	v.ports(i)
 	for key, mark := range map[string]uint32{"intercept.mark": i.Mark, "intercept.judged_mark": i.JudgedMark} {
 		if bits.OnesCount32(mark) != 1 {
 			v.report(key, fmt.Sprintf("%#x is not exactly one bit", mark), "choose one that nothing else on this host uses, like 0x02000000")
@@ -106,6 +108,48 @@ func (v *validator) intercept(i *Intercept) {
 	}
 	if slices.Contains([]uint32{253, 254, 255}, i.Table) {
 		v.report("intercept.table", fmt.Sprintf("table %d belongs to the kernel", i.Table), "choose a number that no other program uses, like 5325")
+	}
+}
+
+// maxExtraPorts is the room of the kernel's table of ports beside 25.
+const maxExtraPorts = 8
+
+func (v *validator) ports(i *Intercept) {
+	type place struct {
+		port    uint16
+		pattern string
+	}
+	all, seen := map[uint16]bool{}, map[place]bool{}
+	for _, p := range i.Ports {
+		all[p], seen[place{p, ""}] = true, true
+	}
+	for n, p := range i.Port {
+		key := fmt.Sprintf("intercept.port[%d]", n)
+		switch {
+		case p.Port == 25:
+			v.report(key+".port", "port 25 is a mail port on every customer interface, by the mode of the source", "change the mode of the source, or name another port")
+		case p.Port == 0: // reported as missing
+		case (p.Port == 465 || p.Port == 587) && p.Mode == "intercept":
+			v.report(key+".mode", fmt.Sprintf("port %d is submission to third parties, which is never opened", p.Port), `write mode = "pass" or mode = "reject"`)
+		}
+		all[p.Port] = true
+		patterns := p.Interfaces
+		if len(patterns) == 0 {
+			patterns = []string{""}
+		}
+		for _, at := range patterns {
+			if at != "" || len(p.Interfaces) > 0 {
+				v.pattern(key+".interfaces", at)
+			}
+			if seen[place{p.Port, at}] {
+				v.report(key+".port", fmt.Sprintf("port %d has a rule for these interfaces already", p.Port), "one rule for a port and interface; remove one")
+			}
+			seen[place{p.Port, at}] = true
+		}
+	}
+	delete(all, 25)
+	if len(all) > maxExtraPorts {
+		v.report("intercept.port", fmt.Sprintf("%d mail ports beside 25 are more than the %d that there is room for", len(all), maxExtraPorts), "remove some")
 	}
 }
 
@@ -125,7 +169,7 @@ func (v *validator) pattern(key, p string) {
 // shadow holds that what is only watched can also go on: connections from customers' own addresses are made to port 25
 // alone.
 func (v *validator) shadow(c *Config) {
-	if !slices.ContainsFunc(c.Intercept.Ports, func(p uint16) bool { return p != 25 }) {
+	if !slices.ContainsFunc(c.Intercept.MailPorts(), func(p uint16) bool { return p != 25 }) {
 		return
 	}
 	modes := map[string]string{"intercept.default_mode": c.Intercept.DefaultMode}
@@ -198,6 +242,7 @@ func (v *validator) users(c *Config) {
 			}
 			held[p.Prefix] = u.Name
 		}
+		v.binds(key, &u)
 		if u.Contact != "" && !mailbox(u.Contact) {
 			v.report(key+".contact", strconv.Quote(u.Contact)+" is not a mailbox", `write it like "alice@customer.example"`)
 		}
@@ -240,6 +285,29 @@ func (v *validator) exempt(list []Exempt) {
 				v.report(fmt.Sprintf("exempt[%d].prefix", i), x.Prefix.String()+fmt.Sprintf(" has an exemption on line %d already", v.doc.line(fmt.Sprintf("exempt[%d]", j))), "remove one of the two, or give them different ports")
 			}
 		}
+	}
+}
+
+func (v *validator) binds(user string, u *User) {
+	seen := map[netip.Prefix]bool{}
+	for i, b := range u.Bind {
+		key := fmt.Sprintf("%s.bind[%d]", user, i)
+		if b.Interface == "" && b.MAC == "" {
+			v.report(key, "binds to nothing", "give interface, mac, or both")
+		}
+		if len(b.Interface) > 15 || strings.ContainsAny(b.Interface, "*?[/ ") {
+			v.report(key+".interface", strconv.Quote(b.Interface)+" is not the name of one interface", "names have 1 to 15 characters and are no patterns here; see `ip link`")
+		}
+		if mac, err := net.ParseMAC(b.MAC); b.MAC != "" && (err != nil || len(mac) != 6 || mac[0]&1 != 0) {
+			v.report(key+".mac", strconv.Quote(b.MAC)+" is not the Ethernet address of one device", "write it like 02:00:5e:10:00:07; see `ip neigh`")
+		}
+		if b.Prefix.IsValid() && !slices.ContainsFunc(u.Prefixes, func(p Prefix) bool { return p.Prefix == b.Prefix.Prefix }) {
+			v.report(key+".prefix", b.Prefix.String()+" is none of the user's prefixes", "add it to prefixes, so that it is a source of its own, or write one that stands there")
+		}
+		if seen[b.Prefix.Prefix] {
+			v.report(key+".prefix", "is bound twice", "one bind for each prefix, and one for the others")
+		}
+		seen[b.Prefix.Prefix] = true
 	}
 }
 

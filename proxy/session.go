@@ -170,7 +170,7 @@ func (s *session) dispatch(cmd *smtp.Command) {
 	case smtp.RSET:
 		s.reset()
 	case smtp.NOOP:
-		s.noisy(s.set.fixed.noop)
+		s.noopCommand(cmd)
 	case smtp.QUIT:
 		s.quit()
 	case smtp.AUTH:
@@ -241,6 +241,18 @@ func (s *session) quit() {
 	s.bye = true
 	if s.note == "" {
 		s.note = "client quit"
+	}
+}
+
+// noopCommand tells a probe of the path that it came through here.
+func (s *session) noopCommand(cmd *smtp.Command) {
+	echo, probed := smtp.ProbeEcho(cmd.Arg)
+	if !probed {
+		s.noisy(s.set.fixed.noop)
+		return
+	}
+	if s.noise(); !s.bye {
+		s.say(answer{250, smtp.Enhanced{2, 0, 0}, echo})
 	}
 }
 

@@ -256,3 +256,69 @@ func TestRecreatedUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+// TestBoundToAName: a source that is bound to an interface follows its name, through every interface that bears it.
+func TestBoundToAName(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"tcx", "clsact"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t)
+			g.mx()
+			const v4, v6 = "192.0.2.162", "2001:db8:160::2"
+			h := g.helper(g.config(fmt.Sprintf(`path = %q
+[[intercept.port]]
+port = 2525
+interfaces = ["cust4"]
+[[user]]
+name = "bound"
+prefixes = ["192.0.2.160/30", "2001:db8:160::/64"]
+[[user.bind]]
+interface = "cust4"`, path)))
+			p := g.proxy()
+			if got := p.ask("problems"); !strings.Contains(got, "192.0.2.160/30 is bound to interface cust4, which is not there: its mail is dropped") {
+				t.Error(got)
+			}
+			s := newSpace(t, syscall.CLONE_NEWNET)
+			refused := func(when string) {
+				t.Helper()
+				for local, remote := range map[string]string{v4 + ":0": mx4, "[" + v6 + "]:0": mx6} {
+					if c, err := s.dial(local, remote, 300*time.Millisecond); err == nil {
+						c.Close()
+						t.Errorf("%s: %s was served", when, local)
+					}
+				}
+			}
+			attached := func(script, name string) {
+				t.Helper()
+				n := h.count()
+				g.gw.sh(script)
+				h.wait(n, "interface="+name+" role=customer path=")
+				g.behind(s, name, "eth0", 160)
+			}
+			attached(fmt.Sprintf("ip link add cust5 type veth peer name eth0 netns %d", s.pid), "cust5")
+			refused("by another interface")
+			if got := p.ask("counter spoof_bind"); got == "0" {
+				t.Error("not counted")
+			}
+			for range 2 {
+				attached(fmt.Sprintf("ip link del cust5 2>/dev/null || ip link del cust4; ip link add cust4 type veth peer name eth0 netns %d", s.pid), "cust4")
+				g.redirectedFrom(t, s, v4, v6)
+				s.expect("", "198.51.100.25:2525", "proxy ")
+			}
+			attached("ip link set cust4 down; ip link set cust4 name cust6", "cust6")
+			refused("renamed")
+			if _, err := s.dial("", "198.51.100.25:2525", 300*time.Millisecond); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("port 2525 by another interface: %v", err)
+			}
+			attached("ip link set cust6 down; ip link set cust6 name cust4", "cust4")
+			g.redirectedFrom(t, s, v4, v6)
+			s.expect("", "198.51.100.25:2525", "proxy ")
+			n := h.count()
+			h.signal(syscall.SIGHUP)
+			h.wait(n, "configuration reloaded")
+			s.expect("", "198.51.100.25:2525", "proxy ")
+			g.redirectedFrom(t, s, v4, v6)
+		})
+	}
+}

@@ -229,6 +229,12 @@ func (p *proxy) obey(words []string) (string, error) {
 	case "counter":
 		n, err := c.Counters(ctx)
 		return fmt.Sprint(n[words[1]]), err
+	case "problems":
+		s, err := c.Status(ctx)
+		if err != nil {
+			return "", err
+		}
+		return strings.Join(s.Problems, "; "), nil
 	case "status":
 		s, err := c.Status(ctx)
 		if err != nil {

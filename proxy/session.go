@@ -13,6 +13,7 @@ import (
 	"sluice/filter/policy"
 	"sluice/filter/sign"
 	"sluice/intercept/flow"
+	"sluice/proxy/probe"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -246,7 +247,7 @@ func (s *session) quit() {
 
 // noopCommand tells a probe of the path that it came through here.
 func (s *session) noopCommand(cmd *smtp.Command) {
-	echo, probed := smtp.ProbeEcho(cmd.Arg)
+	echo, probed := probe.Echo(cmd.Arg)
 	if !probed {
 		s.noisy(s.set.fixed.noop)
 		return

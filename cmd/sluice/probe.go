@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/internal/api"
-	"sluice/proxy/smtp"
+	"sluice/proxy/probe"
 )
 
 func (p *program) probeCommand() *cobra.Command {
@@ -52,7 +52,7 @@ Exit codes: 0 all goes through the gateway, 1 something does not or could not be
 
 // probeLook looks for the session of a probe in the log of the last day, and among the open ones.
 func (p *program) probeLook(ctx context.Context, nonce string) error {
-	name := smtp.ProbeName(nonce)
+	name := probe.Name(nonce)
 	var flows []api.Flow
 	if err := p.client.Do(ctx, "GET", "/v1/flows", nil, &flows); err != nil {
 		return err

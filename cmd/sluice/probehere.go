@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/cmd/internal/api"
-	"sluice/proxy/smtp"
+	"sluice/proxy/probe"
 )
 
 const (
@@ -167,10 +167,10 @@ func (w *passage) ask(c net.Conn, nonce string) {
 		w.Text = "connected, but no greeting came: " + err.Error()
 		return
 	}
-	want, _ := smtp.ProbeEcho([]byte(strings.TrimPrefix(smtp.ProbeNoop(nonce), "NOOP ")))
-	fmt.Fprintf(c, "%s\r\n", smtp.ProbeNoop(nonce)) // a failure shows in the reply
+	want, _ := probe.Echo([]byte(strings.TrimPrefix(probe.Noop(nonce), "NOOP ")))
+	fmt.Fprintf(c, "%s\r\n", probe.Noop(nonce)) // a failure shows in the reply
 	answer, err := reply(r)
-	fmt.Fprintf(c, "EHLO %s\r\n", smtp.ProbeName(nonce))
+	fmt.Fprintf(c, "EHLO %s\r\n", probe.Name(nonce))
 	if _, err := reply(r); err == nil {
 		fmt.Fprint(c, "QUIT\r\n")
 		_, _ = reply(r) // it is over either way

@@ -55,7 +55,7 @@ var walls = []wall{
 		because: "the filter builds and tests without root, kernel or network",
 	},
 	{
-		tree: []string{"proxy", "proxy/..."}, except: []string{"proxy/smtp"},
+		tree: []string{"proxy", "proxy/..."}, except: []string{"proxy/smtp", "proxy/probe"},
 		allow: []string{"filter", "filter/message", "filter/policy", "filter/sign", "filter/reputation", "intercept/flow",
 			"proxy", "proxy/..."},
 		because: "the proxy asks the filter through its pipeline only, and builds on any machine",
@@ -84,7 +84,7 @@ var walls = []wall{
 		because: "the observer reads, reports, and decides nothing",
 	},
 	{
-		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset"},
+		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/probe"},
 		because: "the operator's command asks the daemons; of the host it looks at what any program may see",
 	},
 }

@@ -73,15 +73,20 @@ func TestOneMessageCostsFewCalls(t *testing.T) {
 		p.send("Subject: x\r\n\r\nx", "250")
 	}
 	one()
-	before := [4]int32{cr.Load(), cw.Load(), rr.Load(), rw.Load()}
 	const n = 10
-	for range n {
-		one()
+	want := [4]int32{5 * n, 4 * n, 3 * n, 3 * n}
+	var got [4]int32
+	for range 5 { // a client that waits 100 ms for its answer is looked at once more, which a busy machine brings about
+		before := [4]int32{cr.Load(), cw.Load(), rr.Load(), rw.Load()}
+		for range n {
+			one()
+		}
+		got = [4]int32{cr.Load() - before[0], cw.Load() - before[1], rr.Load() - before[2], rw.Load() - before[3]}
+		if got == want {
+			return
+		}
 	}
-	got := [4]int32{cr.Load() - before[0], cw.Load() - before[1], rr.Load() - before[2], rw.Load() - before[3]}
-	if want := [4]int32{5 * n, 4 * n, 3 * n, 3 * n}; got != want {
-		t.Errorf("%d messages cost client reads, client writes, remote reads, remote writes of %v, want %v", n, got, want)
-	}
+	t.Errorf("%d messages cost client reads, client writes, remote reads, remote writes of %v, want %v", n, got, want)
 }
 
 // lockstep is a destination that answers what came in one segment in one write.

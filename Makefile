@@ -89,7 +89,7 @@ soak-failmodes: deps build ## seven ways for sluiced to be away, each until clos
 	SLUICE_SOAK=2 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestFailModes ./scripts/lab
 
 .PHONY: soak-observe
-soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 messages: equal decisions (about two minutes)
+soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 messages: equal decisions (about three minutes)
 	SLUICE_SOAK_MESSAGES=8000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestObserveDecidesLikeShadow ./scripts/lab
 
 .PHONY: soak-interfaces

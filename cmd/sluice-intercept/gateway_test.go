@@ -289,10 +289,13 @@ func (p *process) read(r *os.File) {
 	p.mu.Unlock()
 }
 
+// patience is how long a line is waited for.
+var patience = 15 * time.Second
+
 // wait returns the first line from number n on that holds text, and the number after it.
 func (p *process) wait(n int, text string) (line string, next int) {
 	p.t.Helper()
-	late := time.AfterFunc(15*time.Second, func() {
+	late := time.AfterFunc(patience, func() {
 		p.mu.Lock()
 		p.ended = true
 		p.more.Broadcast()

@@ -21,6 +21,7 @@ func TestManyInterfaces(t *testing.T) {
 		if many, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
+		patience = 2 * time.Minute
 	} else {
 		t.Parallel()
 	}

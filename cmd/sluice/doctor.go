@@ -136,20 +136,21 @@ func (s *screen) list(all []api.Finding) {
 
 // host is this machine as doctor sees it.
 type host struct {
-	proc    string   // /proc/sys
-	names   names    // nil: not asked
-	servers []string // of the DNS, to be asked one by one
-	probe   func(ctx context.Context, server, name string) error
-	routes  routes
-	rules   func(context.Context) ([]byte, error)                    // of the firewall, as nft's JSON
-	tables  func(ctx context.Context, family string) ([]byte, error) // of iptables-legacy, as it saves them; nil: not asked
-	trials  func() (missing []string, err error)                     // of what the kernel can do; nil: not asked
-	clock   func() (synchronised bool, err error)                    // nil: not asked
-	path    string                                                   // of the data path; "" where the helper cannot be asked
+	proc       string   // /proc/sys
+	names      names    // nil: not asked
+	servers    []string // of the DNS, to be asked one by one
+	probe      func(ctx context.Context, server, name string) error
+	routes     routes
+	rules      func(context.Context) ([]byte, error)                    // of the firewall, as nft's JSON
+	tables     func(ctx context.Context, family string) ([]byte, error) // of iptables-legacy, as it saves them; nil: not asked
+	trials     func() (missing []string, err error)                     // of what the kernel can do; nil: not asked
+	clock      func() (synchronised bool, err error)                    // nil: not asked
+	neighbours func() ([]neighbour, error)                              // nil: not asked
+	path       string                                                   // of the data path; "" where the helper cannot be asked
 }
 
 func thisHost() *host {
-	return &host{proc: "/proc/sys", names: net.DefaultResolver, servers: nameservers("/etc/resolv.conf"), probe: askServer,
+	return &host{proc: "/proc/sys", neighbours: kernelNeighbours, names: net.DefaultResolver, servers: nameservers("/etc/resolv.conf"), probe: askServer,
 		routes: &kernelRoutes{}, rules: listRules, tables: legacyTables, trials: tryKernel, clock: clockState}
 }
 
@@ -164,6 +165,7 @@ func (h *host) configured(ctx context.Context, cfg *config.Config) []api.Finding
 	fs = append(fs, h.firewall(ctx, cfg)...)
 	fs = append(fs, h.interfaces(cfg)...)
 	fs = append(fs, h.userRoutes(cfg)...)
+	fs = append(fs, h.shared(cfg)...)
 	asks := h.names
 	if asks != nil {
 		dns, answers := h.dns(ctx, cfg.Gateway.Name)

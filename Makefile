@@ -104,6 +104,10 @@ bench-latency: deps build ## how long one message takes to a distant destination
 soak-flood: deps build ## one host opens 8,000 connections a second for 20 s while 100 others send mail (about a minute)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFloodOfConnections ./scripts/lab
 
+.PHONY: soak-million
+soak-million: deps build ## a million prefixes from a list to the kernel, single changes, restarts, memory (minutes)
+	SLUICE_PREFIXES=1000000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestMillion ./scripts/lab
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

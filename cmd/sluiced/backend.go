@@ -36,7 +36,7 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 	st := &api.Status{
 		Gateway: cfg.Gateway.Name, Version: version, PID: os.Getpid(), Started: d.started,
 		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
-		Users: len(d.roster.Load().members), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
+		Users: len(d.roster.Load().all()), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
 		Observer: d.observer(),
 		Config:   api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
 		Log:      api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
@@ -125,8 +125,8 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 func (b backend) Users(context.Context) ([]api.User, error) {
 	open := b.openFlows()
 	us := []api.User{}
-	for _, m := range b.d.roster.Load().members {
-		us = append(us, b.user(&m, open))
+	for _, m := range b.d.roster.Load().all() {
+		us = append(us, b.user(m, open))
 	}
 	all, err := b.d.store.Users()
 	if err != nil {
@@ -164,12 +164,14 @@ func (b backend) user(m *member, open map[uint32]int) api.User {
 // find returns the user of that name, or the one that an address belongs to.
 func (b backend) find(name string) (*member, error) {
 	r := b.d.roster.Load()
-	if m, ok := r.byName[name]; ok {
+	if m := r.named(name); m != nil {
 		return m, nil
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		if u, ok := r.table.Attribute(a.Unmap()); ok {
-			return r.byID[u.ID], nil
+			if m := r.user(u.ID); m != nil {
+				return m, nil
+			}
 		}
 		t := b.d.cfg.Load().Template
 		bits := t.IPv6
@@ -235,7 +237,7 @@ func (b backend) AddUser(_ context.Context, who string, n api.NewUser) (*api.Use
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error(), Remedy: "`sluice users` lists who has what"}
 	}
-	if err := b.changed(who, "user added", listed.Name, fmt.Sprint(listed.Prefixes)); err != nil {
+	if err := b.changed(who, "user added", listed, true); err != nil {
 		return nil, err
 	}
 	return b.named(listed.Name)
@@ -260,24 +262,46 @@ func (b backend) RemoveUser(_ context.Context, who, name string) (*api.User, err
 	if _, err := b.d.store.RemoveUser(m.Name); err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
-	return &u, b.changed(who, "user removed", m.Name, fmt.Sprint(m.Prefixes))
+	return &u, b.changed(who, "user removed", m.Listed, false)
 }
 
-// changed puts the users in force anew after a change in the store.
-func (b backend) changed(who, what, subject, detail string) error {
+// changed puts one user in force, or takes him out of it, after a change in the store. The others are not looked at: there
+// may be a million.
+func (b backend) changed(who, what string, u policy.Listed, there bool) error {
 	d := b.d
 	d.change.Lock()
 	defer d.change.Unlock()
-	d.log.Info(what, "user", subject, "by", who)
-	if err := d.store.Audit(store.Act{At: time.Now(), Who: who, What: what, Subject: subject, Detail: detail}); err != nil {
+	d.log.Info(what, "user", u.Name, "by", who)
+	if err := d.store.Audit(store.Act{At: time.Now(), Who: who, What: what, Subject: u.Name, Detail: fmt.Sprint(u.Prefixes)}); err != nil {
 		return err
 	}
-	r, settings, err := newRoster(d.store, d.cfg.Load().Config)
-	if err != nil {
-		return err
+	r := d.roster.Load()
+	var err error
+	if r.remove(u.Name); there {
+		err = r.put(u)
 	}
-	d.policy.Configure(settings)
-	d.enroll(r)
+	if err != nil { // the store would not have taken him
+		return errors.Join(err, d.rosterAnew())
+	}
+	if d.o.socket != nil || d.retired() { // there is no helper, or another process speaks to it
+		return nil
+	}
+	if len(u.Prefixes) > control.MaxPutUsers {
+		if c := d.link.client.Load(); c != nil {
+			d.tellHelper(c)
+		}
+		return nil
+	}
+	var l delta
+	for _, p := range u.Prefixes {
+		s, ok := d.sourceAt(p)
+		l.add(p, s, ok)
+	}
+	if err := d.tellDelta(&l); err != nil && !errors.Is(err, errAway) { // it is told the whole set when it is back
+		d.link.note(err)
+		d.retell()
+	}
+	d.locks.Reapply()
 	return nil
 }
 

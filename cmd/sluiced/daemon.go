@@ -214,7 +214,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		}
 		apiDone <- err
 	}()
-	d.log.Info("started", "version", version, "gateway", cfg.Gateway.Name, "config", cfg.File, "users", len(d.roster.Load().members), "locks", len(d.locks.List()))
+	d.log.Info("started", "version", version, "gateway", cfg.Gateway.Name, "config", cfg.File, "users", len(d.roster.Load().all()), "locks", len(d.locks.List()))
 
 	var background sync.WaitGroup
 	if d.o.socket != nil {

@@ -30,8 +30,7 @@ func (d *daemon) allSources(r *roster) []control.Source {
 			all = append(all, s)
 		}
 	}
-	for i := range r.members {
-		m := &r.members[i]
+	for _, m := range r.all() {
 		s := control.Source{User: m.ID}
 		if s.Fail.UnmarshalText([]byte(m.fail)) != nil {
 			continue // index has refused it

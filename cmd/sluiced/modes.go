@@ -27,7 +27,9 @@ func (d *daemon) sourceWith(p netip.Prefix, mode control.Mode, until time.Time) 
 	r := d.roster.Load()
 	if u, found := r.table.Exact(p); found {
 		s.User = u.ID
-		ok = s.Fail.UnmarshalText([]byte(r.byID[u.ID].fail)) == nil
+		if m := r.user(u.ID); m != nil {
+			ok = s.Fail.UnmarshalText([]byte(m.fail)) == nil
+		}
 	} else if id, found := d.store.Made(p); found {
 		s.User = id
 		ok = s.Fail.UnmarshalText([]byte(r.fail)) == nil

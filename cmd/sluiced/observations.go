@@ -149,8 +149,8 @@ func (b backend) Observed(context.Context) (*api.ObserveReport, error) {
 			r.Users = append(r.Users, api.ObservedUser{User: m.Name, Mode: mode, Observed: *o, WouldLocks: locks})
 		}
 	}
-	for _, m := range b.d.roster.Load().members {
-		add(&m)
+	for _, m := range b.d.roster.Load().all() {
+		add(m)
 	}
 	all, err := b.d.store.Users()
 	if err != nil {

@@ -191,7 +191,7 @@ func (d *daemon) reloadFile() error {
 	d.rules.Store(rs)
 	d.rulesChanged()
 	d.enroll(r)
-	d.log.Info("configuration reloaded", "users", len(r.members), "delivery addresses", len(cfg.Delivery.Address))
+	d.log.Info("configuration reloaded", "users", len(r.all()), "delivery addresses", len(cfg.Delivery.Address))
 	return nil
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/store"
@@ -19,10 +21,11 @@ type member struct {
 	bound  []string // where his packets have to come from
 }
 
-// roster is everybody who is known by name: immutable, replaced as a whole. Users made for unknown sources are not in
-// it; they have one prefix, which is their name.
+// roster is everybody who is known by name. Single users come and go by command; else it is replaced as a whole. Users made
+// for unknown sources are not in it; they have one prefix, which is their name.
 type roster struct {
-	members []member
+	mu      sync.RWMutex
+	members []*member // not changed once they are in it
 	byID    map[uint32]*member
 	byName  map[string]*member
 	table   *flow.Table
@@ -56,7 +59,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	settings := map[uint32]policy.Settings{}
 	for i, l := range listed {
 		u := &cfg.User[i]
-		m := member{Listed: l, origin: store.Config, fail: u.Fail, bound: bound(u)}
+		m := &member{Listed: l, origin: store.Config, fail: u.Fail, bound: bound(u)}
 		if !u.FailSet {
 			m.fail = r.fail
 		}
@@ -69,7 +72,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 	}
 	for _, u := range all {
 		if u.Origin == store.Command {
-			r.members = append(r.members, member{Listed: u.Listed, origin: u.Origin, fail: r.fail})
+			r.members = append(r.members, &member{Listed: u.Listed, origin: u.Origin, fail: r.fail})
 		}
 	}
 	return r, settings, r.index()
@@ -78,8 +81,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 // index makes everything that is looked up.
 func (r *roster) index() error {
 	var users []flow.User
-	for i := range r.members {
-		m := &r.members[i]
+	for _, m := range r.members {
 		r.byID[m.ID], r.byName[m.Name] = m, m
 		if err := new(control.Fail).UnmarshalText([]byte(m.fail)); err != nil {
 			return fmt.Errorf("user %s: %w", m.Name, err)
@@ -93,9 +95,62 @@ func (r *roster) index() error {
 	return err
 }
 
+// put adds a user by command, in the place of one of the same name.
+func (r *roster) put(l policy.Listed) error {
+	r.remove(l.Name)
+	m := &member{Listed: l, origin: store.Command, fail: r.fail}
+	for _, p := range m.Prefixes {
+		if err := r.table.Put(flow.User{ID: m.ID, Name: m.Name, Prefix: p}); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.members = append(r.members, m)
+	r.byID[m.ID], r.byName[m.Name] = m, m
+	return nil
+}
+
+// remove takes a user out; one who is not there is no error.
+func (r *roster) remove(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, ok := r.byName[name]
+	if !ok {
+		return
+	}
+	for _, p := range m.Prefixes {
+		r.table.Delete(p)
+	}
+	delete(r.byName, name)
+	delete(r.byID, m.ID)
+	r.members = slices.DeleteFunc(slices.Clone(r.members), func(o *member) bool { return o == m })
+}
+
+// all are the users at this moment.
+func (r *roster) all() []*member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.members[:len(r.members):len(r.members)]
+}
+
+// user finds somebody by his id, or gives nil.
+func (r *roster) user(id uint32) *member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[id]
+}
+
+// named finds somebody by his name, or gives nil.
+func (r *roster) named(name string) *member {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byName[name]
+}
+
 // prefixes are all prefixes of a user known by name.
 func (r *roster) prefixes(user uint32) []netip.Prefix {
-	if m, ok := r.byID[user]; ok {
+	if m := r.user(user); m != nil {
 		return m.Prefixes
 	}
 	return nil

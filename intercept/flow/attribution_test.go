@@ -3,7 +3,10 @@ package flow
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,5 +103,60 @@ func TestTemplateMakesOneUserPerGroup(t *testing.T) {
 	}
 	if _, ok := NewAttribution(nil, Template{32, 64}, nil).Attribute(netip.MustParseAddr("192.0.2.1")); ok {
 		t.Error("without maker")
+	}
+}
+
+// TestTableChangesInPlace: after any number of single changes the table answers as one that is built anew.
+func TestTableChangesInPlace(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(4, 6))
+	table, err := NewTable(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[netip.Prefix]User{}
+	for i := range 3000 {
+		a := netip.AddrFrom4([4]byte{192, 0, 2, byte(r.Uint32())})
+		if r.IntN(3) == 0 {
+			a = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 7: byte(r.IntN(4)), 15: byte(r.IntN(8))})
+		}
+		p, err := a.Prefix(a.BitLen() - r.IntN(4)*r.IntN(9))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, ok := have[p]
+		switch {
+		case ok && r.IntN(2) == 0:
+			if err := table.Put(u); err == nil {
+				t.Fatalf("%v was put twice", p)
+			}
+			table.Delete(p)
+			table.Delete(p)
+			delete(have, p)
+		case !ok:
+			have[p] = User{ID: uint32(i + 1), Prefix: p}
+			if err := table.Put(have[p]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i%100 != 0 {
+			continue
+		}
+		fresh, err := NewTable(slices.Collect(maps.Values(have)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if table.Len() != fresh.Len() {
+			t.Fatalf("%d prefixes, want %d", table.Len(), fresh.Len())
+		}
+		for range 50 {
+			a := netip.AddrFrom4([4]byte{192, 0, 2, byte(r.Uint32())})
+			got, ok1 := table.Attribute(a)
+			want, ok2 := fresh.Attribute(a)
+			around, ok3 := table.Around(netip.PrefixFrom(a, 32))
+			if got != want || ok1 != ok2 || around != got || ok3 != ok1 {
+				t.Fatalf("%v: %v, want %v; around %v", a, got, want, around)
+			}
+		}
 	}
 }

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
-// Table ties sources to users by longest prefix. It never changes, so any number of goroutines may read it.
+// Table ties sources to users by longest prefix. Any number of goroutines may use it; single prefixes come and go.
 type Table struct {
-	users []User
+	mu    sync.RWMutex
+	users []User // those at places in spare are nobody's any more
+	spare []uint32
 	exact map[netip.Addr]uint32 // whole addresses first: they are most of a provider's table
 	nets  [2][]level            // by family; longest prefixes first
 }
@@ -28,8 +31,8 @@ func NewTable(users []User) (*Table, error) {
 	nets[0], nets[1] = make(map[int]map[netip.Addr]uint32), make(map[int]map[netip.Addr]uint32)
 	for i, u := range t.users {
 		p := u.Prefix
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
-			return nil, fmt.Errorf("could not build the source table: prefix %v of user %q is not in its plain form", p, u.Name)
+		if err := plain(u); err != nil {
+			return nil, err
 		}
 		m := t.exact
 		if !p.IsSingleIP() {
@@ -61,10 +64,79 @@ func family(a netip.Addr) int {
 }
 
 // Len returns the number of prefixes.
-func (t *Table) Len() int { return len(t.users) }
+func (t *Table) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.users) - len(t.spare)
+}
+
+// Put adds one prefix; the errors are those of NewTable.
+func (t *Table) Put(u User) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := u.Prefix
+	if err := plain(u); err != nil {
+		return err
+	}
+	if other, ok := t.at(p); ok {
+		return fmt.Errorf("could not build the source table: users %q and %q both have %v; give it to one", other.Name, u.Name, p)
+	}
+	i := uint32(len(t.users))
+	if n := len(t.spare); n > 0 {
+		i, t.spare = t.spare[n-1], t.spare[:n-1]
+		t.users[i] = u
+	} else {
+		t.users = append(t.users, u)
+	}
+	t.of(p)[p.Addr()] = i
+	return nil
+}
+
+// Delete takes one prefix away; one that is not there is no error.
+func (t *Table) Delete(p netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.at(p); !ok {
+		return
+	}
+	m := t.of(p)
+	i := m[p.Addr()]
+	delete(m, p.Addr())
+	t.users[i] = User{}
+	t.spare = append(t.spare, i)
+}
+
+// of is where p stands or would stand. t.mu is held.
+func (t *Table) of(p netip.Prefix) map[netip.Addr]uint32 {
+	if p.IsSingleIP() {
+		if t.exact == nil {
+			t.exact = make(map[netip.Addr]uint32)
+		}
+		return t.exact
+	}
+	nets := &t.nets[family(p.Addr())]
+	i, found := slices.BinarySearchFunc(*nets, p.Bits(), func(l level, bits int) int { return cmp.Compare(bits, l.bits) })
+	if !found {
+		*nets = slices.Insert(*nets, i, level{p.Bits(), make(map[netip.Addr]uint32)})
+	}
+	return (*nets)[i].users
+}
+
+func plain(u User) error {
+	if p := u.Prefix; !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+		return fmt.Errorf("could not build the source table: prefix %v of user %q is not in its plain form", p, u.Name)
+	}
+	return nil
+}
 
 // Exact returns the user who has exactly p among his prefixes.
 func (t *Table) Exact(p netip.Prefix) (User, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.at(p)
+}
+
+func (t *Table) at(p netip.Prefix) (User, bool) {
 	m := t.exact
 	if !p.IsSingleIP() {
 		i := slices.IndexFunc(t.nets[family(p.Addr())], func(l level) bool { return l.bits == p.Bits() })
@@ -81,12 +153,11 @@ func (t *Table) Exact(p netip.Prefix) (User, bool) {
 
 // Around returns the user with the longest prefix that holds all of p.
 func (t *Table) Around(p netip.Prefix) (User, bool) {
-	if u, ok := t.Exact(p); ok || p.IsSingleIP() {
-		if ok {
-			return u, true
-		}
+	if p.IsSingleIP() {
 		return t.Attribute(p.Addr())
 	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	for _, l := range t.nets[family(p.Addr())] {
 		if l.bits > p.Bits() {
 			continue
@@ -105,6 +176,8 @@ func (t *Table) Around(p netip.Prefix) (User, bool) {
 // Attribute returns the user with the longest prefix that holds src; false when there is none.
 func (t *Table) Attribute(src netip.Addr) (User, bool) {
 	src = src.Unmap().WithZone("")
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	if i, ok := t.exact[src]; ok {
 		return t.users[i], true
 	}

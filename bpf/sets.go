@@ -54,12 +54,6 @@ func lastSet(dir string) (string, error) {
 	return "", nil
 }
 
-// HasMaps tells whether a loader has left a whole set of maps in dir, of whatever version.
-func HasMaps(dir string) (bool, error) {
-	last, err := lastSet(dir)
-	return last != "", err
-}
-
 // onlySet returns the folder of the set that is in force everywhere, for those who change or read it beside the helper.
 func onlySet(dir string) (string, error) {
 	last, err := lastSet(dir)

@@ -219,13 +219,19 @@ func connectOnce(from string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server4.As4(), Port: 25}); err != nil {
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server4.As4(), Port: 25}); err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("could not connect from %s: %w", from, err)
 	}
-	if n, err := unix.Read(fd, make([]byte, 1)); err != nil || n != 1 {
-		return fmt.Errorf("could not read the greeting: %d bytes, %w", n, err)
+	for { // the runtime's signals interrupt; a connection that is being made goes on, and reading waits for it
+		n, err := unix.Read(fd, make([]byte, 1))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n != 1 {
+			return fmt.Errorf("could not read the greeting: %d bytes, %w", n, err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // tracked is the number of entries that connection tracking has in the gateway.

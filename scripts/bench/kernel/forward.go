@@ -22,7 +22,10 @@ type way struct {
 	undo func() error
 }
 
-const plain = "plain forwarding"
+const (
+	plain      = "plain forwarding"
+	rulesAlone = "policy rules alone"
+)
 
 func nothing() error { return nil }
 
@@ -39,7 +42,7 @@ func (b *bench) forwarding(ctx context.Context) error {
 			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), attachWay("the program without policy rules", g, p.Program("mail_ingress"))}
 		}},
 		{true, "", func(g *gateway) []way {
-			return []way{{"policy rules alone", g, g.main(), nothing, nothing}, attachWay(sluiceWay(p), g, p.Program("mail_ingress"))}
+			return []way{{rulesAlone, g, g.main(), nothing, nothing}, attachWay(sluiceWay(p), g, p.Program("mail_ingress"))}
 		}},
 		{false, "", func(g *gateway) []way {
 			return []way{{"plain forwarding, another gateway", g, g.main(), nothing, nothing}}

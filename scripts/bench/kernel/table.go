@@ -157,7 +157,7 @@ func (r *Result) Targets() (list []Target) {
 	bound("SYN, warm, every check on, 100 k users", mostSYN, ns, ok)
 	list = append(list, r.growth()...)
 	list = append(list, forwardTargets(r.Forwards)...)
-	list = append(list, forwardTargets(r.Many)...)
+	list = append(list, r.manyTargets()...)
 	return append(list, Target{"no connection is tracked", fmt.Sprintf("%d entries", r.Tracked), r.Tracked == 0})
 }
 
@@ -184,13 +184,41 @@ func (r *Result) growth() (list []Target) {
 	return list
 }
 
+// forwardTargets compares Sluice with forwarding that has nothing, and with forwarding that has the same policy rules.
 func forwardTargets(all []Forward) (list []Target) {
 	for _, f := range all {
-		if strings.HasPrefix(f.Way, "sluice") && (f.Kind == "UDP" || f.Kind == "TCP 443") {
-			list = append(list, Target{fmt.Sprintf("forwarding %s, %s: at least %.2f of plain", f.Kind, f.Way, leastRatio), fmt.Sprintf("%.3f", f.Ratio), f.Ratio >= leastRatio})
+		if !strings.HasPrefix(f.Way, "sluice") || f.Kind != "UDP" && f.Kind != "TCP 443" {
+			continue
+		}
+		for _, base := range all {
+			if base.Kind == f.Kind && (base.Way == plain || base.Way == rulesAlone) {
+				list = append(list, forwardTarget(f, base, "forwarding "+f.Kind+", beside "+base.Way))
+			}
 		}
 	}
 	return list
+}
+
+// manyTargets compares Sluice with many interfaces and Sluice with one.
+func (r *Result) manyTargets() (list []Target) {
+	var one []Forward
+	for _, f := range r.Many {
+		if !strings.HasPrefix(f.Way, "sluice") || f.Kind != "UDP" && f.Kind != "TCP 443" {
+			continue
+		}
+		i := slices.IndexFunc(one, func(o Forward) bool { return o.Kind == f.Kind })
+		if i < 0 {
+			one = append(one, f)
+			continue
+		}
+		list = append(list, forwardTarget(f, one[i], fmt.Sprintf("forwarding %s with %d customer interfaces, beside one", f.Kind, r.Interfaces)))
+	}
+	return list
+}
+
+func forwardTarget(f, base Forward, name string) Target {
+	ratio := base.NS / f.NS
+	return Target{fmt.Sprintf("%s: at least %.2f", name, leastRatio), fmt.Sprintf("%.3f", ratio), ratio >= leastRatio}
 }
 
 // Missed is an error that names what was promised and not kept.

@@ -19,7 +19,7 @@ const (
 	beatAge   = time.Second            // a younger beat means that the proxy accepts
 	wait      = 20 * time.Second       // so long a closed source waits for a proxy that is away
 	grace     = 3 * time.Second        // so long the proxy is taken for alive when this process dies
-	parting   = time.Minute            // the same when it ends in order
+	parting   = 15 * time.Second       // the same when it ends in order
 	forgotten = "could not tell nftables whether the proxy is alive"
 )
 

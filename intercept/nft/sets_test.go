@@ -61,7 +61,7 @@ func (s *state) longest(a netip.Addr) bpf.Source {
 func TestSetsEqualLongestPrefix(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 4))
-	for round := range 300 {
+	for round := range 100 {
 		s := randomState(r, round%2 == 0)
 		for _, lean := range []bool{true, false} {
 			sets := s.contents(everyPart, lean, now)

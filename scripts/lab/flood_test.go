@@ -37,11 +37,12 @@ const floodRate = 100
 
 // TestFloodOfConnections: one host opens thousands of connections a second. It gets its rate; others send as before, in
 // both families; and its own ordinary connections get through, since its kernel repeats their SYNs.
-func TestFloodOfConnections(t *testing.T) {
-	t.Parallel()
+func TestFloodOfConnections(t *testing.T) { onPaths(t, floodBy, "tcx", "nftables") }
+
+func floodBy(t *testing.T, path string) {
 	size := floodSize()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGateway(t, l, "")
+	g := startGatewayWith(t, l, by(path, GatewayConfig))
 	crowd, err := addCrowd(ctx, l, size.sources)
 	if err != nil {
 		t.Fatal(err)

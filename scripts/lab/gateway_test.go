@@ -40,8 +40,13 @@ func startGatewayWith(t *testing.T, l *Lab, config string) *Gateway {
 
 // onEachPath runs a test by every way on which packets come to the proxy.
 func onEachPath(t *testing.T, test func(t *testing.T, path string)) {
+	onPaths(t, test, "tcx", "clsact", "nftables")
+}
+
+// onPaths runs a test by some of them.
+func onPaths(t *testing.T, test func(t *testing.T, path string), paths ...string) {
 	t.Parallel()
-	for _, path := range []string{"tcx", "clsact", "nftables"} {
+	for _, path := range paths {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			test(t, path)

@@ -63,6 +63,7 @@ type daemon struct {
 
 	observations observations
 	guesses      guesses
+	admin        *adminDoor
 	senders      *senderDNS
 	reporting    chan struct{} // held by the one reader of the whole log
 	unenforced   *unenforced
@@ -131,7 +132,8 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
 	d.locals = &locals{log: d.log}
-	d.senders = newSenderDNS(resolver.New(resolver.Options{}))
+	dns := resolver.New(resolver.Options{})
+	d.senders, d.admin = newSenderDNS(dns), newAdminDoor(dns)
 	d.locals.refresh()
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {
@@ -227,6 +229,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.housekeeping(ctx) })
 	background.Go(func() { d.enlist(ctx) })
 	background.Go(func() { d.keepRules(ctx) })
+	background.Go(func() { d.keepAdmin(ctx) })
 	background.Go(func() { d.keepCounts(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	var apiClosed error

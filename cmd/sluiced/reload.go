@@ -212,6 +212,7 @@ func (d *daemon) tellHelper(c *control.Client) {
 	err := d.link.tell(c, d.allSources(d.roster.Load()), r.allowed(r.destined, time.Now()), d.locks.List())
 	d.link.note(err)
 	d.locks.Reapply()
+	d.admin.look()
 	if d.untold.Store(err != nil); err != nil {
 		d.rulesChanged()
 	}

@@ -35,7 +35,7 @@ type Gateway struct {
 	Name         string `toml:"name" required:"true" doc:"Fully qualified name of the gateway. Greeting, EHLO reply, Received header and every refusal of ours carry it."`
 	HelpURL      string `toml:"help_url" doc:"Start of the link in refusals; the code of the reason is appended. Empty: no link."`
 	Contact      string `toml:"contact" doc:"Mailbox or telephone number that refusals name for questions."`
-	AdminAddress string `toml:"admin_address" doc:"Mailbox to which even a locked user's mail passes."`
+	AdminAddress string `toml:"admin_address" doc:"Mailbox to which even a locked user's mail passes; connections to the exchangers of its domain are not reset by a lock."`
 }
 
 // Intercept is the part of the helper with privileges.

@@ -170,6 +170,20 @@ func modesAtRunTimeBy(t *testing.T, path string) {
 	exemptions(ctx, t, l, g)
 }
 
+// connected waits until sluiced has found a helper that was restarted.
+func connected(ctx context.Context, t *testing.T, g *Gateway) {
+	t.Helper()
+	var st struct{ Helper struct{ Connected bool } }
+	for !st.Helper.Connected {
+		if err := sluiceJSON(ctx, g, &st, "status"); err != nil {
+			t.Fatal(err)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			t.Fatal("sluiced does not find sluice-intercept again")
+		}
+	}
+}
+
 // exemptions goes through the modes of a destination.
 func exemptions(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 	t.Helper()
@@ -188,6 +202,7 @@ func exemptions(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 		t.Fatal(err)
 	}
 	meets(ctx, t, l, "mallory", "destination")
+	connected(ctx, t, g)
 	for _, p := range sinks {
 		sluice(t, g, "exempt", "remove", p)
 	}

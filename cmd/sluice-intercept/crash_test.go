@@ -22,7 +22,8 @@ func (g *gateway) crash(config string, after time.Duration) {
 	}
 }
 
-// moments are points in time spread over a start and a little beyond it.
+// moments are points in time spread over a start and a little beyond it, closer to each other at its beginning, when most
+// is changed.
 func (g *gateway) moments(config string, n int) (all []time.Duration) {
 	g.t.Helper()
 	began := time.Now()
@@ -30,7 +31,8 @@ func (g *gateway) moments(config string, n int) (all []time.Duration) {
 	whole := time.Since(began)
 	h.kill()
 	for i := range n {
-		all = append(all, whole*time.Duration(i+1)/time.Duration(n-1))
+		part := float64(i+1) / float64(n-1)
+		all = append(all, time.Duration(float64(whole)*part*part))
 	}
 	g.t.Logf("a start takes %v", whole)
 	return all

@@ -69,7 +69,7 @@ func TestPlannedRestartFiresNoFailMode(t *testing.T) {
 func TestHelperHangs(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, bobOpen)
+	g := startGatewayWith(t, l, bobOpen+"\n[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n")
 	if err := freeze(ctx, g.Intercept); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -91,8 +92,8 @@ func deadline(t time.Time) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	at := int64(now) + int64(time.Until(t))
-	return uint64(max(at, 1)), nil
+	left := min(time.Until(t), math.MaxInt64-time.Duration(now)) // centuries ahead: the end of this clock
+	return uint64(max(int64(now)+int64(left), 1)), nil
 }
 
 // wallTime is the reverse of deadline, as exact as the two clocks are read together.

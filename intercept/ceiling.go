@@ -16,6 +16,7 @@ type ceiling struct {
 	rate  uint16 // connections per second of whoever the configuration does not name
 	rates control.Prefixes[uint16]
 	binds map[netip.Prefix]Bind
+	bound control.Prefixes[Bind] // the same, by what is inside them
 	names *names
 }
 
@@ -23,6 +24,7 @@ func newCeiling(c *Config) *ceiling {
 	ce := &ceiling{rate: c.Default.PerSecond, binds: make(map[netip.Prefix]Bind, len(c.Binds))}
 	for _, b := range c.Binds {
 		ce.binds[b.Prefix] = b
+		ce.bound.Put(b.Prefix, b)
 	}
 	sources := make([]control.Source, len(c.Sources))
 	for i, s := range c.Sources {
@@ -42,7 +44,7 @@ func (ce *ceiling) entry(p netip.Prefix, runtime *rules) bpf.Source {
 	if rate, ok := ce.rates.Cover(p); ok {
 		k.PerSecond = rate
 	}
-	if b, ok := ce.binds[h.Owner.Prefix]; ok && h.Owner.Fail != 0 {
+	if b, ok := ce.bindOf(h.Owner.Prefix); ok && h.Owner.Fail != 0 {
 		k.MAC = b.MAC
 		if b.Interface != "" {
 			k.Ifindex = ce.names.index(b.Interface)
@@ -55,6 +57,18 @@ func (ce *ceiling) entry(p netip.Prefix, runtime *rules) bpf.Source {
 		k.Owner = h.Owner.Prefix
 	}
 	return k
+}
+
+// bindOf is what an owner's prefix is bound to. One that only the proxy knows is bound like what the configuration has around
+// it: else a longer prefix of its own would free a customer's address.
+func (ce *ceiling) bindOf(p netip.Prefix) (Bind, bool) {
+	if b, ok := ce.binds[p]; ok || !p.IsValid() {
+		return b, ok
+	}
+	if s, ok := ce.Sources().Get(p); ok && s.Fail != 0 {
+		return Bind{}, false // root's own, and not bound
+	}
+	return ce.bound.Cover(p)
 }
 
 // nobodys is the owner of what belongs to nobody.

@@ -27,8 +27,9 @@ func TestExemptionsUnderTheCeiling(t *testing.T) {
 	}{
 		{control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: control.Pass}, false},
 		{control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: control.Shadow}, false},
-		{control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: control.Intercept}, true},
-		{control.Exemption{Prefix: prefix("0.0.0.0/0"), Mode: control.Reject}, true},
+		{control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: control.Intercept}, false}, // a source is in mode drop
+		{control.Exemption{Prefix: prefix("0.0.0.0/0"), Mode: control.Reject}, false},
+		{control.Exemption{Prefix: prefix("0.0.0.0/0"), Mode: control.Drop}, true},
 		{control.Exemption{Prefix: prefix("203.0.113.9/32"), Mode: control.Pass}, true}, // runtime_exempt
 		{control.Exemption{Prefix: prefix("203.0.0.0/16"), Mode: control.Pass}, false},
 		{control.Exemption{Prefix: prefix("198.51.100.9/32"), Mode: control.Pass}, true}, // as configured
@@ -44,6 +45,22 @@ func TestExemptionsUnderTheCeiling(t *testing.T) {
 		var e *control.Error
 		if err != nil && (!errors.As(err, &e) || e.Code != control.CodeCeiling || !strings.Contains(e.Text, "intercept.runtime_exempt") || !strings.Contains(e.Text, tc.x.Prefix.String())) {
 			t.Errorf("the refusal does not name prefix and key: %v", err)
+		}
+	}
+}
+
+// TestExemptionsWhereNoSourceIsStricter: an exemption as strict as the strictest source loosens nothing.
+func TestExemptionsWhereNoSourceIsStricter(t *testing.T) {
+	t.Parallel()
+	c := testConfig()
+	c.Default.Mode = control.Observe
+	for i := range c.Sources {
+		c.Sources[i].Mode = min(c.Sources[i].Mode, control.Intercept)
+	}
+	ce := newCeiling(c)
+	for mode, ok := range map[control.Mode]bool{control.Shadow: false, control.Intercept: true, control.Reject: true} {
+		if err := ce.CheckExemption(control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: mode}, time.Now()); (err == nil) != ok {
+			t.Errorf("%v: %v", mode, err)
 		}
 	}
 }

@@ -15,6 +15,34 @@ import (
 type locks struct {
 	mu   sync.Mutex
 	user map[uint32]control.Lock
+	held map[netip.Prefix]uint32 // whose lock stands on a prefix: the last that was put there
+}
+
+// holds notes that the user's lock stands on its prefixes. ls.mu is held.
+func (ls *locks) holds(l control.Lock) {
+	if ls.held == nil {
+		ls.held = make(map[netip.Prefix]uint32)
+	}
+	for _, p := range l.Prefixes {
+		ls.held[p] = l.User
+	}
+}
+
+// lift takes a user's lock off prefixes, but not off those where another's stands by now. ls.mu is held.
+func (ls *locks) lift(d lockTable, user uint32, prefixes []netip.Prefix) error {
+	var own []netip.Prefix
+	for _, p := range prefixes {
+		if ls.held[p] == user {
+			own = append(own, p)
+		}
+	}
+	if err := d.Unlock(own...); err != nil {
+		return err
+	}
+	for _, p := range own {
+		delete(ls.held, p)
+	}
+	return nil
 }
 
 // adopt takes over what the kernel holds from an earlier helper.
@@ -27,6 +55,10 @@ func (ls *locks) adopt(have []bpf.Lock) {
 		l.User, l.Until, l.PerMinute, l.CutFlows = h.ID, h.Until, int(h.Budget), !h.KeepFlows
 		l.Prefixes = append(l.Prefixes, h.Prefix)
 		ls.user[h.ID] = l
+	}
+	ls.held = nil
+	for _, l := range ls.user {
+		ls.holds(l)
 	}
 }
 
@@ -47,14 +79,15 @@ func (ls *locks) put(d lockTable, l control.Lock) error {
 		ls.user = make(map[uint32]control.Lock)
 	}
 	ls.user[l.User] = l
-	return d.Unlock(gone...)
+	ls.holds(l)
+	return ls.lift(d, l.User, gone)
 }
 
 // remove lifts a user's lock.
 func (ls *locks) remove(d lockTable, user uint32) error {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if err := d.Unlock(ls.user[user].Prefixes...); err != nil {
+	if err := ls.lift(d, user, ls.user[user].Prefixes); err != nil {
 		return err
 	}
 	delete(ls.user, user)
@@ -77,7 +110,12 @@ func (ls *locks) replace(d lockTable, list []control.Lock, now time.Time) error 
 	if _, err := d.ReplaceLocks(all); err != nil {
 		return err
 	}
-	ls.user = user
+	ls.user, ls.held = user, nil
+	for _, l := range list {
+		if _, live := user[l.User]; live {
+			ls.holds(user[l.User])
+		}
+	}
 	return nil
 }
 
@@ -103,7 +141,7 @@ func (ls *locks) expire(d lockTable, now time.Time) error {
 		if l.Until.IsZero() || l.Until.After(now) {
 			continue
 		}
-		if err := d.Unlock(l.Prefixes...); err != nil {
+		if err := ls.lift(d, u, l.Prefixes); err != nil {
 			return err
 		}
 		delete(ls.user, u)

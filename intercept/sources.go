@@ -160,9 +160,20 @@ func (e *Engine) changeUsers(c change) error {
 			return err
 		}
 	}
-	if e.runtime.Len()+len(c.put) > control.MaxEntries {
+	more := 0
+	for _, s := range c.put {
+		if _, known := e.runtime.Get(s.Prefix); !known {
+			more++
+		}
+	}
+	if more > 0 && e.runtime.Len()+more > control.MaxEntries {
 		return control.Errorf(control.CodeInvalid, "could not add sources: more than %d", control.MaxEntries)
 	}
+	return e.applyChange(c)
+}
+
+// applyChange does a change that is allowed. e.change is held.
+func (e *Engine) applyChange(c change) error {
 	k, undo := step(e.ceiling, e.runtime, &e.mu, c)
 	e.journal.append(c) // first: what the next helper finds on disk is never older than the kernel
 	err := write(e.data, k.before, k.after)
@@ -227,8 +238,11 @@ func (e *Engine) fillSources(ce *ceiling, runtime *runtimeSet) error {
 	return nil
 }
 
-// endModes takes modes out whose time is over.
+// endModes takes modes out whose time is over. That needs nobody's leave: what is left of an entry was allowed once, and the
+// ceiling is laid over it again.
 func (e *Engine) endModes(now time.Time) error {
+	e.change.Lock()
+	defer e.change.Unlock()
 	var c change
 	e.mu.RLock()
 	for p := range e.runtime.timed {
@@ -247,5 +261,5 @@ func (e *Engine) endModes(now time.Time) error {
 		return nil
 	}
 	e.log.Info("modes are over", "prefixes", c.prefixes())
-	return e.changeUsers(c)
+	return e.applyChange(c)
 }

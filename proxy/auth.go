@@ -58,6 +58,12 @@ func (s *session) relayAuth(mechanism string, line []byte) {
 		return
 	}
 	s.stage(envelope)
+	if err := s.remote.Ready(); err != nil {
+		f := asFailure(err)
+		s.loseRemote(f)
+		s.tellFailure(f)
+		return
+	}
 	for {
 		reply, err := s.remote.Say(line)
 		s.conn.WipeInput()
@@ -92,6 +98,9 @@ func (s *session) endAuth(accepted bool) {
 		s.srv.cfg.Guard.Authenticated(&s.flow, accepted)
 	}
 	if accepted {
+		// Encryption begun now would not cover what was said before it (RFC 3207 4.2): a client that wants it says so first.
+		s.offer.Set &^= smtp.ExtStartTLS | smtp.ExtAuth
+		s.offer.Auth = nil
 		s.note = "authenticated at the destination"
 	} else {
 		s.note = "the destination refused to authenticate: " + s.last

@@ -56,6 +56,7 @@ func TestAuthIsRelayed(t *testing.T) {
 	p.cmd("AUTH PLAIN AG5vYm9keQ==", "535 5.7.8 no")
 	p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "235 2.7.0 welcome")
 	p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "503 5.5.1")
+	p.cmd("STARTTLS", "502 5.5.1")
 	p.envelope()
 	p.send(goodMail, "250")
 	p.cmd("QUIT", "221")
@@ -154,4 +155,35 @@ func TestAuthDialogueBroken(t *testing.T) {
 	if rec.Status != NoMessage {
 		t.Errorf("record %+v", rec)
 	}
+}
+
+// TestAuthWithinNoTransaction: what the destination still holds of an abandoned mail is forgotten before AUTH.
+func TestAuthWithinNoTransaction(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, submission("PLAIN", func(r *remote) {
+		r.on["AUTH"] = []string{"535 5.7.8 no", "235 2.7.0 welcome"}
+		r.on["RCPT"] = []string{"550 5.1.1 nobody", "250 ok"}
+	})...)
+	p := newRig(t, mx.addr(), withAuth(new(attempts))).hello()
+	p.cmd("AUTH PLAIN AHVzZXIAbm8=", "535")
+	p.cmd("MAIL FROM:<a@client.example>", "250")
+	p.cmd("RCPT TO:<b@sink.example>", "550")
+	p.cmd("RSET", "250")
+	p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "235")
+	p.envelope()
+	p.send(goodMail, "250")
+	said := mx.commands()
+	i := slices.IndexFunc(said, func(s string) bool { return strings.HasSuffix(s, "cGFzcw==") })
+	if i < 1 || !strings.HasSuffix(said[i-1], " RSET") {
+		t.Errorf("the destination heard %q", said)
+	}
+}
+
+// TestEncryptionAfterAuthIsRefused: who authenticated in the clear cannot go on under TLS as if he had done so there.
+func TestEncryptionAfterAuthIsRefused(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, submission("PLAIN", remoteTLS(t), reply("AUTH", "235 2.7.0 welcome"))...)
+	p := newRig(t, mx.addr(), withTLS, withAuth(new(attempts))).hello()
+	p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "235")
+	p.cmd("STARTTLS", "502 5.5.1")
 }

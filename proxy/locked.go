@@ -8,6 +8,7 @@ import "time"
 
 // Locked tells the server that a user was just locked: his idle sessions hear it at once, the others when they speak.
 func (s *Server) Locked(user uint32) {
+	s.cfg.Dialer.Drop(user)
 	for _, ss := range s.of(user) {
 		if !ss.explains.Load() {
 			ss.client.end()
@@ -114,6 +115,10 @@ func (w *shadow) tellLocked() {
 	ticket, is := w.srv.cfg.Locks.Locked(w.flow.User.ID)
 	if !is {
 		return
+	}
+	// Whoever writes to a client that does not read holds `out`: he has so long, too.
+	if w.client.Conn.SetWriteDeadline(time.Now().Add(w.patience())) != nil {
+		return // it is closed
 	}
 	w.out.Lock()
 	defer w.out.Unlock()

@@ -179,6 +179,7 @@ func (s *session) replay(until time.Time) *relay.Failure {
 	}
 	if again.refused {
 		s.remote.Abandon()
+		s.remote.Bound(time.Time{})
 		return &relay.Failure{Code: notReplayed.code, Enh: notReplayed.enh, Text: notReplayed.text}
 	}
 	return nil

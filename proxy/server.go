@@ -113,6 +113,8 @@ func (s *Server) survive(ss *session) {
 		if ss.remote != nil {
 			ss.remote.Close()
 		}
+		ss.dropEarly()
+		ss.body.Release()
 		if s.cfg.Panicked != nil {
 			s.cfg.Panicked(ss.flow, cause, debug.Stack())
 		}

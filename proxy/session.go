@@ -110,6 +110,10 @@ func (s *session) step() bool {
 		if s.lockedOut() {
 			return false
 		}
+		if s.doomed.Load() { // cut while the destination had a message's dot; the lock may be lifted by now
+			s.stage(envelope)
+			return s.leave(connectAgain)
+		}
 	}
 	cmd, err := s.read()
 	if !s.tx.open && !s.client.stage.CompareAndSwap(idle, envelope) || errors.Is(err, errWoken) {

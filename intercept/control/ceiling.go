@@ -13,14 +13,16 @@ type Ceiling struct {
 	loosen   Prefixes[struct{}]
 	exempt   []Exemption
 	open     Prefixes[struct{}]
+	closed   Mode // the strictest mode of any source; an exemption goes before the source's mode
 }
 
 // NewCeiling takes what the configuration says: of sources that it does not name, of those that it names, where the proxy
 // may go below that, of destinations, and which of them the proxy may exempt.
 func NewCeiling(fallback Source, sources []Source, loosen []netip.Prefix, exempt []Exemption, mayExempt []netip.Prefix) *Ceiling {
-	c := &Ceiling{fallback: fallback, exempt: exempt}
+	c := &Ceiling{fallback: fallback, exempt: exempt, closed: fallback.Mode}
 	for _, s := range sources {
 		c.sources.Put(s.Prefix, s)
+		c.closed = max(c.closed, s.Mode)
 	}
 	for _, p := range loosen {
 		c.loosen.Put(p, struct{}{})
@@ -81,12 +83,13 @@ func (c *Ceiling) Holds(p netip.Prefix, runtime *Prefixes[Source]) Holds {
 	return h
 }
 
-// CheckExemption refuses one that is looser than both mode intercept and what the configuration says of the destination.
+// CheckExemption refuses one that is looser than mode intercept, than what the configuration says of the destination, or,
+// where it says nothing of it, than the strictest mode it gives to any source: the exemption would go before that.
 func (c *Ceiling) CheckExemption(x Exemption, now time.Time) error {
 	if _, ok := c.open.Cover(x.Prefix); ok {
 		return nil
 	}
-	base := Intercept
+	base := max(Intercept, c.closed)
 	if m := c.exempted(x, now); m != 0 {
 		base = m
 	}

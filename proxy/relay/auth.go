@@ -34,6 +34,17 @@ func bound(m string) bool {
 	return strings.HasSuffix(m, "-PLUS") || strings.HasPrefix(m, "SCRAM-") || strings.HasPrefix(m, "GS2-")
 }
 
+// Ready sends the RSET that is owed, since no AUTH may come within a transaction (RFC 4954 4). The error is a *Failure.
+func (s *Session) Ready() error {
+	if !s.reset {
+		return nil
+	}
+	if f := s.Reset(); f != nil {
+		return f
+	}
+	return nil
+}
+
 // Say sends one line of an AUTH dialogue as it is, of which no copy is kept, and returns the reply, which is valid until
 // the next call. The error is a *Failure.
 func (s *Session) Say(line []byte) (*smtp.Reply, error) {

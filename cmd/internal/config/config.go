@@ -58,7 +58,7 @@ type Intercept struct {
 	DaemonUser         string   `toml:"daemon_user" default:"sluice" doc:"The only account that may speak on the control socket."`
 	Port               []Port   `toml:"port" doc:"One more mail port: on some interfaces only, or with a rule of its own."`
 	RuntimeLoosen      []Prefix `toml:"runtime_loosen" doc:"Source prefixes for which sluiced may ask for less than this file says. Empty: it may only tighten and lock."`
-	RuntimeExempt      []Prefix `toml:"runtime_exempt" doc:"Destination prefixes for which sluiced may make exemptions that are less strict than intercept, or than [[exempt]] here."`
+	RuntimeExempt      []Prefix `toml:"runtime_exempt" doc:"Destination prefixes for which sluiced may make exemptions that are less strict than intercept, than [[exempt]] here, or, where that says nothing, than the strictest mode of any source here."`
 
 	FailSet bool `toml:"-"` // default_fail stands in the file
 }

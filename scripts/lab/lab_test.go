@@ -15,7 +15,7 @@ import (
 )
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute) // some of it may pass in waiting for a turn
 	t.Cleanup(cancel)
 	return ctx
 }

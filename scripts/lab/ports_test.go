@@ -32,7 +32,7 @@ var soonGoodbye = strings.Replace(GatewayConfig, "[smtp]\n", "[smtp]\nfin_wait =
 func TestPortIsUsedAgainAtOnce(t *testing.T) { onEachPath(t, portIsUsedAgainAtOnceBy) }
 
 func portIsUsedAgainAtOnceBy(t *testing.T, path string) {
-	ctx, l := testContext(t), ForTest(t, Options{})
+	l := ForTest(t, Options{})
 	// The client forgets its own side at once; what the gateway remembers is what is tried.
 	if err := l.sysctl("alice", []string{"ipv4/tcp_max_tw_buckets=0"}); err != nil {
 		t.Fatal(err)
@@ -48,6 +48,7 @@ func portIsUsedAgainAtOnceBy(t *testing.T, path string) {
 		} {
 			t.Run(f.name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
+				ctx := testContext(t) // the wait for a turn is not its time
 				local := fmt.Sprintf("%s:%d", f.from, 40000+len(c.name))
 				var slowest time.Duration
 				for i := range 80 {
@@ -67,7 +68,11 @@ func portIsUsedAgainAtOnceBy(t *testing.T, path string) {
 					}
 				}
 				t.Logf("the slowest of 80 took %v", slowest)
-				if slowest > 900*time.Millisecond {
+				most := 900 * time.Millisecond
+				if path == "nftables" { // like a plain Linux server, it loses a SYN that meets LAST_ACK: nothing challenges it there
+					most = quickly
+				}
+				if slowest > most {
 					t.Errorf("a connection from a port used again took %v: a SYN was lost", slowest)
 				}
 			})
@@ -106,7 +111,7 @@ func intercepted(t *testing.T, g *Gateway, user string, n uint64) {
 func TestClientThatVanishedComesBack(t *testing.T) { onEachPath(t, clientThatVanishedComesBackBy) }
 
 func clientThatVanishedComesBackBy(t *testing.T, path string) {
-	ctx, l := testContext(t), ForTest(t, Options{})
+	l := ForTest(t, Options{})
 	startGatewayWith(t, l, by(path, GatewayConfig))
 	for _, f := range bothFamilies {
 		for i, talk := range [][]string{
@@ -116,6 +121,7 @@ func clientThatVanishedComesBackBy(t *testing.T, path string) {
 		} {
 			t.Run(fmt.Sprintf("%s/after %d commands", f.name, len(talk)), func(t *testing.T) {
 				t.Parallel()
+				ctx := testContext(t)
 				local := fmt.Sprintf("%s:%d", f.from, 41000+i)
 				for range 2 { // and once more
 					old, err := l.SMTP(ctx, "alice", local, f.to)

@@ -46,7 +46,8 @@ func TestTheDestinationGreetsWhileTheClientSaysHello(t *testing.T) {
 	}
 }
 
-func TestAnEarlySessionThatNobodyNeedsSaysGoodbye(t *testing.T) {
+// TestAnEarlySessionThatNobodyNeedsEnds at once: by QUIT where it stood, by a close where EHLO was not answered yet.
+func TestAnEarlySessionThatNobodyNeedsEnds(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
 	r := newRig(t, mx.addr())
@@ -56,7 +57,7 @@ func TestAnEarlySessionThatNobodyNeedsSaysGoodbye(t *testing.T) {
 	p.cmd("EHLO client.example", "250")
 	p.cmd("QUIT", "221")
 	p.closed()
-	mx.await(t, "QUIT")
+	mx.await(t, "QUIT", hungUp)
 }
 
 func TestAnEarlySessionFromTheWrongAddressIsGivenUp(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,18 +107,21 @@ func (r *remote) messages() []string {
 	return append([]string(nil), r.mails...)
 }
 
-// await waits for a command that begins like this.
-func (r *remote) await(t testing.TB, prefix string) {
+// hungUp is the event of a client that closed without a word.
+const hungUp = "(closed)"
+
+// await waits for a command that begins with one of these.
+func (r *remote) await(t testing.TB, prefixes ...string) {
 	t.Helper()
 	end := time.After(wait)
 	for {
 		select {
 		case s := <-r.event:
-			if strings.HasPrefix(s, prefix) {
+			if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) }) {
 				return
 			}
 		case <-end:
-			t.Fatalf("the destination did not hear %q in %v", prefix, wait)
+			t.Fatalf("the destination did not hear %q in %v", prefixes, wait)
 		}
 	}
 }
@@ -142,6 +146,7 @@ func (r *remote) serve(nc net.Conn, n int) {
 	for {
 		line, err := br.ReadString('\n')
 		if err != nil {
+			r.event <- hungUp
 			return
 		}
 		line = strings.TrimRight(line, "\r\n")

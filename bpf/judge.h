@@ -425,23 +425,4 @@ static __always_inline int goes_on(const struct packet *p)
 	return (p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE;
 }
 
-/* The socket of exactly this connection, listeners included; release it. */
-static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, const struct packet *p)
-{
-	struct bpf_sock_tuple t = {};
-
-	if (p->family == FAMILY_4) {
-		t.ipv4.saddr = p->saddr[0];
-		t.ipv4.daddr = p->daddr[0];
-		t.ipv4.sport = p->sport;
-		t.ipv4.dport = p->dport;
-		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
-	}
-	__builtin_memcpy(t.ipv6.saddr, p->saddr, 16);
-	__builtin_memcpy(t.ipv6.daddr, p->daddr, 16);
-	t.ipv6.sport = p->sport;
-	t.ipv6.dport = p->dport;
-	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
-}
-
 #endif

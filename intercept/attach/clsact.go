@@ -155,8 +155,19 @@ func (k *Kernel) ensureClsact(index int) error {
 	return err
 }
 
-// removeClsact removes our filters from all places but those to keep, and the qdisc where nothing else uses it.
-func (k *Kernel) removeClsact(keep func(ruleset.Place) bool) error {
+// which tells filters at a hook of an interface that are meant from all others.
+type which func(f netlink.Filter, index int, hook string) bool
+
+// oursBut means our filters at all places but those to keep.
+func oursBut(keep func(ruleset.Place) bool) which {
+	return func(f netlink.Filter, index int, hook string) bool {
+		b, ours := ourFilter(f)
+		return ours && !keep(ruleset.Place{Link: index, Hook: hook, Program: strings.TrimPrefix(b.Name, filterName)})
+	}
+}
+
+// removeClsact removes the filters that are meant from all interfaces, and the qdisc where nothing else uses it.
+func (k *Kernel) removeClsact(meant which) error {
 	qdiscs, err := k.qdiscs()
 	if err != nil {
 		return err
@@ -166,14 +177,14 @@ func (k *Kernel) removeClsact(keep func(ruleset.Place) bool) error {
 		if q.Type() != "clsact" {
 			continue
 		}
-		if err := k.removeFilters(q.Attrs().LinkIndex, keep); err != nil && !k.vanished(q.Attrs().LinkIndex) {
+		if err := k.removeFilters(q.Attrs().LinkIndex, meant); err != nil && !k.vanished(q.Attrs().LinkIndex) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Kernel) removeFilters(index int, keep func(ruleset.Place) bool) error {
+func (k *Kernel) removeFilters(index int, meant which) error {
 	removed, left := 0, 0
 	for _, hook := range []string{ruleset.Ingress, ruleset.Egress} {
 		list, err := k.filters(index, hook)
@@ -181,8 +192,7 @@ func (k *Kernel) removeFilters(index int, keep func(ruleset.Place) bool) error {
 			return err
 		}
 		for _, f := range list {
-			b, ours := ourFilter(f)
-			if !ours || keep(ruleset.Place{Link: index, Hook: hook, Program: strings.TrimPrefix(b.Name, filterName)}) {
+			if !meant(f, index, hook) {
 				left++
 				continue
 			}

@@ -1,7 +1,6 @@
 package attach
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -63,47 +62,14 @@ func (k *Kernel) RemoveObserver(index int) error {
 	if err != nil || kind != "clsact" {
 		return err
 	}
-	removed, left := 0, 0
-	for _, hook := range []string{ruleset.Ingress, ruleset.Egress} {
-		list, err := k.filters(index, hook)
-		if err != nil {
-			return err
-		}
-		for _, f := range list {
-			b, ok := f.(*netlink.BpfFilter)
-			if !ok || b.Attrs().Handle != observeHandle || b.Name != observeName {
-				left++
-				continue
-			}
-			f.Attrs().Parent = parentOf(hook)
-			if err := k.h.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("could not stop observing interface %d: %w", index, err)
-			}
-			removed++
-		}
-	}
-	if removed == 0 || left > 0 {
-		return nil
-	}
-	if err := k.h.QdiscDel(clsactQdisc(index)); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("could not remove the empty qdisc clsact: %w", err)
-	}
-	return nil
+	return k.removeFilters(index, passive)
 }
 
 // RemoveObservers does so at every interface.
-func (k *Kernel) RemoveObservers() error {
-	qdiscs, err := k.h.QdiscList(nil)
-	if err != nil {
-		return fmt.Errorf("could not list the qdiscs: %w", err)
-	}
-	for _, q := range qdiscs {
-		if q.Type() != "clsact" {
-			continue
-		}
-		if err := k.RemoveObserver(q.Attrs().LinkIndex); err != nil && !k.vanished(q.Attrs().LinkIndex) {
-			return err
-		}
-	}
-	return nil
+func (k *Kernel) RemoveObservers() error { return k.removeClsact(passive) }
+
+// passive means the filters of observers.
+func passive(f netlink.Filter, _ int, _ string) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && b.Attrs().Handle == observeHandle && b.Name == observeName
 }

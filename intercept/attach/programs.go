@@ -85,7 +85,7 @@ func (k *Kernel) TryTCX() error {
 // RemovePrograms detaches every program of ours, whoever attached it.
 func (k *Kernel) RemovePrograms(dir string) error {
 	links := filepath.Join(dir, "links")
-	if err := errors.Join(removeTCX(links, nil), k.removeClsact(func(ruleset.Place) bool { return false })); err != nil {
+	if err := errors.Join(removeTCX(links, nil), k.removeClsact(oursBut(func(ruleset.Place) bool { return false }))); err != nil {
 		return err
 	}
 	if err := os.Remove(links); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {

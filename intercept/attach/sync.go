@@ -158,7 +158,7 @@ func (p *Programs) take(pl ruleset.Place, way string) error {
 	if way == TCX {
 		return removePin(p.dir, pinName(pl))
 	}
-	if err := p.k.removeFilters(pl.Link, func(at ruleset.Place) bool { return at != pl }); err != nil && !p.k.vanished(pl.Link) {
+	if err := p.k.removeFilters(pl.Link, oursBut(func(at ruleset.Place) bool { return at != pl })); err != nil && !p.k.vanished(pl.Link) {
 		return err
 	}
 	return nil
@@ -175,7 +175,7 @@ func (p *Programs) removeOthers() error {
 			keep[pinName(pl)] = true
 		}
 	}
-	return errors.Join(removeTCX(p.dir, keep), p.k.removeClsact(by(Clsact)))
+	return errors.Join(removeTCX(p.dir, keep), p.k.removeClsact(oursBut(by(Clsact))))
 }
 
 // vanished tells whether an interface is gone.

@@ -19,6 +19,7 @@ func TestExemptionsUnderTheCeiling(t *testing.T) {
 		{Prefix: prefix("198.51.100.128/25"), Mode: control.Reject},
 		{Prefix: prefix("198.51.100.128/25"), Port: 2525, Mode: control.Observe},
 		{Prefix: prefix("2001:db8::/32"), Mode: control.Pass, Until: now.Add(-time.Second)},
+		{Prefix: prefix("2001:db8:25::/48"), Port: 25, Mode: control.Pass},
 	}
 	ce := newCeiling(c)
 	for _, tc := range []struct {
@@ -37,6 +38,9 @@ func TestExemptionsUnderTheCeiling(t *testing.T) {
 		{control.Exemption{Prefix: prefix("198.51.100.200/32"), Port: 2525, Mode: control.Observe}, true},
 		{control.Exemption{Prefix: prefix("198.51.100.200/32"), Mode: control.Reject}, true},
 		{control.Exemption{Prefix: prefix("2001:db8::1/128"), Mode: control.Pass}, false}, // what it stood on is over
+		{control.Exemption{Prefix: prefix("2001:db8:25::1/128"), Port: 25, Mode: control.Pass}, true},
+		{control.Exemption{Prefix: prefix("2001:db8:25::1/128"), Mode: control.Pass}, false}, // nothing is said of other ports
+		{control.Exemption{Prefix: prefix("2001:db8:25::1/128"), Mode: control.Drop}, true},
 	} {
 		err := ce.CheckExemption(tc.x, now)
 		if (err == nil) != tc.ok {
@@ -62,6 +66,39 @@ func TestExemptionsWhereNoSourceIsStricter(t *testing.T) {
 		if err := ce.CheckExemption(control.Exemption{Prefix: prefix("192.0.2.1/32"), Mode: mode}, time.Now()); (err == nil) != ok {
 			t.Errorf("%v: %v", mode, err)
 		}
+	}
+}
+
+// TestExemptionsEndWithWhatTheyStandOn: what root allows for a while the proxy cannot have for longer.
+func TestExemptionsEndWithWhatTheyStandOn(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	soon, later := now.Add(time.Minute), now.Add(time.Hour)
+	c := testConfig()
+	c.Exempt = []control.Exemption{
+		{Prefix: prefix("198.51.100.0/24"), Mode: control.Pass, Until: soon},
+		{Prefix: prefix("203.0.113.0/24"), Mode: control.Pass, Until: soon},
+		{Prefix: prefix("203.0.0.0/16"), Mode: control.Pass, Until: later},
+	}
+	runtime := []control.Exemption{
+		{Prefix: prefix("198.51.100.9/32"), Mode: control.Observe},
+		{Prefix: prefix("198.51.100.10/32"), Mode: control.Drop},
+		{Prefix: prefix("198.51.100.11/32"), Mode: control.Pass, Until: now.Add(time.Second)},
+		{Prefix: prefix("203.0.113.9/32"), Mode: control.Pass},
+	}
+	joined, refused := newCeiling(c).Exemptions(runtime, now)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	want := map[string]time.Time{"198.51.100.9/32": soon, "198.51.100.10/32": {}, "198.51.100.11/32": now.Add(time.Second), "203.0.113.9/32": later}
+	for _, x := range joined.List() {
+		if until, ok := want[x.Prefix.String()]; ok && !x.Until.Equal(until) {
+			t.Errorf("%v ends at %v instead of %v", x.Prefix, x.Until, until)
+		}
+		delete(want, x.Prefix.String())
+	}
+	if len(want) != 0 {
+		t.Errorf("not in force: %v", want)
 	}
 }
 

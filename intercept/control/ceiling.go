@@ -83,24 +83,21 @@ func (c *Ceiling) Holds(p netip.Prefix, runtime *Prefixes[Source]) Holds {
 	return h
 }
 
-// CheckExemption refuses one that is looser than mode intercept, than what the configuration says of the destination, or,
-// where it says nothing of it, than the strictest mode it gives to any source: the exemption would go before that.
+// CheckExemption refuses one that is looser than what the configuration says of the destination, or, where it says nothing of
+// it or of some of the ports, than mode intercept and the strictest mode it gives to any source: the exemption would go before
+// that.
 func (c *Ceiling) CheckExemption(x Exemption, now time.Time) error {
 	if _, ok := c.open.Cover(x.Prefix); ok {
 		return nil
 	}
-	base := max(Intercept, c.closed)
-	if m := c.exempted(x, now); m != 0 {
-		base = m
-	}
-	if x.Mode < base {
+	if base := c.overExemption(x, now); x.Mode < base {
 		return Errorf(CodeCeiling, "could not exempt %v with mode %v: the configuration of sluice-intercept says %v; name the prefix in intercept.runtime_exempt to allow less", x.Prefix, x.Mode, base)
 	}
 	return nil
 }
 
-// exempted is the strictest mode that the configuration's exemptions give to all of x; 0 where they give it none.
-func (c *Ceiling) exempted(x Exemption, now time.Time) (strictest Mode) {
+// overExemption is the strictest mode that the configuration has for any port of x.
+func (c *Ceiling) overExemption(x Exemption, now time.Time) (strictest Mode) {
 	configured := NewExemptions(now, c.exempt)
 	ports := []uint16{x.Port}
 	for _, y := range c.exempt {
@@ -109,12 +106,17 @@ func (c *Ceiling) exempted(x Exemption, now time.Time) (strictest Mode) {
 		}
 	}
 	for _, port := range ports {
-		strictest = max(strictest, configured.modeAround(x.Prefix, port))
+		mode := configured.modeAround(x.Prefix, port)
+		if mode == 0 {
+			mode = max(Intercept, c.closed)
+		}
+		strictest = max(strictest, mode)
 	}
 	return strictest
 }
 
-// Exemptions joins the configuration's exemptions with those of the proxy that are allowed.
+// Exemptions joins the configuration's exemptions with those of the proxy that are allowed, each for as long as it is: what
+// it stands on may end before it does.
 func (c *Ceiling) Exemptions(runtime []Exemption, now time.Time) (joined *Exemptions, refused []error) {
 	var allowed []Exemption
 	for _, x := range runtime {
@@ -122,7 +124,20 @@ func (c *Ceiling) Exemptions(runtime []Exemption, now time.Time) (joined *Exempt
 			refused = append(refused, err)
 			continue
 		}
+		x.Until = c.allowedUntil(x, now)
 		allowed = append(allowed, x)
 	}
 	return NewExemptions(now, allowed, c.exempt), refused
+}
+
+// allowedUntil is when x ends: by itself, or when an exemption of the configuration does without which x is too loose.
+func (c *Ceiling) allowedUntil(x Exemption, now time.Time) time.Time {
+	for _, y := range c.exempt {
+		around := y.Prefix.Bits() <= x.Prefix.Bits() && y.Prefix.Contains(x.Prefix.Addr())
+		sooner := !y.Until.IsZero() && !y.Over(now) && (x.Until.IsZero() || y.Until.Before(x.Until))
+		if around && sooner && c.CheckExemption(x, y.Until) != nil {
+			x.Until = y.Until
+		}
+	}
+	return x.Until
 }

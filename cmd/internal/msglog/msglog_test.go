@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -166,97 +164,6 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-// fill writes a segment of several blocks and returns its path.
-func fill(t *testing.T, dir string, n int) string {
-	t.Helper()
-	l := openAt(t, dir, Options{})
-	for i := range n {
-		l.Put(rec(i))
-		if i%10 == 9 {
-			if err := l.Flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	names, err := segments(dir)
-	if err != nil || len(names) != 1 {
-		t.Fatalf("segments: %v, %v", names, err)
-	}
-	return names[0]
-}
-
-func TestTornSegments(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	name := fill(t, dir, 50)
-	data, err := os.ReadFile(name + logSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	idx, err := os.ReadFile(name + idxSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(d, i []byte) {
-		t.Helper()
-		if err := errors.Join(os.WriteFile(name+logSuffix, d, 0o600), os.WriteFile(name+idxSuffix, i, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l := openAt(t, dir, Options{})
-	defer l.Close()
-	rnd := rand.New(rand.NewPCG(1, 1))
-	for range 60 {
-		cut := rnd.IntN(len(data) + 1)
-		whole := 0
-		for at := int64(0); at < int64(cut); {
-			h, ok := parseHeader(data[at:])
-			if !ok {
-				t.Fatal("no header in a whole segment")
-			}
-			if at += h.size(); at <= int64(cut) {
-				whole++
-			}
-		}
-		for _, i := range [][]byte{idx, nil, idx[:rnd.IntN(len(idx))]} {
-			write(data[:cut], i)
-			got, err := l.Find(context.Background(), Query{Limit: 1000})
-			if err != nil || len(got) != whole*10 {
-				t.Fatalf("cut at %d of %d with %d of %d bytes of index: %d records, %v; want %d", cut, len(data), len(i), len(idx), len(got), err, whole*10)
-			}
-		}
-	}
-	// A record after a torn end goes to a segment of its own.
-	write(data[:len(data)-5], idx)
-	l.Put(rec(99))
-	if got := find(t, l, Query{Limit: 1000}); len(got) != 41 || got[0].ID != rec(99).ID {
-		t.Errorf("after the torn end: %d records, the newest %s", len(got), got[0].ID)
-	}
-}
-
-func TestDamagedBlockIsToldAndPassedOver(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	name := fill(t, dir, 50)
-	data, err := os.ReadFile(name + logSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[len(data)/2] ^= 1
-	if err := os.WriteFile(name+logSuffix, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l := openAt(t, dir, Options{})
-	defer l.Close()
-	got, err := l.Find(context.Background(), Query{Limit: 1000})
-	if err == nil || !strings.Contains(err.Error(), "damaged") || len(got) != 40 {
-		t.Errorf("%d records, %v; want 40 and the damage named", len(got), err)
-	}
-}
-
 func TestRecordsReachTheDiskByThemselves(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -271,53 +178,6 @@ func TestRecordsReachTheDiskByThemselves(t *testing.T) {
 				t.Fatalf("record %d did not reach the disk", n)
 			}
 		}
-	}
-}
-
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "log")
-	failed := make(chan error, 100)
-	l := openAt(t, dir, Options{FlushEvery: time.Millisecond, MaxQueued: 8 << 10, Failed: func(err error) {
-		select {
-		case failed <- err:
-		default:
-		}
-	}})
-	defer l.Close()
-	if err := os.RemoveAll(dir); err != nil { // no segment can be begun now
-		t.Fatal(err)
-	}
-	const n = 100
-	for i := range n {
-		l.Put(rec(i))
-	}
-	for patience, told := time.After(20*time.Second), false; !told; {
-		select {
-		case err := <-failed: // the folder cannot be listed either
-			told = strings.Contains(err.Error(), "could not begin a segment")
-		case <-patience:
-			t.Fatal("the failure was not told")
-		}
-	}
-	lost := l.Stats().Lost
-	if lost == 0 || lost == n {
-		t.Fatalf("%d of %d records were lost, want some", lost, n)
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(20 * time.Second); l.Stats().Queued > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the log did not go on when the disk was back")
-		}
-	}
-	got := find(t, l, Query{Limit: 1000})
-	if len(got) != n-int(lost)+1 {
-		t.Errorf("%d records on disk, want the %d that were kept and one that tells of the rest", len(got), n-int(lost))
-	}
-	if want := fmt.Sprintf("%d records were lost", lost); !strings.HasPrefix(got[0].Note, want) || !got[0].Start.Equal(rec(n-int(lost)).Start) {
-		t.Errorf("the last record is %+v, want a note %q", got[0], want)
 	}
 }
 
@@ -350,72 +210,6 @@ func TestOldSegmentsGo(t *testing.T) {
 	s := &segment{born: time.Date(2026, 3, 1, 23, 59, 0, 0, time.UTC), logSize: 10}
 	if s.due(s.born.Add(30*time.Second), 11) || !s.due(s.born, 10) || !s.due(s.born.Add(time.Minute), 11) {
 		t.Error("a segment ends by its size or with its day")
-	}
-}
-
-func TestTail(t *testing.T) {
-	t.Parallel()
-	l := openAt(t, t.TempDir(), Options{})
-	defer l.Close()
-	ctx, cancel := context.WithCancelCause(context.Background())
-	enough := errors.New("enough")
-	var got []string
-	done := make(chan error)
-	go func() {
-		done <- l.Tail(ctx, Query{User: 3}, func(r *proxy.Record) {
-			if got = append(got, r.ID); len(got) == 3 {
-				cancel(enough)
-			}
-		})
-	}()
-	for l.tails.n.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	for i := range 30 {
-		l.Put(rec(i))
-	}
-	if err := <-done; !errors.Is(err, enough) {
-		t.Errorf("Tail: %v", err)
-	}
-	if want := []string{rec(2).ID, rec(12).ID, rec(22).ID}; !slices.Equal(got, want) {
-		t.Errorf("followed %v, want %v", got, want)
-	}
-	if l.tails.n.Load() != 0 {
-		t.Error("a reader who left is still there")
-	}
-}
-
-func TestSlowReaderIsTold(t *testing.T) {
-	t.Parallel()
-	l := openAt(t, t.TempDir(), Options{})
-	defer l.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	began, goOn := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	note := ""
-	done := make(chan error)
-	go func() {
-		done <- l.Tail(ctx, Query{}, func(r *proxy.Record) {
-			once.Do(func() { close(began); <-goOn })
-			if r.Note != "" {
-				note = r.Note
-				cancel()
-			}
-		})
-	}()
-	for l.tails.n.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	l.Put(rec(0))
-	<-began
-	for i := range tailRoom + 5 {
-		l.Put(rec(i))
-	}
-	close(goOn)
-	<-done
-	if note != "5 records are not shown: the reader is too slow" {
-		t.Errorf("note is %q", note)
 	}
 }
 
@@ -476,29 +270,6 @@ func TestFilterForgetsNothing(t *testing.T) {
 	}
 }
 
-func FuzzLine(f *testing.F) {
-	f.Add("a@example.org", "250 ok", "note \xff\x00\u2028", int64(5), uint64(7))
-	f.Fuzz(func(t *testing.T, from, reply, note string, us int64, id uint64) {
-		r := rec(1)
-		r.Flow.ID, r.From, r.Reply, r.Note = flow.ID(id), from, reply, note
-		r.To[0].Address, r.Helo, r.Ticket = note, reply, from
-		r.Duration = time.Duration(us%(1<<40)) * time.Microsecond
-		var e encoder
-		e.encode(r)
-		if n := strings.Count(string(e.line), "\n"); n != 1 {
-			t.Fatalf("a record has %d line ends", n)
-		}
-		got, err := decode(e.line)
-		if err != nil {
-			t.Fatalf("%s: %v", e.line, err)
-		}
-		clean := func(s string) string { return string([]rune(s)) } // what is no UTF-8 becomes U+FFFD, byte by byte
-		if got.From != clean(from) || got.Reply != clean(reply) || got.Note != clean(note) || got.Flow.ID != r.Flow.ID || got.Duration != r.Duration {
-			t.Errorf("came back as %+v", got)
-		}
-	})
-}
-
 func TestEachStopsWhenItIsTold(t *testing.T) {
 	t.Parallel()
 	l := openAt(t, t.TempDir(), Options{})
@@ -522,65 +293,5 @@ func TestEachStopsWhenItIsTold(t *testing.T) {
 	cancel()
 	if err := l.Each(ended, Query{}, func(*proxy.Record) bool { return true }); !errors.Is(err, context.Canceled) {
 		t.Errorf("after its end: %v", err)
-	}
-}
-
-func FuzzSegment(f *testing.F) {
-	f.Add([]byte("LOG1"), []byte{})
-	f.Fuzz(func(t *testing.T, data, idx []byte) {
-		dir := t.TempDir()
-		name := filepath.Join(dir, "20260301T120000.000000-1")
-		if err := errors.Join(os.WriteFile(name+logSuffix, data, 0o600), os.WriteFile(name+idxSuffix, idx, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		found := 0
-		s := &search{q: &Query{}, take: func(*proxy.Record) bool { found++; return found < 10 }}
-		_ = s.segment(context.Background(), name) // any bytes may be found on a disk; only a panic is wrong
-		if found > 10 {
-			t.Error("more than asked for")
-		}
-	})
-}
-
-func BenchmarkPut(b *testing.B) {
-	l := openAt(b, b.TempDir(), Options{})
-	r := rec(1)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
-		l.Put(r)
-	}
-	if err := l.Flush(); err != nil { // its cost belongs to the records
-		b.Fatal(err)
-	}
-	b.StopTimer()
-	if st := l.Stats(); st.Lost > 0 || st.Records != uint64(b.N) {
-		b.Errorf("stats are %+v", st)
-	}
-	b.ReportMetric(float64(l.Stats().Bytes)/float64(b.N), "disk-B/op")
-	if err := l.Close(); err != nil {
-		b.Fatal(err)
-	}
-}
-
-func BenchmarkFindByTicket(b *testing.B) {
-	l := openAt(b, b.TempDir(), Options{})
-	defer l.Close()
-	for i := range 100000 {
-		r := rec(i)
-		if i == 500 {
-			r.Ticket = "4K7M-2QXB"
-		}
-		l.Put(r)
-	}
-	if err := l.Flush(); err != nil {
-		b.Fatal(err)
-	}
-	b.ResetTimer()
-	for range b.N {
-		got, err := l.Find(context.Background(), Query{Ticket: "4K7M-2QXB"})
-		if err != nil || len(got) != 1 {
-			b.Fatal(len(got), err)
-		}
 	}
 }

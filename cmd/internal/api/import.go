@@ -104,7 +104,7 @@ func importLine(text string) (l ImportLine, bad *Problem) {
 	if len(fields) == 3 {
 		l.Mode = fields[2]
 	}
-	if l.Mode != "" && (l.Mode == "canary" || !slices.Contains(modeNames, l.Mode)) {
+	if l.Mode != "" && (l.Mode == "canary" || !slices.Contains(sourceModes, l.Mode)) {
 		return l, invalid(fmt.Sprintf("%q is not a mode that a list can give", l.Mode), "use intercept, shadow, observe, pass, reject or drop; or leave it out")
 	}
 	return l, nil

@@ -59,7 +59,11 @@ type ExemptRequest struct {
 	Until  *time.Time `json:"until,omitempty" doc:"left out: for good"`
 }
 
-var modeNames = []string{"intercept", "canary", "shadow", "observe", "pass", "reject", "drop"}
+// The modes of sources, and of destinations: a canary is a share of sources' users.
+var (
+	sourceModes      = []string{"intercept", "canary", "shadow", "observe", "pass", "reject", "drop"}
+	destinationModes = []string{"intercept", "shadow", "observe", "pass", "reject", "drop"}
+)
 
 func (s *Server) holding(r *http.Request) (any, error) {
 	p, err := ParsePrefix(r.PathValue("prefix"))
@@ -74,7 +78,7 @@ func (s *Server) setMode(r *http.Request) (any, error) {
 	if err := body(r, &m); err != nil {
 		return nil, err
 	}
-	p, err := checkRule(m.Prefix, m.Mode, modeNames, m.Reason, m.Until)
+	p, err := checkRule(m.Prefix, m.Mode, sourceModes, m.Reason, m.Until)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +97,7 @@ func (s *Server) removeMode(r *http.Request) (any, error) {
 		return nil, err
 	}
 	reason := r.URL.Query().Get("reason")
-	if err := checkReason(reason); reason != "" && err != nil {
+	if err := checkWhy(reason); err != nil {
 		return nil, err
 	}
 	return s.back.RemoveMode(r.Context(), who(r.Context()), p, reason)
@@ -107,7 +111,7 @@ func (s *Server) exempt(r *http.Request) (any, error) {
 	if x.Mode == "canary" {
 		return nil, invalid("a destination cannot be in mode canary: it is a share of sources' users", "exempt it with mode shadow, or set the mode of sources")
 	}
-	p, err := checkRule(x.Prefix, x.Mode, modeNames, x.Reason, x.Until)
+	p, err := checkRule(x.Prefix, x.Mode, destinationModes, x.Reason, x.Until)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +130,7 @@ func (s *Server) removeExemption(r *http.Request) (any, error) {
 		}
 	}
 	reason := r.URL.Query().Get("reason")
-	if err := checkReason(reason); reason != "" && err != nil {
+	if err := checkWhy(reason); err != nil {
 		return nil, err
 	}
 	return s.back.RemoveExemption(r.Context(), who(r.Context()), p, uint16(port), reason)
@@ -151,6 +155,14 @@ func checkRule(prefix, mode string, modes []string, reason string, until *time.T
 
 // maxReason bounds what tables and journals have to show.
 const maxReason = 200
+
+// checkWhy is checkReason where none has to be given.
+func checkWhy(reason string) error {
+	if reason == "" {
+		return nil
+	}
+	return checkReason(reason)
+}
 
 func checkReason(reason string) error {
 	switch {

@@ -57,10 +57,8 @@ func (s *Server) rollOut(r *http.Request) (any, error) {
 	if req.Force && strings.TrimSpace(req.Reason) == "" {
 		return nil, invalid("force needs a reason", "say why the gate does not count")
 	}
-	if req.Reason != "" {
-		if err := checkReason(req.Reason); err != nil {
-			return nil, err
-		}
+	if err := checkWhy(req.Reason); err != nil {
+		return nil, err
 	}
 	if req.Fail != "" && req.Fail != "open" && req.Fail != "closed" {
 		return nil, invalid(req.Fail+" is not a fail mode", "open forwards mail untouched while the proxy is dead; closed lets it wait, then resets")

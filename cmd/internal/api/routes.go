@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -264,7 +265,7 @@ var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost",
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {
 	q = Query{User: v.Get("user"), Status: v.Get("status"), ID: v.Get("id"), Ticket: v.Get("ticket"), From: v.Get("from"), To: v.Get("to")}
-	if q.Status != "" && !contains(statuses, q.Status) {
+	if q.Status != "" && !slices.Contains(statuses, q.Status) {
 		return q, invalid(fmt.Sprintf("%q is not a status", q.Status), "use one of "+strings.Join(statuses, ", "))
 	}
 	for name, t := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
@@ -281,15 +282,6 @@ func query(v url.Values) (q Query, err error) {
 	}
 	q.Limit, err = number(v, "limit", 100)
 	return q, err
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 func number(v url.Values, name string, unless int) (int, error) {

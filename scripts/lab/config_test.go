@@ -4,11 +4,16 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 )
 
 // mistakes are changes to the usual configuration, each with what the programs say to it.
@@ -190,15 +195,43 @@ func kernelState(ctx context.Context, t *testing.T, l *Lab, g *Gateway) string {
 		echo rules; ip rule; ip -6 rule
 		echo routes; ip route show table all | grep -v cache; ip -6 route show table all | sed 's/ expires [0-9a-z]*//'
 		echo filters; tc qdisc show; for d in $(ls /sys/class/net); do tc filter show dev $d ingress; tc filter show dev $d egress; done
-		echo links; bpftool net show | sed 's/ id [0-9]*//g; s/link_id [0-9]*//; s/prog_id [0-9]*//'
 		echo pins; find "$1" -mindepth 1 | sort
 		echo addresses; ip -o addr show | sed 's/ valid_lft.*//'
 		echo neighbours; ip neigh show proxy; ip -6 neigh show proxy
-		echo nft; nft list ruleset 2>/dev/null`, "sh", g.Dir+"/bpf")
+		echo nft; nft list ruleset`, "sh", g.Dir+"/bpf")
 	if err != nil || out.Code != 0 {
 		t.Fatalf("%v: %s", err, out.Stderr)
 	}
-	return out.Stdout
+	return out.Stdout + "tcx\n" + strings.Join(tcxPrograms(t, l), "\n")
+}
+
+// tcxPrograms counts what hangs at the gateway's interfaces by tcx, which the distribution's tools are too old to show.
+func tcxPrograms(t *testing.T, l *Lab) (all []string) {
+	t.Helper()
+	if err := l.In(HostGateway, func() error {
+		interfaces, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, i := range interfaces {
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				found, err := link.QueryPrograms(link.QueryOptions{Target: i.Index, Attach: at})
+				if errors.Is(err, ebpf.ErrNotSupported) {
+					continue // a kernel without tcx
+				}
+				if err != nil {
+					return fmt.Errorf("could not ask for the programs of %s: %w", i.Name, err)
+				}
+				if n := len(found.Programs); n > 0 {
+					all = append(all, fmt.Sprintf("%s %v: %d", i.Name, at, n))
+				}
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // TestCleanupLeavesNothing after both programs died of kill -9 while mail crossed, with a lock in force.
@@ -226,6 +259,9 @@ func cleanupLeavesNothingBy(t *testing.T, path string) {
 	defer open.Close()
 	if kernelState(ctx, t, l, g) == before {
 		t.Fatal("the running programs left no trace: nothing is tried")
+	}
+	if n := len(tcxPrograms(t, l)); (n > 0) != (path == "tcx") {
+		t.Errorf("by %s programs hang at %d hooks of tcx", path, n)
 	}
 	if out, err := g.Cleanup(ctx); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, "stop it first") {
 		t.Errorf("cleanup beside a running helper: %v %d %s", err, out.Code, out.Stderr)

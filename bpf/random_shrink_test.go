@@ -5,6 +5,7 @@ package bpf
 import (
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -41,37 +42,14 @@ func (c *comparison) report(seed uint64, x situation, difference string) {
 
 // smaller gives the situation with one thing less, for every thing.
 func (x situation) smaller() (all []situation) {
-	change := func(f func(*model.Tables)) {
-		t := *x.tables
-		f(&t)
-		y := x
-		y.tables = &t
-		all = append(all, y)
-	}
-	for i := range x.tables.Sources {
-		change(func(t *model.Tables) { t.Sources = without(t.Sources, i) })
-	}
-	for i := range x.tables.Exemptions {
-		change(func(t *model.Tables) { t.Exemptions = without(t.Exemptions, i) })
-	}
-	for i := range x.tables.Locks {
-		change(func(t *model.Tables) { t.Locks = without(t.Locks, i) })
-	}
-	for i := range x.tables.Bypasses {
-		change(func(t *model.Tables) { t.Bypasses = without(t.Bypasses, i) })
-	}
-	for i := range x.tables.Ports {
-		change(func(t *model.Tables) { t.Ports = without(t.Ports, i) })
-	}
-	for i := range x.tables.Local {
-		change(func(t *model.Tables) { t.Local = without(t.Local, i) })
-	}
-	for i := range x.tables.Delivery {
-		change(func(t *model.Tables) { t.Delivery = without(t.Delivery, i) })
-	}
-	for i := range x.tables.LockExempt {
-		change(func(t *model.Tables) { t.LockExempt = without(t.LockExempt, i) })
-	}
+	all = append(all, oneLess(x, func(t *model.Tables) *[]model.Source { return &t.Sources })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]model.Exemption { return &t.Exemptions })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]model.Lock { return &t.Locks })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]model.Bypass { return &t.Bypasses })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]model.Port { return &t.Ports })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]netip.Prefix { return &t.Local })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]netip.Prefix { return &t.Delivery })...)
+	all = append(all, oneLess(x, func(t *model.Tables) *[]netip.Prefix { return &t.LockExempt })...)
 	if n, least := len(x.packet.Frame), shortest(x.packet.Frame); n > least {
 		for _, keep := range []int{n / 2, n - 1} {
 			y := x
@@ -87,7 +65,18 @@ func (x situation) smaller() (all []situation) {
 	return all
 }
 
-func without[T any](list []T, i int) []T { return slices.Delete(slices.Clone(list), i, i+1) }
+// oneLess gives x once for every entry of a table, without it.
+func oneLess[T any](x situation, table func(*model.Tables) *[]T) (all []situation) {
+	for i := range *table(x.tables) {
+		t := *x.tables
+		list := table(&t)
+		*list = slices.Delete(slices.Clone(*list), i, i+1)
+		y := x
+		y.tables = &t
+		all = append(all, y)
+	}
+	return all
+}
 
 func (x situation) String() string {
 	var b strings.Builder

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"sluice/cmd/internal/textlog"
 	"sluice/intercept"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
@@ -96,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // serve runs until the context ends.
 func serve(ctx context.Context, file string, stderr io.Writer) error {
-	log := newLog(stderr)
+	log := textlog.New(stderr, slog.LevelInfo)
 	set, err := load(file)
 	if err != nil {
 		return err
@@ -132,17 +133,6 @@ func serve(ctx context.Context, file string, stderr io.Writer) error {
 		log.Info("ready", "version", version, "socket", set.socket)
 		tell(log, "READY=1")
 	})
-}
-
-// newLog writes text lines; under the journal without the time, which the journal has itself.
-func newLog(w io.Writer) *slog.Logger {
-	journal := os.Getenv("JOURNAL_STREAM") != ""
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
 }
 
 // reloads reads the configuration again at each SIGHUP. A bad one leaves the old state in force.

@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"sluice/cmd/internal/textlog"
 )
 
 // version is set when the program is built.
@@ -73,20 +75,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sluice-observe: %v\n", err)
 		return exitConfig
 	}
-	if err := keep(ctx, set, *limit, newLog(stderr)); err != nil {
+	if err := keep(ctx, set, *limit, textlog.New(stderr, slog.LevelInfo)); err != nil {
 		fmt.Fprintf(stderr, "sluice-observe: %v\n", err)
 		return 1
 	}
 	return 0
-}
-
-// newLog writes text lines; under the journal without the time, which the journal has itself.
-func newLog(w io.Writer) *slog.Logger {
-	journal := os.Getenv("JOURNAL_STREAM") != ""
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
 }

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"sluice/bpf"
+	"sluice/cmd/internal/textlog"
 	"sluice/intercept/control"
 	"sluice/intercept/observe"
 )
@@ -36,7 +38,7 @@ func read(args []string, stderr io.Writer) int {
 		_, err = io.WriteString(os.Stdout, readyLine)
 	}
 	if err == nil {
-		err = readFrames(os.NewFile(3, "frames"), mailPorts(*ports), newReporter(*socket, newLog(stderr)))
+		err = readFrames(os.NewFile(3, "frames"), mailPorts(*ports), newReporter(*socket, textlog.New(stderr, slog.LevelInfo)))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "sluice-observe: %v\n", err)

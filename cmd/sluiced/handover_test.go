@@ -17,16 +17,7 @@ import (
 // counts are known to both, and the first ends when its last session has.
 func TestHandOver(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, user)
-	f, port := g.socket()
-	t.Cleanup(func() { f.Close() })
-	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
-	h.start(t, f)
-	defer h.stop(t)
-	g.run(nil, 0)
-	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
-	before := g.dial()
-	before.say("EHLO before.example", "250")
+	g, h, before := handingOver(t)
 	if answer := before.mail("bob@mx.example", ham); !strings.HasPrefix(answer, "250") {
 		t.Fatal(answer)
 	}
@@ -98,16 +89,7 @@ func TestHandOver(t *testing.T) {
 // TestCutReachesTheOlderProcess: a lock with a cut, given to the newer process, ends what the older one still holds.
 func TestCutReachesTheOlderProcess(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, user)
-	f, port := g.socket()
-	t.Cleanup(func() { f.Close() })
-	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
-	h.start(t, f)
-	defer h.stop(t)
-	g.run(nil, 0)
-	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
-	before := g.dial()
-	before.say("EHLO before.example", "250")
+	g, _, before := handingOver(t)
 	before.say("MAIL FROM:<alice@customer.example>", "250")
 
 	next := *g
@@ -126,4 +108,20 @@ func TestCutReachesTheOlderProcess(t *testing.T) {
 	}
 	g.stop()
 	newer.end()
+}
+
+// handingOver starts a first process beside a helper, and in it a session that said EHLO.
+func handingOver(t *testing.T) (*gateway, *fakeHelper, *client) {
+	t.Helper()
+	g := newGateway(t, user)
+	f, port := g.socket()
+	t.Cleanup(func() { f.Close() })
+	h := &fakeHelper{path: filepath.Join(g.dir, "control.sock"), port: port, heartbeat: memory(t)}
+	h.start(t, f)
+	t.Cleanup(func() { h.stop(t) })
+	g.run(nil, 0)
+	waitFor(t, func() bool { return get[api.Status](g, "/v1/status").Accepting })
+	before := g.dial()
+	before.say("EHLO before.example", "250")
+	return g, h, before
 }

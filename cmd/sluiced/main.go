@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/textlog"
 )
 
 // version is set when the program is built.
@@ -77,7 +78,11 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 		fmt.Fprintf(stdout, "%s: good: %d users, %d delivery addresses\n", f.config, len(cfg.User), len(cfg.Delivery.Address))
 		return 0
 	}
-	return serve(cfg, newLog(stderr, f.verbose))
+	level := slog.LevelInfo
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	return serve(cfg, textlog.New(stderr, level))
 }
 
 // serve runs the daemon until a signal ends it.
@@ -119,19 +124,4 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 		return 1
 	}
 	return 0
-}
-
-// newLog writes text lines; under the journal without the time, which the journal has itself.
-func newLog(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	journal := os.Getenv("JOURNAL_STREAM") != ""
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
 }

@@ -110,6 +110,7 @@ func (s *session) endAuth(accepted bool) {
 // ownRemote makes the onward session one from the customer's own address that can take the mechanism, or answers.
 func (s *session) ownRemote(mechanism string) bool {
 	s.own = true
+	s.dropBlind()
 	route := s.route("", "")
 	if s.remote != nil && *s.remote.Route() != route {
 		s.dropRemote()
@@ -125,7 +126,7 @@ func (s *session) ownRemote(mechanism string) bool {
 		s.take(r)
 	}
 	switch caps := s.remote.Caps(); {
-	case s.secure.Load() && !caps.Encrypted:
+	case s.weaker():
 		s.say(plainOnward)
 	case !caps.Has(smtp.ExtAuth) || !slices.Contains(caps.Mechanisms(s.secure.Load()), mechanism):
 		s.say(authUnknown)

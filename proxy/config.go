@@ -31,6 +31,8 @@ type Config struct {
 	Inflight   Inflight    // may be nil
 	TLS        *tls.Config // of the client leg; may be nil: STARTTLS is never offered
 	Guard      Guard       // may be nil
+	StartTLS   TLSRules    // may be nil: users' settings alone decide about STARTTLS
+	Refusals   Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

@@ -16,11 +16,12 @@ const (
 	judging
 	onward // the message goes to the destination
 	dotted // its final dot has left: the destination's answer is waited for
+	unread // what goes by is encrypted between client and destination
 	closing
 	woken // was idle when the server began to stop, or when the user was locked
 )
 
-var stages = [...]string{"waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "closing", "closing"}
+var stages = [...]string{"waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "unread", "closing", "closing"}
 
 // errWoken is what the read of an idle session gives when the session is to end.
 var errWoken = errors.New("the session is ended by the gateway")

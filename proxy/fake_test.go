@@ -163,7 +163,10 @@ func (r *remote) serve(nc net.Conn, n int) {
 		case verb == "QUIT":
 			return
 		case verb == "STARTTLS" && reply[0] == '2':
-			tc := tls.Server(nc, r.tls)
+			r.mu.Lock()
+			cfg := r.tls
+			r.mu.Unlock()
+			tc := tls.Server(nc, cfg)
 			if tc.Handshake() != nil {
 				return
 			}
@@ -177,6 +180,8 @@ func (r *remote) serve(nc net.Conn, n int) {
 }
 
 func (r *remote) usual(verb string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch verb {
 	case "EHLO":
 		if r.ehlo == nil {

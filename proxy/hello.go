@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"sluice/filter"
@@ -58,7 +57,9 @@ func (s *session) greet() (release func(), ok bool) {
 	}
 	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
 	s.explains.Store(is)
-	s.dialEarly()
+	if s.decideTLS(); s.starttls != policy.Pass {
+		s.dialEarly()
+	}
 	s.conn.WriteRaw(s.set.fixed.greeting)
 	return release, true
 }
@@ -117,12 +118,18 @@ func (s *session) learn() bool {
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
 		s.dropRemote()
 		s.dropEarly()
+		s.dropBlind()
 		s.srv.cfg.Dialer.Drop(s.flow.User.ID)
 		s.offer = mine
 		s.offerOurs(true)
 		return true
 	}
-	caps, err := s.askCaps()
+	s.decideTLS()
+	ask := s.askCaps
+	if s.starttls == policy.Pass {
+		ask = s.askBlind
+	}
+	caps, err := ask()
 	if err != nil {
 		s.fail(err)
 		return false
@@ -135,7 +142,7 @@ func (s *session) learn() bool {
 		s.offer = smtp.Extensions{}
 	}
 	s.offerAuth(&caps)
-	s.offerOurs(caps.Encrypted)
+	s.offerOurs(caps.Encrypted || s.blind != nil && s.blind.OffersTLS())
 	return true
 }
 
@@ -171,12 +178,17 @@ func (s *session) askCaps() (relay.Caps, error) {
 }
 
 // offerOurs adds what depends on us: PIPELINING and CHUNKING always, since both can be turned into what the destination
-// understands (DEL8), STARTTLS where the onward leg keeps what it promises (DEL7).
+// understands (DEL8), STARTTLS where the onward leg keeps what it promises (DEL7) and nobody withholds it.
 func (s *session) offerOurs(encrypted bool) {
 	s.offer.Set |= smtp.ExtPipelining | smtp.ExtChunking
-	if encrypted && s.srv.cfg.TLS != nil && !s.secure.Load() && !s.authed {
-		s.offer.Set |= smtp.ExtStartTLS
+	if !encrypted || s.srv.cfg.TLS == nil || s.secure.Load() || s.authed {
+		return
 	}
+	if s.starttls == policy.Strip {
+		s.withhold()
+		return
+	}
+	s.offer.Set |= smtp.ExtStartTLS
 }
 
 // maxSize is the largest message of this user.
@@ -226,35 +238,4 @@ func (s *session) tellFailure(f *relay.Failure) {
 		s.say(failure(f))
 	}
 	s.bye = s.bye || f.Close
-}
-
-// startTLS encrypts the client leg with our certificate and forgets what was said before (RFC 3207 4.2).
-func (s *session) startTLS(cmd *smtp.Command) {
-	switch {
-	case s.secure.Load():
-		s.say(tlsAlready)
-		return
-	case !s.offer.Has(smtp.ExtStartTLS):
-		s.say(notImplemented)
-		return
-	case len(cmd.Arg) > 0:
-		s.say(noArgument)
-		return
-	}
-	if s.tx.open {
-		s.finish(ending{status: s.tx.outcome(), note: "client began TLS within the transaction"})
-	}
-	if n := s.conn.Buffered(); n > 0 {
-		s.note = fmt.Sprintf("client sent %d bytes behind STARTTLS, which were thrown away", n)
-	}
-	if err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead"); err != nil {
-		s.note = "TLS handshake with the client failed: " + err.Error()
-		s.block, s.gone = NoHandshake, true
-		if s.sent.Load() > 0 {
-			s.logEmpty() // the end of the session logs only those without a message
-		}
-		return
-	}
-	s.secure.Store(true)
-	s.helo, s.offer = "", smtp.Extensions{}
 }

@@ -51,6 +51,9 @@ func (s *session) log(e *ending) {
 	r.Status, r.Ticket, r.Note, r.Waited = e.status, e.ticket, e.note, s.waited
 	r.Reply, r.Remote = s.last, s.heard
 	r.In = tlsOf(s.conn.TLS())
+	if r.Note == "" {
+		r.Note = s.withheld
+	}
 	if s.remote != nil && r.Out.Version == "" {
 		r.Out = tlsOf(s.remote.TLS())
 	}
@@ -68,6 +71,11 @@ func (s *session) logEmpty() {
 	}
 	if s.opaque {
 		r.In.Version = Opaque
+		r.Unread = s.passed
+		r.Source = s.flow.Client.Addr()
+	}
+	if r.Note == "" {
+		r.Note = s.withheld
 	}
 	r.Verdict.Cause = -1
 	s.srv.cfg.Log.Put(r)

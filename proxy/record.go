@@ -48,6 +48,7 @@ type Record struct {
 	Source   netip.Addr    // the address the mail left from; invalid where it did not
 	Out      TLS           // the onward leg
 	In       TLS           // the client leg
+	Unread   Unread        // what passed encrypted between client and destination
 	Ticket   string        // the lock's ticket where one answered
 	Shadow   bool          // the mail went its way untouched, whatever the verdict
 	Would    string        // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
@@ -67,6 +68,12 @@ const (
 
 // Opaque stands for the protection of a leg that is not ours, whose contents nobody saw.
 const Opaque = "opaque"
+
+// Unread counts bytes that passed and that nobody here could read.
+type Unread struct {
+	Out int64 // from the client
+	In  int64 // from the destination
+}
 
 // Recipient is one RCPT and what the client heard to it.
 type Recipient struct {

@@ -41,6 +41,9 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	}
 	if s.remote == nil && reuse {
 		s.warm(route)
+		if s.remote != nil && s.weaker() {
+			s.dropRemote() // from a mail in plain text: a fresh one may be encrypted
+		}
 	}
 	if s.remote == nil {
 		fresh = true
@@ -65,8 +68,8 @@ func lostAuth() *relay.Failure {
 // and the client was told what it could do then.
 func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 	caps, t := s.remote.Caps(), &s.tx
-	if s.secure.Load() && !caps.Encrypted {
-		return &plainOnward // DEL7: never weaker than the client's own leg
+	if s.weaker() {
+		return &plainOnward
 	}
 	var need smtp.ExtSet
 	switch t.mail.Body {
@@ -91,6 +94,9 @@ func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 	}
 	return nil
 }
+
+// weaker tells whether the onward session protects less than the client's own leg: then nothing of his goes over it (DEL7).
+func (s *session) weaker() bool { return s.secure.Load() && !s.remote.Protected() }
 
 // take makes r the onward session.
 func (s *session) take(r *relay.Session) {

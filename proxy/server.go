@@ -113,6 +113,7 @@ func (s *Server) survive(ss *session) {
 		if ss.remote != nil {
 			ss.remote.Close()
 		}
+		ss.closeBlind()
 		ss.dropEarly()
 		ss.body.Release()
 		if s.cfg.Panicked != nil {
@@ -159,7 +160,7 @@ func (s *Server) list() []*session {
 // Live is a session as it is now.
 type Live struct {
 	Flow     flow.Flow
-	State    string    // "waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "closing"
+	State    string    // "waiting", "idle", "envelope", "data", "verdict", "onward", "sent", "unread", "closing"
 	Since    time.Time // MAIL of the last transaction, or accept
 	Messages int       // transactions begun
 	Helo     string    // "" before

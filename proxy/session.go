@@ -44,6 +44,7 @@ type session struct {
 	offer  smtp.Extensions // what the client was offered
 	remote *relay.Session  // nil: none
 	early  *early          // an onward session that is being opened; nil: none
+	blind  *relay.Session  // one in plain text, for the client's own handshake with the destination; nil: none
 	used   time.Time       // last use of remote
 	fed    time.Time       // when the client last got what was ready, while a batch of recipients is answered
 	tx     transaction
@@ -53,21 +54,27 @@ type session struct {
 	nextErr error
 	ahead   bool
 
-	data   smtp.DataOptions
-	body   smtp.Body
-	own    bool          // the mail leaves from the customer's own address, whatever is set: he authenticates
-	authed bool          // and did
-	parts  bool          // the body is coming in chunks, of which the last is still to come
-	trace  []byte        // room for the trace field
-	last   string        // our last reply that was worth a note
-	heard  string        // the destination's last reply
-	note   string        // why the session ended without a message
-	waited time.Duration // for the greeting
-	block  Obstacle      // why the client could not send
-	shadow bool          // the dialogue is not ours
-	opaque bool          // what was said went by encrypted
-	bye    bool          // the last reply is written: close
-	gone   bool          // nobody is there to be answered: close
+	data     smtp.DataOptions
+	body     smtp.Body
+	starttls policy.StartTLS // what becomes of STARTTLS
+	why      string          // somebody said so
+	withheld string          // that it was not offered, though the destination does
+	learnt   bool            // it passes because the client refuses our certificate
+	left     bool            // the client ended the session
+	own      bool            // the mail leaves from the customer's own address, whatever is set: he authenticates
+	authed   bool            // and did
+	parts    bool            // the body is coming in chunks, of which the last is still to come
+	trace    []byte          // room for the trace field
+	last     string          // our last reply that was worth a note
+	heard    string          // the destination's last reply
+	note     string          // why the session ended without a message
+	waited   time.Duration   // for the greeting
+	block    Obstacle        // why the client could not send
+	shadow   bool            // the dialogue is not ours
+	opaque   bool            // what was said went by encrypted
+	passed   Unread          // and how much it was
+	bye      bool            // the last reply is written: close
+	gone     bool            // nobody is there to be answered: close
 
 	tick    func() error // noop, made once
 	slot    int          // of the message in flight; -1: none
@@ -145,7 +152,8 @@ func (s *session) read() (smtp.Command, error) {
 func (s *session) unread(err error) bool {
 	code, enh, text, ok := smtp.ReplyFor(err)
 	if !ok {
-		s.note, s.gone = "client reset", true
+		s.note, s.gone, s.left = "client reset", true, true
+		s.refusedLate(err)
 		return false
 	}
 	s.say(answer{code, enh, text})
@@ -243,7 +251,7 @@ func (s *session) leave(a answer) bool {
 // quit answers QUIT.
 func (s *session) quit() {
 	s.conn.WriteRaw(s.set.fixed.bye)
-	s.bye = true
+	s.bye, s.left = true, true
 	if s.note == "" {
 		s.note = "client quit"
 	}
@@ -299,6 +307,8 @@ func (s *session) end() {
 	}
 	s.stage(closing)
 	s.dropEarly()
+	s.dropBlind()
+	s.refusedAfter()
 	if s.sent.Load() == 0 {
 		s.logEmpty()
 	}

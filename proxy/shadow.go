@@ -33,6 +33,10 @@ type shadow struct {
 	lockNote string
 	queue    chan *overheard
 	active   atomic.Int64 // unix nanoseconds of the last bytes
+
+	outBytes, inBytes atomic.Int64     // that went by unread, from the client and from the destination
+	spend             func(n int) bool // asks for room for n unread bytes; nil: there is no bound
+	spentOut          atomic.Bool      // there was none: the session ends
 }
 
 // ServeShadow serves a flow whose mode is shadow on nc to its end and closes nc: nothing is refused, held, signed or
@@ -92,6 +96,22 @@ func (w *shadow) run() {
 		}
 	}()
 	w.stage(idle)
+	w.pump()
+	w.mu.Lock()
+	w.tap.close()
+	w.mu.Unlock()
+	close(w.queue)
+	<-judged
+	w.last, w.heard, w.note = w.tap.heard, w.tap.heard, w.tap.blind
+	w.opaque = w.note != ""
+	w.noteEnd()
+	if w.sent.Load() == 0 || w.note != "" {
+		w.logEmpty()
+	}
+}
+
+// pump passes bytes in both directions until both have ended, and closes both connections.
+func (w *shadow) pump() {
 	w.active.Store(time.Now().UnixNano())
 	up := make(chan struct{})
 	go func() {
@@ -103,18 +123,16 @@ func (w *shadow) run() {
 	<-up
 	w.stage(closing)
 	_, _ = w.client.Conn.Close(), w.far.Close() // both directions have ended
-	w.mu.Lock()
-	w.tap.close()
-	w.mu.Unlock()
-	close(w.queue)
-	<-judged
-	w.last, w.heard, w.note = w.tap.heard, w.tap.heard, w.tap.blind
-	w.opaque = w.note != ""
-	if w.lockNote != "" {
+}
+
+// noteEnd tells the record what passed unread, and what of ours ended it.
+func (w *shadow) noteEnd() {
+	w.passed = Unread{Out: w.outBytes.Load(), In: w.inBytes.Load()}
+	switch {
+	case w.lockNote != "":
 		w.last, w.note = w.lockNote, "the user was locked"
-	}
-	if w.sent.Load() == 0 || w.note != "" {
-		w.logEmpty()
+	case w.spentOut.Load():
+		w.note = spentNote
 	}
 }
 
@@ -199,6 +217,7 @@ func (w *shadow) toServer(p []byte) (on bool, err error) {
 	}
 	w.tap.fromClient(p)
 	on = w.restage() && !(settled && !w.tap.settled() && w.doomed.Load()) // cut right before the end of the message
+	on = on && w.meter(&w.outBytes, len(p))
 	w.mu.Unlock()
 	if on {
 		_, err = w.far.Write(p)
@@ -213,7 +232,11 @@ func (w *shadow) toClient(p []byte) (on bool, err error) {
 	w.mu.Lock()
 	w.tap.fromServer(p)
 	on = w.restage()
+	room := w.meter(&w.inBytes, len(p))
 	w.mu.Unlock()
+	if !room {
+		return false, nil
+	}
 	if !on { // ended between two messages: whatever this is, it is no answer
 		return !w.locked(), nil
 	}
@@ -223,9 +246,17 @@ func (w *shadow) toClient(p []byte) (on bool, err error) {
 	return true, err
 }
 
-func (w *shadow) locked() bool {
-	_, is := w.srv.cfg.Locks.Locked(w.flow.User.ID)
-	return is
+// meter counts bytes that nobody reads; false when there is no room for them. w.mu is held.
+func (w *shadow) meter(count *atomic.Int64, n int) bool {
+	if w.tap.blind == "" {
+		return true
+	}
+	if w.spend != nil && !w.spend(n) {
+		w.spentOut.Store(true)
+		return false
+	}
+	count.Add(int64(n))
+	return true
 }
 
 // restage marks the session as one that may be ended, or not; false when it was ended just now.
@@ -238,7 +269,7 @@ func (w *shadow) restage() bool {
 	switch {
 	case w.tap.blind != "":
 		w.secure.Store(true)
-		to = onward
+		to = unread
 	case !w.tap.settled():
 		to = dotted
 	case w.tap.open():

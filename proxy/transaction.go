@@ -70,7 +70,9 @@ func (s *session) mail(cmd *smtp.Command) {
 		s.sayError(err)
 		return
 	}
+	s.dropBlind()
 	s.begin(&mail)
+	s.trusted()
 	v := s.ask(filter.Mail, &s.tx.msg)
 	if v.Refused() {
 		s.say(refusal(s.set, &v))

@@ -53,6 +53,9 @@ func (s *Settings) Validate() error {
 	if s.Delivery > Own {
 		errs = append(errs, fmt.Errorf("delivery is %d, want managed or own", s.Delivery))
 	}
+	if s.StartTLS > Strip {
+		errs = append(errs, fmt.Errorf("starttls is %d, want terminate, pass or strip", s.StartTLS))
+	}
 	return errors.Join(append(errs, s.Lock.validate()...)...)
 }
 

@@ -14,6 +14,8 @@ type Overrides struct {
 	MessageSize       *int64    `json:"message_size,omitempty"` // bytes
 	SessionsPerSource *int      `json:"sessions_per_source,omitempty"`
 	SessionsPerPair   *int      `json:"sessions_per_pair,omitempty"`
+	StartTLS          *StartTLS `json:"starttls,omitempty"` // "terminate", "pass" or "strip"
+	StartTLSWhy       *string   `json:"starttls_reason,omitempty"`
 	LockAutomatic     *bool     `json:"lock_automatic,omitempty"`
 	LockSpamCount     *int      `json:"lock_spam_count,omitempty"`
 	LockSpamShare     *float64  `json:"lock_spam_share,omitempty"`     // 0 to 1
@@ -33,6 +35,8 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.MessageSize, o.MessageSize)
 	set(&s.SessionsPerSource, o.SessionsPerSource)
 	set(&s.SessionsPerPair, o.SessionsPerPair)
+	set(&s.StartTLS, o.StartTLS)
+	set(&s.StartTLSWhy, o.StartTLSWhy)
 	set(&s.Lock.Automatic, o.LockAutomatic)
 	set(&s.Lock.SpamCount, o.LockSpamCount)
 	set(&s.Lock.SpamShare, o.LockSpamShare)

@@ -90,6 +90,11 @@ func (d *Dialer) Open(ctx context.Context, r Route) (*Session, error) {
 }
 
 func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Failure) {
+	return d.lead(ctx, r, func(s *Session) *Failure { return s.start(d.tls, plain) })
+}
+
+// lead connects and has start lead the session to where it can be used.
+func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failure) (*Session, *Failure) {
 	nc, f := d.connect(ctx, &r)
 	if f != nil {
 		return nil, f
@@ -101,7 +106,7 @@ func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Fail
 	})}
 	s.ask = s.stillThere
 	stop := context.AfterFunc(ctx, s.Cut)
-	f = s.start(d.tls, plain)
+	f = start(s)
 	if !stop() && f == nil {
 		f = unreachable("the gateway is stopping", ctx.Err())
 	}

@@ -32,6 +32,18 @@ type Session struct {
 
 // start leads the session to where a transaction can begin.
 func (s *Session) start(cfg *tls.Config, plain bool) *Failure {
+	if f := s.begin(); f != nil {
+		return f
+	}
+	if plain || !s.caps.Has(smtp.ExtStartTLS) {
+		s.caps.Set &^= smtp.ExtStartTLS
+		return nil
+	}
+	return s.encrypt(cfg)
+}
+
+// begin reads the greeting and says EHLO.
+func (s *Session) begin() *Failure {
 	if err := s.conn.ReadReply(&s.rep); err != nil {
 		return s.silent(err)
 	}
@@ -41,14 +53,7 @@ func (s *Session) start(cfg *tls.Config, plain bool) *Failure {
 		}
 		return refusal(&s.rep)
 	}
-	if f := s.hello(); f != nil {
-		return f
-	}
-	if plain || !s.caps.Has(smtp.ExtStartTLS) {
-		s.caps.Set &^= smtp.ExtStartTLS
-		return nil
-	}
-	return s.encrypt(cfg)
+	return s.hello()
 }
 
 // silent sorts an error before the session stands: to the client it is a destination that cannot be reached.
@@ -352,6 +357,13 @@ func (s *Session) Route() *Route { return &s.route }
 
 // TLS returns the state of the leg's encryption.
 func (s *Session) TLS() (tls.ConnectionState, bool) { return s.conn.TLS() }
+
+// Protected tells whether what goes over the session is encrypted by TLS 1.2 or newer, as it is now and not as it was
+// remembered.
+func (s *Session) Protected() bool {
+	st, encrypted := s.conn.TLS()
+	return encrypted && st.HandshakeComplete && st.Version >= tls.VersionTLS12
+}
 
 // Close ends the session without a word.
 func (s *Session) Close() { s.conn.Close() }

@@ -57,6 +57,17 @@ func (c *Conn) startTLS(role func(net.Conn, *tls.Config) *tls.Conn, cfg *tls.Con
 	return t.SetWriteDeadline(time.Time{})
 }
 
+// Detach sends what is pending, throws away what was read and not used, and gives the network connection to the caller,
+// without deadlines: what goes over it from now on is none of c's business. c is of no further use.
+func (c *Conn) Detach() (net.Conn, error) {
+	err := c.Flush()
+	c.release()
+	if err == nil {
+		err = c.nc.SetDeadline(time.Time{})
+	}
+	return c.nc, err
+}
+
 // TLS gives the state of TLS on the connection, if there is any.
 func (c *Conn) TLS() (tls.ConnectionState, bool) {
 	if t, ok := c.nc.(*tls.Conn); ok {

@@ -1,0 +1,401 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
+	"sluice/proxy/relay"
+)
+
+// passing treats the user's STARTTLS so, from a loopback that has every customer's address.
+func passing(how policy.StartTLS) func(*rig) {
+	return func(r *rig) {
+		r.policy.StartTLS, r.policy.StartTLSWhy = how, "they asked for it"
+		r.cfg.Dialer = relay.NewDialer(relay.Options{Own: &shadowDialer{}, Keep: wait})
+	}
+}
+
+// ruled is the rule of one destination.
+type ruled struct {
+	target netip.AddrPort
+	how    policy.StartTLS
+}
+
+func (x ruled) Towards(target netip.AddrPort) (policy.StartTLS, string, bool) {
+	return x.how, "a rule", target == x.target
+}
+
+// throughTLS sends one message under TLS and leaves.
+func (p *peer) throughTLS(t *testing.T) tls.ConnectionState {
+	t.Helper()
+	st := p.startTLS()
+	p.cmd("EHLO client.example", "250")
+	p.envelope()
+	p.send(goodMail, "250 2.0.0 queued")
+	p.write("QUIT\r\n")
+	p.reply()
+	must(t, p.nc.Close())
+	return st
+}
+
+// TestPassedTLS: with pass the client's handshake is with its destination; how much went by is known, and what it was is not.
+func TestPassedTLS(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.dial()
+	if got := p.cmd("EHLO client.example", "250"); !strings.Contains(got, "STARTTLS") || !strings.Contains(got, "gw.example greets") {
+		t.Fatalf("EHLO is answered %q", got)
+	}
+	if st := p.throughTLS(t); !slices.Contains(st.PeerCertificates[0].DNSNames, "mx.sink.example") {
+		t.Errorf("the client sees the certificate of %v", st.PeerCertificates[0].DNSNames)
+	}
+	rec := r.log.wait(t, 1)[0]
+	if rec.Status != NoMessage || rec.In.Version != Opaque || rec.Shadow || !rec.Source.IsLoopback() || !strings.HasPrefix(rec.Note, "encrypted: STARTTLS was passed on") {
+		t.Errorf("record %+v", rec)
+	}
+	if rec.Unread.Out < int64(len(goodMail)) || rec.Unread.In < 500 {
+		t.Errorf("%d bytes out and %d in went by", rec.Unread.Out, rec.Unread.In)
+	}
+	if got := mx.messages(); len(got) != 1 || !strings.HasPrefix(got[0], goodMail) {
+		t.Errorf("the destination got %q", got)
+	}
+	if n := r.locks.judged.Load(); n != 0 {
+		t.Errorf("%d messages were judged", n)
+	}
+}
+
+// TestPassedTLSAfterPlainMail: what comes in plain text is a session like any other, before and without STARTTLS.
+func TestPassedTLSAfterPlainMail(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "250")
+	p.throughTLS(t)
+	all := r.log.wait(t, 2)
+	if all[0].Status != Delivered || all[0].Out.Version == "" || all[0].In.Version != "" {
+		t.Errorf("the plain message: %+v", all[0])
+	}
+	if all[1].In.Version != Opaque || all[1].Unread.Out == 0 {
+		t.Errorf("the rest: %+v", all[1])
+	}
+	if r.locks.judged.Load() != 1 {
+		t.Errorf("%d messages were judged", r.locks.judged.Load())
+	}
+}
+
+// TestPassedTLSThatIsRefused: the destination's refusal is the client's, who goes on in plain text as it would directly.
+func TestPassedTLSThatIsRefused(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t), reply("STARTTLS", "454 4.7.0 not now", "220 go"))
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.hello()
+	p.cmd("STARTTLS", "454 4.7.0 not now")
+	p.envelope()
+	p.send(goodMail, "250")
+	p.cmd("QUIT", "221")
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Delivered || rec.In.Version != "" {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestPassedTLSNotOffered: a destination without STARTTLS promises none through us.
+func TestPassedTLSNotOffered(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.dial()
+	if got := p.cmd("EHLO client.example", "250"); strings.Contains(got, "STARTTLS") {
+		t.Errorf("EHLO is answered %q", got)
+	}
+	p.cmd("STARTTLS", "502")
+	p.envelope()
+	p.send(goodMail, "250")
+}
+
+// TestPassedTLSThrowsPlainTextAway: what either side says in the clear behind STARTTLS reaches nobody.
+func TestPassedTLSThrowsPlainTextAway(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t), reply("STARTTLS", "220 go\r\n250 injected"))
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.hello()
+	p.write("STARTTLS\r\nMAIL FROM:<evil@client.example>\r\n")
+	p.want("220 go")
+	p.handshake()
+	p.cmd("EHLO client.example", "250-mx.sink.example")
+	p.cmd("QUIT", "250")
+	p.closed()
+	if said := mx.commands(); slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "evil") }) {
+		t.Errorf("the destination heard %q", said)
+	}
+	if rec := r.log.wait(t, 1)[0]; !strings.Contains(rec.Note, "bytes behind STARTTLS") || rec.In.Version != Opaque {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestLockEndsPassedTLS: what nobody reads ends with its user's lock, and a locked user is led by us.
+func TestLockEndsPassedTLS(t *testing.T) {
+	t.Parallel()
+	for name, lock := range map[string]func(*rig){
+		"at his next bytes": func(r *rig) { r.srv.Locked(7) },
+		"at once":           func(r *rig) { r.srv.Locked(7); r.srv.Cut(7) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mx := newRemote(t, remoteTLS(t))
+			r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+			p := r.hello()
+			p.startTLS()
+			p.cmd("EHLO client.example", "250")
+			if live := r.srv.Flows(); len(live) != 1 || live[0].State != "unread" || !live[0].TLS {
+				t.Errorf("the session shows as %+v", live)
+			}
+			r.locks.lock("T7")
+			lock(r)
+			_, _ = p.nc.Write([]byte("MAIL FROM:<late@client.example>\r\n")) // it may be closed already
+			if b, err := p.br.ReadByte(); err == nil {
+				t.Errorf("got %q", b)
+			}
+			rec := r.log.wait(t, 1)[0]
+			if rec.In.Version != Opaque || name == "at his next bytes" && (rec.Note != "the user was locked" || rec.Ticket != "T7") {
+				t.Errorf("record %+v", rec)
+			}
+			if said := mx.commands(); slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "late") }) {
+				t.Errorf("the destination heard %q", said)
+			}
+			p = r.hello()
+			if st := p.startTLS(); !slices.Contains(st.PeerCertificates[0].DNSNames, "gw.example") {
+				t.Errorf("a locked user's handshake is with %v", st.PeerCertificates[0].DNSNames)
+			}
+			p.cmd("EHLO client.example", "250")
+			p.envelope()
+			p.send(goodMail, "451 4.7.1")
+		})
+	}
+}
+
+// TestStripOnlyWhereSaid: STARTTLS is kept from the client where somebody said so, and the log tells; a destination's rule
+// is stronger than the user's setting.
+func TestStripOnlyWhereSaid(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		user, rule policy.StartTLS
+		ruled      bool
+		strips     bool
+		passes     bool
+		why        string
+	}{
+		"user":                  {user: policy.Strip, strips: true, why: "they asked for it"},
+		"destination":           {rule: policy.Strip, ruled: true, strips: true, why: "a rule"},
+		"destination over user": {user: policy.Strip, rule: policy.Terminate, ruled: true},
+		"pass over strip":       {user: policy.Strip, rule: policy.Pass, ruled: true, passes: true},
+		"nobody":                {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mx := newRemote(t, remoteTLS(t))
+			r := newRig(t, mx.addr(), withTLS, passing(tc.user), func(r *rig) {
+				if tc.ruled {
+					r.cfg.StartTLS = ruled{mx.addr(), tc.rule}
+				}
+			})
+			p := r.dial()
+			offered := strings.Contains(p.cmd("EHLO client.example", "250"), "STARTTLS")
+			if offered == tc.strips {
+				t.Fatalf("offered: %v", offered)
+			}
+			if !offered {
+				p.cmd("STARTTLS", "502")
+			} else if st := p.startTLS(); slices.Contains(st.PeerCertificates[0].DNSNames, "mx.sink.example") != tc.passes {
+				t.Errorf("the handshake is with %v", st.PeerCertificates[0].DNSNames)
+			} else {
+				p.cmd("EHLO client.example", "250")
+			}
+			p.envelope()
+			p.send(goodMail, "250")
+			p.write("QUIT\r\n")
+			p.reply()
+			must(t, p.nc.Close())
+			rec := r.log.wait(t, 1)[0]
+			if said := strings.Contains(rec.Note, "STARTTLS was not offered"); said != tc.strips || said && !strings.Contains(rec.Note, tc.why) {
+				t.Errorf("the log says %q", rec.Note)
+			}
+		})
+	}
+}
+
+// TestNothingStrippedOfADestinationWithoutTLS: the log does not claim what was not there.
+func TestNothingStrippedOfADestinationWithoutTLS(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Strip))
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "250")
+	if rec := r.log.wait(t, 1)[0]; rec.Note != "" {
+		t.Errorf("the log says %q", rec.Note)
+	}
+}
+
+// refusals remembers what it is told, and lets pass as much as it has.
+type refusals struct {
+	told  chan string
+	may   bool
+	conns int
+	bytes int
+}
+
+func (x *refusals) Refused(f *flow.Flow, how Refusal, text string) {
+	x.told <- [...]string{"alert", "shake", "after"}[how] + " " + text
+}
+func (x *refusals) Trusted(*flow.Flow)      { x.told <- "trusted" }
+func (x *refusals) MayPass(*flow.Flow) bool { return x.may }
+func (x *refusals) Pass(*flow.Flow) (func(int) bool, bool) {
+	x.conns--
+	return func(n int) bool { x.bytes -= n; return x.bytes >= 0 }, x.conns >= 0
+}
+
+// shake ends the peer's plain part with STARTTLS and tries a handshake.
+func (p *peer) shake(c *tls.Config) error {
+	p.cmd("STARTTLS", "220")
+	tc := tls.Client(p.nc, c)
+	if err := tc.Handshake(); err != nil {
+		return err
+	}
+	p.nc, p.br = tc, bufio.NewReader(tc)
+	return nil
+}
+
+// TestRefusalsAreTold: each way in which a client shows that it does not want our certificate is told apart.
+func TestRefusalsAreTold(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		do   func(t *testing.T, p *peer)
+		want string
+	}{
+		"alert, TLS 1.3": {func(t *testing.T, p *peer) {
+			if p.shake(&tls.Config{ServerName: "mx.sink.example"}) == nil {
+				t.Error("the client takes it")
+			}
+		}, "alert remote error: tls: "},
+		"alert, TLS 1.2": {func(t *testing.T, p *peer) {
+			if p.shake(&tls.Config{ServerName: "mx.sink.example", MaxVersion: tls.VersionTLS12}) == nil {
+				t.Error("the client takes it")
+			}
+		}, "alert remote error: tls: "},
+		"closes in the handshake": {func(_ *testing.T, p *peer) {
+			p.cmd("STARTTLS", "220")
+			p.nc.Close()
+		}, "shake "},
+		"nonsense": {func(_ *testing.T, p *peer) {
+			p.cmd("STARTTLS", "220")
+			p.write("this is no handshake\r\n\r\n\r\n")
+			p.nc.(*net.TCPConn).CloseWrite()
+		}, "shake "},
+		"quits under TLS": {func(_ *testing.T, p *peer) {
+			p.startTLS()
+			p.cmd("EHLO client.example", "250")
+			p.cmd("QUIT", "221")
+		}, "after "},
+		"closes under TLS": {func(_ *testing.T, p *peer) {
+			p.startTLS()
+			p.nc.Close()
+		}, "after "},
+		"sends mail": {func(_ *testing.T, p *peer) {
+			p.startTLS()
+			p.cmd("EHLO client.example", "250")
+			p.envelope()
+			p.send(goodMail, "250")
+			p.cmd("QUIT", "221")
+		}, "trusted"},
+		"in plain text": {func(_ *testing.T, p *peer) { p.cmd("QUIT", "221") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mx, x := newRemote(t, remoteTLS(t)), &refusals{told: make(chan string, 10)}
+			r := newRig(t, mx.addr(), withTLS, func(r *rig) { r.cfg.Refusals = x })
+			tc.do(t, r.hello())
+			r.log.wait(t, 1)
+			must(t, r.srv.Shutdown(context.Background()))
+			close(x.told)
+			var all []string
+			for s := range x.told {
+				all = append(all, s)
+			}
+			if tc.want == "" && len(all) > 0 || tc.want != "" && (len(all) != 1 || !strings.HasPrefix(all[0], tc.want)) {
+				t.Errorf("told %q, want %q", all, tc.want)
+			}
+		})
+	}
+}
+
+// TestLearntClientPasses: a client that may pass has its handshake with the destination, until there is no room.
+func TestLearntClientPasses(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	x := &refusals{told: make(chan string, 10), may: true, conns: 1, bytes: 1 << 20}
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) { r.cfg.Refusals = x })
+	if st := r.hello().throughTLS(t); !slices.Contains(st.PeerCertificates[0].DNSNames, "mx.sink.example") {
+		t.Errorf("the handshake is with %v", st.PeerCertificates[0].DNSNames)
+	}
+	if rec := r.log.wait(t, 1)[0]; rec.In.Version != Opaque || !strings.Contains(rec.Note, "refuses the gateway's certificate") {
+		t.Errorf("record %+v", rec)
+	}
+	if st := r.hello().throughTLS(t); !slices.Contains(st.PeerCertificates[0].DNSNames, "gw.example") {
+		t.Errorf("without a connection left the handshake is with %v", st.PeerCertificates[0].DNSNames)
+	}
+	if rec := r.log.wait(t, 2)[1]; rec.Status != Delivered || rec.In.Version == "" || rec.Out.Version == "" {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestLearntClientIsBounded: a connection whose source has used up its bytes ends, and not one byte more goes on.
+func TestLearntClientIsBounded(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	x := &refusals{told: make(chan string, 10), may: true, conns: 9, bytes: 64 << 10}
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) { r.cfg.Refusals = x })
+	p := r.hello()
+	p.startTLS()
+	p.cmd("EHLO client.example", "250")
+	p.envelope()
+	p.cmd("DATA", "354")
+	for range 100 {
+		if _, err := p.nc.Write([]byte(strings.Repeat("x", 998) + "\r\n")); err != nil {
+			break
+		}
+	}
+	if b, err := p.br.ReadByte(); err == nil {
+		t.Errorf("got %q", b)
+	}
+	if rec := r.log.wait(t, 1)[0]; rec.Note != spentNote || rec.Unread.Out+rec.Unread.In > 64<<10 || rec.Unread.Out < 10<<10 {
+		t.Errorf("record %+v", rec)
+	}
+	if n := len(mx.messages()); n != 0 {
+		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// TestDestinationRuleOutlivesAGrant: what a person said about a destination is stronger than what was learnt.
+func TestDestinationRuleOutlivesAGrant(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, remoteTLS(t))
+	x := &refusals{told: make(chan string, 10), may: true, conns: 9, bytes: 1 << 20}
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) {
+		r.cfg.Refusals = x
+		r.cfg.StartTLS = ruled{mx.addr(), policy.Terminate}
+	})
+	if st := r.hello().startTLS(); !slices.Contains(st.PeerCertificates[0].DNSNames, "gw.example") {
+		t.Errorf("the handshake is with %v", st.PeerCertificates[0].DNSNames)
+	}
+}

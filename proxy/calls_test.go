@@ -59,7 +59,7 @@ func TestOneMessageCostsFewCalls(t *testing.T) {
 	go func() {
 		nc, err := front.Accept()
 		if err == nil {
-			r.srv.ServeConn(context.Background(), countingConn{nc, &cr, &cw}, r.flow(addrPort("192.0.2.10:40000")))
+			r.srv.ServeConn(context.Background(), countingConn{nc, &cr, &cw}, r.flow(addrPort("192.0.2.10:40000")), func() {})
 		}
 	}()
 	nc, err := net.Dial("tcp", front.Addr().String())

@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"sluice/proxy/park"
 )
 
 // The stages of a session, as Live tells them. Only an idle session may be woken to be ended.
@@ -30,6 +32,7 @@ var errWoken = errors.New("the session is ended by the gateway")
 // It does not touch the bytes.
 type clientConn struct {
 	net.Conn
+	place park.Place // where the session waits without a goroutine
 	stage atomic.Uint32
 	hurry atomic.Bool // its end is waited for
 }
@@ -54,6 +57,7 @@ func (c *clientConn) end() bool {
 		return false
 	}
 	_ = c.Conn.SetReadDeadline(past) // an error means that it is closed already
+	c.place.Wake()
 	return true
 }
 

@@ -153,8 +153,7 @@ func fuzzOne(t *testing.T, before string, input []byte) {
 	r.target = netip.MustParseAddrPort("198.51.100.20:25")
 	done := make(chan struct{})
 	go func() {
-		srv.ServeConn(context.Background(), server, r.flow(netip.MustParseAddrPort("192.0.2.10:40000")))
-		close(done)
+		srv.ServeConn(context.Background(), server, r.flow(netip.MustParseAddrPort("192.0.2.10:40000")), func() { close(done) })
 	}()
 	must(t, client.SetDeadline(time.Now().Add(wait)))
 	replies := make(chan []byte, 1)

@@ -18,17 +18,17 @@ const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | 
 // noticed is how long a greeting may take to come before that counts as waiting at a cap.
 const noticed = 10 * time.Millisecond
 
-// greet lets the session in and greets; release, where not nil, is to be called at its end.
-func (s *session) greet() (release func(), ok bool) {
+// greet lets the session in and greets.
+func (s *session) greet() bool {
 	s.user = s.srv.cfg.Policy.Settings(s.flow.User.ID)
 	target, client := s.flow.Target.Addr(), s.flow.Client.Addr()
 	switch {
 	case s.user == nil:
-		return nil, s.leave(unknownUser)
+		return s.leave(unknownUser)
 	case s.set.Pool.Has(target) || s.set.Local != nil && s.set.Local(target):
-		return nil, s.leave(ownTarget)
+		return s.leave(ownTarget)
 	case s.set.Pool.Has(client):
-		return nil, s.leave(ownSource)
+		return s.leave(ownSource)
 	}
 	if s.srv.cfg.Gate != nil {
 		ctx, cancel := context.WithTimeout(s.srv.drain, s.set.Timeouts.Gate)
@@ -40,20 +40,20 @@ func (s *session) greet() (release func(), ok bool) {
 			s.waited = wait
 		}
 		if err != nil && s.srv.drain.Err() != nil {
-			return nil, s.leave(stopping)
+			return s.leave(stopping)
 		}
 		if err != nil && s.ctx.Err() != nil {
-			return nil, false // cut
+			return false // cut
 		}
 		if err != nil {
 			s.block = AtCap
-			return nil, s.leave(crowded)
+			return s.leave(crowded)
 		}
-		release = r
+		s.gate = r
 	}
 	m := s.base()
 	if v := s.ask(filter.Connect, &m); v.Refused() {
-		return release, s.leave(refusal(s.set, &v))
+		return s.leave(refusal(s.set, &v))
 	}
 	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
 	s.explains.Store(is)
@@ -61,7 +61,7 @@ func (s *session) greet() (release func(), ok bool) {
 		s.dialEarly()
 	}
 	s.conn.WriteRaw(s.set.fixed.greeting)
-	return release, true
+	return true
 }
 
 // hello answers EHLO and HELO: what the client sees is what the destination and we both can do.

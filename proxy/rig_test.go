@@ -62,6 +62,9 @@ func newRig(t testing.TB, target netip.AddrPort, change ...func(*rig)) *rig {
 	}
 	r.srv, err = New(r.cfg)
 	must(t, err)
+	if _, measured := t.(*testing.B); !measured {
+		r.srv.parkAfter = 2 * time.Millisecond // so that sessions are parked and resumed all the time
+	}
 	r.ln, err = net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	go r.accept()
@@ -80,7 +83,7 @@ func (r *rig) accept() {
 		if err != nil {
 			return
 		}
-		go r.srv.ServeConn(context.Background(), nc, r.flow(nc.RemoteAddr().(*net.TCPAddr).AddrPort()))
+		go r.srv.ServeConn(context.Background(), nc, r.flow(nc.RemoteAddr().(*net.TCPAddr).AddrPort()), func() {})
 	}
 }
 

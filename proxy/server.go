@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/intercept/flow"
+	"sluice/proxy/park"
 )
 
 // Server leads the sessions of all flows. It is safe for concurrent use.
@@ -22,6 +23,8 @@ type Server struct {
 	admin     adminBudget
 	ways      ways
 	noiseStep time.Duration   // noiseStep, but in tests
+	parkAfter time.Duration   // parkAfter, but in tests
+	lot       *park.Lot       // of sessions whose clients are silent; nil where the system has none
 	base      context.Context // ends when sessions must be cut
 	cut       context.CancelFunc
 	drain     context.Context // ends when the server begins to stop
@@ -38,8 +41,12 @@ func New(c Config) (*Server, error) {
 	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
 		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
 	}
-	s := &Server{cfg: c, noiseStep: noiseStep, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
+	s := &Server{cfg: c, noiseStep: noiseStep, parkAfter: parkAfter, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
 	if err := s.Configure(c.Settings); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.lot, err = park.New(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return nil, err
 	}
 	s.reserve = s.reserveBody
@@ -57,22 +64,27 @@ func (s *Server) Configure(set Settings) error {
 	return err
 }
 
-// ServeConn leads the session on nc to its end and closes nc. One goroutine does everything for a flow. It ends early
-// when ctx ends.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow) {
+// ServeConn leads the session on nc to its end, closes nc and calls done. One goroutine does everything for a flow, this
+// one first; while the client is silent there is none, so ServeConn may return long before done is called. The session
+// ends early when ctx ends.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow, done func()) {
 	ss := newSession(s, nc, f)
 	if refused := s.enter(ss); refused != nil {
+		defer done()
 		if *refused == crowdedUser {
 			ss.block = AtCap
 		}
 		ss.turnAway(*refused)
 		return
 	}
-	defer s.leave(ss)
-	defer s.survive(ss)
 	stop := context.AfterFunc(ctx, ss.kill)
-	defer stop()
-	ss.run()
+	ss.over = func() {
+		stop()
+		s.leave(ss)
+		done()
+	}
+	ss.parks()
+	ss.lead(func() (ok, parked bool) { return ss.greet(), false })
 }
 
 // enter lists a session, or says why it may not stay: the server is stopping, or its user, who may have many source
@@ -131,20 +143,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
+	var err error
 	select {
 	case <-done:
 		s.cut()
-		s.cfg.Dialer.Close()
-		return nil
 	case <-ctx.Done():
+		err = ctx.Err()
+		s.cut()
+		for _, ss := range s.list() {
+			ss.kill()
+		}
+		<-done
 	}
-	s.cut()
-	for _, ss := range s.list() {
-		ss.kill()
-	}
-	<-done
 	s.cfg.Dialer.Close()
-	return ctx.Err()
+	if s.lot != nil {
+		_ = s.lot.Close() // nobody is parked any more
+	}
+	return err
 }
 
 func (s *Server) list() []*session {

@@ -24,6 +24,9 @@ type session struct {
 	set    *resolved
 	user   *policy.Settings
 	ctx    context.Context // ends when the session is cut
+	over   func()          // hears, once, that the session has ended
+	gate   func()          // gives back the place of a session that was let in; may be nil
+	until  time.Time       // how long a command is waited for, where that is begun; else zero
 	cancel context.CancelFunc
 	client clientConn
 	conn   *smtp.Conn
@@ -86,6 +89,7 @@ func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
 	s.ctx, s.cancel = context.WithCancel(srv.base)
 	s.tick = s.noop
 	s.client.Conn = nc
+	s.client.place.Who = s
 	s.conn = smtp.NewConn(&s.client, smtp.Options{
 		ReadTimeout: s.set.Timeouts.Command, WriteTimeout: s.set.Timeouts.Command,
 	})
@@ -93,36 +97,67 @@ func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
 	return s
 }
 
-// run leads the session to its end.
-func (s *session) run() {
-	defer s.end()
-	release, ok := s.greet()
-	if release != nil {
-		defer release()
-	}
-	for ok {
-		ok = s.step() && !s.bye && !s.gone
+// lead takes the session on with one step and what follows, until it ends or is parked.
+func (s *session) lead(step func() (ok, parked bool)) {
+	parked := false
+	defer func() {
+		if !parked {
+			s.over()
+		}
+	}()
+	defer s.srv.survive(s)
+	defer func() {
+		if !parked {
+			s.end()
+		}
+	}()
+	ok, parked := step()
+	for ok && !parked && !s.bye && !s.gone {
+		ok, parked = s.step()
 	}
 }
 
-// step reads and answers one command; false ends the session.
-func (s *session) step() bool {
-	if !s.tx.open {
-		s.set = s.srv.set.Load()
-		s.stage(idle)
-		if s.srv.drain.Err() != nil {
-			s.stage(envelope)
-			return s.leave(stopping)
-		}
-		if s.lockedOut() {
-			return false
-		}
-		if s.doomed.Load() { // cut while the destination had a message's dot; the lock may be lifted by now
-			s.stage(envelope)
-			return s.leave(connectAgain)
-		}
+// step reads and answers one command; not ok ends the session. One that is parked is somebody else's from then on.
+func (s *session) step() (ok, parked bool) {
+	if !s.tx.open && !s.between() {
+		return false, false
 	}
+	return s.await()
+}
+
+// between begins the wait for a command outside a transaction, or ends the session.
+func (s *session) between() bool {
+	s.set = s.srv.set.Load()
+	s.stage(idle)
+	if s.srv.drain.Err() != nil {
+		s.stage(envelope)
+		return s.leave(stopping)
+	}
+	if s.lockedOut() {
+		return false
+	}
+	if s.doomed.Load() { // cut while the destination had a message's dot; the lock may be lifted by now
+		s.stage(envelope)
+		return s.leave(connectAgain)
+	}
+	return true
+}
+
+// await waits for a command, parked if that takes long, and answers it.
+func (s *session) await() (ok, parked bool) {
 	cmd, err := s.read()
+	if err == smtp.ErrIdle {
+		if s.park() {
+			return true, true
+		}
+		cmd, err = s.read()
+	}
+	return s.heed(&cmd, err), false
+}
+
+// heed answers a command, or why there is none; false ends the session.
+func (s *session) heed(cmd *smtp.Command, err error) bool {
+	s.until = time.Time{}
 	if !s.tx.open && !s.client.stage.CompareAndSwap(idle, envelope) || errors.Is(err, errWoken) {
 		return s.interrupted()
 	}
@@ -132,7 +167,7 @@ func (s *session) step() bool {
 	if !s.parts && s.lockedOut() { // a message in chunks has its answer first, like one in DATA
 		return false
 	}
-	s.dispatch(&cmd)
+	s.dispatch(cmd)
 	if s.manner.worn() && !s.bye {
 		return s.leave(tooManyErrors)
 	}
@@ -295,6 +330,9 @@ func (s *session) noise() {
 // end closes both legs and logs what is left to be logged. After our last reply the client may close first, so that
 // TIME_WAIT stands on its side and not in the way of its next connection from the same port.
 func (s *session) end() {
+	if s.gate != nil {
+		s.gate()
+	}
 	if s.tx.open {
 		e := ending{status: Lost, lost: !s.bye, note: s.note}
 		if s.bye { // there was a last answer
@@ -368,6 +406,7 @@ func (s *session) wake() { s.client.wake() }
 func (s *session) kill() {
 	s.cancel()
 	s.client.Conn.Close()
+	s.client.place.Wake()
 	if r := s.cut.Swap(nil); r != nil { // from there on it is nobody else's
 		r.Cut()
 	}

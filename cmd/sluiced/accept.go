@@ -24,9 +24,9 @@ const calm = 32
 type acceptor struct {
 	l     *flow.Listener
 	log   *slog.Logger
-	serve func(*flow.Conn)
-	full  func() bool // as many sessions as are allowed
-	alive func()      // called with each beat; may be nil
+	serve func(c *flow.Conn, done func()) // done is called when the session has ended
+	full  func() bool                     // as many sessions as are allowed
+	alive func()                          // called with each beat; may be nil
 
 	beat     atomic.Pointer[control.Heartbeat] // nil: nobody listens to it
 	stopping atomic.Bool
@@ -70,7 +70,8 @@ func (a *acceptor) one() bool {
 	switch {
 	case err == nil:
 		a.accepted.Add(1)
-		a.sessions.Go(func() { a.serve(c) })
+		a.sessions.Add(1)
+		go a.serve(c, a.sessions.Done)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 	case errors.Is(err, net.ErrClosed):
 		return false

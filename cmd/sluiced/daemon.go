@@ -273,17 +273,18 @@ func (d *daemon) watchdog() func() {
 	}
 }
 
-// serve leads one session.
-func (d *daemon) serve(c *flow.Conn) {
+// serve leads one session, and calls done when it has ended.
+func (d *daemon) serve(c *flow.Conn, done func()) {
 	f := c.Flow()
 	if d.o.target != nil {
 		f.Target = d.o.target(f.Target)
 	}
 	if d.shadowed(&f) {
+		defer done()
 		d.proxy.ServeShadow(context.Background(), c, f)
 		return
 	}
-	d.proxy.ServeConn(context.Background(), c, f)
+	d.proxy.ServeConn(context.Background(), c, f, done)
 }
 
 func (d *daemon) full() bool { return d.proxy.Sessions() >= d.cfg.Load().SMTP.Sessions }

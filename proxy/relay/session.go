@@ -331,6 +331,12 @@ func (s *Session) Noop() error {
 	return nil
 }
 
+// Idle gives up what the session need not hold while nothing is said.
+func (s *Session) Idle() {
+	s.conn.Idle()
+	s.rep.Raw = nil
+}
+
 // Alive tells, without waiting, whether the destination is still there and has said nothing.
 func (s *Session) Alive() bool {
 	if s.conn.Buffered() > 0 {

@@ -63,9 +63,11 @@ type Command struct {
 // Accepted beyond RFC 5321: words in any case, a line end of LF alone, tabs as blanks, blanks at
 // the end. Recoverable errors: ErrLineTooLong and ErrCommandBytes (NUL or a bare CR), the line
 // having been eaten. Others end the connection: ErrFlood, ErrTimeout, ErrTotal, io.EOF (also in
-// the midst of a line), network errors.
+// the midst of a line), network errors. ErrIdle is none: see SetIdle.
 func (c *Conn) ReadCommand() (Command, error) {
+	c.leaves = c.patience > 0
 	line, bareLF, err := c.readLine(0)
+	c.leaves = false
 	if err != nil {
 		return Command{}, err
 	}

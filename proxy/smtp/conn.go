@@ -45,6 +45,8 @@ type Conn struct {
 	rerr    error  // first error of a read that no later read can mend: sticky
 
 	rd, wr                    wait
+	patience                  time.Duration // see SetIdle
+	leaves                    bool          // what is being read is a command, which may take longer than patience
 	in, sent, nreads, nwrites int64
 
 	tick tickState
@@ -78,6 +80,10 @@ func (c *Conn) SetReadTimeout(d time.Duration) { c.rd.set(or(d, 5*time.Minute)) 
 
 // SetWriteTimeout sets the longest wait for the peer to take a byte from now on.
 func (c *Conn) SetWriteTimeout(d time.Duration) { c.wr.set(or(d, 5*time.Minute)) }
+
+// SetIdle has ReadCommand give ErrIdle once nothing has come for d to 2d and nothing is buffered, so that the caller can
+// wait by other means and call it again; 0 has it wait itself.
+func (c *Conn) SetIdle(d time.Duration) { c.patience = d }
 
 // SetUntil bounds all reads and writes by the moment t, whatever progress they make; the zero
 // time lifts the bound.
@@ -125,7 +131,7 @@ func (c *Conn) read(p []byte) (int, error) {
 		}
 		p = p[:min(int64(len(p)), rest)]
 	}
-	if c.rd.armed == 0 {
+	if c.rd.armed == 0 || c.leaves && c.rd.armed > 2*c.patience {
 		if err := c.armRead(time.Now()); err != nil {
 			return 0, err
 		}
@@ -154,17 +160,25 @@ func (c *Conn) readFailed(err error) error {
 		c.rerr = err
 		return err
 	}
-	now := time.Now()
+	now, begun := time.Now(), !c.rd.fresh
 	if c.rd.over(now, c.until) {
 		c.rd.armed = 0
 		return ErrTimeout
+	}
+	if c.leaves && begun && c.r == c.w {
+		c.rd.armed = 0
+		return ErrIdle
 	}
 	c.tick.wake(now)
 	return c.armRead(now)
 }
 
 func (c *Conn) armRead(now time.Time) error {
-	return c.nc.SetReadDeadline(c.rd.next(now, c.until, c.tick.slice()))
+	longest := c.tick.slice()
+	if c.leaves {
+		longest = c.patience
+	}
+	return c.nc.SetReadDeadline(c.rd.next(now, c.until, longest))
 }
 
 // fill reads more input behind what is buffered, growing the buffer up to most bytes. It must

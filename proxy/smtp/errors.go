@@ -45,6 +45,9 @@ var (
 	ErrTimeout = &ProtocolError{421, Enhanced{4, 4, 2}, "Timeout, closing connection", false}
 )
 
+// ErrIdle: nothing came for a while, nothing is buffered and nothing is lost; see Conn.SetIdle.
+var ErrIdle = errors.New("no command has come yet")
+
 // Errors of the client role: the remote server broke the protocol. Close the connection.
 var (
 	ErrReplyTooLong = errors.New("reply of the remote server is too long")

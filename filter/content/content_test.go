@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"sluice/filter"
+	"sluice/filter/content/transfer"
 	"sluice/filter/message"
 )
 
@@ -177,7 +178,7 @@ func TestDecodersAgreeWithTheStandardLibrary(t *testing.T) {
 		for i := range text {
 			text[i] = byte(i*7 + n)
 		}
-		if got := appendBase64(nil, []byte(b64(string(text), 76))); !bytes.Equal(got, text) {
+		if got := transfer.AppendBase64(nil, []byte(b64(string(text), 76))); !bytes.Equal(got, text) {
 			t.Fatalf("base64 of %d bytes came back as %x, want %x", n, got, text)
 		}
 		enc := qp(string(text))
@@ -185,7 +186,7 @@ func TestDecodersAgreeWithTheStandardLibrary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := appendQuoted(nil, []byte(enc)); !bytes.Equal(got, want) {
+		if got := transfer.AppendQuoted(nil, []byte(enc)); !bytes.Equal(got, want) {
 			t.Fatalf("quoted-printable of %d bytes came back as %q, want %q", n, got, want)
 		}
 	}

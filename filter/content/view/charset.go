@@ -1,0 +1,98 @@
+package view
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/charmap"
+	"golang.org/x/text/encoding/htmlindex"
+	"golang.org/x/text/encoding/ianaindex"
+	"golang.org/x/text/encoding/unicode/utf32"
+	"golang.org/x/text/transform"
+)
+
+// toUTF8 appends src, which is in charset, to dst as UTF-8. A charset that nobody knows, or none, is read as UTF-8 where
+// it is that, else as windows-1252, as mail programs do.
+func toUTF8(dst, src []byte, charset string) []byte {
+	if plain(src) && !stateful(charset) {
+		return append(dst, src...)
+	}
+	enc := lookup(charset)
+	if enc == nil {
+		if utf8.Valid(src) {
+			return append(dst, src...)
+		}
+		enc = charmap.Windows1252
+	}
+	return decode(dst, src, enc.NewDecoder())
+}
+
+// plain reports whether src is ASCII.
+func plain(src []byte) bool {
+	for _, c := range src {
+		if c >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// stateful reports whether text in charset may consist of ASCII bytes that do not mean ASCII.
+func stateful(charset string) bool {
+	c := strings.ToLower(charset)
+	return strings.HasPrefix(c, "utf-16") || strings.HasPrefix(c, "utf-32") || strings.HasPrefix(c, "utf-7") ||
+		strings.HasPrefix(c, "iso-2022") || strings.HasPrefix(c, "hz") || strings.HasPrefix(c, "unicode")
+}
+
+// lookup returns the encoding of that name, or nil for UTF-8 and unknown ones.
+func lookup(charset string) encoding.Encoding {
+	charset = strings.ToLower(strings.Trim(charset, " \t\"'"))
+	switch charset {
+	case "", "utf-8", "utf8", "us-ascii", "ascii", "default", "unknown-8bit", "x-unknown":
+		return nil
+	case "utf-32", "utf-32be":
+		return utf32.UTF32(utf32.BigEndian, utf32.UseBOM)
+	case "utf-32le":
+		return utf32.UTF32(utf32.LittleEndian, utf32.UseBOM)
+	case "utf-7", "unicode-1-1-utf-7", "x-unicode-2-0-utf-7":
+		return utf7{}
+	}
+	if len(charset) > 40 {
+		return nil
+	}
+	if e, err := htmlindex.Get(charset); err == nil {
+		if name, err := htmlindex.Name(e); err == nil && (name == "utf-8" || name == "replacement") {
+			return nil
+		}
+		return e
+	}
+	if e, err := ianaindex.MIME.Encoding(charset); err == nil {
+		return e // nil where the library knows the name only
+	}
+	return nil
+}
+
+// decode runs t over src in pieces, so that dst grows no further than the text does.
+func decode(dst, src []byte, t transform.Transformer) []byte {
+	for len(src) > 0 {
+		if cap(dst)-len(dst) < len(src)+64 {
+			dst = append(dst, make([]byte, len(src)+64)...)[:len(dst)]
+		}
+		n, used, err := t.Transform(dst[len(dst):cap(dst)], src, true)
+		dst, src = dst[:len(dst)+n], src[used:]
+		if err == nil {
+			return dst
+		}
+		if err == transform.ErrShortDst {
+			if n == 0 && used == 0 {
+				dst = append(dst, make([]byte, 256+len(src))...)[:len(dst)]
+			}
+			continue
+		}
+		if used == 0 { // what it cannot read it passes over
+			dst, src = append(dst, "\uFFFD"...), src[1:]
+		}
+	}
+	return dst
+}

@@ -1,0 +1,289 @@
+package view
+
+import (
+	"bytes"
+	"html"
+	"slices"
+	"unicode/utf8"
+)
+
+// scanner turns HTML into the text that a reader sees. It follows tags only, builds no tree, and passes over each byte
+// once; what browsers repair in their own ways it does not try to repair.
+type scanner struct {
+	v      *View
+	hidden []byte // name of the element that hides what is inside of it
+	nested int    // how many elements of that name are open inside
+	link   int    // index of the open link in v.Links, or -1
+	start  int    // where the open link's text starts in v.Text
+	full   bool
+	name   [16]byte
+}
+
+var blank = []byte{' '}
+
+// read appends the text of src to v. It tells whether there was more than fits.
+func (s *scanner) read(v *View, src []byte) (cut bool) {
+	*s = scanner{v: v, link: -1}
+	for len(src) > 0 && !s.full {
+		lt := bytes.IndexByte(src, '<')
+		if lt < 0 {
+			s.text(src)
+			break
+		}
+		s.text(src[:lt])
+		src = s.markup(src[lt:])
+	}
+	s.closeLink()
+	return s.full
+}
+
+// markup reads the tag, comment or declaration at the start of src and returns what follows it.
+func (s *scanner) markup(src []byte) (rest []byte) {
+	switch {
+	case bytes.HasPrefix(src, []byte("<!--")):
+		s.v.Shape.Comments++
+		if i := bytes.Index(src[4:], []byte("-->")); i >= 0 {
+			return src[4+i+3:]
+		}
+		return nil
+	case len(src) > 1 && (src[1] == '!' || src[1] == '?'):
+		return behind(src, '>')
+	case len(src) > 2 && src[1] == '/' && isLetter(src[2]):
+		s.close(s.tagName(src[2:]))
+		return behind(src, '>')
+	case len(src) > 1 && isLetter(src[1]):
+		return s.open(src)
+	}
+	s.text(src[:1])
+	return src[1:]
+}
+
+func behind(src []byte, c byte) []byte {
+	if i := bytes.IndexByte(src, c); i >= 0 {
+		return src[i+1:]
+	}
+	return nil
+}
+
+// tagName returns the name at the start of src in lower case, cut at 16 bytes.
+func (s *scanner) tagName(src []byte) []byte {
+	n := 0
+	for n < len(src) && n < len(s.name) {
+		c := src[n]
+		if isLetter(c) {
+			c |= 0x20
+		} else if c < '0' || c > '9' {
+			break
+		}
+		s.name[n] = c
+		n++
+	}
+	return s.name[:n]
+}
+
+// open reads the start tag at the start of src and, where its content is no text, that content too.
+func (s *scanner) open(src []byte) (rest []byte) {
+	s.v.Shape.Tags++
+	name := s.tagName(src[1:])
+	var a attributes
+	rest = a.read(src[1+len(name):])
+	switch string(name) {
+	case "script", "style", "noscript", "template", "title", "xml":
+		if string(name) == "script" {
+			s.v.Shape.Scripts++
+		} else if string(name) == "style" {
+			s.v.Shape.Styles++
+		}
+		return skipElement(rest, name)
+	}
+	if s.hidden != nil {
+		if bytes.Equal(name, s.hidden) && !void(name) {
+			s.nested++
+		}
+	} else if a.hides() && !void(name) {
+		s.v.Shape.Hidden++
+		s.hidden, s.nested = bytes.Clone(name), 0
+	}
+	s.element(string(name), &a)
+	return rest
+}
+
+// element notes what a start tag says about links and shape.
+func (s *scanner) element(name string, a *attributes) {
+	v := s.v
+	switch name {
+	case "a":
+		s.closeLink()
+		if len(a.href) > 0 && a.href[0] != '#' {
+			s.link, s.start = len(v.Links), len(v.Text)
+			addLink(v, Link{URL: address(a.href), Kind: Anchor})
+			if s.link == len(v.Links) {
+				s.link = -1
+			}
+		}
+	case "img":
+		v.Shape.Images++
+		if bytes.Contains(a.src, []byte("://")) {
+			addLink(v, Link{URL: address(a.src), Kind: Image})
+		}
+	case "form":
+		v.Shape.Forms++
+		addLink(v, Link{URL: address(a.action), Kind: Form})
+	case "input", "textarea", "select":
+		v.Shape.Inputs++
+		if bytes.EqualFold(a.typ, []byte("password")) {
+			v.Shape.Passwords++
+		}
+	case "area", "base", "iframe", "frame", "embed", "object":
+		if u := a.target(); bytes.Contains(u, []byte("://")) {
+			addLink(v, Link{URL: address(u), Kind: Other})
+		}
+	case "meta":
+		if i := bytes.Index(a.content, []byte("://")); i > 0 && bytes.EqualFold(a.equiv, []byte("refresh")) {
+			if j := bytes.IndexByte(a.content[:i], '='); j >= 0 {
+				addLink(v, Link{URL: address(a.content[j+1:]), Kind: Other})
+			}
+		}
+	case "table":
+		v.Shape.Tables++
+	}
+	if breaks(name) {
+		s.breakLine()
+	} else if name == "td" || name == "th" {
+		s.text(blank)
+	}
+}
+
+func (s *scanner) close(name []byte) {
+	if s.hidden != nil && bytes.Equal(name, s.hidden) {
+		if s.nested--; s.nested < 0 {
+			s.hidden = nil
+		}
+	}
+	switch n := string(name); {
+	case n == "a":
+		s.closeLink()
+	case breaks(n):
+		s.breakLine()
+	}
+}
+
+// closeLink gives the open link the text that it shows.
+func (s *scanner) closeLink() {
+	if s.link < 0 {
+		return
+	}
+	text := bytes.TrimSpace(s.v.Text[min(s.start, len(s.v.Text)):])
+	s.v.Links[s.link].Text = string(text[:min(len(text), 300)])
+	s.link = -1
+}
+
+// text appends what stands between tags.
+func (s *scanner) text(src []byte) {
+	v := s.v
+	if s.hidden != nil {
+		if room := MaxHidden - len(v.Hidden); room > 0 {
+			v.Hidden = appendEntities(v.Hidden, src[:min(len(src), room)], MaxHidden)
+		}
+		return
+	}
+	v.Text = appendEntities(v.Text, src, MaxText)
+	s.full = len(v.Text) >= MaxText
+}
+
+// appendEntities appends src with its character references replaced and blanks folded, until dst has most bytes.
+func appendEntities(dst, src []byte, most int) []byte {
+	last := byte('\n')
+	if len(dst) > 0 {
+		last = dst[len(dst)-1]
+	}
+	dst = slices.Grow(dst, len(src)+16)
+	for i := 0; i < len(src) && len(dst) < most; i++ {
+		c := src[i]
+		switch {
+		case c == '&':
+			var n int
+			if dst, n = appendEntity(dst, src[i:]); n > 0 {
+				i += n - 1
+				if last = ' '; len(dst) > 0 {
+					last = dst[len(dst)-1]
+				}
+				continue
+			}
+		case c <= ' ':
+			if last == ' ' || last == '\n' {
+				continue
+			}
+			c = ' '
+		}
+		dst, last = append(dst, c), c
+	}
+	return dst
+}
+
+// breakLine begins a new line where there is none yet.
+func (s *scanner) breakLine() {
+	t := s.v.Text
+	switch n := len(t); {
+	case s.hidden != nil || n == 0 || t[n-1] == '\n':
+	case t[n-1] == ' ':
+		t[n-1] = '\n'
+	default:
+		s.v.Text = append(t, '\n')
+	}
+}
+
+// appendEntity appends the character that the reference at the start of src stands for; 0 where it is none.
+func appendEntity(dst, src []byte) (_ []byte, used int) {
+	n := 1
+	for n < len(src) && n < 33 && src[n] != ';' {
+		if c := src[n]; !isLetter(c) && (c < '0' || c > '9') && c != '#' {
+			break
+		}
+		n++
+	}
+	if n < len(src) && src[n] == ';' {
+		n++
+	}
+	if n < 3 {
+		return dst, 0
+	}
+	s := html.UnescapeString(string(src[:n]))
+	if s == string(src[:n]) {
+		return dst, 0
+	}
+	for _, c := range s {
+		switch {
+		case c == '\u00a0' || c == '\u2003' || c == '\u2002' || c == '\u2009':
+			if len(dst) > 0 && dst[len(dst)-1] != ' ' && dst[len(dst)-1] != '\n' {
+				dst = append(dst, ' ')
+			}
+		case invisible(c): // breaks words for filters only
+		default:
+			dst = utf8.AppendRune(dst, c)
+		}
+	}
+	return dst, n
+}
+
+// invisible reports whether c takes no room on a screen: soft hyphen, joiners, marks of direction.
+func invisible(c rune) bool {
+	return c == 0xad || c >= 0x200b && c <= 0x200f || c >= 0x2060 && c <= 0x2064 || c == 0xfeff || c == 0x34f || c >= 0x202a && c <= 0x202e
+}
+
+// address returns a URL as a browser would understand it: references replaced, blanks and line ends taken out.
+func address(raw []byte) string {
+	raw = bytes.TrimSpace(raw[:min(len(raw), 2048)])
+	if bytes.IndexByte(raw, '&') >= 0 {
+		raw = []byte(html.UnescapeString(string(raw)))
+	}
+	if bytes.ContainsAny(raw, "\r\n\t") {
+		raw = bytes.Map(func(c rune) rune {
+			if c == '\r' || c == '\n' || c == '\t' {
+				return -1
+			}
+			return c
+		}, raw)
+	}
+	return string(raw)
+}

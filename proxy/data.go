@@ -217,6 +217,15 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 			return
 		}
 	}
+	if a := s.lossy(body); a != nil {
+		s.say(*a)
+		e.status, e.note = Refused, a.text
+		if a.code/100 == 4 {
+			e.status = Deferred
+		}
+		s.finish(*e)
+		return
+	}
 	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
 	t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
 	t.rec.Out = tlsOf(s.remote.TLS())

@@ -12,9 +12,6 @@ import (
 	"sluice/proxy/smtp"
 )
 
-// ours is what the proxy itself can do. STARTTLS, PIPELINING and CHUNKING are added by their own rules.
-const ours = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced | smtp.ExtChunking | smtp.ExtBinaryMIME
-
 // noticed is how long a greeting may take to come before that counts as waiting at a cap.
 const noticed = 10 * time.Millisecond
 
@@ -114,13 +111,12 @@ const traceRoom = 512
 // hears of a dead one at the first moment and tries its next MX. A locked user's client is offered our own list, and
 // nobody is asked. False means that the session was answered and ends.
 func (s *session) learn() bool {
-	mine := smtp.Extensions{Set: ours, Size: s.maxSize()}
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
 		s.dropRemote()
 		s.dropEarly()
 		s.dropBlind()
 		s.srv.cfg.Dialer.Drop(s.flow.User.ID)
-		s.offer = mine
+		s.offer = smtp.Extensions{Set: ours, Size: s.maxSize()}
 		s.offerOurs(true)
 		return true
 	}
@@ -134,13 +130,7 @@ func (s *session) learn() bool {
 		s.fail(err)
 		return false
 	}
-	if caps.Size > 2*traceRoom {
-		caps.Size -= traceRoom // what we add must not make a message too large for the destination
-	}
-	s.offer = caps.Intersect(&mine)
-	if !caps.ESMTP {
-		s.offer = smtp.Extensions{}
-	}
+	s.promise(&caps)
 	s.offerAuth(&caps)
 	s.offerOurs(caps.Encrypted || s.blind != nil && s.blind.OffersTLS())
 	return true

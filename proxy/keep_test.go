@@ -24,6 +24,12 @@ func (r *rig) mail(answer string) {
 	p.send(goodMail, answer)
 	p.cmd("QUIT", "221")
 	p.nc.Close()
+	r.quiet()
+}
+
+// quiet waits until no session is open.
+func (r *rig) quiet() {
+	r.t.Helper()
 	for end := time.Now().Add(wait); r.srv.Sessions() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			r.t.Fatal("the session does not end")
@@ -121,8 +127,7 @@ func TestWhatIsNotReused(t *testing.T) {
 			mx := newRemote(t, c.change, reply("AUTH", "235 2.7.0 ok"))
 			r := newRig(t, mx.addr(), keeping(wait))
 			c.first(r)
-			for end := time.Now().Add(wait); r.srv.Sessions() > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-			}
+			r.quiet()
 			before := len(mx.sessions())
 			r.mail("250")
 			if after := mx.sessions(); len(after) != before+1 || !strings.HasPrefix(after[before], "EHLO MAIL RCPT DATA .") {

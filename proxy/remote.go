@@ -27,7 +27,7 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	if !route.Own {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
 	}
-	if s.remote != nil && *s.remote.Route() != route {
+	if s.remote != nil && (*s.remote.Route() != route || !s.remote.Fits(t.asked)) {
 		s.dropRemote()
 	}
 	if err := s.takeEarly(route); err != nil {
@@ -41,8 +41,8 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	}
 	if s.remote == nil && reuse {
 		s.warm(route)
-		if s.remote != nil && s.weaker() {
-			s.dropRemote() // from a mail in plain text: a fresh one may be encrypted
+		if s.remote != nil && (s.weaker() || !s.remote.Fits(t.asked)) {
+			s.dropRemote() // from a mail in plain text, or at the destination's own bounds: a fresh one may do
 		}
 	}
 	if s.remote == nil {
@@ -62,37 +62,6 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 // lostAuth: a session in which the customer authenticated has no successor.
 func lostAuth() *relay.Failure {
 	return &relay.Failure{Code: authLost.code, Enh: authLost.enh, Text: authLost.text, Close: true}
-}
-
-// unfit tells why the onward session at hand cannot carry the transaction: its destination was asked some minutes ago,
-// and the client was told what it could do then.
-func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
-	caps, t := s.remote.Caps(), &s.tx
-	if s.weaker() {
-		return &plainOnward
-	}
-	var need smtp.ExtSet
-	switch t.mail.Body {
-	case smtp.Body8BitMIME:
-		need |= smtp.Ext8BitMIME
-	case smtp.BodyBinaryMIME:
-		need |= smtp.ExtBinaryMIME | smtp.ExtChunking
-	}
-	if t.mail.UTF8 {
-		need |= smtp.ExtSMTPUTF8
-	}
-	if t.mail.Ret != "" || t.mail.EnvID != "" {
-		need |= smtp.ExtDSN
-	}
-	for i := range rcpts {
-		if rcpts[i].Notify != 0 || rcpts[i].ORcpt != "" {
-			need |= smtp.ExtDSN
-		}
-	}
-	if !caps.Has(need) {
-		return &lostSkill
-	}
-	return nil
 }
 
 // weaker tells whether the onward session protects less than the client's own leg: then nothing of his goes over it (DEL7).

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"sluice/proxy/relay"
 )
 
 // moment is where a destination misbehaves, as the client sees it.
@@ -270,30 +268,6 @@ func TestSlowUploadKeepsThePatienceOfTheRemote(t *testing.T) {
 	p.cmd(".", "250")
 	if said := mx.commands(); strings.HasPrefix(said[len(said)-1], "2") {
 		t.Errorf("a second session was opened: %q", said)
-	}
-}
-
-func TestRemoteThatLosesAnExtension(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t)
-	r := newRig(t, mx.addr())
-	r.hello().cmd("QUIT", "221")
-	mx.await(t, "QUIT")
-	mx.ehlo = []string{"PIPELINING"}
-	p := r.hello()
-	for _, params := range []string{" BODY=8BITMIME", " SMTPUTF8", " RET=HDRS"} {
-		p.cmd("MAIL FROM:<a@client.example>"+params, "250")
-		p.cmd("RCPT TO:<b@sink.example>", "451 4.4.2 gw.example: ")
-		p.cmd("RSET", "250")
-	}
-	p.cmd("MAIL FROM:<a@client.example> SIZE=10 BODY=7BIT", "250")
-	p.cmd("RCPT TO:<b@sink.example>", "250")
-	p.send(goodMail, "250")
-	if said := mx.commands(); !slices.Contains(said, "2 MAIL FROM:<a@client.example>") {
-		t.Errorf("MAIL did not go onward without the parameters that lose nothing: %q", said)
-	}
-	if caps, ok := r.cfg.Dialer.Known(&relay.Route{Target: mx.addr(), Source: addrPort("127.0.0.9:0").Addr()}); !ok || caps.Extensions.Set != 1 {
-		t.Errorf("remembered %+v, %v; want what was seen last", caps, ok)
 	}
 }
 

@@ -67,6 +67,9 @@ var (
 	unknownUser    = answer{554, smtp.Enhanced{5, 7, 1}, "mail is not accepted from this address"}
 	plainOnward    = answer{451, smtp.Enhanced{4, 7, 5}, "the destination does not encrypt any more, and your connection does"}
 	lostSkill      = answer{451, smtp.Enhanced{4, 4, 2}, "the destination does not offer any more what this message needs, start again"}
+	lostTLS        = answer{451, smtp.Enhanced{4, 7, 30}, "the destination does not keep REQUIRETLS any more, start again"}
+	lostEight      = answer{451, smtp.Enhanced{4, 6, 3}, "the destination does not take 8-bit messages any more, start again"}
+	noEight        = answer{554, smtp.Enhanced{5, 6, 3}, "the destination does not take 8-bit messages (RFC 6152)"}
 	notReplayed    = answer{451, smtp.Enhanced{4, 4, 2}, "the destination left and now answers otherwise, try again"}
 	tooManyRcpts   = answer{452, smtp.Enhanced{4, 5, 3}, "too many recipients, send the rest in another message"}
 	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}

@@ -71,7 +71,7 @@ func TestEnvelopeGoesOnwardAsItCame(t *testing.T) {
 func TestEHLOShowsWhatBothCanDo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ remote, want []string }{
-		"intersection": {[]string{"SIZE 1000", "8BITMIME", "X-ODD", "CHUNKING", "AUTH PLAIN", "DSN", "LIMITS RCPTMAX=5"}, []string{"PIPELINING", "SIZE 1000", "8BITMIME", "DSN", "CHUNKING", "AUTH PLAIN"}},
+		"intersection": {[]string{"SIZE 1000", "8BITMIME", "X-ODD", "CHUNKING", "AUTH PLAIN", "DSN", "LIMITS RCPTMAX=5"}, []string{"PIPELINING", "SIZE 1000", "8BITMIME", "DSN", "CHUNKING", "AUTH PLAIN", "LIMITS RCPTMAX=5"}},
 		"binary":       {[]string{"BINARYMIME", "CHUNKING"}, []string{"PIPELINING", "CHUNKING", "BINARYMIME"}},
 		"half binary":  {[]string{"BINARYMIME"}, []string{"PIPELINING", "CHUNKING"}},
 		"our limit":    {[]string{"SIZE 999999999999"}, []string{"PIPELINING", "SIZE 52428800", "CHUNKING"}},

@@ -39,6 +39,8 @@ type transaction struct {
 	refused int         // of them, those not accepted
 	temp    bool        // one of them with 4xx
 	texts   int         // bytes of their replies in the record
+	counted int         // RCPT commands that went on their way to the destination
+	domains []string    // of their recipients, where the destination bounds their number
 }
 
 // outcome is the status of a transaction that ends before its data.
@@ -64,7 +66,7 @@ func (s *session) mail(cmd *smtp.Command) {
 	}
 	mail, err := smtp.ParseMail(string(cmd.Arg))
 	if err == nil {
-		err = s.offer.CheckMail(&mail)
+		err = s.checkMail(&mail)
 	}
 	if err != nil {
 		s.sayError(err)
@@ -173,6 +175,10 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		refuse(tooManyRcpts)
 		return
 	}
+	if s.offer.Has(smtp.ExtLimits) && s.crowdedOut(r.Domain) {
+		refuse(tooManyRcpts)
+		return
+	}
 	if t.ticket != "" && !s.lockedRcpt(&r, refuse) {
 		return
 	}
@@ -192,6 +198,9 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 	// recipients the doubt is on the strict side.
 	t.msg.Envelope.To = append(t.msg.Envelope.To, message.Address(r.Address))
 	t.asked = append(t.asked, r)
+	if s.offer.Has(smtp.ExtLimits) {
+		t.count(r.Domain)
+	}
 }
 
 // lockedRcpt decides about a recipient of a locked user: only mail for the administrator goes on, and not mixed with

@@ -23,6 +23,7 @@ type Caps struct {
 	smtp.Extensions
 	ESMTP     bool     // it answered EHLO; false: HELO only
 	Encrypted bool     // the leg is encrypted: STARTTLS was offered and the handshake succeeded
+	Verified  bool     // and the certificate proves who it is, by a policy of the destination's own (RFC 8689 4.2.1)
 	PlainAuth []string // mechanisms offered before STARTTLS, where Encrypted
 }
 

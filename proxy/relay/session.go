@@ -24,6 +24,7 @@ type Session struct {
 	open    bool       // MAIL was accepted and not yet ended
 	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
 	reset   bool       // RSET is owed before the next MAIL
+	limits  limits     // what counts towards the destination's own bounds
 	binary  bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	client Client       // of the message on its way
@@ -263,8 +264,11 @@ func (s *Session) writeMail(m *smtp.Mail) error {
 		if !s.caps.Has(smtp.ExtSize) && m.Size >= 0 {
 			p = p.Without("SIZE") // the client's own estimate: nothing is lost with it
 		}
-		if !s.caps.Has(smtp.Ext8BitMIME) && m.Body == smtp.Body7Bit {
-			p = p.Without("BODY")
+		if !s.caps.Has(smtp.Ext8BitMIME) && m.Body != smtp.BodyBinaryMIME {
+			p = p.Without("BODY") // of 8-bit messages the caller sees that they do not follow
+		}
+		if !s.caps.Has(smtp.ExtAuth) && m.Auth != "" {
+			p = p.Without("AUTH") // who submitted it: told to whom it may concern, and lost to all others (RFC 4954 5)
 		}
 	}
 	return s.conn.WriteCommand("MAIL FROM:<", m.Address, ">", p.Wire())
@@ -272,6 +276,7 @@ func (s *Session) writeMail(m *smtp.Mail) error {
 
 func (s *Session) writeRcpts(rcpts []smtp.Rcpt) error {
 	for i := range rcpts {
+		s.limits.sent(&s.caps.Limits, rcpts[i].Domain)
 		if err := s.conn.WriteCommand("RCPT TO:<", rcpts[i].Address, ">", rcpts[i].Params.Wire()); err != nil {
 			return err
 		}

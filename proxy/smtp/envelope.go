@@ -15,6 +15,7 @@ var (
 	ErrRecipient    = &ProtocolError{501, Enhanced{5, 1, 3}, "Bad recipient address syntax", true}
 	ErrParam        = &ProtocolError{501, Enhanced{5, 5, 4}, "Malformed or repeated parameter", true}
 	ErrUnknownParam = &ProtocolError{555, Enhanced{5, 5, 4}, "Parameter not recognized or not offered", true}
+	ErrNoUTF8       = &ProtocolError{553, Enhanced{5, 6, 7}, "Address is not ASCII and SMTPUTF8 is not offered for this destination (RFC 6531 3.5)", true}
 	ErrNeedsUTF8    = &ProtocolError{553, Enhanced{5, 6, 7}, "Address is not ASCII and SMTPUTF8 was not requested", true}
 )
 

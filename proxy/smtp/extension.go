@@ -147,7 +147,7 @@ func (e *Extensions) Intersect(ours *Extensions) Extensions {
 		},
 	}
 	for _, m := range e.Auth {
-		if out.Has(ExtAuth) && (len(ours.Auth) == 0 || contains(ours.Auth, m)) {
+		if out.Has(ExtAuth) && (len(ours.Auth) == 0 || HasFold(ours.Auth, m)) {
 			out.Auth = append(out.Auth, m)
 		}
 	}
@@ -160,7 +160,8 @@ func (e *Extensions) Intersect(ours *Extensions) Extensions {
 	return out
 }
 
-func contains(list []string, s string) bool {
+// HasFold tells whether s is in the list, in any case of letters.
+func HasFold(list []string, s string) bool {
 	for _, l := range list {
 		if strings.EqualFold(l, s) {
 			return true
@@ -214,17 +215,17 @@ func (l *Limits) text() string {
 	return s
 }
 
-// CheckMail tells whether e, as offered, allows the parameters of m: ErrUnknownParam (555), or
-// ErrTooLarge (552) if SIZE= is over the offered size.
+// CheckMail tells whether e, as offered, allows the parameters of m: ErrUnknownParam (555), ErrNoUTF8
+// (553) for an address that needs SMTPUTF8, or ErrTooLarge (552) if SIZE= is over the offered size.
+//
+// BODY=7BIT and BODY=8BITMIME are let pass even where they are not offered, since only the message
+// tells whether anything is lost without them: whoever sends it onward looks (RFC 6152 3).
 func (e *Extensions) CheckMail(m *Mail) error {
 	need := ExtSet(0)
 	if m.Size >= 0 {
 		need |= ExtSize
 	}
-	switch m.Body {
-	case Body7Bit, Body8BitMIME:
-		need |= Ext8BitMIME
-	case BodyBinaryMIME:
+	if m.Body == BodyBinaryMIME {
 		need |= ExtBinaryMIME
 	}
 	if m.UTF8 {
@@ -239,7 +240,10 @@ func (e *Extensions) CheckMail(m *Mail) error {
 	if m.Auth != "" {
 		need |= ExtAuth
 	}
-	if m.Unknown != "" || !e.Has(need) {
+	switch {
+	case m.NonASCII && !e.Has(ExtSMTPUTF8):
+		return ErrNoUTF8
+	case m.Unknown != "" || !e.Has(need):
 		return ErrUnknownParam
 	}
 	if e.Size > 0 && m.Size > e.Size {

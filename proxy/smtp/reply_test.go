@@ -206,7 +206,7 @@ func TestCheckParams(t *testing.T) {
 	t.Parallel()
 	all := Extensions{Set: ExtSize | Ext8BitMIME | ExtBinaryMIME | ExtSMTPUTF8 | ExtRequireTLS | ExtDSN | ExtAuth, Size: 100}
 	none := Extensions{}
-	for _, p := range []string{"SIZE=1", "BODY=7BIT", "BODY=8BITMIME", "BODY=BINARYMIME", "SMTPUTF8", "REQUIRETLS", "RET=FULL", "ENVID=x", "AUTH=<>"} {
+	for _, p := range []string{"SIZE=1", "BODY=BINARYMIME", "SMTPUTF8", "REQUIRETLS", "RET=FULL", "ENVID=x", "AUTH=<>"} {
 		m, err := ParseMail("FROM:<a@x> " + p)
 		if err != nil || all.CheckMail(&m) != nil || none.CheckMail(&m) != ErrUnknownParam {
 			t.Errorf("%s: %v %v %v", p, err, all.CheckMail(&m), none.CheckMail(&m))
@@ -222,6 +222,14 @@ func TestCheckParams(t *testing.T) {
 		if err != nil || all.CheckRcpt(&r) != nil || none.CheckRcpt(&r) != ErrUnknownParam {
 			t.Errorf("%s: %v", p, err)
 		}
+	}
+	for _, p := range []string{"BODY=7BIT", "BODY=8BITMIME"} {
+		if m, err := ParseMail("FROM:<a@x> " + p); err != nil || none.CheckMail(&m) != nil {
+			t.Errorf("%s: %v, though the message decides", p, none.CheckMail(&m))
+		}
+	}
+	if m, err := ParseMail("FROM:<\u00e9@x> SMTPUTF8"); err != nil || all.CheckMail(&m) != nil || none.CheckMail(&m) != ErrNoUTF8 {
+		t.Errorf("an address that is not ASCII: %v %v", err, none.CheckMail(&m))
 	}
 	if m, err := ParseMail("FROM:<a@x>"); err != nil || none.CheckMail(&m) != nil {
 		t.Error("plain MAIL is refused")

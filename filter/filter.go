@@ -26,23 +26,43 @@ func (p Phase) String() string {
 	return [...]string{"connect", "helo", "mail", "rcpt", "data", "?"}[min(p, phases)]
 }
 
-// Action is what a hit asks for, weakest first: the strongest of all hits becomes the verdict's.
+// Action is what a hit asks for. Its number stands in the log: new ones come last. Which is the stronger, Stronger tells.
 type Action uint8
 
-// The actions.
+// The actions. Beside yes and no there is a third outcome: the mail is withheld, neither let go on its way nor refused for
+// good. Whoever asks for it because it is not sure says so by the class, too: only what is certain counts towards a lock.
 const (
-	None   Action = iota // an opinion only: logged, never acted on
-	Defer                // temporary refusal, 4xx
-	Reject               // permanent refusal, 5xx
+	None       Action = iota // an opinion only: logged, never acted on
+	Defer                    // temporary refusal, 4xx
+	Reject                   // permanent refusal, 5xx
+	HighRisk                 // leaves by other addresses than the user's good mail
+	Delay                    // unsure: it is judged again when more is known
+	Hold                     // a person decides
+	Quarantine               // kept away from its recipients, where it can be looked at
 )
+
+// actions are the names in logs and the strengths.
+var actions = [...]struct {
+	name     string
+	strength int
+}{{"accept", 0}, {"defer", 3}, {"reject", 6}, {"high-risk", 1}, {"delay", 2}, {"hold", 4}, {"quarantine", 5}}
 
 // String returns the action's name as it stands in logs.
 func (a Action) String() string {
-	if a > Reject {
+	if int(a) >= len(actions) {
 		return "?"
 	}
-	return [...]string{"accept", "defer", "reject"}[a]
+	return actions[a].name
 }
+
+// Stronger tells whether a keeps a mail further from its recipient than b: of several hits the strongest becomes the
+// verdict's.
+func (a Action) Stronger(b Action) bool {
+	return int(a) < len(actions) && int(b) < len(actions) && actions[a].strength > actions[b].strength
+}
+
+// Withheld tells whether a is the third outcome.
+func (a Action) Withheld() bool { return HighRisk <= a && a <= Quarantine }
 
 // Class says what a hit takes the mail for. Only Spam, Phish and Virus count towards a lock.
 type Class uint8

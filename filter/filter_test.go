@@ -30,6 +30,10 @@ func TestJudge(t *testing.T) {
 		{"the worse class", []Hit{size, grey}, Defer, Spam, "GREY"},
 		{"the first among equals", []Hit{spam, {Code: "SPAM2", Class: Spam, Action: Reject}}, Reject, Spam, "SPAM"},
 		{"worst last", []Hit{limit, spam, virus}, Reject, Virus, "VIRUS"},
+		{"held before put off", []Hit{grey, {Code: "HOLD", Class: Spam, Action: Hold}}, Hold, Spam, "HOLD"},
+		{"refused before held", []Hit{{Code: "KEEP", Class: Spam, Action: Quarantine}, spam}, Reject, Spam, "SPAM"},
+		{"put off before tried elsewhere", []Hit{{Code: "RISK", Class: Policy, Action: HighRisk}, limit}, Defer, Policy, "LIMIT"},
+		{"unsure", []Hit{{Code: "UNSURE", Action: Delay}}, Delay, Clean, "UNSURE"},
 		{"an opinion does not decide", []Hit{opinion, limit}, Defer, Virus, "LIMIT"},
 	} {
 		v := Judge(c.hits)
@@ -118,16 +122,35 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	var got []string
 	for _, s := range []interface{ String() string }{
-		Connect, Helo, Mail, Rcpt, Data, Phase(9), None, Defer, Reject, Action(9), Clean, Policy, Spam, Phish, Virus, Class(9),
+		Connect, Helo, Mail, Rcpt, Data, Phase(9), None, Defer, Reject, HighRisk, Delay, Hold, Quarantine, Action(9), Clean, Policy, Spam, Phish, Virus, Class(9),
 	} {
 		got = append(got, s.String())
 	}
-	want := []string{"connect", "helo", "mail", "rcpt", "data", "?", "accept", "defer", "reject", "?",
+	want := []string{"connect", "helo", "mail", "rcpt", "data", "?", "accept", "defer", "reject", "high-risk", "delay", "hold", "quarantine", "?",
 		"clean", "policy", "spam", "phish", "virus", "?"}
 	if !slices.Equal(got, want) {
 		t.Errorf("names are %q, want %q", got, want)
 	}
 	if Policy.Bad() || !Spam.Bad() || !Virus.Bad() {
 		t.Error("Bad draws the line at the wrong class")
+	}
+}
+
+// TestActionsHaveAnOrder: from what lets a mail go to what keeps it furthest from its recipient, whatever their numbers.
+func TestActionsHaveAnOrder(t *testing.T) {
+	t.Parallel()
+	order := []Action{None, HighRisk, Delay, Defer, Hold, Quarantine, Reject}
+	for i, a := range order {
+		for j, b := range order {
+			if a.Stronger(b) != (i > j) {
+				t.Errorf("%v stronger than %v: %v", a, b, a.Stronger(b))
+			}
+		}
+		if want := slices.Contains([]Action{HighRisk, Delay, Hold, Quarantine}, a); a.Withheld() != want {
+			t.Errorf("%v withheld: %v", a, a.Withheld())
+		}
+	}
+	if Action(9).Stronger(None) || None.Stronger(Action(9)) || Action(9).Withheld() {
+		t.Error("an action that is none has a strength")
 	}
 }

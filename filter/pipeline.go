@@ -62,7 +62,7 @@ func Judge(hits []Hit) Verdict {
 			continue
 		}
 		d := v.Decisive()
-		if d == nil || h.Class > d.Class || (h.Class == d.Class && h.Action > d.Action) {
+		if d == nil || h.Class > d.Class || (h.Class == d.Class && h.Action.Stronger(d.Action)) {
 			v.Cause, v.Action = i, h.Action
 		}
 	}

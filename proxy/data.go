@@ -150,7 +150,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	}
 	e := ending{verdict: v, status: Refused, size: body.Size()}
 	switch {
-	case v.Refused() && v.Class.Bad():
+	case v.Refused() && v.Class.Bad() && !v.Action.Withheld():
 		s.say(refusal(s.set, &v))
 		e.status = statusOf(&v)
 	case is && !t.admin:
@@ -201,7 +201,10 @@ func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline
 }
 
 func statusOf(v *filter.Verdict) Status {
-	if v.Action == filter.Defer {
+	switch {
+	case v.Action.Withheld():
+		return Withheld
+	case v.Action == filter.Defer:
 		return Deferred
 	}
 	return Refused

@@ -20,14 +20,16 @@ const (
 	Lost                    // the client left before an answer, nothing was delivered
 	NoMessage               // a session that never became a message (LOG1)
 	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said
+	Withheld                // 4xx to the client: the filter neither lets it go nor refuses it
+	Statuses                // how many there are
 )
 
 // String returns the status as it stands in log and API.
 func (s Status) String() string {
-	if s > Observed {
+	if s >= Statuses {
 		return "?"
 	}
-	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed"}[s]
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld"}[s]
 }
 
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is

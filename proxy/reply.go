@@ -76,17 +76,17 @@ var (
 )
 
 // refusal makes the answer to what the filter refused, with code and link (DEL15, LOG4). A check may name the code, but
-// not turn a refusal into anything else.
+// not turn a refusal into anything else. What is withheld stays in the client's queue and comes again.
 func refusal(set *resolved, v *filter.Verdict) answer {
 	h := v.Decisive()
 	a := answer{code: 550, enh: smtp.Enhanced{5, 7, 1}}
-	if v.Action == filter.Defer {
+	if v.Action != filter.Reject {
 		a = answer{code: 451, enh: smtp.Enhanced{4, 7, 1}}
 	}
 	if h == nil {
 		return a
 	}
-	if 400 <= h.SMTP && h.SMTP <= 599 {
+	if 400 <= h.SMTP && h.SMTP <= 599 && !(v.Action.Withheld() && h.SMTP >= 500) {
 		a.code = h.SMTP
 		a.enh[0] = uint16(a.code / 100)
 	}

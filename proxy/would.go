@@ -127,7 +127,7 @@ func (e *evaluation) data() Would {
 	v := e.srv.verdict(e.ctx, e.set, e.by, &e.msg, header, time.Now())
 	locked := e.locked(&v)
 	switch {
-	case v.Refused() && (v.Class.Bad() || !locked):
+	case v.Refused() && (v.Class.Bad() && !v.Action.Withheld() || !locked):
 		return e.refused(v)
 	case locked:
 		return e.stopped(v, lockedCode, lockedAnswer(e.set, "", ""))

@@ -232,7 +232,7 @@ func statusStyle(status string) string {
 		return green
 	case "refused", "ambiguous", "lost":
 		return red
-	case "deferred":
+	case "deferred", "withheld":
 		return yellow
 	}
 	return faint

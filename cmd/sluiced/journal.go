@@ -47,7 +47,7 @@ func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
 type tally struct {
 	next   proxy.Log
 	flush  func() error // writes out what next holds; may be nil
-	counts [proxy.Observed + 1]atomic.Uint64
+	counts [proxy.Statuses]atomic.Uint64
 }
 
 func (t *tally) Put(r *proxy.Record) {

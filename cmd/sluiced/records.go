@@ -56,7 +56,7 @@ func (l logOf) query(q api.Query) (msglog.Query, error) {
 		}
 		mq.User = m.ID
 	}
-	for s := proxy.Delivered; s <= proxy.Observed; s++ {
+	for s := proxy.Delivered; s < proxy.Statuses; s++ {
 		if s.String() == q.Status {
 			mq.Status = &s
 		}

@@ -59,7 +59,7 @@ type line struct {
 
 // statuses by the name in the log.
 func statusOf(name string) (proxy.Status, bool) {
-	for s := proxy.Delivered; s <= proxy.Observed; s++ {
+	for s := proxy.Delivered; s < proxy.Statuses; s++ {
 		if s.String() == name {
 			return s, true
 		}

@@ -23,6 +23,9 @@ func asFailure(err error) *relay.Failure {
 // With reuse it may be one that is kept from the user's last mail this way: it may be dead all the same.
 func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.Failure) {
 	t := &s.tx
+	if reuse && len(t.passed) > 0 {
+		return false, s.stay()
+	}
 	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
 	if !route.Own {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
@@ -57,6 +60,18 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 		return fresh, &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
 	}
 	return fresh, nil
+}
+
+// stay gives further recipients to the onward session at which the first ones stand, whatever domain they are of: another
+// one would know nothing of those, and its 250 would be no answer for them.
+func (s *session) stay() *relay.Failure {
+	if s.remote == nil {
+		return &relay.Failure{Code: lostSession.code, Enh: lostSession.enh, Text: lostSession.text}
+	}
+	if a := s.unfit(s.tx.asked); a != nil {
+		return &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
+	}
+	return nil
 }
 
 // lostAuth: a session in which the customer authenticated has no successor.

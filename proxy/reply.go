@@ -70,6 +70,7 @@ var (
 	lostTLS        = answer{451, smtp.Enhanced{4, 7, 30}, "the destination does not keep REQUIRETLS any more, start again"}
 	lostEight      = answer{451, smtp.Enhanced{4, 6, 3}, "the destination does not take 8-bit messages any more, start again"}
 	noEight        = answer{554, smtp.Enhanced{5, 6, 3}, "the destination does not take 8-bit messages (RFC 6152)"}
+	lostSession    = answer{451, smtp.Enhanced{4, 4, 2}, "the connection to the destination was lost, start again"}
 	notReplayed    = answer{451, smtp.Enhanced{4, 4, 2}, "the destination left and now answers otherwise, try again"}
 	tooManyRcpts   = answer{452, smtp.Enhanced{4, 5, 3}, "too many recipients, send the rest in another message"}
 	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}

@@ -74,6 +74,16 @@ var migrations = []string{
 		name  TEXT PRIMARY KEY,
 		value TEXT NOT NULL
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE logins (
+		name         TEXT PRIMARY KEY,
+		user         INTEGER NOT NULL REFERENCES users (id),
+		hash         TEXT NOT NULL,
+		own          TEXT NOT NULL,
+		own_implicit INTEGER NOT NULL,
+		created      INTEGER NOT NULL,
+		changed      INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX logins_user ON logins (user);`,
 }
 
 // migrate applies the migrations that are missing, all or none.

@@ -151,6 +151,16 @@ func (s *Store) update(f func(tx *sql.Tx) error) error {
 	return tx.Commit()
 }
 
+// change runs f in one transaction and leaves a line in the audit log.
+func (s *Store) change(act Act, f func(tx *sql.Tx) error) error {
+	return s.update(func(tx *sql.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		return audit(tx, act)
+	})
+}
+
 // stamp is how times stand in the database: microseconds since 1970, 0 for none.
 func stamp(t time.Time) int64 {
 	if t.IsZero() {

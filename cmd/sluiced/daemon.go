@@ -23,6 +23,7 @@ import (
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
+	"sluice/proxy/auth"
 	"sluice/proxy/cert"
 )
 
@@ -61,6 +62,8 @@ type daemon struct {
 	ids       *flow.IDs
 	made      chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
+	logins       logins
+	guard        *auth.Guard
 	observations observations
 	guesses      guesses
 	admin        *adminDoor
@@ -134,6 +137,10 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.locals = &locals{log: d.log}
 	dns := resolver.New(resolver.Options{})
 	d.senders, d.admin = newSenderDNS(dns), newAdminDoor(dns)
+	d.guard = auth.NewGuard()
+	if err := d.logins.load(d.store); err != nil {
+		return nil, err
+	}
 	d.locals.refresh()
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {

@@ -36,7 +36,7 @@ type param struct{ name, doc string }
 
 func (s *Server) routes() []route {
 	user := param{"user", "name of a user, or an address whose user is meant"}
-	return []route{
+	return append(s.loginRoutes(), []route{
 		{method: "GET", path: "/v1/status", summary: "the gateway at a glance", out: Status{},
 			serve: func(r *http.Request) (any, error) { return s.back.Status(r.Context()) }},
 		{method: "GET", path: "/v1/counters", summary: "figures since start", out: Counters{},
@@ -83,7 +83,7 @@ func (s *Server) routes() []route {
 			_, err := w.Write(openAPI)
 			return err
 		}},
-	}
+	}...)
 }
 
 var logParams = []param{

@@ -89,6 +89,7 @@ type Backend struct {
 	Log
 	Gates
 	Observe
+	Logins
 }
 
 // Server answers requests.

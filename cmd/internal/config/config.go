@@ -19,6 +19,7 @@ type Config struct {
 	Observe   Observe   `toml:"observe" doc:"How sluice-observe reads what mode observe forwards."`
 	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
 	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
+	Smarthost Smarthost `toml:"smarthost" doc:"Names and ports at which customers hand in their mail with a login. Without a listener there is none."`
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
@@ -122,6 +123,19 @@ type Address struct {
 	Address netip.Addr `toml:"address" required:"true" doc:"IPv4 or IPv6 address, on this host or inside delivery.prefixes."`
 	Helo    string     `toml:"helo" required:"true" doc:"Name given in EHLO. The address's PTR and the name's A or AAAA must agree with it."`
 	Weight  int        `toml:"weight" default:"1" min:"0" max:"1000" doc:"Share of the traffic in relation to the other addresses of its family. 0: none."`
+}
+
+// Smarthost takes mail from customers who name it in their settings.
+type Smarthost struct {
+	Name     string     `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
+	Listener []Listener `toml:"listener" doc:"One address and port of the smarthost."`
+}
+
+// Listener is one address and port of the smarthost.
+type Listener struct {
+	Address netip.AddrPort `toml:"address" required:"true" doc:"Address of this host and port, such as 198.51.100.5:587 or [2001:db8::5]:465."`
+	TLS     string         `toml:"tls" enum:"starttls|implicit" doc:"implicit: from the first byte on, usual at 465. starttls: begun by the client, usual at 587 and 25. Left out: what is usual at the port."`
+	Trusted []Prefix       `toml:"trusted" doc:"Sources that need no login, beside the prefixes of outgoing users. What they send is the mail of the user who has the address."`
 }
 
 // Template says what happens to unknown sources.

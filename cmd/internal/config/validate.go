@@ -35,6 +35,7 @@ func validate(c *Config, doc *document) Errors {
 	v.modes(c)
 	v.exempt(c.Exempt)
 	v.shadow(c)
+	v.smarthost(&c.Smarthost)
 	v.paths(c)
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		v.report("tls.certificate", "certificate and key belong together", "give both, or neither for a self-made certificate")

@@ -201,7 +201,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, Logins: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -233,6 +233,8 @@ func TestOutput(t *testing.T) {
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
 		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
+		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
+		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 	} {
 		args := strings.Fields(line)
 		code, out, errs := call(socket, 0, args...)

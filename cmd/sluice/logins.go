@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/internal/api"
-	"sluice/proxy/auth"
 )
 
 // loginFlags are what the command line says about a login.
@@ -129,7 +128,7 @@ func (f *loginFlags) password(in io.Reader) (string, error) {
 		defer file.Close()
 		in = file
 	}
-	b, err := io.ReadAll(io.LimitReader(in, 2*auth.MostPassword))
+	b, err := io.ReadAll(io.LimitReader(in, 1<<10))
 	if err != nil {
 		return "", fmt.Errorf("could not read the password: %w", err)
 	}
@@ -162,7 +161,7 @@ hour and longer each time. An address from which good logins come regularly is n
 }
 
 func (p *program) listGuessers(ctx context.Context) error {
-	var all []auth.Offender
+	var all []api.Guesser
 	print, err := p.get(ctx, "/v1/guessers", &all)
 	if err != nil || !print {
 		return err
@@ -174,8 +173,8 @@ func (p *program) listGuessers(ctx context.Context) error {
 	rows := make([][]string, len(all))
 	for i, o := range all {
 		state := "slowed down"
-		if !o.Until.IsZero() {
-			state = "shut out until " + p.screen.until(&o.Until)
+		if o.Until != nil {
+			state = "shut out until " + p.screen.until(o.Until)
 		}
 		if o.Exempt {
 			state += ", good logins too"
@@ -185,4 +184,3 @@ func (p *program) listGuessers(ctx context.Context) error {
 	p.screen.table([]column{{head: "FROM"}, {head: "STATE"}, {head: "WRONG", right: true}, {head: "LAST"}, {head: "LOGIN", cut: true}}, rows)
 	return nil
 }
-

@@ -178,12 +178,16 @@ func (b backend) RemoveLogin(_ context.Context, who, given string) (*api.Login, 
 }
 
 // Guessers lists who is slowed down or shut out.
-func (b backend) Guessers(context.Context) ([]auth.Offender, error) {
-	all := b.d.guard.List()
-	if all == nil {
-		all = []auth.Offender{}
+func (b backend) Guessers(context.Context) ([]api.Guesser, error) {
+	out := []api.Guesser{}
+	for _, o := range b.d.guard.List() {
+		g := api.Guesser{Place: o.Place, Wrong: o.Wrong, Times: o.Times, Last: o.Last, Login: o.Login, Exempt: o.Exempt}
+		if !o.Until.IsZero() {
+			g.Until = &o.Until
+		}
+		out = append(out, g)
 	}
-	return all, nil
+	return out, nil
 }
 
 // Forgive lets an address try again.

@@ -190,13 +190,13 @@ func (g *Guard) place(k netip.Prefix, now time.Time) *place {
 
 // Offender is an address that is shut out, or slowed down.
 type Offender struct {
-	Place  netip.Prefix `json:"place"`
-	Until  time.Time    `json:"until"` // zero: not shut out, only slowed down
-	Wrong  int          `json:"wrong"` // different wrong pairs, lately
-	Times  int          `json:"times"` // how often it was shut out
-	Last   time.Time    `json:"last"`
-	Login  string       `json:"login"`  // the last that was tried
-	Exempt bool         `json:"exempt"` // good logins come from there, too
+	Place  netip.Prefix
+	Until  time.Time // zero: not shut out, only slowed down
+	Wrong  int       // different wrong pairs, lately
+	Times  int       // how often it was shut out
+	Last   time.Time
+	Login  string // the last that was tried
+	Exempt bool   // good logins come from there, too
 }
 
 // List returns the addresses that are shut out or slowed down, those shut out longest first.

@@ -19,10 +19,11 @@ var update = flag.Bool("update", false, "write openapi.json anew")
 
 // fake is a gateway with one user, one flow, one lock and one message.
 type fake struct {
-	users []User
-	tail  chan *Message
-	asked Query
-	who   string
+	forgiven netip.Addr
+	users    []User
+	tail     chan *Message
+	asked    Query
+	who      string
 }
 
 func (f *fake) Status(context.Context) (*Status, error) {
@@ -130,7 +131,7 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

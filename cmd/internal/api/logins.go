@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"sluice/proxy/auth"
 )
 
 // Logins lists and changes who may log in on the smarthost ports, and shows who guesses there. Who is the operator's
@@ -18,7 +16,7 @@ type Logins interface {
 	Logins(ctx context.Context) ([]Login, error)
 	PutLogin(ctx context.Context, who string, l NewLogin) (*MadeLogin, error)
 	RemoveLogin(ctx context.Context, who, name string) (*Login, error)
-	Guessers(ctx context.Context) ([]auth.Offender, error)
+	Guessers(ctx context.Context) ([]Guesser, error)
 	Forgive(ctx context.Context, who string, a netip.Addr) error
 }
 
@@ -31,6 +29,17 @@ type Login struct {
 	OwnTLS  string    `json:"own_tls,omitempty" doc:"of that server: starttls or implicit"`
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
+}
+
+// Guesser is an address, or an IPv6 /64, that tries wrong passwords.
+type Guesser struct {
+	Place  netip.Prefix `json:"place"`
+	Until  *time.Time   `json:"until,omitempty" doc:"left out: it is slowed down, not shut out"`
+	Wrong  int          `json:"wrong" doc:"different wrong pairs of login and password, lately"`
+	Times  int          `json:"times" doc:"how often it was shut out"`
+	Last   time.Time    `json:"last"`
+	Login  string       `json:"login" doc:"the last that was tried"`
+	Exempt bool         `json:"exempt,omitempty" doc:"good logins come from there, too: it is never shut out"`
 }
 
 // NewLogin asks for a login, in the place of one of the same name.
@@ -58,7 +67,7 @@ func (s *Server) loginRoutes() []route {
 			serve: func(r *http.Request) (any, error) {
 				return s.back.RemoveLogin(r.Context(), who(r.Context()), r.PathValue("name"))
 			}},
-		{method: "GET", path: "/v1/guessers", summary: "addresses that guess passwords and are slowed down or shut out", out: []auth.Offender{},
+		{method: "GET", path: "/v1/guessers", summary: "addresses that guess passwords and are slowed down or shut out", out: []Guesser{},
 			serve: func(r *http.Request) (any, error) { return s.back.Guessers(r.Context()) }},
 		{method: "DELETE", path: "/v1/guessers/{address}", summary: "let an address try again", out: Done{}, serve: s.forgive},
 	}

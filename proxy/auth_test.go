@@ -148,6 +148,7 @@ func TestAuthDialogueBroken(t *testing.T) {
 	p.cmd(strings.Repeat("A", 20_000), "500 5.5.6")
 	p.envelope()
 	p.send(goodMail, "250")
+	r.log.wait(t, 1)
 	p = r.hello()
 	p.cmd("AUTH LOGIN", "334")
 	p.nc.Close()

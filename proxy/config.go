@@ -27,12 +27,15 @@ type Config struct {
 	Unenforced Locks
 	Dialer     *relay.Dialer
 	Tracer     *sign.Tracer
-	Gate       Gate        // may be nil: sessions are not bounded
-	Inflight   Inflight    // may be nil
-	TLS        *tls.Config // of the client leg; may be nil: STARTTLS is never offered
-	Guard      Guard       // may be nil
-	StartTLS   TLSRules    // may be nil: users' settings alone decide about STARTTLS
-	Refusals   Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
+	// Choices are the delivery addresses of mails that left from another than the pool would choose; may be nil: those of
+	// an earlier process are not known.
+	Choices  *pool.Choices
+	Gate     Gate        // may be nil: sessions are not bounded
+	Inflight Inflight    // may be nil
+	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+	Guard    Guard       // may be nil
+	StartTLS TLSRules    // may be nil: users' settings alone decide about STARTTLS
+	Refusals Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

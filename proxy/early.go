@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"sluice/filter/policy"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 )
 
 // early is an onward session that is being opened while the client still says who it is: the destination's handshake
 // and greeting then cost the client no time (DEL13). Which delivery address the mail will leave from depends on
-// domains that are not known yet, so it is foreseen from the user's last mails to the destination.
+// domains that are not known yet, so it is foreseen from the user's last mails to the destination; where there were none the
+// session opens from the user's first address, and the first mail may stay with that.
 type early struct {
 	route relay.Route
 	stop  context.CancelFunc
@@ -100,6 +102,31 @@ func (s *session) takeEarly(wanted relay.Route) error {
 		return nil // that was then: it is tried again
 	}
 	return e.err
+}
+
+// unused is the route of the onward session that stands or is being opened and has carried nothing yet; nil: there is none.
+func (s *session) unused() *relay.Route {
+	switch {
+	case s.remote != nil && s.remote.Begun() == 0:
+		return s.remote.Route()
+	case s.remote == nil && s.early != nil:
+		return &s.early.route
+	}
+	return nil
+}
+
+// adopt tells whether the transaction may leave by a session that was opened before its domains were known. Otherwise the
+// first mail to a destination would pay for two.
+func (s *session) adopt(at *relay.Route) bool {
+	t, target := &s.tx, s.flow.Target.Addr()
+	if at.Own || s.delivery() != policy.Managed {
+		return false
+	}
+	if first, ok := s.set.Pool.Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
+		return false
+	}
+	k := pool.Key{User: s.flow.User.ID, Sender: t.msg.Envelope.From.Domain(), Recipient: t.asked[0].Domain}
+	return s.srv.cfg.Choices.Adopt(s.set.Pool, k, target, t.start)
 }
 
 // dropEarly gives the early session up without waiting for it.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -60,20 +61,51 @@ func TestAnEarlySessionThatNobodyNeedsEnds(t *testing.T) {
 	mx.await(t, "QUIT", hungUp)
 }
 
+// twoAddresses is a pool in which the rig's usual mail leaves from another address than user 7's first one.
+func twoAddresses(t *testing.T) (p *pool.Pool, first, usual pool.Address) {
+	t.Helper()
+	to := netip.MustParseAddr("127.0.0.1")
+	for n := byte(10); n < 100; n++ {
+		other := netip.AddrFrom4([4]byte{127, 0, 0, n})
+		p, err := pool.New(pool.Address{IP: netip.MustParseAddr("127.0.0.9"), Helo: "out9.gw.example"}, pool.Address{IP: other, Helo: "out10.gw.example"})
+		must(t, err)
+		first, _ = p.Default(7, to)
+		if usual, _ = p.Choose(pool.Key{User: 7, Sender: "client.example", Recipient: "sink.example"}, to); usual != first {
+			return p, first, usual
+		}
+	}
+	t.Fatal("all mail of user 7 leaves from one address")
+	return nil, first, usual
+}
+
+// usualMail sends one mail in a session of its own and returns the address from which it left.
+func usualMail(r *rig, n int) netip.Addr {
+	r.t.Helper()
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "250")
+	p.cmd("QUIT", "221")
+	p.closed()
+	return r.log.wait(r.t, n)[n-1].Source
+}
+
 func TestAnEarlySessionFromTheWrongAddressIsGivenUp(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
-	two, err := pool.New(pool.Address{IP: netip.MustParseAddr("127.0.0.9"), Helo: "out9.gw.example"},
-		pool.Address{IP: netip.MustParseAddr("127.0.0.10"), Helo: "out10.gw.example"})
-	must(t, err)
+	two, first, usual := twoAddresses(t)
 	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Pool = two })
-	usual, _ := two.Choose(pool.Key{User: 7, Sender: "client.example", Recipient: "sink.example"}, mx.addr().Addr())
-	accustomed(r, mx)
-	// Find a recipient's domain whose mail leaves from the other address.
+	r.hello().cmd("QUIT", "221") // what the destination can do is known from now on, so nothing is opened early
+	r.log.wait(t, 1)
+	for n := range 2 {
+		if from := usualMail(r, n+2); from != usual.IP {
+			t.Fatalf("mail %d left from %v, want %v as the pool chooses", n, from, usual.IP)
+		}
+	}
+	// A recipient's domain whose mail leaves from the other address.
 	domain := ""
-	for _, d := range []string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example", "g.example", "h.example"} {
-		if a, _ := two.Choose(pool.Key{User: 7, Sender: "client.example", Recipient: d}, mx.addr().Addr()); a.IP != usual.IP {
-			domain = d
+	for n := range 100 {
+		domain = fmt.Sprintf("d%d.example", n)
+		if a, _ := two.Choose(pool.Key{User: 7, Sender: "client.example", Recipient: domain}, mx.addr().Addr()); a == first {
 			break
 		}
 	}
@@ -85,9 +117,50 @@ func TestAnEarlySessionFromTheWrongAddressIsGivenUp(t *testing.T) {
 	p.send(goodMail, "250")
 	p.cmd("QUIT", "221")
 	p.closed()
-	recs := r.log.wait(t, 3)
-	if recs[0].Source == recs[2].Source || recs[2].Status != Delivered {
-		t.Errorf("the mail left from %v as the others did (status %v), want the address chosen for %s", recs[2].Source, recs[2].Status, domain)
+	if rec := r.log.wait(t, 4)[3]; rec.Source != first.IP || rec.Status != Delivered {
+		t.Errorf("the mail left from %v (status %v), want %v, chosen for %s", rec.Source, rec.Status, first.IP, domain)
+	}
+}
+
+// TestTheFirstMailStaysWithTheEarlySession, and the mails of the same domains stay with its address: to other exchangers,
+// and after a restart.
+func TestTheFirstMailStaysWithTheEarlySession(t *testing.T) {
+	t.Parallel()
+	two, first, usual := twoAddresses(t)
+	mx, other := newRemote(t), newRemote(t)
+	var choices pool.Choices
+	start := func(to *remote) *rig {
+		return newRig(t, to.addr(), func(r *rig) { r.cfg.Settings.Pool, r.cfg.Choices = two, &choices })
+	}
+	r := start(mx)
+	for n := range 2 {
+		if from := usualMail(r, n+1); from != first.IP {
+			t.Errorf("mail %d left from %v, want %v, where the session stood", n, from, first.IP)
+		}
+	}
+	if got := mx.sessions(); len(got) != 2 || got[0] != "EHLO MAIL RCPT DATA . QUIT " {
+		t.Errorf("the destination heard %q, want a session for each mail", got)
+	}
+	saved := choices.Append(nil)
+	choices = pool.Choices{}
+	must(t, choices.Restore(saved))
+	r = start(other)
+	r.hello().cmd("QUIT", "221") // known by now: the address is not given by a session that stands
+	r.log.wait(t, 1)
+	if from := usualMail(r, 2); from != first.IP {
+		t.Errorf("to another exchanger, after a restart, the mail left from %v, want %v", from, first.IP)
+	}
+	// Other domains are spread as ever.
+	p := r.hello()
+	seen := map[netip.Addr]bool{}
+	for n := range 20 {
+		p.cmd("MAIL FROM:<a@client.example>", "250")
+		p.cmd(fmt.Sprintf("RCPT TO:<b@d%d.example>", n), "250")
+		p.send(goodMail, "250")
+		seen[r.log.wait(t, n+3)[n+2].Source] = true
+	}
+	if !seen[first.IP] || !seen[usual.IP] {
+		t.Errorf("20 recipients' domains used the addresses %v", seen)
 	}
 }
 

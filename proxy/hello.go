@@ -197,7 +197,7 @@ func (s *session) route(sender, recipient string) relay.Route {
 	r := relay.Route{Target: s.flow.Target}
 	if s.delivery() == policy.Managed {
 		k := pool.Key{User: s.flow.User.ID, Sender: sender, Recipient: recipient}
-		if a, ok := s.set.Pool.Choose(k, s.flow.Target.Addr()); ok {
+		if a, ok := s.srv.cfg.Choices.Choose(s.set.Pool, k, s.flow.Target.Addr(), s.tx.start); ok {
 			r.Source, r.Helo = a.IP, a.Helo
 			return r
 		}

@@ -27,6 +27,9 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 		return false, s.stay()
 	}
 	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
+	if at := s.unused(); at != nil && *at != route && s.adopt(at) {
+		route = *at
+	}
 	if !route.Own {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
 	}

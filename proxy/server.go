@@ -12,6 +12,7 @@ import (
 
 	"sluice/intercept/flow"
 	"sluice/proxy/park"
+	"sluice/proxy/pool"
 )
 
 // Server leads the sessions of all flows. It is safe for concurrent use.
@@ -40,6 +41,9 @@ func New(c Config) (*Server, error) {
 	switch {
 	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
 		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
+	}
+	if c.Choices == nil {
+		c.Choices = new(pool.Choices)
 	}
 	s := &Server{cfg: c, noiseStep: noiseStep, parkAfter: parkAfter, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
 	if err := s.Configure(c.Settings); err != nil {

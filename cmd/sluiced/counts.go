@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
@@ -14,15 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/filter/limit"
+	"sluice/proxy/pool"
 )
 
-// countsEvery is how often what users have sent is written down; a killed process forgets so much.
-const countsEvery = time.Second
+// keptEvery is how often what changed is written down; a killed process forgets so much.
+const keptEvery = time.Second
 
-// countsFile keeps counts over a restart, in two files in turn, so that one of them is always whole. They are written
+// outliving is what outlives a process in memory's own form. Restore adds what Append wrote.
+type outliving interface {
+	Changed() bool
+	Append(dst []byte) []byte
+	Restore(b []byte) error
+}
+
+// keptFile keeps something over a restart, in two files in turn, so that one of them is always whole. They are written
 // in place and synced at the planned end only: a killed process loses nothing by that, a power cut may.
-type countsFile struct {
-	counts *limit.Counts
+type keptFile struct {
+	what   outliving
 	files  [2]*os.File
 	mu     sync.Mutex // guards all below
 	owner  bool       // this process writes the files; it holds their lock
@@ -33,25 +42,50 @@ type countsFile struct {
 	released bool
 }
 
-// claimEvery is how often a new process looks whether the old one has saved its counts for it.
+// countsFile keeps what users have sent (LIM6).
+type countsFile struct {
+	keptFile
+	counts *limit.Counts
+}
+
+// choicesFile keeps delivery addresses that were chosen otherwise than by the pool (DIP2).
+type choicesFile struct {
+	keptFile
+	choices *pool.Choices
+}
+
+// claimEvery is how often a new process looks whether the old one has saved for it.
 const claimEvery = 10 * time.Millisecond
 
 const countsHead = 8 + 8 + 4 // number, length, checksum of all that follows the checksum and of both
 
 // openCounts restores counts from dir, or leaves that to claim where another process has them.
-func openCounts(dir string, counts *limit.Counts) (_ *countsFile, err error) {
-	c := &countsFile{counts: counts}
-	for i, name := range [2]string{"counts.0", "counts.1"} {
-		if c.files[i], err = os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-			return nil, errors.Join(err, c.close())
+func openCounts(dir string, counts *limit.Counts) (*countsFile, error) {
+	c := &countsFile{keptFile{what: counts}, counts}
+	return c, c.open(dir, "counts")
+}
+
+// openChoices does so with choices.
+func openChoices(dir string, choices *pool.Choices) (*choicesFile, error) {
+	c := &choicesFile{keptFile{what: choices}, choices}
+	return c, c.open(dir, "addresses")
+}
+
+// open opens both files, which are nil after an error in that, and claims what they hold.
+func (c *keptFile) open(dir, name string) (err error) {
+	for i := range c.files {
+		if c.files[i], err = os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s.%d", name, i)), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+			err = errors.Join(err, c.close())
+			c.files = [2]*os.File{}
+			return err
 		}
 	}
 	_, err = c.claim()
-	return c, err
+	return err
 }
 
-// claim makes this process the one that writes, unless another one does, and adds what that one saved to the counts.
-func (c *countsFile) claim() (mine bool, err error) {
+// claim makes this process the one that writes, unless another one does, and adds what that one saved.
+func (c *keptFile) claim() (mine bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owner || c.released {
@@ -78,11 +112,11 @@ func (c *countsFile) claim() (mine bool, err error) {
 	if newest == nil {
 		return true, nil
 	}
-	return true, c.counts.Restore(newest)
+	return true, c.what.Restore(newest)
 }
 
 // release saves for another process to claim, and never claims again.
-func (c *countsFile) release() error {
+func (c *keptFile) release() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.released = true
@@ -116,7 +150,7 @@ func sumCounts(head, payload []byte) uint32 {
 }
 
 // keep claims the files if nobody has them, and saves if they are this process's.
-func (c *countsFile) keep() (mine bool, err error) {
+func (c *keptFile) keep() (mine bool, err error) {
 	if mine, err = c.claim(); !mine || err != nil {
 		return mine, err
 	}
@@ -128,14 +162,14 @@ func (c *countsFile) keep() (mine bool, err error) {
 	return true, c.save()
 }
 
-// save writes the counts if they changed. c.mu is held.
-func (c *countsFile) save() error {
-	if !c.counts.Changed() && !c.failed {
+// save writes what is kept if it changed. c.mu is held.
+func (c *keptFile) save() error {
+	if !c.what.Changed() && !c.failed {
 		return nil
 	}
 	c.failed = true
 	c.seq++
-	c.buf = c.counts.Append(append(c.buf[:0], make([]byte, countsHead)...))
+	c.buf = c.what.Append(append(c.buf[:0], make([]byte, countsHead)...))
 	payload := c.buf[countsHead:]
 	binary.LittleEndian.PutUint64(c.buf, c.seq)
 	binary.LittleEndian.PutUint64(c.buf[8:], uint64(len(payload)))
@@ -151,8 +185,9 @@ func (c *countsFile) save() error {
 	return nil
 }
 
-// keepCounts saves until ctx ends. Many users take longer: the work stays at one part in fifty of one core.
-func (d *daemon) keepCounts(ctx context.Context) {
+// keepKept saves until ctx ends; lost tells what is forgotten when that fails. What is large takes longer: the work stays
+// at one part in fifty of one core.
+func (d *daemon) keepKept(ctx context.Context, c *keptFile, lost string) {
 	wait, told := claimEvery, false
 	for {
 		select {
@@ -161,20 +196,20 @@ func (d *daemon) keepCounts(ctx context.Context) {
 			return
 		}
 		begin := time.Now()
-		mine, err := d.counts.keep()
-		wait = max(countsEvery, 50*time.Since(begin))
+		mine, err := c.keep()
+		wait = max(keptEvery, 50*time.Since(begin))
 		if !mine && !d.retired() {
 			wait = claimEvery
 		}
 		if err != nil && !told {
-			d.log.Error("could not save what users have sent; limits begin anew after a restart", "err", err)
+			d.log.Error("could not save state; "+lost, "err", err)
 		}
 		told = err != nil
 	}
 }
 
 // close saves for the last time.
-func (c *countsFile) close() error {
+func (c *keptFile) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error

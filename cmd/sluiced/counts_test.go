@@ -1,12 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"sluice/filter/limit"
+	"sluice/proxy/pool"
 )
 
 func TestCountsAreKeptByAKilledProcess(t *testing.T) {
@@ -98,5 +101,51 @@ func TestCountsAreHandedOver(t *testing.T) {
 	}
 	if n, _ := open().counts.Count(key); n != 8 {
 		t.Errorf("%d are restored, want 8", n)
+	}
+}
+
+// TestChoicesOfAddressesAreKept by a killed process, and are damaged by nothing that stands in their place.
+func TestChoicesOfAddressesAreKept(t *testing.T) {
+	t.Parallel()
+	dir, to, now := t.TempDir(), netip.MustParseAddr("198.51.100.1"), time.Now()
+	p, err := pool.New(pool.Address{IP: netip.MustParseAddr("203.0.113.1"), Helo: "a.gw.example"}, pool.Address{IP: netip.MustParseAddr("203.0.113.2"), Helo: "b.gw.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := pool.Key{User: 7, Sender: "a.example"}
+	first, _ := p.Default(7, to)
+	for n := 0; ; n++ {
+		k.Recipient = fmt.Sprintf("d%d.example", n)
+		if a, _ := p.Choose(k, to); a.IP != first.IP {
+			break
+		}
+	}
+	c, err := openChoices(dir, new(pool.Choices))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.choices.Adopt(p, k, to, now) || c.save() != nil {
+		t.Fatal("not adopted, or not saved")
+	}
+	for _, f := range c.files { // as the kernel does with those of a killed process
+		f.Close()
+	}
+	if c, err = openChoices(dir, new(pool.Choices)); err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := c.choices.Choose(p, k, to, now); a.IP != first.IP {
+		t.Errorf("after a kill the mail leaves from %v, want %v", a.IP, first.IP)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "addresses.0"), []byte("something else"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = openChoices(dir, new(pool.Choices)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
 	}
 }

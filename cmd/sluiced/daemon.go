@@ -49,6 +49,7 @@ type daemon struct {
 	tally     *tally
 	journal   *inflight.Journal
 	counts    *countsFile
+	choices   *choicesFile
 	policy    *policy.Table
 	locks     *lock.Locks
 	gate      *limit.Sessions
@@ -237,7 +238,8 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.enlist(ctx) })
 	background.Go(func() { d.keepRules(ctx) })
 	background.Go(func() { d.keepAdmin(ctx) })
-	background.Go(func() { d.keepCounts(ctx) })
+	background.Go(func() { d.keepKept(ctx, &d.counts.keptFile, "limits begin anew after a restart") })
+	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.takeObserved(ctx) })
 	var apiClosed error
 	select {

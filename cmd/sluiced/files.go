@@ -12,6 +12,7 @@ import (
 	"sluice/cmd/internal/store"
 	"sluice/filter/limit"
 	"sluice/intercept/control"
+	"sluice/proxy/pool"
 )
 
 // openFiles opens what is kept on disk.
@@ -35,10 +36,16 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 	}
 	d.tally = &tally{next: d.messages, flush: d.messages.Flush}
 	if d.counts, err = openCounts(cfg.Store.Dir, limit.NewCounts(0)); err != nil {
-		if d.counts == nil {
+		if d.counts.files[0] == nil {
 			return fmt.Errorf("could not open the saved counts of users: %w; they must belong to the user that runs sluiced", err)
 		}
 		d.log.Error("could not restore what users have sent; limits begin anew", "err", err)
+	}
+	if d.choices, err = openChoices(cfg.Store.Dir, new(pool.Choices)); err != nil {
+		if d.choices.files[0] == nil {
+			return fmt.Errorf("could not open the saved choices of delivery addresses: %w; they must belong to the user that runs sluiced", err)
+		}
+		d.log.Error("could not restore from which addresses mail left; some may leave from others", "err", err)
 	}
 	return nil
 }
@@ -84,6 +91,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.counts != nil {
 		errs = append(errs, d.counts.close())
+	}
+	if d.choices != nil {
+		errs = append(errs, d.choices.close())
 	}
 	if d.messages != nil {
 		errs = append(errs, d.messages.Close())

@@ -46,6 +46,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Log:        d.tally,
 		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D()}),
 		Tracer:     trace,
+		Choices:    d.choices.choices,
 		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
 		TLS:        d.clientTLS(cfg),

@@ -77,10 +77,7 @@ func (p *Pool) Choose(k Key, to netip.Addr) (Address, bool) {
 	if p == nil {
 		return Address{}, false
 	}
-	set := p.v6
-	if to.Unmap().Is4() {
-		set = p.v4
-	}
+	set := p.family(to)
 	switch len(set) {
 	case 0:
 		return Address{}, false
@@ -97,7 +94,15 @@ func (p *Pool) Choose(k Key, to netip.Addr) (Address, bool) {
 	return set[best].Address, true
 }
 
-// Default returns the address a user's sessions open from before an envelope is known.
+// family returns the members of the family of an address.
+func (p *Pool) family(to netip.Addr) []member {
+	if to.Unmap().Is4() {
+		return p.v4
+	}
+	return p.v6
+}
+
+// Default returns a user's first address, from which sessions open before an envelope is known.
 func (p *Pool) Default(user uint32, to netip.Addr) (Address, bool) {
 	return p.Choose(Key{User: user}, to)
 }

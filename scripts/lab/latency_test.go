@@ -22,8 +22,8 @@ recipients_per_hour = 0
 `
 
 // TestFasterThanDirect: with 50 ms to the destination a client with one message, one command after the other, finishes in
-// half the time of a direct one when there was mail to that destination a moment ago (DEL13). How long it takes when
-// nothing is known of the destination is told beside it. SLUICE_LATENCY=full prints the whole table.
+// half the time of a direct one when there was mail to that destination a moment ago, and no later than 1.1 times it when
+// nothing is known of the destination (DEL13). SLUICE_LATENCY=full prints the whole table.
 func TestFasterThanDirect(t *testing.T) {
 	t.Parallel()
 	far, samples := []time.Duration{50 * time.Millisecond}, 10
@@ -68,8 +68,14 @@ func TestFasterThanDirect(t *testing.T) {
 			warm := l.finish(ctx, t, "alice", to, c.tls, c.piped)
 			legs, client := map[bool]string{true: "TLS", false: "plain"}[c.tls], map[bool]string{true: "pipelined", false: "lock-step"}[c.piped]
 			t.Logf("%8v %6s %-10s %9v %9v %9v %6.2fx %6.2fx", wait, legs, client, direct, cold, warm, ratio(cold, direct), ratio(warm, direct))
-			if wait == 50*time.Millisecond && !c.piped && ratio(warm, direct) > 0.5 {
-				t.Errorf("at %v over %s legs: %.2f times direct", wait, legs, ratio(warm, direct))
+			if wait != 50*time.Millisecond {
+				continue
+			}
+			if !c.piped && ratio(warm, direct) > 0.5 {
+				t.Errorf("at %v over %s legs, warm: %.2f times direct", wait, legs, ratio(warm, direct))
+			}
+			if (!c.piped || samples == 50) && ratio(cold, direct) > 1.1 { // pipelined it is as long: a busy machine is not asked
+				t.Errorf("at %v over %s legs, cold, %s: %.2f times direct", wait, legs, client, ratio(cold, direct))
 			}
 		}
 	}

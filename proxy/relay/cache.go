@@ -22,7 +22,6 @@ type place struct {
 // known is what was seen at a place.
 type known struct {
 	caps   Caps
-	noTLS  bool // STARTTLS was offered but the handshake failed
 	expiry time.Time
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -24,8 +25,9 @@ type OwnDialer interface {
 type Options struct {
 	Timeouts Timeouts
 	Own      OwnDialer // nil: delivery from customers' own addresses is not possible
-	// TLS are other settings of the onward leg; nil is opportunistic TLS, 1.2 or newer, with any certificate.
-	TLS *tls.Config
+	Servers  Servers   // may be nil: nothing is known of any server but what it shows
+	// Roots are the authorities that are trusted where a certificate is looked at; nil are those of the system.
+	Roots *x509.CertPool
 	// Keep is how long a session stands idle for the user's next mail by the same route; 0: not at all.
 	Keep time.Duration
 }
@@ -34,26 +36,19 @@ type Options struct {
 type Dialer struct {
 	timeouts Timeouts
 	own      OwnDialer
+	servers  Servers
+	roots    *x509.CertPool
 	tls      *tls.Config
 	cache    cache
+	shakes   shakes
+	legs     Legs
 	keep     time.Duration
 	kept     keeper
 }
 
 // NewDialer returns a Dialer.
 func NewDialer(o Options) *Dialer {
-	d := &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, tls: o.TLS, keep: o.Keep}
-	if d.tls == nil {
-		// Opportunistic (RFC 7435): any certificate is better than plain text, since plain text is what would be sent
-		// instead; there is no name to verify either, the customer's server chose the address.
-		d.tls = &tls.Config{
-			MinVersion:                  tls.VersionTLS12,
-			InsecureSkipVerify:          true,
-			ClientSessionCache:          tls.NewLRUClientSessionCache(1024),
-			DynamicRecordSizingDisabled: true, // a body leaves in few writes
-		}
-	}
-	return d
+	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep}
 }
 
 // Known returns what the destination of r can do as far as it was seen in the last ten minutes.
@@ -69,28 +64,8 @@ func (d *Dialer) Forget(r *Route) { d.cache.drop(r.place()) }
 
 func (r *Route) place() place { return place{r.Target, r.Source} }
 
-// errHandshake: the destination offers STARTTLS, but the handshake with it fails.
-var errHandshake = errors.New("TLS handshake failed")
-
-// Open connects, reads the greeting, says EHLO and encrypts where it can. The error is a *Failure.
-func (d *Dialer) Open(ctx context.Context, r Route) (*Session, error) {
-	k := d.cache.get(r.place(), time.Now())
-	plain := k != nil && k.noTLS
-	s, f := d.open(ctx, r, plain)
-	if f != nil && errors.Is(f, errHandshake) && !plain {
-		plain = true
-		s, f = d.open(ctx, r, plain)
-	}
-	if f != nil {
-		d.cache.drop(r.place())
-		return nil, f
-	}
-	d.cache.put(r.place(), known{caps: s.caps, noTLS: plain}, time.Now())
-	return s, nil
-}
-
-func (d *Dialer) open(ctx context.Context, r Route, plain bool) (*Session, *Failure) {
-	return d.lead(ctx, r, func(s *Session) *Failure { return s.start(d.tls, plain) })
+func (d *Dialer) open(ctx context.Context, r Route, t *terms) (*Session, *Failure) {
+	return d.lead(ctx, r, func(s *Session) *Failure { return s.start(d.tls, t) })
 }
 
 // lead connects and has start lead the session to where it can be used.
@@ -99,7 +74,7 @@ func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failur
 	if f != nil {
 		return nil, f
 	}
-	s := &Session{route: r, timeouts: &d.timeouts, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
+	s := &Session{route: r, timeouts: &d.timeouts, roots: d.roots, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
 		ReadTimeout:      d.timeouts.Greeting,
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,

@@ -24,6 +24,7 @@ type Caps struct {
 	ESMTP     bool     // it answered EHLO; false: HELO only
 	Encrypted bool     // the leg is encrypted: STARTTLS was offered and the handshake succeeded
 	Verified  bool     // and the certificate proves who it is, by a policy of the destination's own (RFC 8689 4.2.1)
+	AsksCert  bool     // it asked for a certificate of ours in the handshake
 	PlainAuth []string // mechanisms offered before STARTTLS, where Encrypted
 }
 

@@ -166,8 +166,8 @@ func TestCacheExpiresAndStaysSmall(t *testing.T) {
 	var c cache
 	now := time.Now()
 	p := place{target: netip.MustParseAddrPort("198.51.100.20:25")}
-	c.put(p, known{noTLS: true}, now)
-	if k := c.get(p, now.Add(cacheTime-time.Second)); k == nil || !k.noTLS {
+	c.put(p, known{caps: Caps{ESMTP: true}}, now)
+	if k := c.get(p, now.Add(cacheTime-time.Second)); k == nil || !k.caps.ESMTP {
 		t.Error("gone before its time")
 	}
 	if c.get(p, now.Add(cacheTime+time.Second)) != nil {

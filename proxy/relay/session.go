@@ -2,12 +2,13 @@ package relay
 
 import (
 	"crypto/tls"
-	"errors"
+	"crypto/x509"
 	"net"
 	"net/netip"
 	"time"
 
 	"sluice/proxy/smtp"
+	"sluice/proxy/tlspolicy"
 )
 
 // Session is one onward SMTP session. It belongs to one goroutine. After an error of one of its methods it is of no
@@ -27,20 +28,13 @@ type Session struct {
 	limits  limits     // what counts towards the destination's own bounds
 	binary  bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
+	roots      *x509.CertPool    // trusted where a certificate is looked at
+	met        *tlspolicy.Policy // that the session was found to meet
+	leg        *tlspolicy.Leg    // made once
+	refusedTLS bool              // STARTTLS was offered, and refused
+
 	client Client       // of the message on its way
 	ask    func() error // stillThere, made once
-}
-
-// start leads the session to where a transaction can begin.
-func (s *Session) start(cfg *tls.Config, plain bool) *Failure {
-	if f := s.begin(); f != nil {
-		return f
-	}
-	if plain || !s.caps.Has(smtp.ExtStartTLS) {
-		s.caps.Set &^= smtp.ExtStartTLS
-		return nil
-	}
-	return s.encrypt(cfg)
 }
 
 // begin reads the greeting and says EHLO.
@@ -89,27 +83,6 @@ func (s *Session) hello() *Failure {
 		}
 	}
 	return refusal(&s.rep)
-}
-
-// encrypt tries STARTTLS. A server that offers it and then refuses it is spoken to in plain text.
-func (s *Session) encrypt(cfg *tls.Config) *Failure {
-	s.caps.Set &^= smtp.ExtStartTLS
-	plain := s.caps.Auth
-	if f := s.command("STARTTLS"); f != nil {
-		return f
-	}
-	if s.rep.Code != 220 {
-		return nil
-	}
-	if err := s.conn.StartClientTLS(cfg); err != nil {
-		return unreachable("the destination failed in the TLS handshake", errors.Join(errHandshake, err))
-	}
-	if f := s.hello(); f != nil {
-		return f
-	}
-	s.caps.Encrypted, s.caps.PlainAuth = true, plain
-	s.caps.Set &^= smtp.ExtStartTLS
-	return nil
 }
 
 // command writes one command and reads its reply into s.rep.

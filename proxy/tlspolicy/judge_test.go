@@ -60,12 +60,11 @@ func TestReports(t *testing.T) {
 	if _, ok := r.Judge("[192.0.2.1]", netip.MustParseAddr("192.0.2.1"), &good); ok {
 		t.Error("an address literal has a judgement")
 	}
-	name, sure := r.NameOf(netip.MustParseAddr("192.0.2.1"))
-	if name != "mx.dane.example" || !sure {
-		t.Errorf("name %q, %v", name, sure)
+	if p, sure := r.PolicyAt(netip.MustParseAddr("192.0.2.1")); p.ServerName() != "mx.dane.example" || p.Level != DANE || !sure {
+		t.Errorf("policy %+v, %v", p, sure)
 	}
-	if name, sure := r.NameOf(netip.MustParseAddr("192.0.2.4")); name != "mx.none.example" || sure {
-		t.Errorf("name %q, %v", name, sure)
+	if p, sure := r.PolicyAt(netip.MustParseAddr("192.0.2.4")); p.ServerName() != "mx.none.example" || sure {
+		t.Errorf("policy %+v, %v", p, sure)
 	}
 }
 
@@ -80,13 +79,13 @@ func TestNobodyTakesAServersNameAway(t *testing.T) {
 		r.find(t, d)
 	}
 	for a, want := range map[string]string{"192.0.2.1": "mx.dane.example", "192.0.2.2": "mx.plain.example"} {
-		if name, _ := r.NameOf(netip.MustParseAddr(a)); name != want {
-			t.Errorf("%s is %q, want %q", a, name, want)
+		if p, _ := r.PolicyAt(netip.MustParseAddr(a)); p.ServerName() != want {
+			t.Errorf("%s is %q, want %q", a, p.ServerName(), want)
 		}
 	}
 	r.clock.pass(longest + time.Minute)
-	if name, _ := r.NameOf(netip.MustParseAddr("192.0.2.1")); name != "" {
-		t.Errorf("%q is remembered for ever", name)
+	if p, _ := r.PolicyAt(netip.MustParseAddr("192.0.2.1")); p != nil {
+		t.Errorf("%+v is remembered for ever", p)
 	}
 }
 

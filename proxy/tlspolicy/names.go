@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// nameTable knows by which name mail is sent to an address, from the domains that were looked up. It is safe for
+// nameTable knows by which name, and under which policy, mail is sent to an address, from the domains that were looked up. It is safe for
 // concurrent use.
 type nameTable struct {
 	mu sync.Mutex
@@ -14,9 +14,9 @@ type nameTable struct {
 }
 
 type nameSeen struct {
-	name  string
-	sure  bool // DNSSEC or an MTA-STS policy vouches for it
-	until time.Time
+	policy *Policy
+	sure   bool // DNSSEC or an MTA-STS policy vouches for it
+	until  time.Time
 }
 
 const mostAddresses = 1 << 16
@@ -34,13 +34,13 @@ func (t *nameTable) learn(d *Domain, now time.Time) {
 		if h.Err != nil {
 			continue
 		}
-		n := nameSeen{name: h.Policy.SNI, until: now.Add(longest), sure: d.Secure && h.Answer.Secure || h.Policy.Source == MTASTS && h.Policy.Bar == ""}
-		if n.name == "" {
+		n := nameSeen{policy: h.Policy, until: now.Add(longest), sure: d.Secure && h.Answer.Secure || h.Policy.Source == MTASTS && h.Policy.Bar == ""}
+		if n.policy.SNI == "" {
 			continue
 		}
 		for _, a := range h.Answer.Addrs {
 			old, there := t.m[a]
-			if there && now.Before(old.until) && (old.sure || !n.sure) && old.name != n.name {
+			if there && now.Before(old.until) && (old.sure || !n.sure) && old.policy.SNI != n.policy.SNI {
 				continue
 			}
 			if !there {
@@ -51,19 +51,15 @@ func (t *nameTable) learn(d *Domain, now time.Time) {
 	}
 }
 
-// get gives the name of an address, "" where none is known, and whether something vouches for it.
-func (t *nameTable) get(a netip.Addr, now time.Time) (name string, sure bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n, ok := t.m[a]
+// PolicyAt gives the policy of the server at an address, as the domains publish it whose mail was seen to go there, nil
+// for none, and whether DNSSEC or an MTA-STS policy vouches for its name. It waits for nothing.
+func (f *Finder) PolicyAt(a netip.Addr) (p *Policy, sure bool) {
+	now := f.o.Now()
+	f.names.mu.Lock()
+	defer f.names.mu.Unlock()
+	n, ok := f.names.m[a.Unmap()]
 	if !ok || now.After(n.until) {
-		return "", false
+		return nil, false
 	}
-	return n.name, n.sure
-}
-
-// NameOf gives the name by which mail is sent to an address, as far as it was seen, "" for none, and whether DNSSEC or an
-// MTA-STS policy vouches for it. It waits for nothing.
-func (f *Finder) NameOf(a netip.Addr) (name string, sure bool) {
-	return f.names.get(a.Unmap(), f.o.Now())
+	return n.policy, n.sure
 }

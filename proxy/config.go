@@ -35,6 +35,7 @@ type Config struct {
 	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
 	Guard    Guard       // may be nil
 	StartTLS TLSRules    // may be nil: users' settings alone decide about STARTTLS
+	Onward   Onward      // may be nil: the onward leg takes what it can get
 	Refusals Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)

@@ -57,6 +57,10 @@ func (s *session) log(e *ending) {
 	if s.remote != nil && r.Out.Version == "" {
 		r.Out = tlsOf(s.remote.TLS())
 	}
+	if p := s.tx.terms; p != nil {
+		r.Terms = p.Level.String() + " (" + p.Source.String() + ")"
+	}
+	s.report()
 	s.heard = ""
 	s.tx.rec = nil
 	s.srv.cfg.Log.Put(r)

@@ -52,6 +52,10 @@ func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 	if s.weaker() {
 		return &plainOnward
 	}
+	if err := s.remote.Meets(t.terms); err != nil {
+		f := asFailure(err)
+		return &answer{f.Code, f.Enh, f.Text}
+	}
 	if t.mail.RequireTLS && !(caps.Has(smtp.ExtRequireTLS) && caps.Encrypted && caps.Verified) {
 		return &lostTLS
 	}

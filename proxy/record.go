@@ -6,6 +6,7 @@ import (
 
 	"sluice/filter"
 	"sluice/intercept/flow"
+	"sluice/proxy/tlspolicy"
 )
 
 // Status is how a message, or a session without one, ended.
@@ -45,18 +46,20 @@ type Record struct {
 	Size     int64 // bytes of the message as received, 0 where it never came or was not wholly read
 	Status   Status
 	Verdict  filter.Verdict
-	Reply    string        // what the client was told last, one line
-	Remote   string        // what the destination said last, one line; "" where it was not asked
-	Source   netip.Addr    // the address the mail left from; invalid where it did not
-	Out      TLS           // the onward leg
-	In       TLS           // the client leg
-	Unread   Unread        // what passed encrypted between client and destination
-	Ticket   string        // the lock's ticket where one answered
-	Shadow   bool          // the mail went its way untouched, whatever the verdict
-	Would    string        // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
-	Waited   time.Duration // for the greeting, because the source was at its caps; 0 where nobody would notice
-	Obstacle Obstacle      // what ended a session that never became a message; "" where nothing of this kind did
-	Note     string        // why, where no reply tells: "client reset", "remote closed after the dot"
+	Reply    string           // what the client was told last, one line
+	Remote   string           // what the destination said last, one line; "" where it was not asked
+	Source   netip.Addr       // the address the mail left from; invalid where it did not
+	Out      TLS              // the onward leg
+	In       TLS              // the client leg
+	Terms    string           // what the onward leg had to be, and who says so: "required (setting)"; "" where anything did
+	Asks     tlspolicy.Report // how it compares with what the first recipient's domain asks for; nothing depends on it
+	Unread   Unread           // what passed encrypted between client and destination
+	Ticket   string           // the lock's ticket where one answered
+	Shadow   bool             // the mail went its way untouched, whatever the verdict
+	Would    string           // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
+	Waited   time.Duration    // for the greeting, because the source was at its caps; 0 where nobody would notice
+	Obstacle Obstacle         // what ended a session that never became a message; "" where nothing of this kind did
+	Note     string           // why, where no reply tells: "client reset", "remote closed after the dot"
 }
 
 // Obstacle is what stands between a client and its mail that the gateway brought with it.

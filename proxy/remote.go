@@ -42,18 +42,21 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	if s.remote != nil && time.Since(s.used) > time.Second && !s.remote.Alive() {
 		s.closeRemote()
 	}
+	if s.remote != nil && !s.authed && s.remote.Meets(t.terms) != nil {
+		s.dropRemote() // it was opened before it was known what it must be: a fresh one may be that
+	}
 	if s.remote == nil && s.authed {
 		return true, lostAuth()
 	}
 	if s.remote == nil && reuse {
 		s.warm(route)
-		if s.remote != nil && (s.weaker() || !s.remote.Fits(t.asked)) {
-			s.dropRemote() // from a mail in plain text, or at the destination's own bounds: a fresh one may do
+		if s.remote != nil && (s.weaker() || s.remote.Meets(t.terms) != nil || !s.remote.Fits(t.asked)) {
+			s.dropRemote() // from a mail in plain text, of other terms, or at the destination's own bounds: a fresh one may do
 		}
 	}
 	if s.remote == nil {
 		fresh = true
-		r, err := s.srv.cfg.Dialer.Open(ctx, route)
+		r, err := s.srv.cfg.Dialer.OpenUnder(ctx, route, t.terms)
 		if err != nil {
 			return fresh, asFailure(err)
 		}

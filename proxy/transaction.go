@@ -9,6 +9,7 @@ import (
 	"sluice/filter/message"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
+	"sluice/proxy/tlspolicy"
 )
 
 // batch is how many recipients go onward in one write at most: their replies, even of 512 bytes, then fit into the
@@ -32,6 +33,7 @@ type transaction struct {
 	ticket string // of the lock on the user; "" is none
 	admin  bool   // a locked user's mail to the administrator: it goes on
 	failed *relay.Failure
+	terms  *tlspolicy.Policy // what the onward leg must be
 
 	asked   []smtp.Rcpt // recipients of this batch, on their way
 	passed  []smtp.Rcpt // recipients that were accepted
@@ -182,6 +184,9 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 	if t.ticket != "" && !s.lockedRcpt(&r, refuse) {
 		return
 	}
+	if !s.agree(&r, refuse) {
+		return
+	}
 	t.msg.Rcpt = message.Address(r.Address)
 	v := s.ask(filter.Rcpt, &t.msg)
 	t.msg.Rcpt = ""
@@ -238,7 +243,9 @@ func (s *session) sendAsked() {
 	}
 	told := t.tried
 	if t.failed == nil {
-		t.failed = s.relayAsked()
+		if t.failed = s.relayAsked(); told == 0 {
+			s.report() // begins to find out
+		}
 	}
 	t.msg.Envelope.To = t.msg.Envelope.To[:0]
 	for i := range t.passed {

@@ -44,6 +44,10 @@ func (e *encoder) encode(r *proxy.Record) {
 	}
 	e.tls("out", r.Out)
 	e.tls("in", r.In)
+	e.text("terms", r.Terms)
+	e.text("trust", r.Asks.Trust)
+	e.text("asks", r.Asks.Policy)
+	e.text("met", r.Asks.Result)
 	e.text("ticket", r.Ticket)
 	if r.Shadow {
 		e.number("shadow", 1)

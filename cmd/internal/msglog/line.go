@@ -10,6 +10,7 @@ import (
 	"sluice/filter"
 	"sluice/intercept/flow"
 	"sluice/proxy"
+	"sluice/proxy/tlspolicy"
 )
 
 // line is how a record stands in a segment; encode.go writes it. A field that is absent has its zero value.
@@ -49,6 +50,10 @@ type line struct {
 	Source netip.Addr            `json:"source"`
 	Out    struct{ V, C string } `json:"out"`
 	In     struct{ V, C string } `json:"in"`
+	Terms  string                `json:"terms"`
+	Trust  string                `json:"trust"`
+	Asks   string                `json:"asks"`
+	Met    string                `json:"met"`
 	Ticket string                `json:"ticket"`
 	Shadow int                   `json:"shadow"` // 1 where it is
 	Would  string                `json:"would"`
@@ -89,7 +94,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		},
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
-		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
+		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}
 	if l.Began != 0 {

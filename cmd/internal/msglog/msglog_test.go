@@ -16,6 +16,7 @@ import (
 	"sluice/filter"
 	"sluice/intercept/flow"
 	"sluice/proxy"
+	"sluice/proxy/tlspolicy"
 )
 
 var _ proxy.Log = (*Log)(nil)
@@ -40,6 +41,7 @@ func rec(n int) *proxy.Record {
 		Size: 10240, Status: proxy.Delivered, Verdict: filter.Judge(nil), Reply: "250 2.0.0 queued as 12345", Remote: "250 2.0.0 queued as 12345",
 		Waited: 1500 * time.Microsecond, Obstacle: proxy.AtCap,
 		Source: netip.MustParseAddr("203.0.113.7"), Out: proxy.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256"},
+		Terms: "required (setting)", Asks: tlspolicy.Report{Trust: "trusted for mx.example", Policy: "dane", Result: "no TLSA record matches the certificate"},
 	}
 }
 

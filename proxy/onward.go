@@ -1,0 +1,63 @@
+package proxy
+
+import (
+	"context"
+	"net/netip"
+
+	"sluice/filter/policy"
+	"sluice/proxy/smtp"
+	"sluice/proxy/tlspolicy"
+)
+
+// Onward says how the onward leg has to be protected, and tells how it compares with what domains ask for. The first
+// decides, the second only reports: whether to insist on what a domain publishes is the client's own to decide, who is
+// offered no more than the onward leg gives (DEL6, DEL7).
+type Onward interface {
+	// Terms returns what a connection to target must be that carries a user's mail for a domain; nil takes what it can
+	// get. The same terms are the same pointer. It may ask the DNS, until ctx ends, where a setting depends on names; the
+	// error says that there was no answer.
+	Terms(ctx context.Context, u *policy.Settings, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
+	// Judge compares a connection to server with what a domain asks for; false where that is not known. It waits for
+	// nothing.
+	Judge(domain string, server netip.Addr, leg *tlspolicy.Leg) (tlspolicy.Report, bool)
+}
+
+// agree finds what the onward leg must be for a recipient. One for whom it must be more than for the first is put off:
+// the client sends him a message of his own.
+func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
+	t := &s.tx
+	if s.srv.cfg.Onward == nil {
+		return true
+	}
+	p, err := s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, r.Domain)
+	var why answer
+	switch {
+	case err != nil:
+		why = termsUnknown
+		if s.note == "" {
+			s.note = err.Error()
+		}
+	case len(t.passed)+len(t.asked) == 0:
+		t.terms = p
+		return true
+	case p != t.terms && p.Must():
+		why = splitTerms
+	default:
+		return true
+	}
+	refuse(why)
+	s.noteRcpt(r.Address, why.code, s.set.Name+": "+why.text)
+	return false
+}
+
+// report has the onward leg compared with what the first recipient's domain asks for. What is known by the end of the
+// message stands in its record.
+func (s *session) report() {
+	t := &s.tx
+	if s.srv.cfg.Onward == nil || s.remote == nil || len(t.passed) == 0 {
+		return
+	}
+	if r, known := s.srv.cfg.Onward.Judge(t.passed[0].Domain, s.flow.Target.Addr(), s.remote.Leg()); known {
+		t.rec.Asks = r
+	}
+}

@@ -8,6 +8,7 @@ import (
 // Bounds of the sessions that are kept for reuse.
 const (
 	keptPerWay   = 4    // of one user, from one address under one name, to one destination
+	keptPerPair  = 10   // of all users, from one address to one destination: it counts ours, idle or not
 	keptRoom     = 1024 // all together
 	mostReuse    = 100  // transactions of one session: some destinations count them
 	quitPatience = time.Second
@@ -23,8 +24,18 @@ type way struct {
 type keeper struct {
 	mu   sync.Mutex
 	ways map[way][]*kept // the youngest last
+	at   map[place]int   // how many, by both ends
 	n    int
 	shut bool
+}
+
+// count notes that delta sessions more are held; k.mu is held.
+func (k *keeper) count(w way, delta int) {
+	k.n += delta
+	p := w.route.place()
+	if k.at[p] += delta; k.at[p] == 0 {
+		delete(k.at, p)
+	}
 }
 
 type kept struct {
@@ -47,7 +58,7 @@ func (d *Dialer) Keep(user uint32, s *Session) bool {
 	k, w := &d.kept, way{user, s.route}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay {
+	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay || k.at[w.route.place()] >= keptPerPair {
 		return false
 	}
 	s.conn.Idle()
@@ -58,10 +69,10 @@ func (d *Dialer) Keep(user uint32, s *Session) bool {
 		}
 	})
 	if k.ways == nil {
-		k.ways = make(map[way][]*kept)
+		k.ways, k.at = make(map[way][]*kept), make(map[place]int)
 	}
 	k.ways[w] = append(k.ways[w], one)
-	k.n++
+	k.count(w, 1)
 	return true
 }
 
@@ -106,7 +117,7 @@ func (k *keeper) end(wanted func(way) bool) {
 	for w, list := range k.ways {
 		if wanted(w) {
 			out = append(out, list...)
-			k.n -= len(list)
+			k.count(w, -len(list))
 			delete(k.ways, w)
 		}
 	}
@@ -143,7 +154,7 @@ func (k *keeper) drop(w way, i int) {
 	} else {
 		k.ways[w] = list
 	}
-	k.n--
+	k.count(w, -1)
 }
 
 // leave ends a session politely.

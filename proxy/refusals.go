@@ -6,13 +6,14 @@ import (
 	"reflect"
 
 	"sluice/intercept/flow"
+	"sluice/proxy/distrust"
 )
 
 // Refusals learns which clients refuse the gateway's certificate, and which of their connections may pass unread (DEL12).
 // None of its methods waits for a disk or the network.
 type Refusals interface {
 	// Refused tells that a client broke off, and how; text is for the log.
-	Refused(f *flow.Flow, how Refusal, text string)
+	Refused(f *flow.Flow, how distrust.Way, text string)
 	// Trusted tells that a client began a transaction under the gateway's certificate.
 	Trusted(f *flow.Flow)
 	Passer
@@ -26,26 +27,16 @@ type Passer interface {
 	Pass(f *flow.Flow) (spend func(n int) bool, ok bool)
 }
 
-// Refusal is how a client showed that it refuses the certificate.
-type Refusal uint8
-
-// The ways: an alert says so, the others only look like it.
-const (
-	ByAlert  Refusal = iota // a TLS alert about the certificate
-	InShake                 // the connection ended within the handshake
-	AfterTLS                // under TLS the client left without any mail
-)
-
 // refused tells of a handshake that failed.
 func (s *session) refused(err error) {
 	if s.srv.cfg.Refusals == nil || s.ctx.Err() != nil {
 		return
 	}
 	if aboutCertificate(err) {
-		s.srv.cfg.Refusals.Refused(&s.flow, ByAlert, err.Error())
+		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
 		return
 	}
-	s.srv.cfg.Refusals.Refused(&s.flow, InShake, err.Error())
+	s.srv.cfg.Refusals.Refused(&s.flow, distrust.Shake, err.Error())
 }
 
 // refusedLate tells of a client that takes TLS 1.3's handshake to its end before it says what it thinks.
@@ -53,14 +44,14 @@ func (s *session) refusedLate(err error) {
 	if s.srv.cfg.Refusals != nil && s.secure.Load() && s.sent.Load() == 0 && aboutCertificate(err) {
 		s.left = false
 		s.note, s.block = "client refused the certificate: "+err.Error(), NoHandshake
-		s.srv.cfg.Refusals.Refused(&s.flow, ByAlert, err.Error())
+		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
 	}
 }
 
 // refusedAfter tells of a client that had TLS and left, though nothing was wrong but perhaps the certificate.
 func (s *session) refusedAfter() {
 	if s.srv.cfg.Refusals != nil && s.left && s.secure.Load() && !s.own && s.sent.Load() == 0 && s.srv.drain.Err() == nil {
-		s.srv.cfg.Refusals.Refused(&s.flow, AfterTLS, "left without mail after the handshake")
+		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Left, "left without mail after the handshake")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
+	"sluice/proxy/distrust"
 	"sluice/proxy/relay"
 )
 
@@ -255,7 +256,7 @@ type refusals struct {
 	bytes int
 }
 
-func (x *refusals) Refused(f *flow.Flow, how Refusal, text string) {
+func (x *refusals) Refused(f *flow.Flow, how distrust.Way, text string) {
 	x.told <- [...]string{"alert", "shake", "after"}[how] + " " + text
 }
 func (x *refusals) Trusted(*flow.Flow)      { x.told <- "trusted" }

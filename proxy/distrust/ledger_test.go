@@ -1,0 +1,419 @@
+package distrust
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sluice/intercept/flow"
+)
+
+// memory is a store that can fail.
+type memory struct {
+	mu    sync.Mutex
+	all   map[Pair]Entry
+	fails error
+	turns int
+}
+
+func (m *memory) Refusals() (list []Entry, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.all {
+		list = append(list, e)
+	}
+	return list, m.fails
+}
+
+func (m *memory) PutRefusals(put []Entry, gone []Pair) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.turns++; m.fails != nil {
+		return m.fails
+	}
+	for _, e := range put {
+		m.all[e.Pair] = e
+	}
+	for _, p := range gone {
+		delete(m.all, p)
+	}
+	return nil
+}
+
+// owners publish what they are set to.
+type owners map[netip.AddrPort]string
+
+func (o owners) Demands(t netip.AddrPort) string { return o[t] }
+
+type rig struct {
+	*Ledger
+	t      *testing.T
+	store  *memory
+	owners owners
+	now    time.Time
+	events []string
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, store: &memory{all: map[Pair]Entry{}}, owners: owners{}, now: time.Date(2027, 1, 31, 12, 0, 0, 0, time.UTC)}
+	r.restart()
+	return r
+}
+
+// restart makes the ledger anew from its store.
+func (r *rig) restart() {
+	r.t.Helper()
+	var err error
+	r.Ledger, err = New(Options{Store: r.store, Published: r.owners, Now: func() time.Time { return r.now },
+		Events: func(e Event) {
+			r.events = append(r.events, fmt.Sprint(e.Kind, " ", e.Entry.Source, " ", e.Entry.Target))
+		}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func flowFrom(source, target string) *flow.Flow {
+	return &flow.Flow{Client: netip.AddrPortFrom(netip.MustParseAddr(source), 40000), Target: netip.MustParseAddrPort(target), User: flow.User{ID: 7, Name: "alice"}}
+}
+
+const (
+	src  = "192.0.2.10"
+	dst  = "198.51.100.20:25"
+	dst2 = "198.51.100.21:25"
+)
+
+// learn has a client refuse by an alert.
+func (r *rig) learn(source, target string) *flow.Flow {
+	f := flowFrom(source, target)
+	r.Refused(f, Alert, "remote error: tls: unknown certificate authority")
+	return f
+}
+
+// save writes, and wants no error.
+func (r *rig) save() {
+	r.t.Helper()
+	if err := r.Save(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestWhatIsLearnt(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		signs []Way
+		gap   time.Duration
+		trust int // after so many signs the client sends mail under the certificate
+		want  bool
+	}{
+		"an alert":                    {signs: []Way{Alert}, want: true},
+		"a close in the handshake":    {signs: []Way{Shake}},
+		"two":                         {signs: []Way{Shake, Shake}},
+		"three":                       {signs: []Way{Shake, Shake, Shake}, want: true},
+		"three that left":             {signs: []Way{Left, Left, Left}, want: true},
+		"mixed":                       {signs: []Way{Left, Shake, Left}, want: true},
+		"three, a day between":        {signs: []Way{Shake, Shake, Shake}, gap: 25 * time.Hour},
+		"three, with mail between":    {signs: []Way{Shake, Shake, Shake}, trust: 2},
+		"an alert, and mail after it": {signs: []Way{Alert}, trust: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, f := newRig(t), flowFrom(src, dst)
+			for i, w := range tc.signs {
+				r.Refused(f, w, "text")
+				if r.now = r.now.Add(tc.gap); i+1 == tc.trust {
+					r.Trusted(f)
+				}
+			}
+			list := r.List()
+			if (len(list) == 1) != tc.want {
+				t.Errorf("learnt %+v", list)
+			}
+			if tc.want && (list[0].User != "alice" || list[0].Source.String() != src+"/32" || list[0].Text != "text" || list[0].Alerts+list[0].Shakes+list[0].Lefts != len(tc.signs)) {
+				t.Errorf("the entry says %+v", list[0])
+			}
+			if r.MayPass(f) {
+				t.Error("it passes without anybody's leave")
+			}
+			r.save()
+			if n := len(r.store.all); n != len(list) {
+				t.Errorf("%d entries are on disk, %d are learnt", n, len(list))
+			}
+		})
+	}
+}
+
+// TestAnAbortBuysNothing: whatever a client does, its STARTTLS passes only where the destination's owner or a person wants
+// that, only to that destination, and only from there.
+func TestAnAbortBuysNothing(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	f := r.learn(src, dst)
+	if _, ok := r.Pass(f); ok || r.MayPass(f) {
+		t.Error("an abort bought a tunnel")
+	}
+	r.owners[f.Target] = "TLSA"
+	if !r.MayPass(f) {
+		t.Error("the destination publishes TLSA, and the client must not take our certificate")
+	}
+	for _, other := range []*flow.Flow{flowFrom(src, dst2), flowFrom("192.0.2.11", dst), flowFrom(src, "198.51.100.20:2525")} {
+		if r.MayPass(other) {
+			t.Errorf("%v to %v passes, too", other.Client, other.Target)
+		}
+	}
+	if _, ok := r.Pass(flowFrom(src, dst2)); ok {
+		t.Error("another destination's connection is booked")
+	}
+	if want := "granted 192.0.2.10/32 " + dst; r.events[len(r.events)-1] != want {
+		t.Errorf("events: %q", r.events)
+	}
+	if g := r.List()[0].Grant; g.By != "" || !strings.Contains(g.Why, "TLSA") || g.Until.Sub(r.now) != GrantTime {
+		t.Errorf("the grant is %+v", g)
+	}
+}
+
+// TestTunnelIsBounded: 30 connections and 50 MB in any hour, of a source to all its destinations together.
+func TestTunnelIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, b := r.learn(src, dst), r.learn(src, dst2)
+	r.owners[a.Target], r.owners[b.Target] = "TLSA", "MTA-STS"
+	begun := 0
+	for i := range 100 {
+		f := a
+		if i%2 == 1 {
+			f = b
+		}
+		if !r.MayPass(f) {
+			continue
+		}
+		if _, ok := r.Pass(f); ok {
+			begun++
+		}
+		r.now = r.now.Add(10 * time.Second)
+	}
+	if begun != Connections {
+		t.Errorf("%d connections in %v", begun, 100*10*time.Second)
+	}
+	if c, _ := r.Left(SourceOf(a.Client.Addr())); c != 0 {
+		t.Errorf("%d are left", c)
+	}
+	r.now = r.now.Add(window + slotTime)
+	spend, ok := r.Pass(b)
+	if !ok {
+		t.Fatal("after an hour there is none")
+	}
+	passed := 0
+	for passed <= 2*Bytes && spend(32<<10) {
+		passed += 32 << 10
+	}
+	if passed > Bytes || passed < Bytes-64<<10 {
+		t.Errorf("%d bytes passed", passed)
+	}
+	if r.MayPass(a) || spend(32<<10) {
+		t.Error("there is room after the last byte")
+	}
+	n := 0
+	for _, e := range r.events {
+		if strings.HasPrefix(e, "spent ") {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("somebody heard %d times that nothing is left: %q", n, r.events)
+	}
+}
+
+// TestSourceOfIPv6IsItsNetwork: the addresses of one /64 are one source.
+func TestSourceOfIPv6IsItsNetwork(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	f := r.learn("2001:db8:1::10", "[2001:db8:100::20]:25")
+	r.owners[f.Target] = "TLSA"
+	other := flowFrom("2001:db8:1::dead:beef", "[2001:db8:100::20]:25")
+	for range Connections {
+		if _, ok := r.Pass(other); !ok && r.MayPass(other) {
+			if _, ok = r.Pass(other); !ok {
+				t.Fatal("a neighbour in the same /64 is somebody else")
+			}
+		}
+	}
+	if _, ok := r.Pass(f); ok {
+		t.Error("the /64 has more than one source's share")
+	}
+}
+
+// TestGrantEnds: by its time, by mail under our certificate, or by a person; connections end with it.
+func TestGrantEnds(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*rig, *flow.Flow){
+		"time":     func(r *rig, _ *flow.Flow) { r.now = r.now.Add(GrantTime) },
+		"trust":    func(r *rig, f *flow.Flow) { r.Trusted(f) },
+		"a person": func(r *rig, f *flow.Flow) { _, err := r.Forget(pairOf(f)); r.must(err) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			f := r.learn(src, dst)
+			r.owners[f.Target] = "TLSA"
+			if !r.MayPass(f) {
+				t.Fatal("no grant")
+			}
+			spend, ok := r.Pass(f)
+			if !ok || !spend(1) {
+				t.Fatal("nothing to spend")
+			}
+			r.save()
+			end(r, f)
+			if spend(1) {
+				t.Error("the connection goes on")
+			}
+			r.save()
+			if r.MayPass(f) || len(r.List()) != 0 || len(r.store.all) != 0 {
+				t.Errorf("left: %+v on disk %+v", r.List(), r.store.all)
+			}
+		})
+	}
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestPersonAllows: with or without a refusal, for a week at most, in the same bounds, and mail does not end it.
+func TestPersonAllows(t *testing.T) {
+	t.Parallel()
+	r, f := newRig(t), flowFrom(src, dst)
+	e, err := r.Allow(pairOf(f), Grant{By: "carol", Why: "ticket 4711", Until: r.now.Add(30 * 24 * time.Hour)}, "alice")
+	if err != nil || e.Grant.Until.Sub(r.now) != GrantTime {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	r.Trusted(f)
+	r.restart()
+	if !r.MayPass(f) || r.List()[0].Grant.By != "carol" {
+		t.Errorf("after a restart: %+v", r.List())
+	}
+	for range Connections {
+		if _, ok := r.Pass(f); !ok {
+			t.Fatal("too few")
+		}
+	}
+	if _, ok := r.Pass(f); ok {
+		t.Error("a person's grant has no bound")
+	}
+	r.now = r.now.Add(GrantTime)
+	if r.MayPass(f) {
+		t.Error("it has no end")
+	}
+}
+
+// TestStoreThatFails: nothing is granted by a person without being on disk; what was learnt is written later.
+func TestStoreThatFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	f := r.learn(src, dst)
+	r.store.fails = errors.New("disk full")
+	if _, err := r.Allow(pairOf(f), Grant{By: "carol"}, "alice"); err == nil || r.MayPass(f) {
+		t.Error("granted without a disk")
+	}
+	if r.Save() == nil || len(r.store.all) != 0 {
+		t.Error("saved without a disk")
+	}
+	r.store.fails = nil
+	if r.save(); len(r.store.all) != 1 {
+		t.Errorf("on disk: %+v", r.store.all)
+	}
+	turns := r.store.turns
+	if r.save(); r.store.turns != turns {
+		t.Error("saved though nothing changed")
+	}
+	r.store.fails = errors.New("disk full")
+	if _, err := r.Forget(pairOf(f)); err == nil || len(r.List()) != 1 {
+		t.Error("forgotten without a disk")
+	}
+	r.store.fails = nil
+	if _, err := r.Forget(Pair{SourceOf(netip.MustParseAddr("192.0.2.99")), f.Target}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a pair nobody knows: %v", err)
+	}
+	if r.restart(); len(r.List()) != 1 {
+		t.Errorf("after a restart: %+v", r.List())
+	}
+}
+
+// TestMemoryIsBounded: neither one source that tries all destinations nor a crowd of sources fills the memory, and grants
+// stay.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good := r.learn(src, dst)
+	r.owners[good.Target] = "TLSA"
+	if !r.MayPass(good) {
+		t.Fatal("no grant")
+	}
+	target := func(i int) string { return fmt.Sprintf("198.51.%d.%d:25", i>>8&255, i&255) }
+	for i := range 1000 {
+		r.learn("192.0.2.66", target(i))
+	}
+	if n := r.sources[SourceOf(netip.MustParseAddr("192.0.2.66"))]; n != mostOfOne {
+		t.Errorf("one source has %d entries", n)
+	}
+	for i := range 2 * mostEntries {
+		r.learn(fmt.Sprintf("198.18.%d.%d", i>>8&255, i&255), target(i>>9))
+	}
+	if n := len(r.entries); n > mostEntries || int64(n) != r.any.Load() {
+		t.Errorf("%d entries, counted %d", n, r.any.Load())
+	}
+	if !r.MayPass(good) {
+		t.Error("the crowd pushed a grant out")
+	}
+	r.save()
+	r.now = r.now.Add(evidenceTime + time.Hour)
+	r.save()
+	if len(r.entries) != 0 || len(r.sources) != 0 || len(r.budgets) != 0 || r.grants != 0 || len(r.store.all) != 0 {
+		t.Errorf("a month later: %d entries, %d sources, %d budgets, %d grants, %d on disk", len(r.entries), len(r.sources), len(r.budgets), r.grants, len(r.store.all))
+	}
+}
+
+// TestConcurrentUse: sessions, a person and the writer at once, for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	store := &memory{all: map[Pair]Entry{}}
+	l, err := New(Options{Store: store, Published: owners{netip.MustParseAddrPort(dst): "TLSA"}, Events: func(Event) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			f := flowFrom(fmt.Sprintf("192.0.2.%d", i%3), dst)
+			for range 300 {
+				l.Refused(f, Alert, "x")
+				if l.MayPass(f) {
+					if spend, ok := l.Pass(f); ok {
+						spend(10)
+					}
+				}
+				switch i {
+				case 5:
+					_, _ = l.Forget(pairOf(f)) // somebody else may have
+				case 6:
+					_ = l.Save()
+				case 7:
+					l.Trusted(f)
+				}
+				l.List()
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(l.entries); n > 3 || l.grants > n {
+		t.Errorf("%d entries, %d grants", n, l.grants)
+	}
+}

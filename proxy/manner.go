@@ -1,6 +1,11 @@
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"sluice/proxy/probe"
+	"sluice/proxy/smtp"
+)
 
 // Bounds of LIM5. A client that mails does not come near: what it says between messages is forgotten with each message.
 const (
@@ -39,3 +44,38 @@ func (m *manner) noise() (wait time.Duration, over bool) {
 
 // mailed forgets the idle talk before a message.
 func (m *manner) mailed() { m.idle = 0 }
+
+// noopCommand tells a probe of the path that it came through here.
+func (s *session) noopCommand(cmd *smtp.Command) {
+	echo, probed := probe.Echo(cmd.Arg)
+	if !probed {
+		s.noisy(s.set.fixed.noop)
+		return
+	}
+	if s.noise(); !s.bye {
+		s.say(answer{250, smtp.Enhanced{2, 0, 0}, echo})
+	}
+}
+
+// noisy answers a command that brings no mail.
+func (s *session) noisy(reply []byte) {
+	if s.noise(); !s.bye {
+		s.conn.WriteRaw(reply)
+	}
+}
+
+// noise counts a command that brings no mail, and slows down whoever sends many.
+func (s *session) noise() {
+	wait, over := s.manner.noise()
+	switch {
+	case over:
+		s.leave(tooMuchNoise)
+	case wait > 0:
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-s.srv.drain.Done():
+		}
+	}
+}

@@ -13,7 +13,6 @@ import (
 	"sluice/filter/policy"
 	"sluice/filter/sign"
 	"sluice/intercept/flow"
-	"sluice/proxy/probe"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -289,41 +288,6 @@ func (s *session) quit() {
 	s.bye, s.left = true, true
 	if s.note == "" {
 		s.note = "client quit"
-	}
-}
-
-// noopCommand tells a probe of the path that it came through here.
-func (s *session) noopCommand(cmd *smtp.Command) {
-	echo, probed := probe.Echo(cmd.Arg)
-	if !probed {
-		s.noisy(s.set.fixed.noop)
-		return
-	}
-	if s.noise(); !s.bye {
-		s.say(answer{250, smtp.Enhanced{2, 0, 0}, echo})
-	}
-}
-
-// noisy answers a command that brings no mail.
-func (s *session) noisy(reply []byte) {
-	if s.noise(); !s.bye {
-		s.conn.WriteRaw(reply)
-	}
-}
-
-// noise counts a command that brings no mail, and slows down whoever sends many.
-func (s *session) noise() {
-	wait, over := s.manner.noise()
-	switch {
-	case over:
-		s.leave(tooMuchNoise)
-	case wait > 0:
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-s.srv.drain.Done():
-		}
 	}
 }
 

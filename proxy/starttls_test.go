@@ -1,18 +1,13 @@
 package proxy
 
 import (
-	"bufio"
-	"context"
 	"crypto/tls"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"sluice/filter/policy"
-	"sluice/intercept/flow"
-	"sluice/proxy/distrust"
 	"sluice/proxy/relay"
 )
 
@@ -245,158 +240,5 @@ func TestNothingStrippedOfADestinationWithoutTLS(t *testing.T) {
 	p.send(goodMail, "250")
 	if rec := r.log.wait(t, 1)[0]; rec.Note != "" {
 		t.Errorf("the log says %q", rec.Note)
-	}
-}
-
-// refusals remembers what it is told, and lets pass as much as it has.
-type refusals struct {
-	told  chan string
-	may   bool
-	conns int
-	bytes int
-}
-
-func (x *refusals) Refused(f *flow.Flow, how distrust.Way, text string) {
-	x.told <- [...]string{"alert", "shake", "after"}[how] + " " + text
-}
-func (x *refusals) Trusted(*flow.Flow)      { x.told <- "trusted" }
-func (x *refusals) MayPass(*flow.Flow) bool { return x.may }
-func (x *refusals) Pass(*flow.Flow) (func(int) bool, bool) {
-	x.conns--
-	return func(n int) bool { x.bytes -= n; return x.bytes >= 0 }, x.conns >= 0
-}
-
-// shake ends the peer's plain part with STARTTLS and tries a handshake.
-func (p *peer) shake(c *tls.Config) error {
-	p.cmd("STARTTLS", "220")
-	tc := tls.Client(p.nc, c)
-	if err := tc.Handshake(); err != nil {
-		return err
-	}
-	p.nc, p.br = tc, bufio.NewReader(tc)
-	return nil
-}
-
-// TestRefusalsAreTold: each way in which a client shows that it does not want our certificate is told apart.
-func TestRefusalsAreTold(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		do   func(t *testing.T, p *peer)
-		want string
-	}{
-		"alert, TLS 1.3": {func(t *testing.T, p *peer) {
-			if p.shake(&tls.Config{ServerName: "mx.sink.example"}) == nil {
-				t.Error("the client takes it")
-			}
-		}, "alert remote error: tls: "},
-		"alert, TLS 1.2": {func(t *testing.T, p *peer) {
-			if p.shake(&tls.Config{ServerName: "mx.sink.example", MaxVersion: tls.VersionTLS12}) == nil {
-				t.Error("the client takes it")
-			}
-		}, "alert remote error: tls: "},
-		"closes in the handshake": {func(_ *testing.T, p *peer) {
-			p.cmd("STARTTLS", "220")
-			p.nc.Close()
-		}, "shake "},
-		"nonsense": {func(_ *testing.T, p *peer) {
-			p.cmd("STARTTLS", "220")
-			p.write("this is no handshake\r\n\r\n\r\n")
-			p.nc.(*net.TCPConn).CloseWrite()
-		}, "shake "},
-		"quits under TLS": {func(_ *testing.T, p *peer) {
-			p.startTLS()
-			p.cmd("EHLO client.example", "250")
-			p.cmd("QUIT", "221")
-		}, "after "},
-		"closes under TLS": {func(_ *testing.T, p *peer) {
-			p.startTLS()
-			p.nc.Close()
-		}, "after "},
-		"sends mail": {func(_ *testing.T, p *peer) {
-			p.startTLS()
-			p.cmd("EHLO client.example", "250")
-			p.envelope()
-			p.send(goodMail, "250")
-			p.cmd("QUIT", "221")
-		}, "trusted"},
-		"in plain text": {func(_ *testing.T, p *peer) { p.cmd("QUIT", "221") }, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			mx, x := newRemote(t, remoteTLS(t)), &refusals{told: make(chan string, 10)}
-			r := newRig(t, mx.addr(), withTLS, func(r *rig) { r.cfg.Refusals = x })
-			tc.do(t, r.hello())
-			r.log.wait(t, 1)
-			must(t, r.srv.Shutdown(context.Background()))
-			close(x.told)
-			var all []string
-			for s := range x.told {
-				all = append(all, s)
-			}
-			if tc.want == "" && len(all) > 0 || tc.want != "" && (len(all) != 1 || !strings.HasPrefix(all[0], tc.want)) {
-				t.Errorf("told %q, want %q", all, tc.want)
-			}
-		})
-	}
-}
-
-// TestLearntClientPasses: a client that may pass has its handshake with the destination, until there is no room.
-func TestLearntClientPasses(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t, remoteTLS(t))
-	x := &refusals{told: make(chan string, 10), may: true, conns: 1, bytes: 1 << 20}
-	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) { r.cfg.Refusals = x })
-	if st := r.hello().throughTLS(t); !slices.Contains(st.PeerCertificates[0].DNSNames, "mx.sink.example") {
-		t.Errorf("the handshake is with %v", st.PeerCertificates[0].DNSNames)
-	}
-	if rec := r.log.wait(t, 1)[0]; rec.In.Version != Opaque || !strings.Contains(rec.Note, "refuses the gateway's certificate") {
-		t.Errorf("record %+v", rec)
-	}
-	if st := r.hello().throughTLS(t); !slices.Contains(st.PeerCertificates[0].DNSNames, "gw.example") {
-		t.Errorf("without a connection left the handshake is with %v", st.PeerCertificates[0].DNSNames)
-	}
-	if rec := r.log.wait(t, 2)[1]; rec.Status != Delivered || rec.In.Version == "" || rec.Out.Version == "" {
-		t.Errorf("record %+v", rec)
-	}
-}
-
-// TestLearntClientIsBounded: a connection whose source has used up its bytes ends, and not one byte more goes on.
-func TestLearntClientIsBounded(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t, remoteTLS(t))
-	x := &refusals{told: make(chan string, 10), may: true, conns: 9, bytes: 64 << 10}
-	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) { r.cfg.Refusals = x })
-	p := r.hello()
-	p.startTLS()
-	p.cmd("EHLO client.example", "250")
-	p.envelope()
-	p.cmd("DATA", "354")
-	for range 100 {
-		if _, err := p.nc.Write([]byte(strings.Repeat("x", 998) + "\r\n")); err != nil {
-			break
-		}
-	}
-	if b, err := p.br.ReadByte(); err == nil {
-		t.Errorf("got %q", b)
-	}
-	if rec := r.log.wait(t, 1)[0]; rec.Note != spentNote || rec.Unread.Out+rec.Unread.In > 64<<10 || rec.Unread.Out < 10<<10 {
-		t.Errorf("record %+v", rec)
-	}
-	if n := len(mx.messages()); n != 0 {
-		t.Errorf("%d messages arrived", n)
-	}
-}
-
-// TestDestinationRuleOutlivesAGrant: what a person said about a destination is stronger than what was learnt.
-func TestDestinationRuleOutlivesAGrant(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t, remoteTLS(t))
-	x := &refusals{told: make(chan string, 10), may: true, conns: 9, bytes: 1 << 20}
-	r := newRig(t, mx.addr(), withTLS, passing(policy.Terminate), func(r *rig) {
-		r.cfg.Refusals = x
-		r.cfg.StartTLS = ruled{mx.addr(), policy.Terminate}
-	})
-	if st := r.hello().startTLS(); !slices.Contains(st.PeerCertificates[0].DNSNames, "gw.example") {
-		t.Errorf("the handshake is with %v", st.PeerCertificates[0].DNSNames)
 	}
 }

@@ -36,7 +36,7 @@ func (fake) Status(context.Context) (*api.Status, error) {
 		Messages:  map[string]uint64{"delivered": 120334, "refused": 41, "deferred": 7},
 		Addresses: []api.Address{{Address: netip.MustParseAddr("203.0.113.17"), Helo: "out1.provider.example", Weight: 1}},
 		Config:    api.Config{File: "/etc/sluice/sluice.toml", Loaded: now.Add(-90 * time.Minute), Error: "/etc/sluice/sluice.toml:7: lock.tmie: there is no such key"},
-		Log:       api.LogStats{Records: 120400, Bytes: 31 << 20},
+		Log:       api.LogStats{Records: 120400, Bytes: 31 << 20}, Unread: api.Unread{Flows: 41, BytesOut: 5 << 20, BytesIn: 90 << 10},
 	}, nil
 }
 func (fake) Counters(context.Context) (*api.Counters, error) {
@@ -58,7 +58,7 @@ func (fake) User(_ context.Context, name string) (*api.UserDetail, error) {
 	}
 	return &api.UserDetail{User: alice, Unlocks: 1, Kernel: map[string]uint64{"syn": 210, "intercepted": 200, "syn_limited": 10},
 		Settings: api.Settings{Delivery: "managed", MessagesPerHour: 5000, MessageSize: 50 << 20, SessionsPerSource: 100, SessionsPerPair: 20, ConnectionsPerSecond: 100,
-			LockAutomatic: true, LockSpamCount: 5, LockSpamShare: 0.2, LockWindow: 600, LockTime: 3600, LockMaxUnlocks: 3, LockExplained: 10}}, nil
+			LockAutomatic: true, LockSpamCount: 5, LockSpamShare: 0.2, LockWindow: 600, LockTime: 3600, LockMaxUnlocks: 3, LockExplained: 10, StartTLS: "pass", StartTLSReason: "contract 12"}}, nil
 }
 func (fake) AddUser(_ context.Context, _ string, n api.NewUser) (*api.User, error) {
 	return &api.User{Name: n.Name, Prefixes: n.Prefixes}, nil
@@ -201,7 +201,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, Logins: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -228,6 +228,8 @@ func TestOutput(t *testing.T) {
 		"status", "status --counters", "users", "users show alice", "users add carol 192.0.2.128/28 2001:db8:7::1", "users remove carol", "users import testdata/users.csv", "users import testdata/none.csv", "users show dave",
 		"mode", "mode show 192.0.2.7", "mode set 192.0.2.0/24 canary --percent 5 --for 2h --reason x", "mode set 192.0.2.0/24 pass --reason x", "mode set 192.0.2.0/24 pass", "mode set 192.0.2.0/24 pass --for 0 --reason x",
 		"mode set 192.0.2.0/24 pass --until tomorrow --reason x", "mode remove 192.0.2.0/24", "exempt", "exempt set 198.51.100.7 pass --port 25 --reason x", "exempt remove 198.51.100.7",
+		"tls", "tls set 198.51.100.7 strip", "tls set 198.51.100.7 strip --for 2h --reason x", "tls user alice pass --reason x", "tls user alice pass", "tls user alice inherit", "tls remove 198.51.100.7 --port 25",
+		"tls refusals", "tls refusals allow 192.0.2.7 198.51.100.7", "tls refusals allow 192.0.2.7 198.51.100.7 --reason x", "tls refusals allow 192.0.2.7 198.51.100.7 --for 30d --reason x", "tls refusals forget 192.0.2.7 198.51.100.7",
 		"rollout", "rollout forward 192.0.2.0/24", "rollout forward all", "rollout forward all --force", "rollout back all",
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
@@ -263,7 +265,7 @@ func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}, {"observe"}} {
+	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}, {"observe"}, {"tls"}, {"tls", "refusals"}} {
 		code, out, errs := call(socket, 0, append(args, "--json")...)
 		if code != 0 || !json.Valid([]byte(out)) || strings.Contains(out, "\x1b") {
 			t.Errorf("sluice %v --json: code %d, %s%s", args, code, out, errs)

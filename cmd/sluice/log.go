@@ -248,6 +248,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"verdict", strings.TrimSpace(m.Class + " " + m.Code)},
 		[2]string{"client heard", plain(m.Reply)},
 		[2]string{"remote said", plain(m.Remote)},
+		[2]string{"unread", unreadBytes(m)},
 		[2]string{"lock's ticket", m.Ticket},
 		[2]string{"if enforced", enforced(m)},
 		[2]string{"note", plain(m.Note)},
@@ -255,6 +256,14 @@ func (s *screen) message(m *api.Message) {
 	for _, h := range m.Hits {
 		s.say("  %s: %s %s %s: %s (%s)", h.Check, h.Code, h.Class, h.Action, plain(h.Text), plain(h.Evidence))
 	}
+}
+
+// unreadBytes tells how much passed encrypted.
+func unreadBytes(m *api.Message) string {
+	if m.UnreadOut+m.UnreadIn == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s out, %s in, encrypted between client and destination", size(m.UnreadOut), size(m.UnreadIn))
 }
 
 // enforced tells what would have been done with a message that was left alone.

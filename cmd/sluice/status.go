@@ -75,6 +75,7 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"users", fmt.Sprintf("%d, %s", st.Users, s.locked(st.Locks))},
 		[2]string{"messages", messages(st.Messages)},
 		[2]string{"log", s.logStats(st.Log)},
+		[2]string{"unread", unreadOf(&st.Unread)},
 		[2]string{"observer", s.observer(&st.Observer)},
 		[2]string{"delivery", addresses(st.Addresses)},
 	)
@@ -88,6 +89,14 @@ func (s *screen) status(st *api.Status) {
 	for _, problem := range st.Helper.Problems {
 		s.say("%s %s", s.paint(yellow, "problem:"), plain(problem))
 	}
+}
+
+// unreadOf tells what passed encrypted between clients and destinations.
+func unreadOf(u *api.Unread) string {
+	if u.Flows == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s passed encrypted, %s out, %s in", count(u.Flows, "connection", "connections"), size(u.BytesOut), size(u.BytesIn))
 }
 
 func indent(text string) string {

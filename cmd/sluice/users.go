@@ -171,6 +171,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"contact", plain(u.Contact)},
 		[2]string{"mode", userMode(&u.User) + ", when the proxy is dead: " + u.Fail},
 		[2]string{"delivery", set.Delivery},
+		[2]string{"STARTTLS", startTLSOf(&set)},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},
 		[2]string{"automatic lock", auto},
@@ -190,6 +191,9 @@ func (s *screen) user(u *api.UserDetail) {
 	if u.Auth != nil {
 		s.pairs([2]string{"AUTH at destinations", fmt.Sprintf("%d accepted, %d refused", u.Auth.Accepted, u.Auth.Refused)})
 	}
+	if u.Unread != nil {
+		s.pairs([2]string{"unread        ", unreadOf(u.Unread)})
+	}
 	if u.Observed != nil {
 		s.pairs([2]string{"observed      ", strings.TrimSuffix(seen(u.Observed)+"\n"+byCode(u.Observed.WouldRefuse), "\n")})
 	}
@@ -205,6 +209,14 @@ func (s *screen) user(u *api.UserDetail) {
 		}
 		s.pairs([2]string{"kernel        ", strings.Join(parts, ", ")})
 	}
+}
+
+// startTLSOf tells what becomes of a user's STARTTLS.
+func startTLSOf(set *api.Settings) string {
+	if set.StartTLSReason == "" {
+		return set.StartTLS
+	}
+	return set.StartTLS + ": " + plain(set.StartTLSReason)
 }
 
 // explained tells what becomes of a locked user's connections.

@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, Logins: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -37,9 +37,9 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		Gateway: cfg.Gateway.Name, Version: version, PID: os.Getpid(), Started: d.started,
 		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
 		Users: len(d.roster.Load().all()), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
-		Observer: d.observer(),
-		Config:   api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
-		Log:      api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
+		Observer: d.observer(), Unread: d.passed.sum(),
+		Config: api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
+		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
 	}
 	for _, a := range cfg.Delivery.Address {
 		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
@@ -104,6 +104,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
 	d.observations.counters(c.Daemon)
 	d.guesses.counters(c.Daemon)
+	d.passed.counters(c.Daemon)
 	d.accepting.Lock()
 	for _, a := range d.acceptors {
 		c.Daemon["accepted"] += a.accepted.Load()
@@ -158,7 +159,7 @@ func (b backend) user(m *member, open map[uint32]int) api.User {
 	mode, canary := b.modeOf(m)
 	observed, would := b.d.observations.of(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: mode, Canary: canary, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID)}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID), Unread: b.d.passed.of(m.ID)}
 }
 
 // find returns the user of that name, or the one that an address belongs to.
@@ -218,7 +219,7 @@ func shown(s *policy.Settings) api.Settings {
 		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
-		LockKeepPassed: s.Lock.KeepPassed,
+		LockKeepPassed: s.Lock.KeepPassed, StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
 	}
 }
 

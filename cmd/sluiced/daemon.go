@@ -25,6 +25,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
+	"sluice/proxy/distrust"
 )
 
 // options are what tests set.
@@ -69,6 +70,9 @@ type daemon struct {
 	guesses      guesses
 	admin        *adminDoor
 	senders      *senderDNS
+	tlsRules     *tlsRules
+	distrust     *distrust.Ledger
+	passed       passed
 	reporting    chan struct{} // held by the one reader of the whole log
 	unenforced   *unenforced
 
@@ -123,7 +127,10 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.rules.Store(rs)
-	d.policy = policy.NewTable(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock))
+	if err := d.openTLS(cfg); err != nil {
+		return nil, err
+	}
+	d.policy = policy.NewTable(defaultSettings(cfg))
 	d.policy.Configure(settings)
 	overrides, err := d.store.Overrides()
 	if err != nil {
@@ -240,6 +247,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepAdmin(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.counts.keptFile, "limits begin anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
+	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	var apiClosed error
 	select {

@@ -43,14 +43,16 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Policy:     settingsOf{d.policy},
 		Locks:      toldLocks{d.locks, d},
 		Unenforced: d.unenforced.locks,
-		Log:        d.tally,
+		Log:        &passedLog{d.tally, &d.passed},
 		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D()}),
 		Tracer:     trace,
 		Choices:    d.choices.choices,
 		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
-		TLS:        d.clientTLS(cfg),
+		TLS:        d.clientTLS(),
 		Guard:      &d.guesses,
+		StartTLS:   d.tlsRules,
+		Refusals:   d.distrust,
 		Panicked: func(f flow.Flow, cause any, stack []byte) {
 			d.log.Error("a mistake of ours ended a session; please report it", "flow", f.ID, "user", f.User.Name, "client", f.Client, "cause", cause, "stack", string(stack))
 		},
@@ -105,10 +107,7 @@ func newCerts(cfg *config.Config) (*cert.Store, error) {
 }
 
 // clientTLS follows the certificate store of the configuration in force.
-func (d *daemon) clientTLS(cfg *config.Config) *tls.Config {
-	if cfg.TLS.StartTLS == "strip" {
-		return nil
-	}
+func (d *daemon) clientTLS() *tls.Config {
 	c := d.certs.Load().Config()
 	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return d.certs.Load().Config().GetCertificate(h)
@@ -184,8 +183,9 @@ func (d *daemon) reloadFile() error {
 	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
 		return err
 	}
-	d.policy.SetDefault(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock))
+	d.policy.SetDefault(defaultSettings(cfg))
 	d.policy.Configure(settings)
+	d.tlsRules.configure(cfg)
 	d.certs.Store(certs)
 	d.locals.pool.Store(pl)
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
@@ -229,7 +229,6 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"log", old.Log, cfg.Log},
 		{"api", old.API, cfg.API},
 		{"template", old.Template, cfg.Template},
-		{"tls.starttls", old.TLS.StartTLS, cfg.TLS.StartTLS},
 		{"intercept.control_socket", old.Intercept.ControlSocket, cfg.Intercept.ControlSocket},
 		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},

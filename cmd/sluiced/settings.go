@@ -43,6 +43,18 @@ func userSettings(delivery, auth string, l *config.Limits, k *config.Lock) polic
 	return s
 }
 
+// withTLS adds what becomes of STARTTLS; the configuration has checked the name.
+func withTLS(s policy.Settings, how, why string) policy.Settings {
+	s.StartTLS, _ = policy.ParseStartTLS(how)
+	s.StartTLSWhy = why
+	return s
+}
+
+// defaultSettings are those that users inherit.
+func defaultSettings(cfg *config.Config) policy.Settings {
+	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
+}
+
 // addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.
 func addresses(d *config.Delivery) (*pool.Pool, error) {
 	var as []pool.Address

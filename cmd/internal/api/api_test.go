@@ -131,7 +131,8 @@ func serve(t *testing.T, f *fake) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(Backend{f, f, f, f, f, f, f, f, f, f, f, f, f}, slog.New(slog.DiscardHandler))
+	s := NewServer(Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f,
+		StartTLS: f, Refusals: f, Logins: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

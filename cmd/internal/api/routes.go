@@ -78,6 +78,16 @@ func (s *Server) routes() []route {
 		{method: "GET", path: "/v1/gate", summary: "what stands before the next step of the roll-out", query: gateParams, out: Gate{}, serve: s.gate},
 		{method: "GET", path: "/v1/observed", summary: "what enforcement would have done with what sluice-observe saw, by user", out: ObserveReport{},
 			serve: func(r *http.Request) (any, error) { return s.back.Observed(r.Context()) }},
+		{method: "GET", path: "/v1/starttls", summary: "what becomes of clients' STARTTLS: by default, of users, and towards destinations", out: []TLSRule{},
+			serve: func(r *http.Request) (any, error) { return s.back.TLSRules(r.Context()) }},
+		{method: "POST", path: "/v1/starttls", summary: "say what becomes of STARTTLS of a user, or towards destinations", in: TLSRequest{}, out: TLSRule{}, serve: s.setTLS},
+		{method: "DELETE", path: "/v1/starttls", summary: "take back what was said at run time; answers what it was", out: TLSRule{}, serve: s.removeTLS,
+			query: []param{user, {"prefix", "of destinations"}, {"port", "of the rule; left out: that for every mail port"}, {"reason", "why"}}},
+		{method: "GET", path: "/v1/refusals", summary: "clients that refuse the gateway's certificate, and whose mail passes unread for that", out: []Refusal{},
+			serve: func(r *http.Request) (any, error) { return s.back.ListRefusals(r.Context()) }},
+		{method: "POST", path: "/v1/refusals", summary: "let STARTTLS of a source to a destination pass unread, bounded", in: RefusalRequest{}, out: Refusal{}, serve: s.allowRefusal},
+		{method: "DELETE", path: "/v1/refusals", summary: "forget a refusal and what was allowed for it", out: Refusal{}, serve: s.forgetRefusal,
+			query: []param{{"source", "address"}, {"target", "destination's address, with a port where that is not 25"}, {"reason", "why"}}},
 		{method: "GET", path: "/v1/openapi.json", summary: "this description", raw: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "application/json")
 			_, err := w.Write(openAPI)

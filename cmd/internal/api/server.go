@@ -90,6 +90,8 @@ type Backend struct {
 	Gates
 	Observe
 	Logins
+	StartTLS
+	Refusals
 }
 
 // Server answers requests.

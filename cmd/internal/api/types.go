@@ -24,6 +24,7 @@ type Status struct {
 	Config    Config            `json:"config"`
 	Log       LogStats          `json:"log"`
 	Observer  Observer          `json:"observer"`
+	Unread    Unread            `json:"unread"`
 }
 
 // Queue is the kernel's accept queue of the listening socket.
@@ -113,6 +114,7 @@ type User struct {
 	Auth       *Auth          `json:"auth,omitempty" doc:"how his attempts to authenticate at destinations ended"`
 	Observed   *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
 	WouldLocks int            `json:"would_locks,omitempty" doc:"locks that enforcement would have brought in shadow or observe since sluiced started"`
+	Unread     *Unread        `json:"unread,omitempty"`
 }
 
 // Observer is the state of the passive path.
@@ -194,6 +196,8 @@ type Settings struct {
 	LockMaxUnlocks       int     `json:"lock_max_unlocks"`
 	LockExplained        int     `json:"lock_explained_per_minute"`
 	LockKeepPassed       bool    `json:"lock_keep_passed" doc:"whether open connections past the proxy outlive a lock"`
+	StartTLS             string  `json:"starttls" doc:"terminate, pass or strip"`
+	StartTLSReason       string  `json:"starttls_reason,omitempty"`
 }
 
 // NewUser asks for a user to be added.
@@ -210,7 +214,7 @@ type Flow struct {
 	Client   netip.AddrPort `json:"client"`
 	Target   netip.AddrPort `json:"target"`
 	Helo     string         `json:"helo,omitempty"`
-	State    string         `json:"state" doc:"where the dialogue stands: waiting, idle, envelope, data, verdict, onward, sent or closing"`
+	State    string         `json:"state" doc:"where the dialogue stands: waiting, idle, envelope, data, verdict, onward, sent, unread or closing"`
 	Since    time.Time      `json:"since"`
 	Messages int            `json:"messages"`
 	TLS      bool           `json:"tls"`
@@ -280,6 +284,8 @@ type Message struct {
 	Source     string         `json:"source,omitempty" doc:"address the mail left from"`
 	TLSIn      string         `json:"tls_in,omitempty"`
 	TLSOut     string         `json:"tls_out,omitempty"`
+	UnreadOut  int64          `json:"unread_out,omitempty" doc:"bytes from the client that passed encrypted to the destination"`
+	UnreadIn   int64          `json:"unread_in,omitempty" doc:"and back"`
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
 	Would      string         `json:"would,omitempty" doc:"in shadow and observe: the reply of ours that would have stopped it"`

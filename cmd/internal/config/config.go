@@ -23,9 +23,9 @@ type Config struct {
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
+	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. The onward leg always takes what the destination offers."`
 	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
-	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. The onward leg always takes what the destination offers."`
 	Store     Store     `toml:"store" doc:"Where sluiced keeps users, locks and its own certificate."`
 	Log       Log       `toml:"log" doc:"The message log."`
 	API       API       `toml:"api" doc:"The HTTP API that the command sluice speaks to."`
@@ -170,16 +170,18 @@ type Lock struct {
 
 // User is one outgoing user.
 type User struct {
-	Name     string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
-	Prefixes []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
-	Mode     string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections from his prefixes. Left out, they have the mode of the longest prefix around them that has one: of another user, of [[mode]], or made at run time."`
-	Fail     string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
-	Delivery string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
-	Auth     string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
-	Contact  string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
-	Bind     []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
-	Limits   Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
-	Lock     Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
+	Name           string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
+	Prefixes       []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
+	Mode           string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections from his prefixes. Left out, they have the mode of the longest prefix around them that has one: of another user, of [[mode]], or made at run time."`
+	Fail           string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
+	Delivery       string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
+	Auth           string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
+	StartTLS       string   `toml:"starttls" enum:"terminate|pass|strip" inherit:"tls.starttls" doc:"What becomes of STARTTLS of the user's clients, where the destination has no rule of its own."`
+	StartTLSReason string   `toml:"starttls_reason" inherit:"tls.starttls_reason" doc:"Why, for log and list. strip needs one."`
+	Contact        string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
+	Bind           []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
+	Limits         Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
+	Lock           Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
 
 	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file
 }
@@ -208,9 +210,21 @@ type SMTP struct {
 
 // TLS is the client's leg.
 type TLS struct {
-	StartTLS    string `toml:"starttls" default:"offer" enum:"offer|strip" doc:"offer: STARTTLS is offered wherever the destination does and its handshake succeeded. strip: never offered."`
-	Certificate string `toml:"certificate" doc:"PEM file with the certificate chain for clients. Empty: a self-made one for gateway.name."`
-	Key         string `toml:"key" doc:"PEM file with its private key, readable by sluiced."`
+	StartTLS       string           `toml:"starttls" default:"terminate" enum:"terminate|pass|strip" doc:"terminate: STARTTLS is offered with the gateway's certificate wherever the destination offers it and its handshake succeeded. pass: it is left to client and destination, from the customer's own address; connections and bytes are counted, and what is in them is not read. strip: never offered."`
+	StartTLSReason string           `toml:"starttls_reason" doc:"Why, for log and list. strip needs one."`
+	Refused        string           `toml:"refused" default:"published" enum:"published|person" doc:"Clients that refuse the gateway's certificate are learnt by source and destination. published: STARTTLS passes for them unread where the destination publishes TLSA records or an MTA-STS policy in mode enforce, 30 connections and 50 MB an hour for each source, for 7 days. person: only where somebody allows it."`
+	Certificate    string           `toml:"certificate" doc:"PEM file with the certificate chain for clients. Empty: a self-made one for gateway.name."`
+	Key            string           `toml:"key" doc:"PEM file with its private key, readable by sluiced."`
+	Destination    []TLSDestination `toml:"destination" doc:"Destinations whose STARTTLS is treated otherwise than the user's setting says. The longest prefix wins; with equal ones the one with a port."`
+}
+
+// TLSDestination is what becomes of STARTTLS towards some destinations.
+type TLSDestination struct {
+	Prefix   Prefix    `toml:"prefix" required:"true" doc:"Destination prefix or address."`
+	Port     uint16    `toml:"port" doc:"Destination port; 0 is every mail port."`
+	StartTLS string    `toml:"starttls" required:"true" enum:"terminate|pass|strip" doc:"As tls.starttls."`
+	Reason   string    `toml:"reason" required:"true" doc:"Why, for log and list."`
+	Until    time.Time `toml:"until" doc:"When the rule ends (RFC 3339, such as 2027-01-31T00:00:00Z). Left out: never."`
 }
 
 // Store is the state of sluiced.

@@ -87,7 +87,7 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, add, want string }{
 		{"misspelt key", "[lock]\ntmie = \"1h\"", `e.toml:7: lock.tmie: there is no such key; did you mean "time"?`},
-		{"unknown key", "[tls]\ncolour = 1", `e.toml:7: tls.colour: there is no such key; known here: starttls, certificate, key`},
+		{"unknown key", "[tls]\ncolour = 1", `e.toml:7: tls.colour: there is no such key; known here: starttls, starttls_reason, refused, `},
 		{"unknown table", "[locks]\ntime = 1", `e.toml:6: locks: there is no such table; did you mean "lock"?`},
 		{"wrong type", "[lock]\nspam_count = \"5\"", `e.toml:7: lock.spam_count: a string cannot stand here; write a whole number, without quotes`},
 		{"bare time", "[lock]\ntime = 60", `e.toml:7: lock.time: an integer cannot stand here; write a time span in quotes`},
@@ -125,6 +125,11 @@ func TestErrors(t *testing.T) {
 		{"bad address", "[[delivery.address]]\naddress = \"out1\"\nhelo = \"out.example.com\"", `e.toml:7: delivery.address[0].address: "out1" is not an address; write it like "192.0.2.7" or "2001:db8::7"`},
 		{"bare helo", "[[delivery.address]]\naddress = \"192.0.2.1\"\nhelo = \"out\"", `e.toml:8: delivery.address[0].helo: "out" is not a fully qualified host name`},
 		{"half a pair", "[tls]\ncertificate = \"/a.pem\"", `e.toml:7: tls.certificate: certificate and key belong together`},
+		{"strip by accident", "[tls]\nstarttls = \"strip\"", `e.toml:7: tls.starttls: takes encryption from clients who ask for it; say why: starttls_reason = "…", or write "terminate"`},
+		{"strip of a user", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\nstarttls = \"strip\"", `e.toml:9: user[0].starttls: takes encryption`},
+		{"strip of a destination", "[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"strip\"", `e.toml:6: tls.destination[0].reason: is missing`},
+		{"policy's name", "[tls]\nstarttls = \"offer\"", `e.toml:7: tls.starttls: "offer" is not known; write one of terminate, pass, strip`},
+		{"destination twice", "[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"pass\"\nreason = \"x\"\n[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"strip\"\nreason = \"x\"", `e.toml:11: tls.destination[1].prefix: 198.51.100.7/32 has a rule on line 6 already`},
 		{"relative path", "[store]\ndir = \"lib\"", `e.toml:7: store.dir: "lib" is not an absolute path; begin it with a slash`},
 		{"key twice", "uplinks = [\"cust*\"]", `e.toml:6: intercept.uplinks: stands on line 5 already; remove one of the two`},
 		{"local date", "[[exempt]]\nprefix = \"192.0.2.1\"\nreason = \"x\"\nuntil = 2027-01-01", `e.toml:9: exempt[0].until: a localdate cannot stand here; write a date with time and zone, like 2027-01-31T00:00:00Z`},

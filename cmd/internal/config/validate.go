@@ -37,9 +37,7 @@ func validate(c *Config, doc *document) Errors {
 	v.shadow(c)
 	v.smarthost(&c.Smarthost)
 	v.paths(c)
-	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
-		v.report("tls.certificate", "certificate and key belong together", "give both, or neither for a self-made certificate")
-	}
+	v.tls(c)
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}

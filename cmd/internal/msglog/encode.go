@@ -48,6 +48,8 @@ func (e *encoder) encode(r *proxy.Record) {
 	e.text("trust", r.Asks.Trust)
 	e.text("asks", r.Asks.Policy)
 	e.text("met", r.Asks.Result)
+	e.number("unread_out", r.Unread.Out)
+	e.number("unread_in", r.Unread.In)
 	e.text("ticket", r.Ticket)
 	if r.Shadow {
 		e.number("shadow", 1)

@@ -45,21 +45,23 @@ type line struct {
 		Points                                float64
 		SMTP                                  int
 	} `json:"hits"`
-	Reply  string                `json:"reply"`
-	Remote string                `json:"remote"`
-	Source netip.Addr            `json:"source"`
-	Out    struct{ V, C string } `json:"out"`
-	In     struct{ V, C string } `json:"in"`
-	Terms  string                `json:"terms"`
-	Trust  string                `json:"trust"`
-	Asks   string                `json:"asks"`
-	Met    string                `json:"met"`
-	Ticket string                `json:"ticket"`
-	Shadow int                   `json:"shadow"` // 1 where it is
-	Would  string                `json:"would"`
-	Waited int64                 `json:"waited"` // microseconds
-	Block  proxy.Obstacle        `json:"obstacle"`
-	Note   string                `json:"note"`
+	Reply     string                `json:"reply"`
+	Remote    string                `json:"remote"`
+	Source    netip.Addr            `json:"source"`
+	Out       struct{ V, C string } `json:"out"`
+	In        struct{ V, C string } `json:"in"`
+	Terms     string                `json:"terms"`
+	Trust     string                `json:"trust"`
+	Asks      string                `json:"asks"`
+	Met       string                `json:"met"`
+	UnreadOut int64                 `json:"unread_out"`
+	UnreadIn  int64                 `json:"unread_in"`
+	Ticket    string                `json:"ticket"`
+	Shadow    int                   `json:"shadow"` // 1 where it is
+	Would     string                `json:"would"`
+	Waited    int64                 `json:"waited"` // microseconds
+	Block     proxy.Obstacle        `json:"obstacle"`
+	Note      string                `json:"note"`
 }
 
 // statuses by the name in the log.
@@ -95,6 +97,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
 		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
+		Unread: proxy.Unread{Out: l.UnreadOut, In: l.UnreadIn},
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}
 	if l.Began != 0 {

@@ -39,7 +39,7 @@ func rec(n int) *proxy.Record {
 			{Address: fmt.Sprintf("rcpt%d@example.net", n), Code: 250, Reply: "2.1.5 ok"}, {Address: "no@example.com", Code: 550, Reply: "5.1.1 unknown"},
 		},
 		Size: 10240, Status: proxy.Delivered, Verdict: filter.Judge(nil), Reply: "250 2.0.0 queued as 12345", Remote: "250 2.0.0 queued as 12345",
-		Waited: 1500 * time.Microsecond, Obstacle: proxy.AtCap,
+		Waited: 1500 * time.Microsecond, Obstacle: proxy.AtCap, Unread: proxy.Unread{Out: 5000, In: 700},
 		Source: netip.MustParseAddr("203.0.113.7"), Out: proxy.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256"},
 		Terms: "required (setting)", Asks: tlspolicy.Report{Trust: "trusted for mx.example", Policy: "dane", Result: "no TLSA record matches the certificate"},
 	}

@@ -113,15 +113,19 @@ func (s *Store) SetOverrides(user uint32, o policy.Overrides) error {
 	if err := o.Validate(); err != nil {
 		return fmt.Errorf("could not set the settings of user %d: %w", user, err)
 	}
+	return putOverrides(s.write, user, o)
+}
+
+func putOverrides(db execer, user uint32, o policy.Overrides) error {
 	if o == (policy.Overrides{}) {
-		_, err := s.write.Exec(`DELETE FROM overrides WHERE user = ?`, user)
+		_, err := db.Exec(`DELETE FROM overrides WHERE user = ?`, user)
 		return err
 	}
 	text, err := json.Marshal(&o)
 	if err != nil {
 		return err
 	}
-	_, err = s.write.Exec(`INSERT INTO overrides (user, settings, changed) VALUES (?, ?, ?)
+	_, err = db.Exec(`INSERT INTO overrides (user, settings, changed) VALUES (?, ?, ?)
 		ON CONFLICT (user) DO UPDATE SET settings = excluded.settings, changed = excluded.changed`, user, string(text), stamp(time.Now()))
 	return err
 }

@@ -86,15 +86,7 @@ func (s *Store) ChangeModes(put []Rule, gone []netip.Prefix, act Act) error {
 
 // PutExemption makes a rule for a destination, in the place of one for the same prefix and port.
 func (s *Store) PutExemption(r Rule, act Act) error {
-	err := s.update(func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT OR REPLACE INTO exemptions (prefix, port, mode, reason, by, since, until) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			r.Prefix.String(), r.Port, r.Mode, r.Reason, r.By, stamp(r.Since), stamp(r.Until))
-		if err != nil {
-			return err
-		}
-		return audit(tx, act)
-	})
-	if err != nil {
+	if err := s.putDestined("exemptions", r, act); err != nil {
 		return fmt.Errorf("could not store the exemption: %w", err)
 	}
 	return nil
@@ -102,8 +94,27 @@ func (s *Store) PutExemption(r Rule, act Act) error {
 
 // RemoveExemption removes the rule for a destination, or says ErrNoRule.
 func (s *Store) RemoveExemption(p netip.Prefix, port uint16, act Act) error {
-	err := s.update(func(tx *sql.Tx) error {
-		res, err := tx.Exec(`DELETE FROM exemptions WHERE prefix = ? AND port = ?`, p.String(), port)
+	if err := s.removeDestined("exemptions", p, port, act); err != nil {
+		return fmt.Errorf("could not remove the exemption of %s: %w", p, err)
+	}
+	return nil
+}
+
+// putDestined makes a rule for a destination in one of the tables that have such rules.
+func (s *Store) putDestined(table string, r Rule, act Act) error {
+	return s.update(func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT OR REPLACE INTO `+table+` (prefix, port, mode, reason, by, since, until) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			r.Prefix.String(), r.Port, r.Mode, r.Reason, r.By, stamp(r.Since), stamp(r.Until))
+		if err != nil {
+			return err
+		}
+		return audit(tx, act)
+	})
+}
+
+func (s *Store) removeDestined(table string, p netip.Prefix, port uint16, act Act) error {
+	return s.update(func(tx *sql.Tx) error {
+		res, err := tx.Exec(`DELETE FROM `+table+` WHERE prefix = ? AND port = ?`, p.String(), port)
 		if err != nil {
 			return err
 		}
@@ -112,10 +123,6 @@ func (s *Store) RemoveExemption(p netip.Prefix, port uint16, act Act) error {
 		}
 		return audit(tx, act)
 	})
-	if err != nil {
-		return fmt.Errorf("could not remove the exemption of %s: %w", p, err)
-	}
-	return nil
 }
 
 // Fact returns what the store was told to remember under a name, "" for nothing.

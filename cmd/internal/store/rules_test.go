@@ -5,7 +5,84 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"sluice/filter/policy"
+	"sluice/proxy/distrust"
 )
+
+// TestTLSRules are kept over a restart beside exemptions, and one is not taken for the other.
+func TestTLSRules(t *testing.T) {
+	t.Parallel()
+	path := temp(t)
+	s := open(t, path)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	act := Act{Who: "root", What: "starttls set", Subject: "x"}
+	rule := Rule{Prefix: pfx("198.51.100.7/32"), Port: 25, Mode: "strip", Reason: "r", By: "root", Since: now, Until: now.Add(time.Hour)}
+	for _, r := range []Rule{rule, {Prefix: pfx("2001:db8::/32"), Mode: "pass", Since: now}} {
+		if err := s.PutTLSRule(r, act); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.RemoveTLSRule(pfx("2001:db8::/32"), 0, act); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveTLSRule(pfx("2001:db8::/32"), 0, act); !errors.Is(err, ErrNoRule) {
+		t.Errorf("removed twice: %v", err)
+	}
+	how, why := policy.Pass, "contract 12"
+	if _, err := s.SetStartTLS(7, &how, &why, act); err != nil {
+		t.Fatal(err)
+	}
+	n := 5
+	if err := s.SetOverrides(8, policy.Overrides{MessagesPerHour: &n}); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := s.SetStartTLS(8, &how, &why, act); err != nil || o.MessagesPerHour == nil || *o.StartTLS != policy.Pass {
+		t.Errorf("%+v %v", o, err)
+	}
+	if o, err := s.SetStartTLS(7, nil, nil, act); err != nil || o != (policy.Overrides{}) {
+		t.Errorf("%+v %v", o, err)
+	}
+	shut(t, s)
+	s = open(t, path)
+	defer shut(t, s)
+	if all, err := s.TLSRules(); err != nil || len(all) != 1 || all[0] != rule {
+		t.Errorf("%+v %v, want %+v", all, err, rule)
+	}
+	if xs, err := s.Exemptions(); err != nil || len(xs) != 0 {
+		t.Errorf("%+v %v", xs, err)
+	}
+	if all, err := s.Overrides(); err != nil || len(all) != 1 || *all[8].StartTLS != policy.Pass || *all[8].StartTLSWhy != why || *all[8].MessagesPerHour != n {
+		t.Errorf("%+v %v", all, err)
+	}
+	if acts, err := s.Acts(10); err != nil || len(acts) != 6 {
+		t.Errorf("%d lines in the audit log, %v", len(acts), err)
+	}
+}
+
+// TestRefusals are kept over a restart, and removed.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	path := temp(t)
+	s := open(t, path)
+	now := time.Now().UTC()
+	pair := distrust.Pair{Source: pfx("2001:db8:1::/64"), Target: netip.MustParseAddrPort("[2001:db8:100::20]:25")}
+	one := distrust.Entry{Pair: pair, User: "alice", Alerts: 1, Text: "bad", First: now, Last: now, Learnt: now, Grant: distrust.Grant{Since: now, Until: now.Add(time.Hour), By: "root", Why: "x"}}
+	other := distrust.Entry{Pair: distrust.Pair{Source: pfx("192.0.2.7/32"), Target: pair.Target}, Learnt: now}
+	if err := s.PutRefusals([]distrust.Entry{one, other}, nil); err != nil {
+		t.Fatal(err)
+	}
+	one.Alerts = 2
+	if err := s.PutRefusals([]distrust.Entry{one}, []distrust.Pair{other.Pair}); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, s)
+	s = open(t, path)
+	defer shut(t, s)
+	if all, err := s.Refusals(); err != nil || len(all) != 1 || all[0] != one {
+		t.Errorf("%+v %v, want %+v", all, err, one)
+	}
+}
 
 // TestRules are kept over a restart, replaced by prefix, and removed; each change leaves a line in the audit log.
 func TestRules(t *testing.T) {

@@ -84,6 +84,22 @@ var migrations = []string{
 		changed      INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX logins_user ON logins (user);`,
+	`CREATE TABLE starttls (
+		prefix TEXT NOT NULL,
+		port   INTEGER NOT NULL,
+		mode   TEXT NOT NULL,
+		reason TEXT NOT NULL,
+		by     TEXT NOT NULL,
+		since  INTEGER NOT NULL,
+		until  INTEGER NOT NULL,
+		PRIMARY KEY (prefix, port)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE refusals (
+		source TEXT NOT NULL,
+		target TEXT NOT NULL,
+		entry  TEXT NOT NULL,
+		PRIMARY KEY (source, target)
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

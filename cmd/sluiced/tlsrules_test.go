@@ -1,0 +1,223 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/store"
+	"sluice/intercept/flow"
+	"sluice/proxy"
+	"sluice/proxy/distrust"
+)
+
+const tlsConfig = `
+[tls]
+starttls = "terminate"
+[[tls.destination]]
+prefix = "198.51.100.0/24"
+starttls = "pass"
+reason = "a partner"
+[[tls.destination]]
+prefix = "203.0.113.9"
+port = 2525
+starttls = "strip"
+reason = "breaks in TLS"
+[[user]]
+name = "alice"
+prefixes = ["127.0.0.0/8"]
+[[user]]
+name = "bob"
+prefixes = ["192.0.2.8/29"]
+starttls = "strip"
+starttls_reason = "their appliance"
+`
+
+// towards is what becomes of STARTTLS to a destination by its rules.
+func towards(g *gateway, target string) string {
+	how, why, ok := g.daemon.tlsRules.Towards(netip.MustParseAddrPort(target))
+	if !ok {
+		return ""
+	}
+	return how.String() + " " + why
+}
+
+// TestTLSRules: the longest prefix wins, with equal ones the one with a port, and with those what was said at run time; a
+// restart finds it, a reload keeps it, and each change is in the audit log.
+func TestTLSRules(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, tlsConfig)
+	g.start()
+	set := func(r api.TLSRequest, status int, text string) {
+		t.Helper()
+		r.Reason = "ticket 4711"
+		ask(g, "POST", "/v1/starttls", r, status, text)
+	}
+	check := func(when string, want map[string]string) {
+		t.Helper()
+		for target, w := range want {
+			if got := towards(g, target); got != w {
+				t.Errorf("%s, to %s: %q, want %q", when, target, got, w)
+			}
+		}
+	}
+	check("as configured", map[string]string{"198.51.100.7:25": "pass a partner", "203.0.113.9:2525": "strip breaks in TLS", "203.0.113.9:25": "", "[2001:db8::7]:25": ""})
+	set(api.TLSRequest{Prefix: "198.51.100.7", Policy: "strip"}, 0, "")
+	set(api.TLSRequest{Prefix: "198.51.100.7", Port: 25, Policy: "terminate"}, 0, "")
+	set(api.TLSRequest{Prefix: "198.51.100.0/24", Policy: "terminate"}, 0, "")
+	soon := time.Now().Add(time.Hour)
+	set(api.TLSRequest{Prefix: "2001:db8::/32", Policy: "pass", Until: &soon}, 0, "")
+	set(api.TLSRequest{User: "alice", Policy: "pass"}, 0, "")
+	set(api.TLSRequest{User: "nobody", Policy: "pass"}, http.StatusNotFound, "nobody")
+	now := map[string]string{"198.51.100.7:25": "terminate ticket 4711", "198.51.100.7:2525": "strip ticket 4711", "198.51.100.8:25": "terminate ticket 4711", "[2001:db8::7]:25": "pass ticket 4711"}
+	check("at run time", now)
+	settings := func(name string) string {
+		u := get[api.UserDetail](g, "/v1/users/"+name)
+		return u.Settings.StartTLS + " " + u.Settings.StartTLSReason
+	}
+	for name, want := range map[string]string{"alice": "pass ticket 4711", "bob": "strip their appliance"} {
+		if got := settings(name); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	g.end()
+	g.start()
+	check("after a restart", now)
+	if got := settings("alice"); got != "pass ticket 4711" {
+		t.Errorf("after a restart alice has %q", got)
+	}
+	beaten := 0
+	list := get[[]api.TLSRule](g, "/v1/starttls")
+	for _, x := range list {
+		if x.Beaten {
+			beaten++
+		}
+	}
+	if len(list) != 9 || beaten != 1 || list[0].Policy != "terminate" || list[0].User+list[0].Prefix != "" {
+		t.Errorf("listed are %+v", list)
+	}
+	for _, path := range []string{"prefix=198.51.100.7&port=25", "prefix=198.51.100.0/24", "user=alice"} {
+		ask(g, "DELETE", "/v1/starttls?"+path, nil, 0, "")
+	}
+	ask(g, "DELETE", "/v1/starttls?prefix=203.0.113.9&port=2525", nil, http.StatusNotFound, "those of the configuration are removed there")
+	check("after some are removed", map[string]string{"198.51.100.7:25": "strip ticket 4711", "198.51.100.8:25": "pass a partner"})
+	if got := settings("alice"); got != "terminate " {
+		t.Errorf("alice has %q again", got)
+	}
+	g.configure(strings.ReplaceAll(strings.ReplaceAll(tlsConfig, "a partner", "a good partner"), `starttls = "terminate"`, "starttls = \"strip\"\nstarttls_reason = \"a test\""))
+	if err := g.daemon.reload(); err != nil {
+		t.Fatal(err)
+	}
+	check("after a reload", map[string]string{"198.51.100.8:25": "pass a good partner", "[2001:db8::7]:25": "pass ticket 4711"})
+	if got := settings("alice"); got != "strip a test" {
+		t.Errorf("after a reload alice has %q", got)
+	}
+	g.configure(strings.ReplaceAll(tlsConfig, `starttls = "terminate"`, `starttls = "strip"`))
+	if err := g.daemon.reload(); err == nil || !strings.Contains(err.Error(), "takes encryption") {
+		t.Errorf("a reload strips without a reason: %v", err)
+	}
+	acts, err := g.daemon.store.Acts(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, a := range acts {
+		if strings.HasPrefix(a.What, "starttls ") && a.Who != "" {
+			n++
+		}
+	}
+	if n != 8 {
+		t.Errorf("%d lines about STARTTLS in the audit log: %+v", n, acts)
+	}
+	g.end()
+}
+
+// TestTLSRuleEnds: a rule whose time is over has no effect, whether or not it was removed yet, and then is gone.
+func TestTLSRuleEnds(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, tlsConfig)
+	g.start()
+	d := g.daemon
+	over := store.Rule{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Mode: "strip", Reason: "x", By: "root", Since: time.Now(), Until: time.Now().Add(-time.Second)}
+	if err := d.store.PutTLSRule(over, store.Act{Who: "root", What: "starttls set"}); err != nil {
+		t.Fatal(err)
+	}
+	d.tlsRules.change(func(all []store.Rule) []store.Rule { return append(all, over) })
+	if got := towards(g, "198.51.100.7:25"); got != "pass a partner" {
+		t.Errorf("after its end: %q", got)
+	}
+	waitFor(t, func() bool { made, _ := d.tlsRules.list(); return len(made) == 0 })
+	if all, err := d.store.TLSRules(); err != nil || len(all) != 0 {
+		t.Errorf("left in the store: %+v %v", all, err)
+	}
+	g.end()
+}
+
+// TestRefusalsByCommand: what was learnt is shown, allowed and forgotten, over a restart; who did it is in the audit log.
+func TestRefusalsByCommand(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, tlsConfig)
+	g.start()
+	f := flow.Flow{Client: netip.MustParseAddrPort("127.0.0.9:40000"), Target: netip.MustParseAddrPort("203.0.113.20:25"), User: flow.User{ID: 1, Name: "alice"}}
+	g.daemon.distrust.Refused(&f, distrust.Alert, "remote error: tls: bad certificate")
+	list := get[[]api.Refusal](g, "/v1/refusals")
+	if len(list) != 1 || list[0].Source != "127.0.0.9" || list[0].Alerts != 1 || list[0].Allowed || list[0].User != "alice" || list[0].Connections != distrust.Connections {
+		t.Fatalf("learnt: %+v", list)
+	}
+	if g.daemon.distrust.MayPass(&f) {
+		t.Error("it passes for nothing")
+	}
+	waitFor(t, func() bool { all, err := g.daemon.store.Refusals(); return err == nil && len(all) == 1 })
+	ask(g, "POST", "/v1/refusals", api.RefusalRequest{Source: "127.0.0.9", Target: "203.0.113.20", Reason: "ticket 4711"}, 0, "")
+	if !g.daemon.distrust.MayPass(&f) {
+		t.Error("allowed, it does not pass")
+	}
+	g.end()
+	g.start()
+	if list = get[[]api.Refusal](g, "/v1/refusals"); len(list) != 1 || !list[0].Allowed || list[0].By == "" || list[0].Why != "ticket 4711" || list[0].Until == nil {
+		t.Errorf("after a restart: %+v", list)
+	}
+	ask(g, "DELETE", "/v1/refusals?source=127.0.0.9&target=203.0.113.20", nil, 0, "")
+	ask(g, "DELETE", "/v1/refusals?source=127.0.0.9&target=203.0.113.20", nil, http.StatusNotFound, "nothing is known")
+	if g.daemon.distrust.MayPass(&f) || len(get[[]api.Refusal](g, "/v1/refusals")) != 0 {
+		t.Error("forgotten, it still passes")
+	}
+	g.end()
+	if log := g.log.String(); !strings.Contains(log, "refuses the gateway's certificate") || !strings.Contains(log, "passes UNREAD") {
+		t.Errorf("the journal says\n%s", log)
+	}
+}
+
+// TestUnreadIsCounted: what passes encrypted is a figure, by user and together; what was observed in passing is not in it.
+func TestUnreadIsCounted(t *testing.T) {
+	t.Parallel()
+	var p passed
+	l := passedLog{discard{}, &p}
+	for i := range 5 {
+		r := &proxy.Record{Status: proxy.NoMessage, In: proxy.TLS{Version: proxy.Opaque}, Unread: proxy.Unread{Out: 100, In: 10}, Flow: flow.Flow{User: flow.User{ID: uint32(i%2 + 1)}}}
+		l.Put(r)
+	}
+	l.Put(&proxy.Record{Status: proxy.Observed, In: proxy.TLS{Version: proxy.Opaque}})
+	l.Put(&proxy.Record{Status: proxy.Delivered, In: proxy.TLS{Version: "TLS1.3"}})
+	if got := p.sum(); got != (api.Unread{Flows: 5, BytesOut: 500, BytesIn: 50}) {
+		t.Errorf("together %+v", got)
+	}
+	if got := p.of(1); got == nil || *got != (api.Unread{Flows: 3, BytesOut: 300, BytesIn: 30}) {
+		t.Errorf("user 1: %+v", got)
+	}
+	if p.of(9) != nil {
+		t.Error("somebody passed nothing")
+	}
+	c := map[string]uint64{}
+	if p.counters(c); fmt.Sprint(c) != "map[unread_bytes_in:50 unread_bytes_out:500 unread_flows:5]" {
+		t.Errorf("counters %v", c)
+	}
+}
+
+type discard struct{}
+
+func (discard) Put(*proxy.Record) {}

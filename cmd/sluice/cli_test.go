@@ -229,7 +229,7 @@ func TestOutput(t *testing.T) {
 		"mode", "mode show 192.0.2.7", "mode set 192.0.2.0/24 canary --percent 5 --for 2h --reason x", "mode set 192.0.2.0/24 pass --reason x", "mode set 192.0.2.0/24 pass", "mode set 192.0.2.0/24 pass --for 0 --reason x",
 		"mode set 192.0.2.0/24 pass --until tomorrow --reason x", "mode remove 192.0.2.0/24", "exempt", "exempt set 198.51.100.7 pass --port 25 --reason x", "exempt remove 198.51.100.7",
 		"tls", "tls set 198.51.100.7 strip", "tls set 198.51.100.7 strip --for 2h --reason x", "tls user alice pass --reason x", "tls user alice pass", "tls user alice inherit", "tls remove 198.51.100.7 --port 25",
-		"tls refusals", "tls refusals allow 192.0.2.7 198.51.100.7", "tls refusals allow 192.0.2.7 198.51.100.7 --reason x", "tls refusals allow 192.0.2.7 198.51.100.7 --for 30d --reason x", "tls refusals forget 192.0.2.7 198.51.100.7",
+		"tls ca", "tls ca --pem", "tls refusals", "tls refusals allow 192.0.2.7 198.51.100.7", "tls refusals allow 192.0.2.7 198.51.100.7 --reason x", "tls refusals allow 192.0.2.7 198.51.100.7 --for 30d --reason x", "tls refusals forget 192.0.2.7 198.51.100.7",
 		"rollout", "rollout forward 192.0.2.0/24", "rollout forward all", "rollout forward all --force", "rollout back all",
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
@@ -265,7 +265,7 @@ func TestNarrowTerminalIsNotWrapped(t *testing.T) {
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	socket := serve(t)
-	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}, {"observe"}, {"tls"}, {"tls", "refusals"}} {
+	for _, args := range [][]string{{"status"}, {"users"}, {"users", "show", "alice"}, {"flows"}, {"locks"}, {"log"}, {"why", "k3f9a9.1"}, {"unlock", "alice"}, {"status", "--counters"}, {"gate"}, {"observe"}, {"tls"}, {"tls", "refusals"}, {"tls", "ca"}} {
 		code, out, errs := call(socket, 0, append(args, "--json")...)
 		if code != 0 || !json.Valid([]byte(out)) || strings.Contains(out, "\x1b") {
 			t.Errorf("sluice %v --json: code %d, %s%s", args, code, out, errs)

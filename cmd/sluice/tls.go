@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ in the log, and is never a default.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listTLS(cmd.Context()) },
 	}
 	list := &cobra.Command{Use: "list", Short: "list what becomes of STARTTLS", Args: cobra.NoArgs, RunE: cmd.RunE}
-	cmd.AddCommand(list, p.tlsSetCommand(), p.tlsUserCommand(), p.tlsRemoveCommand(), p.refusalsCommand())
+	cmd.AddCommand(list, p.tlsSetCommand(), p.tlsUserCommand(), p.tlsRemoveCommand(), p.authorityCommand(), p.refusalsCommand())
 	return cmd
 }
 
@@ -86,6 +87,35 @@ func (p *program) tlsRemoveCommand() *cobra.Command {
 	remove.Flags().StringVar(&f.reason, "reason", "", "`why`, for the audit log")
 	remove.Flags().Uint16Var(&f.port, "port", 0, "of the rule; every mail port unless told")
 	return remove
+}
+
+func (p *program) authorityCommand() *cobra.Command {
+	only := false
+	cmd := &cobra.Command{
+		Use: "ca", Short: "show who certifies the names that clients ask for", Args: cobra.NoArgs,
+		Long: `ca shows the authority that makes certificates for the very names that clients ask for, inside of tls.ca_domains only: its
+own certificate bars it from any other name, so who trusts it trusts nothing more. Clients that verify have to be given it:
+with --pem it is printed, for their store of trusted certificates. Its key is made at the first start and does not leave
+the folder store.dir of this gateway. When the domains change it gets a new certificate, which is to be given out anew
+where it shall hold for the added ones.`,
+		Example: "  sluice tls ca --pem > /usr/local/share/ca-certificates/sluice.crt",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var a api.Authority
+			print, err := p.get(cmd.Context(), "/v1/authority", &a)
+			if err != nil || !print {
+				return err
+			}
+			if only {
+				_, err := fmt.Fprint(p.screen.out, a.PEM)
+				return err
+			}
+			p.screen.pairs([2]string{"domains", strings.Join(a.Domains, "\n")}, [2]string{"SHA-256", a.Fingerprint},
+				[2]string{"valid until", a.NotAfter.In(p.screen.zone).Format(time.DateTime)}, [2]string{"made", count(a.Leaves, "certificate", "certificates") + " in memory"})
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&only, "pem", false, "print its certificate")
+	return cmd
 }
 
 func (p *program) setTLS(ctx context.Context, r api.TLSRequest) error {

@@ -28,6 +28,11 @@ func (f fake) RemoveTLS(ctx context.Context, who string, p netip.Prefix, r api.T
 	return f.SetTLS(ctx, who, p, r)
 }
 
+func (fake) Authority(context.Context) (*api.Authority, error) {
+	return &api.Authority{Domains: []string{"customers.example", "partner.example"}, Fingerprint: "0123456789abcdef", NotAfter: now.Add(3650 * 24 * time.Hour), Leaves: 7,
+		PEM: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}, nil
+}
+
 func (fake) ListRefusals(context.Context) ([]api.Refusal, error) {
 	until := now.Add(6 * 24 * time.Hour)
 	dane := netip.MustParseAddrPort("198.51.100.7:25")

@@ -103,16 +103,12 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 }
 
 func newCerts(cfg *config.Config) (*cert.Store, error) {
-	return cert.New(cert.Options{Name: cfg.Gateway.Name, CertFile: cfg.TLS.Certificate, KeyFile: cfg.TLS.Key, Dir: cfg.Store.Dir})
+	return cert.New(cert.Options{Name: cfg.Gateway.Name, CertFile: cfg.TLS.Certificate, KeyFile: cfg.TLS.Key, Dir: cfg.Store.Dir, Domains: cfg.TLS.CADomains})
 }
 
 // clientTLS follows the certificate store of the configuration in force.
 func (d *daemon) clientTLS() *tls.Config {
-	c := d.certs.Load().Config()
-	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return d.certs.Load().Config().GetCertificate(h)
-	}
-	return c
+	return cert.Config(func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.certs.Load().Certificate(h) })
 }
 
 // reload reads the configuration file again. Either all of it takes effect or none.

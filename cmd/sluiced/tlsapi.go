@@ -164,6 +164,15 @@ func (b backend) RemoveTLS(_ context.Context, who string, p netip.Prefix, t api.
 	return &x, nil
 }
 
+// Authority tells who certifies the names that clients ask for.
+func (b backend) Authority(context.Context) (*api.Authority, error) {
+	a := b.d.certs.Load().Authority()
+	if a == nil {
+		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-authority", What: "this gateway has no authority: clients see the same certificate whatever name they ask for", Remedy: "name the domains in tls.ca_domains and reload"}
+	}
+	return &api.Authority{Domains: a.Domains(), Fingerprint: a.Fingerprint(), NotAfter: a.NotAfter(), Leaves: a.Leaves(), PEM: string(a.PEM())}, nil
+}
+
 // ListRefusals lists who refuses the certificate.
 func (b backend) ListRefusals(context.Context) ([]api.Refusal, error) {
 	all := b.d.distrust.List()

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,8 +25,10 @@ type Options struct {
 	// CertFile and KeyFile are PEM files of the operator's own certificate; both or none.
 	CertFile, KeyFile string
 	// Dir keeps the self-made certificate when there is no CertFile, so that clients that remember it see the same one
-	// after a restart. "" keeps it in memory only.
+	// after a restart. "" keeps it in memory only. The authority's key is there, too.
 	Dir string
+	// Domains are those inside of which an authority of our own makes a certificate for the name that a client asks for.
+	Domains []string
 }
 
 // Lifetimes of the self-made certificate: nobody verifies it, but some clients refuse one that has expired.
@@ -46,6 +47,7 @@ type Store struct {
 	reload  sync.Mutex
 	stamp   time.Time // modification time of the loaded files; under reload
 	failed  atomic.Pointer[error]
+	ca      *Authority // nil: none
 }
 
 // New loads or makes the certificate.
@@ -57,19 +59,48 @@ func New(o Options) (*Store, error) {
 		return nil, errors.New("could not make a certificate: the gateway has no name; set it")
 	}
 	s := &Store{o: o, now: time.Now}
+	if len(o.Domains) > 0 {
+		var err error
+		if s.ca, err = newAuthority(o.Name, o.Dir, o.Domains, s.now); err != nil {
+			return nil, err
+		}
+	}
 	return s, s.Reload()
 }
 
-// Config returns the settings of the client leg: TLS 1.2 or newer, no client certificate asked.
-func (s *Store) Config() *tls.Config {
-	return &tls.Config{
+// Authority makes certificates for the names that clients ask for; nil where there is none.
+func (s *Store) Authority() *Authority { return s.ca }
+
+// Config returns the settings of the client leg: TLS 1.2 or newer, forward secrecy, no client certificate asked, tickets
+// whose keys turn. get is Certificate of this store or of its successors.
+func Config(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	cfg := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		DynamicRecordSizingDisabled: true, // bodies and replies leave in few writes
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			s.refresh()
-			return s.current.Load(), nil
-		},
+		GetCertificate:              get,
 	}
+	t := &tickets{}
+	t.turn(cfg, time.Now())
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		t.turn(cfg, time.Now())
+		return nil, nil // the same
+	}
+	return cfg
+}
+
+// Config returns the settings of the client leg with the certificate in force.
+func (s *Store) Config() *tls.Config { return Config(s.Certificate) }
+
+// Certificate gives the one to show: for the name that the client asks for where the authority may certify it, else the
+// operator's or the self-made one.
+func (s *Store) Certificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if s.ca != nil {
+		if c := s.ca.certificate(h.ServerName); c != nil {
+			return c, nil
+		}
+	}
+	s.refresh()
+	return s.current.Load(), nil
 }
 
 // Reload takes the files as they are now. On an error the certificate in force stays.
@@ -179,20 +210,11 @@ func (s *Store) make() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return nil, err
-	}
-	now := s.now()
-	t := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: s.o.Name},
-		DNSNames:     []string{s.o.Name},
-		NotBefore:    now.Add(-time.Hour), // clients' clocks are not all right
-		NotAfter:     now.Add(lifetime),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
+	t := template(s.now(), lifetime)
+	t.Subject = pkix.Name{CommonName: s.o.Name}
+	t.DNSNames = []string{s.o.Name}
+	t.KeyUsage = x509.KeyUsageDigitalSignature
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
 		return nil, err

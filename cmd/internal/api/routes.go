@@ -83,6 +83,8 @@ func (s *Server) routes() []route {
 		{method: "POST", path: "/v1/starttls", summary: "say what becomes of STARTTLS of a user, or towards destinations", in: TLSRequest{}, out: TLSRule{}, serve: s.setTLS},
 		{method: "DELETE", path: "/v1/starttls", summary: "take back what was said at run time; answers what it was", out: TLSRule{}, serve: s.removeTLS,
 			query: []param{user, {"prefix", "of destinations"}, {"port", "of the rule; left out: that for every mail port"}, {"reason", "why"}}},
+		{method: "GET", path: "/v1/authority", summary: "who certifies the names that clients ask for", out: Authority{},
+			serve: func(r *http.Request) (any, error) { return s.back.Authority(r.Context()) }},
 		{method: "GET", path: "/v1/refusals", summary: "clients that refuse the gateway's certificate, and whose mail passes unread for that", out: []Refusal{},
 			serve: func(r *http.Request) (any, error) { return s.back.ListRefusals(r.Context()) }},
 		{method: "POST", path: "/v1/refusals", summary: "let STARTTLS of a source to a destination pass unread, bounded", in: RefusalRequest{}, out: Refusal{}, serve: s.allowRefusal},

@@ -69,11 +69,21 @@ type RefusalRequest struct {
 	Until  *time.Time `json:"until,omitempty" doc:"at most a week from now, which it is when left out"`
 }
 
+// Authority is who certifies the names that clients ask for, where the gateway has such a one.
+type Authority struct {
+	Domains     []string  `json:"domains" doc:"inside of which it may certify; its certificate says so"`
+	Fingerprint string    `json:"fingerprint" doc:"SHA-256 of its certificate, in hexadecimal digits"`
+	NotAfter    time.Time `json:"not_after"`
+	Leaves      int       `json:"leaves" doc:"certificates that it made and that are in memory"`
+	PEM         string    `json:"pem" doc:"its certificate, for clients to trust"`
+}
+
 // StartTLS tells and changes what becomes of clients' STARTTLS. Who is the operator's account.
 type StartTLS interface {
 	TLSRules(ctx context.Context) ([]TLSRule, error)
 	SetTLS(ctx context.Context, who string, p netip.Prefix, r TLSRequest) (*TLSRule, error)
 	RemoveTLS(ctx context.Context, who string, p netip.Prefix, r TLSRequest) (*TLSRule, error)
+	Authority(ctx context.Context) (*Authority, error)
 }
 
 // Refusals tells who refuses the certificate, and what of them passes. Who is the operator's account.

@@ -17,6 +17,7 @@ func (f *fake) SetTLS(_ context.Context, _ string, p netip.Prefix, r TLSRequest)
 func (f *fake) RemoveTLS(_ context.Context, _ string, p netip.Prefix, r TLSRequest) (*TLSRule, error) {
 	return &TLSRule{User: r.User, Prefix: p.String(), Port: r.Port}, nil
 }
+func (f *fake) Authority(context.Context) (*Authority, error)   { return &Authority{}, nil }
 func (f *fake) ListRefusals(context.Context) ([]Refusal, error) { return []Refusal{}, nil }
 func (f *fake) AllowRefusal(_ context.Context, _ string, source netip.Addr, target netip.AddrPort, r RefusalRequest) (*Refusal, error) {
 	return &Refusal{Source: source.String(), Target: target, Why: r.Reason}, nil

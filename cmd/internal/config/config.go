@@ -215,6 +215,7 @@ type TLS struct {
 	Refused        string           `toml:"refused" default:"published" enum:"published|person" doc:"Clients that refuse the gateway's certificate are learnt by source and destination. published: STARTTLS passes for them unread where the destination publishes TLSA records or an MTA-STS policy in mode enforce, 30 connections and 50 MB an hour for each source, for 7 days. person: only where somebody allows it."`
 	Certificate    string           `toml:"certificate" doc:"PEM file with the certificate chain for clients. Empty: a self-made one for gateway.name."`
 	Key            string           `toml:"key" doc:"PEM file with its private key, readable by sluiced."`
+	CADomains      []string         `toml:"ca_domains" doc:"Domains inside of which clients are shown a certificate for the very name they ask for (SNI), made by an authority of this gateway that can certify nothing else. Its certificate, for clients to trust, is printed by sluice tls ca. Empty: there is no such authority."`
 	Destination    []TLSDestination `toml:"destination" doc:"Destinations whose STARTTLS is treated otherwise than the user's setting says. The longest prefix wins; with equal ones the one with a port."`
 }
 

@@ -128,6 +128,7 @@ func TestErrors(t *testing.T) {
 		{"strip by accident", "[tls]\nstarttls = \"strip\"", `e.toml:7: tls.starttls: takes encryption from clients who ask for it; say why: starttls_reason = "…", or write "terminate"`},
 		{"strip of a user", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\nstarttls = \"strip\"", `e.toml:9: user[0].starttls: takes encryption`},
 		{"strip of a destination", "[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"strip\"", `e.toml:6: tls.destination[0].reason: is missing`},
+		{"ca of everything", "[tls]\nca_domains = [\"example\"]", `e.toml:7: tls.ca_domains: "example" is not a domain`},
 		{"policy's name", "[tls]\nstarttls = \"offer\"", `e.toml:7: tls.starttls: "offer" is not known; write one of terminate, pass, strip`},
 		{"destination twice", "[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"pass\"\nreason = \"x\"\n[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"strip\"\nreason = \"x\"", `e.toml:11: tls.destination[1].prefix: 198.51.100.7/32 has a rule on line 6 already`},
 		{"relative path", "[store]\ndir = \"lib\"", `e.toml:7: store.dir: "lib" is not an absolute path; begin it with a slash`},

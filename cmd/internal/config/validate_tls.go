@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -23,6 +24,11 @@ func (v *validator) tls(c *Config) {
 			}
 		}
 		v.oneLine(fmt.Sprintf("tls.destination[%d].reason", i), x.Reason)
+	}
+	for _, d := range c.TLS.CADomains {
+		if d != strings.ToLower(d) || !fqdn(d) {
+			v.report("tls.ca_domains", strconv.Quote(d)+" is not a domain", `write it like "customers.provider.example", in small letters`)
+		}
 	}
 }
 

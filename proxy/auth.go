@@ -33,6 +33,10 @@ func (s *session) offerAuth(caps *relay.Caps) {
 // nor kept. Who authenticates is the customer, not we: the session leaves from his own address, under his own name, and
 // ends with the destination's.
 func (s *session) auth(cmd *smtp.Command) {
+	if s.house != nil {
+		s.houseAuth(cmd)
+		return
+	}
 	defer s.conn.WipeInput()
 	mech, _, _ := bytes.Cut(cmd.Arg, []byte{' '})
 	name := strings.ToUpper(string(mech[:min(len(mech), 20)]))

@@ -212,6 +212,10 @@ func statusOf(v *filter.Verdict) Status {
 
 // deliver sends the message onward and passes the destination's answer back.
 func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
+	if s.house != nil {
+		s.keepMessage(body, e)
+		return
+	}
 	s.stage(onward)
 	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
 	if s.remote == nil || time.Since(s.used) > time.Second && !s.remote.Alive() {
@@ -328,7 +332,7 @@ func (s *session) hop() *sign.Hop {
 	t := &s.tx
 	s.hopRoom = sign.Hop{
 		Flow: s.flow.ID, N: int(s.sent.Load()), User: s.flow.User.ID, Helo: s.helo, Client: s.flow.Client.Addr(),
-		By: s.set.Name, ESMTP: s.esmtp, TLS: s.secure.Load(), UTF8: t.mail.UTF8, Recipient: t.passed[0].Address, Time: t.start,
+		By: s.set.Name, ESMTP: s.esmtp, TLS: s.secure.Load(), Auth: s.who.Login != "", UTF8: t.mail.UTF8, Recipient: t.passed[0].Address, Time: t.start,
 	}
 	return &s.hopRoom
 }

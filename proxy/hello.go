@@ -111,6 +111,10 @@ const traceRoom = 512
 // hears of a dead one at the first moment and tries its next MX. A locked user's client is offered our own list, and
 // nobody is asked. False means that the session was answered and ends.
 func (s *session) learn() bool {
+	if s.house != nil {
+		s.offerHouse()
+		return true
+	}
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is {
 		s.dropRemote()
 		s.dropEarly()

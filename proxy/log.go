@@ -34,7 +34,9 @@ func (s *session) finish(e ending) {
 	if len(r.Verdict.Hits) == 0 {
 		r.Verdict.Cause = -1
 	}
-	s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &r.Verdict, Lost: e.lost})
+	if s.flow.User.ID != 0 { // of nobody's mail nothing was reserved
+		s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &r.Verdict, Lost: e.lost})
+	}
 	if t.tried > 0 {
 		s.manner.mailed()
 	}

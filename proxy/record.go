@@ -22,6 +22,7 @@ const (
 	NoMessage               // a session that never became a message (LOG1)
 	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said
 	Withheld                // 4xx to the client: the filter neither lets it go nor refuses it
+	Queued                  // 250 to the client: kept, and delivered later
 	Statuses                // how many there are
 )
 
@@ -30,7 +31,7 @@ func (s Status) String() string {
 	if s >= Statuses {
 		return "?"
 	}
-	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld"}[s]
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued"}[s]
 }
 
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is

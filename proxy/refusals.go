@@ -29,7 +29,7 @@ type Passer interface {
 
 // refused tells of a handshake that failed.
 func (s *session) refused(err error) {
-	if s.srv.cfg.Refusals == nil || s.ctx.Err() != nil {
+	if s.srv.cfg.Refusals == nil || s.house != nil || s.ctx.Err() != nil {
 		return
 	}
 	if aboutCertificate(err) {
@@ -41,7 +41,7 @@ func (s *session) refused(err error) {
 
 // refusedLate tells of a client that takes TLS 1.3's handshake to its end before it says what it thinks.
 func (s *session) refusedLate(err error) {
-	if s.srv.cfg.Refusals != nil && s.secure.Load() && s.sent.Load() == 0 && aboutCertificate(err) {
+	if s.srv.cfg.Refusals != nil && s.house == nil && s.secure.Load() && s.sent.Load() == 0 && aboutCertificate(err) {
 		s.left = false
 		s.note, s.block = "client refused the certificate: "+err.Error(), NoHandshake
 		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
@@ -50,14 +50,14 @@ func (s *session) refusedLate(err error) {
 
 // refusedAfter tells of a client that had TLS and left, though nothing was wrong but perhaps the certificate.
 func (s *session) refusedAfter() {
-	if s.srv.cfg.Refusals != nil && s.left && s.secure.Load() && !s.own && s.sent.Load() == 0 && s.srv.drain.Err() == nil {
+	if s.srv.cfg.Refusals != nil && s.house == nil && s.left && s.secure.Load() && !s.own && s.sent.Load() == 0 && s.srv.drain.Err() == nil {
 		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Left, "left without mail after the handshake")
 	}
 }
 
 // trusted tells of a transaction under TLS.
 func (s *session) trusted() {
-	if s.srv.cfg.Refusals != nil && s.secure.Load() {
+	if s.srv.cfg.Refusals != nil && s.house == nil && s.secure.Load() {
 		s.srv.cfg.Refusals.Trusted(&s.flow)
 	}
 }

@@ -33,7 +33,8 @@ type rig struct {
 	target netip.AddrPort
 	ln     net.Listener
 	flows  atomic.Uint64
-	user   atomic.Uint32 // whose the next flow is, beyond the first
+	take   func(net.Conn) // leads a session; nil: ServeConn does
+	user   atomic.Uint32  // whose the next flow is, beyond the first
 }
 
 const wait = 10 * time.Second // nothing in these tests takes as long, unless it hangs
@@ -82,6 +83,10 @@ func (r *rig) accept() {
 		nc, err := r.ln.Accept()
 		if err != nil {
 			return
+		}
+		if r.take != nil {
+			go r.take(nc)
+			continue
 		}
 		go r.srv.ServeConn(context.Background(), nc, r.flow(nc.RemoteAddr().(*net.TCPAddr).AddrPort()), func() {})
 	}

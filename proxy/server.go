@@ -73,6 +73,11 @@ func (s *Server) Configure(set Settings) error {
 // ends early when ctx ends.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow, done func()) {
 	ss := newSession(s, nc, f)
+	s.serve(ctx, ss, ss.greet, done)
+}
+
+// serve leads a session that begins with a greeting.
+func (s *Server) serve(ctx context.Context, ss *session, greet func() bool, done func()) {
 	if refused := s.enter(ss); refused != nil {
 		defer done()
 		if *refused == crowdedUser {
@@ -88,7 +93,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow, done f
 		done()
 	}
 	ss.parks()
-	ss.lead(func() (ok, parked bool) { return ss.greet(), false })
+	ss.lead(func() (ok, parked bool) { return greet(), false })
 }
 
 // enter lists a session, or says why it may not stay: the server is stopping, or its user, who may have many source
@@ -100,7 +105,7 @@ func (s *Server) enter(ss *session) *answer {
 		return &stopping
 	}
 	user := ss.flow.User.ID
-	if most := ss.set.UserSessions; most > 0 && s.users[user] >= most {
+	if most := ss.set.UserSessions; most > 0 && user != 0 && s.users[user] >= most {
 		return &crowdedUser
 	}
 	s.users[user]++
@@ -188,9 +193,10 @@ type Live struct {
 
 // Flows returns all open sessions, in no order.
 func (s *Server) Flows() []Live {
-	all := s.list()
-	out := make([]Live, 0, len(all))
-	for _, ss := range all {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Live, 0, len(s.sessions))
+	for ss := range s.sessions {
 		out = append(out, ss.live())
 	}
 	return out

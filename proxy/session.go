@@ -27,6 +27,8 @@ type session struct {
 	gate   func()          // gives back the place of a session that was let in; may be nil
 	until  time.Time       // how long a command is waited for, where that is begun; else zero
 	cancel context.CancelFunc
+	house  *House // the smarthost that it is a session of; nil: it is intercepted
+	who    Client // who logged in there
 	client clientConn
 	conn   *smtp.Conn
 	flow   flow.Flow
@@ -65,6 +67,7 @@ type session struct {
 	left     bool            // the client ended the session
 	own      bool            // the mail leaves from the customer's own address, whatever is set: he authenticates
 	authed   bool            // and did
+	attempts int             // wrong passwords
 	parts    bool            // the body is coming in chunks, of which the last is still to come
 	trace    []byte          // room for the trace field
 	last     string          // our last reply that was worth a note
@@ -380,6 +383,7 @@ func (s *session) stage(to uint32) {
 	s.client.stage.Store(to)
 }
 
+// live tells what the session is at. The server's list is locked: who answers for it may change.
 func (s *session) live() Live {
 	l := Live{
 		Flow: s.flow, State: stages[s.client.stage.Load()], Messages: int(s.sent.Load()), TLS: s.secure.Load(),

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -108,7 +109,7 @@ func (s *session) startTLS(cmd *smtp.Command) {
 	if s.starttls == policy.Pass && s.passTLS() {
 		return
 	}
-	if err := s.conn.StartServerTLS(s.srv.cfg.TLS, s.set.Name+": go ahead"); err != nil {
+	if err := s.conn.StartServerTLS(s.ourTLS(), s.set.Name+": go ahead"); err != nil {
 		s.note = "TLS handshake with the client failed: " + err.Error()
 		s.block, s.gone = NoHandshake, true
 		s.refused(err)
@@ -119,6 +120,14 @@ func (s *session) startTLS(cmd *smtp.Command) {
 	}
 	s.secure.Store(true)
 	s.helo, s.offer = "", smtp.Extensions{}
+}
+
+// ourTLS are the settings of the client's leg.
+func (s *session) ourTLS() *tls.Config {
+	if s.house != nil {
+		return s.house.TLS
+	}
+	return s.srv.cfg.TLS
 }
 
 // passTLS has the destination answer STARTTLS, and leaves the connection to both once it agrees. False when it is ours to

@@ -74,6 +74,9 @@ func (s *session) mail(cmd *smtp.Command) {
 		s.sayError(err)
 		return
 	}
+	if s.house != nil && s.houseMail(&mail) {
+		return
+	}
 	s.dropBlind()
 	s.begin(&mail)
 	s.trusted()
@@ -173,6 +176,9 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		}
 		return
 	}
+	if s.house != nil && s.houseRcpt(&r, refuse) {
+		return
+	}
 	if len(t.passed)+len(t.asked) >= mostRcpts {
 		refuse(tooManyRcpts)
 		return
@@ -231,7 +237,7 @@ func (s *session) sendAsked() {
 		return
 	}
 	defer func() { t.asked = t.asked[:0] }()
-	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
+	if s.house != nil || t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
 		s.dropRemote()
 		s.dropEarly()
 		s.srv.cfg.Dialer.Drop(s.flow.User.ID)

@@ -45,7 +45,7 @@ func (p *program) logCommand() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.q.User, "user", "", "only of this `USER`")
-	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed or withheld")
+	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld or queued")
 	fl.StringVar(&f.q.ID, "id", "", "only this message, or this flow")
 	fl.StringVar(&f.q.Ticket, "ticket", "", "only what this lock answered")
 	fl.StringVar(&f.q.From, "from", "", "only from this address or domain")

@@ -59,6 +59,7 @@ type Hop struct {
 	By        string // gateway name
 	ESMTP     bool   // the client said EHLO
 	TLS       bool   // the client leg is encrypted
+	Auth      bool   // the client logged in
 	UTF8      bool   // SMTPUTF8 was declared (RFC 6531)
 	Recipient string // the first recipient
 	Time      time.Time
@@ -87,6 +88,10 @@ func (t *Tracer) AppendReceived(dst []byte, h *Hop) []byte {
 // with is the keyword of RFC 3848, RFC 6531 4.3.
 func with(h *Hop) string {
 	switch {
+	case h.UTF8 && h.TLS && h.Auth:
+		return "UTF8SMTPSA"
+	case h.ESMTP && h.TLS && h.Auth:
+		return "ESMTPSA"
 	case h.UTF8 && h.TLS:
 		return "UTF8SMTPS"
 	case h.UTF8:

@@ -19,6 +19,10 @@ func (c *Conn) StartServerTLS(cfg *tls.Config, ready string) error {
 	return c.startTLS(tls.Server, cfg)
 }
 
+// ServerTLS does the handshake as server on a connection that is encrypted from its first byte on (RFC 8314 3.3). After an
+// error the connection is to be closed.
+func (c *Conn) ServerTLS(cfg *tls.Config) error { return c.startTLS(tls.Server, cfg) }
+
 // StartClientTLS does the handshake as client, after the 220 reply to STARTTLS was read. Plaintext
 // behind that reply is thrown away, as StartServerTLS does. After an error the connection is to be closed.
 func (c *Conn) StartClientTLS(cfg *tls.Config) error {

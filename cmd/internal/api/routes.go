@@ -272,7 +272,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld"}
+var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued"}
 
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {

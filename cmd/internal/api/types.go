@@ -275,7 +275,7 @@ type Message struct {
 	From       string         `json:"from"`
 	To         []Recipient    `json:"to,omitempty"`
 	Size       int64          `json:"size"`
-	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost, no-message, observed or withheld"`
+	Status     string         `json:"status" doc:"delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld or queued"`
 	Class      string         `json:"class" doc:"clean, policy, spam, phish or virus; where the status is observed, unjudged for what was not wholly read and opaque for what cannot be"`
 	Code       string         `json:"code,omitempty" doc:"public code of the reason that decided"`
 	Hits       []Hit          `json:"hits,omitempty"`

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
+	"sluice/proxy/auth"
+	"sluice/proxy/smtp"
+)
+
+// House is a smarthost's listener: customers hand in their mail there, for whatever destination, under a name that they
+// have in their settings (AUT1). Nobody is asked while they wait; what is taken is kept first, and delivered by the queue.
+type House struct {
+	Name     string      // in the greeting
+	TLS      *tls.Config // may be nil: neither STARTTLS nor AUTH
+	Implicit bool        // TLS from the first byte on
+	Sessions int         // of one source at once (AUT8); 10
+	Logins   Logins      // may be nil: only sources that need none
+	Keeper   Keeper
+	// Stranger are the settings of sessions that nobody answers for yet.
+	Stranger policy.Settings
+}
+
+// Logins tells who a client is. The error is one of package auth's.
+type Logins interface {
+	Login(ctx context.Context, from netip.Addr, login, password string) (Client, error)
+}
+
+// Client is who logged in.
+type Client struct {
+	User  flow.User // who answers for what is sent
+	Login string    // the domain, or the mailbox
+	Kind  auth.Kind
+}
+
+// mayUse tells whether the client may give an address as the sender of a message (FRM1). Notices have none.
+func (c *Client) mayUse(sender string) bool {
+	if sender == "" || c.Login == "" {
+		return true
+	}
+	if c.Kind == auth.Mailbox {
+		return strings.EqualFold(sender, c.Login)
+	}
+	return strings.EqualFold(sender[strings.LastIndexByte(sender, '@')+1:], c.Login)
+}
+
+// Keeper takes messages that are to be delivered.
+type Keeper interface {
+	// Keep returns nil once the message is on disk, ErrNoRoom where it finds no room, and else any error.
+	Keep(ctx context.Context, m *Kept) error
+}
+
+// ErrNoRoom is a keeper's: the client hears 452 and keeps its message.
+var ErrNoRoom = errors.New("there is no room for messages")
+
+// Kept is a message that is to be kept. Nothing in it may be used once Keep returned.
+type Kept struct {
+	ID     string // as the log has it
+	Flow   *flow.Flow
+	Login  string // "" where none was needed
+	Mail   *smtp.Mail
+	Rcpts  []smtp.Rcpt
+	Trace  []byte // our trace field, to be put before the message
+	Body   *smtp.Body
+	At     time.Time
+	Secure bool // the client's leg was encrypted
+}
+
+// ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source
+// address, if its mail is taken without a login; else he is nobody.
+func (s *Server) ServeHouse(ctx context.Context, nc net.Conn, f flow.Flow, h *House, done func()) {
+	ss := newSession(s, nc, f)
+	ss.house = h
+	s.serve(ctx, ss, ss.greetHouse, done)
+}
+
+// greetHouse lets the session of a smarthost in and greets.
+func (s *session) greetHouse() bool {
+	h := s.house
+	if s.user = s.srv.cfg.Policy.Settings(s.flow.User.ID); s.user == nil || s.flow.User.ID == 0 {
+		s.user = &h.Stranger
+	}
+	if h.Implicit {
+		if err := s.conn.ServerTLS(h.TLS); err != nil {
+			s.note = "TLS handshake with the client failed: " + err.Error()
+			s.block, s.gone = NoHandshake, true
+			return false
+		}
+		s.secure.Store(true)
+	}
+	if s.srv.cfg.Gate != nil {
+		most := h.Sessions
+		if most <= 0 {
+			most = houseSessions
+		}
+		now, cancel := context.WithCancel(s.ctx)
+		cancel() // whoever has a smarthost in his settings was told its bounds: nobody waits for a place
+		r, err := s.srv.cfg.Gate.Enter(now, s.flow.Client.Addr(), s.flow.Target.Addr(), most, 0)
+		if err != nil {
+			s.block = AtCap
+			return s.leave(crowded)
+		}
+		s.gate = r
+	}
+	m := s.base()
+	if v := s.ask(filter.Connect, &m); v.Refused() {
+		return s.leave(refusal(s.set, &v))
+	}
+	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
+	s.explains.Store(is)
+	s.conn.WriteReply(220, smtp.Enhanced{}, h.Name+" ESMTP Sluice")
+	return true
+}
+
+// houseSessions is how many sessions a source may have at once at a smarthost, unless told (AUT8).
+const houseSessions = 10
+
+// stranger tells whether nobody answers for the session.
+func (s *session) stranger() bool { return s.house != nil && s.flow.User.ID == 0 }
+
+// houseSkills is what a smarthost can do by itself. What a destination lacks later is the queue's to translate or to
+// report (DEL3).
+const houseSkills = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced | smtp.ExtPipelining | smtp.ExtChunking
+
+// offerHouse offers what a smarthost can do. AUTH is for encrypted sessions alone (AUT2).
+func (s *session) offerHouse() {
+	s.offer = smtp.Extensions{Set: houseSkills, Size: s.maxSize()}
+	switch {
+	case s.house.TLS == nil || s.who.Login != "":
+	case !s.secure.Load():
+		s.offer.Set |= smtp.ExtStartTLS
+	case s.house.Logins != nil:
+		s.offer.Set |= smtp.ExtAuth
+		s.offer.Auth = auth.Mechanisms
+	}
+}
+
+// The answers of a smarthost about mail.
+var (
+	strangerNo = answer{550, smtp.Enhanced{5, 7, 1}, "no relaying for you: log in first"}
+	noDomain   = answer{553, smtp.Enhanced{5, 1, 3}, "the recipient's address has no domain"}
+	noRoom     = answer{452, smtp.Enhanced{4, 3, 1}, "there is no room for messages now, try again later"}
+	notKept    = answer{451, smtp.Enhanced{4, 3, 0}, "the message could not be kept, try again later"}
+)
+
+// houseMail answers MAIL at a smarthost as far as it differs; true when it is answered.
+func (s *session) houseMail(mail *smtp.Mail) bool {
+	if s.stranger() { // he hears at RCPT that this is no open relay, and no check is troubled with him
+		s.begin(mail)
+		s.conn.WriteRaw(s.set.fixed.senderOK)
+		return true
+	}
+	if s.who.mayUse(mail.Address) {
+		return false
+	}
+	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "SENDER", "whoever logs in as "+s.who.Login+" may not send as <"+brief(mail.Address)+">")})
+	s.sent.Add(1)
+	return true
+}
+
+// houseRcpt refuses a recipient at a smarthost before any check; true when it did.
+func (s *session) houseRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
+	switch {
+	case s.stranger():
+		refuse(strangerNo)
+		s.noteRcpt(r.Address, strangerNo.code, s.set.Name+": "+strangerNo.text)
+		if s.noise(); s.bye {
+			return true
+		}
+		return true
+	case strings.LastIndexByte(r.Address, '@') < 1 || strings.HasSuffix(r.Address, "@"):
+		refuse(noDomain)
+		s.noteRcpt(r.Address, noDomain.code, s.set.Name+": "+noDomain.text)
+		return true
+	}
+	return false
+}
+
+// keepMessage keeps a good message, and answers 250 once it is on disk.
+func (s *session) keepMessage(body *smtp.Body, e *ending) {
+	s.stage(onward)
+	t := &s.tx
+	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
+	t.rec.Size = body.Size()
+	err := s.house.Keeper.Keep(s.ctx, &Kept{
+		ID: t.msg.ID, Flow: &s.flow, Login: s.who.Login, Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body,
+		At: t.start, Secure: s.secure.Load(),
+	})
+	switch {
+	case err == nil:
+		s.say(answer{250, smtp.Enhanced{2, 0, 0}, "kept as " + t.msg.ID + ", it is delivered from here"})
+		e.status, e.accepted = Queued, len(t.passed)
+	case errors.Is(err, ErrNoRoom):
+		s.say(noRoom)
+		e.status, e.note = Deferred, err.Error()
+	default:
+		s.say(notKept)
+		e.status, e.note = Deferred, err.Error()
+	}
+	if err := s.conn.Flush(); err != nil && e.status == Queued {
+		e.note = leftUnheard
+	}
+	s.finish(*e)
+}

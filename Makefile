@@ -108,6 +108,10 @@ soak-flood: deps build ## one host opens 8,000 connections a second for 20 s whi
 soak-million: deps build ## a million prefixes from a list to the kernel, single changes, restarts, memory (minutes)
 	SLUICE_PREFIXES=1000000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestMillion ./scripts/lab
 
+.PHONY: soak-peers
+soak-peers: deps build ## every foreign client with every foreign server, by STARTTLS and plain, IPv4 and IPv6 (two minutes)
+	SLUICE_PEERS=all SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestForeignPeers ./scripts/lab
+
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration
 	$(GO) generate ./...

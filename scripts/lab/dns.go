@@ -46,6 +46,12 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 	for _, m := range Hosts() {
 		line("host-record=%s%s", m.Hostname(), join(m.Addrs()))
 		line("mx-host=%s,%s,10", m.Domain(), m.Hostname())
+		if !m.Kind.Foreign() {
+			continue
+		}
+		for _, d := range m.Doors() {
+			line("host-record=mx.%[1]s,%[2]s\nmx-host=%[1]s,mx.%[1]s,10", d.Domain, d.Addr)
+		}
 	}
 	for i := 1; i <= Domains; i++ {
 		line("mx-host=d%02d.example,mx.sink.example,10", i)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,11 +36,34 @@ const eximTransport = `lab_archive:
   group = archive
 `
 
+// eximRecipients belongs to the ACL of RCPT.
+const eximRecipients = `  deny
+    message = Recipient unknown
+    local_parts = ^reject
+  defer
+    message = Try again later
+    local_parts = ^defer
+`
+
+// eximMX are macros of Debian's configuration: TLS at all addresses but these, and the lab's recipients.
+func eximMX(bare []string) string {
+	var none []string
+	for _, a := range bare {
+		none = append(none, "{eq{$received_ip_address}{"+a+"}}")
+	}
+	return `MAIN_TLS_ENABLE = yes
+MAIN_TLS_CERTIFICATE = /etc/ssl/certs/ssl-cert-snakeoil.pem
+MAIN_TLS_PRIVATEKEY = /etc/ssl/private/ssl-cert-snakeoil.key
+MAIN_TLS_ADVERTISE_HOSTS = ${if or{` + strings.Join(none, "") + `}{}{*}}
+CHECK_RCPT_LOCAL_ACL_FILE = /etc/exim4/lab-recipients
+`
+}
+
 func (*exim) configure(ctx context.Context, m *MTA) error {
 	// "<; ::1" style: addresses of both families in one list.
 	conf := `dc_eximconfig_configtype='internet'
-dc_other_hostnames='` + m.domain + `'
-dc_local_interfaces='` + strings.Join(m.listen, " ; ") + `'
+dc_other_hostnames='` + strings.Join(m.domains(), " : ") + `'
+dc_local_interfaces='` + strings.Join(append(slices.Clone(m.listen), m.bare()...), " ; ") + `'
 dc_readhost=''
 dc_relay_domains=''
 dc_minimaldns='false'
@@ -51,8 +75,14 @@ dc_hide_mailname=''
 dc_mailname_in_oh='true'
 dc_localdelivery='maildir_home'
 `
+	settings := ""
+	if m.mx != nil {
+		settings = eximMX(m.bare())
+	}
 	for name, text := range map[string]string{
 		"etc/exim4/update-exim4.conf.conf":          conf,
+		"etc/exim4/conf.d/main/000_lab":             settings,
+		"etc/exim4/lab-recipients":                  eximRecipients,
 		"etc/exim4/conf.d/router/950_lab_archive":   eximRouter,
 		"etc/exim4/conf.d/transport/40_lab_archive": eximTransport,
 	} {

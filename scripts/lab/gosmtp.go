@@ -23,23 +23,33 @@ func (l *Lab) startGoSMTP(m MX) error {
 	if err != nil {
 		return err
 	}
+	for _, d := range m.Doors() {
+		if err := l.goSMTPDoor(m, s, d); err != nil {
+			return err
+		}
+	}
+	l.addSink(m.Name, s)
+	return nil
+}
+
+// goSMTPDoor serves one address.
+func (l *Lab) goSMTPDoor(m MX, s *Sink, d Door) error {
 	server := smtp.NewServer(goSMTP{s})
 	server.Domain = m.Hostname()
 	server.ReadTimeout, server.WriteTimeout = 5*time.Minute, 5*time.Minute
 	server.MaxMessageBytes = 50 << 20
 	server.MaxLineLength = 1 << 20 // bodies may have long lines
 	server.EnableSMTPUTF8, server.EnableDSN = true, true
-	server.TLSConfig = l.certs.config(m.Hostname())
-	server.ErrorLog = discardLog{}
-	for _, a := range m.Addrs() {
-		ln, err := listen(netip.AddrPortFrom(a, 25).String())
-		if err != nil {
-			return err
-		}
-		go func() { _ = server.Serve(ln) }() // ends with server.Close
+	if d.TLS {
+		server.TLSConfig = l.certs.config(m.Hostname())
 	}
+	server.ErrorLog = discardLog{}
+	ln, err := listen(netip.AddrPortFrom(d.Addr, 25).String())
+	if err != nil {
+		return err
+	}
+	go func() { _ = server.Serve(ln) }() // ends with server.Close
 	l.onClose(server)
-	l.addSink(m.Name, s)
 	return nil
 }
 

@@ -24,6 +24,33 @@ type flavour interface {
 	parse(log string) []Delivery
 }
 
+// domains are what a server takes mail for: its own and, at an MX, its doors'.
+func (m *MTA) domains() []string {
+	all := []string{m.domain}
+	for _, d := range m.doors() {
+		all = append(all, d.Domain)
+	}
+	return all
+}
+
+func (m *MTA) doors() []Door {
+	if m.mx == nil {
+		return nil
+	}
+	return m.mx.Doors()
+}
+
+// bare are the addresses at which an MX offers no STARTTLS.
+func (m *MTA) bare() []string {
+	var all []string
+	for _, d := range m.doors() {
+		if !d.TLS {
+			all = append(all, d.Addr.String())
+		}
+	}
+	return all
+}
+
 // MTA is a running mail server of Debian's in a root of its own.
 type MTA struct {
 	lab    *Lab
@@ -31,6 +58,7 @@ type MTA struct {
 	domain string
 	fqdn   string
 	listen []string // addresses; empty: all
+	mx     *MX      // one of the internet's, which listens at its doors
 	root   string
 	proc   *Process
 	kind   flavour
@@ -76,14 +104,23 @@ func (l *Lab) Exim(ctx context.Context, host string) (*MTA, error) {
 	})
 }
 
-// MX starts one of the internet's real mail servers, "postfix" or "exim", or
-// returns the one that runs. The other MX hosts run from the start.
+// OpenSMTPD starts Debian's OpenSMTPD with its stock configuration on a
+// customer or returns the one that runs.
+func (l *Lab) OpenSMTPD(ctx context.Context, host string) (*MTA, error) {
+	return l.mta(ctx, host+"-opensmtpd", &MTA{
+		host: host, domain: host + ".example", fqdn: "mail." + host + ".example", kind: &openSMTPD{},
+	})
+}
+
+// MX starts one of the internet's real mail servers (postfix, exim, opensmtpd,
+// haraka, aiosmtpd) or returns the one that runs. The other MX hosts run from
+// the start. As at the sinks, recipients reject…@ get 550 and defer…@ get 451.
 func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
 	plan, err := HostMX(name)
 	if err != nil {
 		return nil, err
 	}
-	m := &MTA{host: HostInternet, domain: plan.Domain(), fqdn: plan.Hostname()}
+	m := &MTA{host: HostInternet, domain: plan.Domain(), fqdn: plan.Hostname(), mx: &plan}
 	for _, a := range plan.Addrs() {
 		m.listen = append(m.listen, a.String())
 	}
@@ -92,6 +129,12 @@ func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
 		m.kind = &postfix{}
 	case KindExim:
 		m.kind = &exim{}
+	case KindOpenSMTPD:
+		m.kind = &openSMTPD{}
+	case KindHaraka:
+		m.kind = &haraka{}
+	case KindAiosmtpd:
+		m.kind = &aiosmtpd{}
 	default:
 		return nil, fmt.Errorf("could not start MX %s: it is no real mail server; see Sink", name)
 	}
@@ -138,7 +181,7 @@ func (m *MTA) start(ctx context.Context) error {
 func (m *MTA) waitReady(ctx context.Context) error {
 	for {
 		data, err := os.ReadFile(m.LogPath())
-		if err == nil && bytes.Contains(data, []byte(m.kind.listening())) {
+		if err == nil && bytes.Contains(data, []byte(m.kind.listening())) && m.answers(ctx) {
 			return nil
 		}
 		select {
@@ -150,6 +193,14 @@ func (m *MTA) waitReady(ctx context.Context) error {
 		case <-time.After(logPoll):
 		}
 	}
+}
+
+// answers is true for servers that only have their log to ask.
+func (m *MTA) answers(ctx context.Context) bool {
+	k, ok := m.kind.(interface {
+		answers(context.Context, *MTA) bool
+	})
+	return !ok || k.answers(ctx, m)
 }
 
 // run runs a program inside the server's root.

@@ -1,8 +1,9 @@
 package lab
 
 import (
+	"bytes"
 	"context"
-	_ "embed" // mtaroots
+	"embed"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Accounts inside the mail servers' roots. The postdrop group is also in
-// mtaroots, which gives it the set-group-ID programs.
+// Accounts inside the mail servers' roots. The groups postdrop, opensmtpq and
+// smmsp are also in mtaroots, which gives them the set-group-ID programs.
 const (
 	uidPostfix = 20101
 	gidDrop    = 20102
@@ -27,6 +28,10 @@ uucp:x:10:10:uucp:/var/spool/uucp:/usr/sbin/nologin
 www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin
 postfix:x:20101:20101::/var/spool/postfix:/usr/sbin/nologin
 Debian-exim:x:20103:20103::/var/spool/exim4:/usr/sbin/nologin
+opensmtpd:x:20104:20104::/var/lib/opensmtpd/empty:/usr/sbin/nologin
+opensmtpq:x:20105:20105::/var/lib/opensmtpd/empty:/usr/sbin/nologin
+smmta:x:20106:20106::/var/lib/sendmail:/usr/sbin/nologin
+smmsp:x:20107:20107::/var/lib/sendmail:/usr/sbin/nologin
 archive:x:20110:20110::/home/archive:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 `
@@ -41,6 +46,10 @@ www-data:x:33:
 postfix:x:20101:
 postdrop:x:20102:
 Debian-exim:x:20103:
+opensmtpd:x:20104:
+opensmtpq:x:20105:
+smmta:x:20106:
+smmsp:x:20107:
 archive:x:20110:
 nogroup:x:65534:
 `
@@ -51,14 +60,39 @@ var mtaroots string
 // unpacked makes sure that the cache has the packages and names the folder.
 func unpacked(ctx context.Context, cache, name string) (string, error) {
 	dir := filepath.Join(cache, name)
-	if _, err := os.Stat(filepath.Join(dir, ".complete")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, ".complete")); err == nil && current(dir, name) {
 		return dir, nil
 	}
-	out, err := exec.CommandContext(ctx, "bash", "-c", mtaroots, "mtaroots", cache).CombinedOutput()
+	modules, err := os.MkdirTemp("", "sluice-modules-")
 	if err != nil {
-		return "", fmt.Errorf("unpack the mail servers: %w: %s; scripts/lab/mtaroots does it by hand", err, tail(out))
+		return "", err
+	}
+	defer func() { _ = os.RemoveAll(modules) }() // a small folder in /tmp
+	if err := os.CopyFS(modules, npmFiles); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "bash", "-c", mtaroots, "mtaroots", cache, name)
+	cmd.Env = append(os.Environ(), "SLUICE_LAB_MODULES="+filepath.Join(modules, "peers"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("unpack %s: %w: %s; scripts/lab/mtaroots does it by hand", name, err, tail(out))
 	}
 	return dir, nil
+}
+
+// npmFiles name the modules of npm and their exact versions.
+//
+//go:embed peers/package.json peers/package-lock.json
+var npmFiles embed.FS
+
+// current tells whether an unpacked folder has the modules that the lock file names now.
+func current(dir, name string) bool {
+	if name != peersRoot {
+		return true
+	}
+	want, err1 := npmFiles.ReadFile("peers/package-lock.json")
+	have, err2 := os.ReadFile(filepath.Join(dir, "usr/share/sluice-lab/package-lock.json"))
+	return err1 == nil && err2 == nil && bytes.Equal(want, have)
 }
 
 // makeRoot fills the server's root and mounts programs and devices into it.

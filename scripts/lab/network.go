@@ -76,7 +76,15 @@ func internetLinks() []string {
 		"addr add " + ResolverV6.String() + "/128 dev lo nodad",
 	}
 	for _, m := range Hosts() {
-		for _, a := range m.Addrs() {
+		addrs := m.Addrs()
+		if m.Kind.Foreign() {
+			for _, d := range m.Doors() {
+				if !d.TLS {
+					addrs = append(addrs, d.Addr)
+				}
+			}
+		}
+		for _, a := range addrs {
 			if m.Kind == KindDropped {
 				lines = append(lines, fmt.Sprintf("route add blackhole %s/%d", a, a.BitLen()))
 				continue

@@ -75,12 +75,15 @@ type Kind int
 
 // The kinds of MX.
 const (
-	KindSink    Kind = iota // this package's byte-exact server
-	KindPostfix             // Debian's Postfix
-	KindExim                // Debian's Exim
-	KindGoSMTP              // emersion/go-smtp's server
-	KindRefused             // nothing listens: connection refused
-	KindDropped             // packets vanish
+	KindSink      Kind = iota // this package's byte-exact server
+	KindPostfix               // Debian's Postfix
+	KindExim                  // Debian's Exim
+	KindOpenSMTPD             // Debian's OpenSMTPD
+	KindHaraka                // Haraka, for Node.js
+	KindAiosmtpd              // aiosmtpd, for Python
+	KindGoSMTP                // emersion/go-smtp's server
+	KindRefused               // nothing listens: connection refused
+	KindDropped               // packets vanish
 )
 
 // V4 is the IPv4 address, invalid where the MX has none.
@@ -116,11 +119,38 @@ func (m MX) Addrs() []netip.Addr {
 	return all
 }
 
+// Foreign tells whether this project did not write the server.
+func (k Kind) Foreign() bool { return KindPostfix <= k && k <= KindGoSMTP }
+
+// A Door is one way to a foreign server: one address of it, which offers STARTTLS or does not.
+type Door struct {
+	Addr   netip.Addr
+	TLS    bool
+	Domain string // its only MX is this address
+}
+
+// Doors are the four ways to a foreign server, those with STARTTLS first; tls4.exim.example is the domain of
+// Exim's first. The addresses without STARTTLS are 50 above the server's own.
+func (m MX) Doors() []Door {
+	var all []Door
+	for _, tls := range []bool{true, false} {
+		at, kind := m, "tls"
+		if !tls {
+			at.Last, kind = m.Last+50, "bare"
+		}
+		all = append(all, Door{at.V4(), tls, kind + "4." + m.Domain()}, Door{at.V6(), tls, kind + "6." + m.Domain()})
+	}
+	return all
+}
+
 // Hosts are the MX hosts of every lab.
 func Hosts() []MX {
 	all := []MX{
 		{Name: "postfix", Kind: KindPostfix, Last: 10, Note: "Debian's Postfix"},
 		{Name: "exim", Kind: KindExim, Last: 11, Note: "Debian's Exim"},
+		{Name: "opensmtpd", Kind: KindOpenSMTPD, Last: 12, Note: "Debian's OpenSMTPD"},
+		{Name: "haraka", Kind: KindHaraka, Last: 13, Note: "Haraka"},
+		{Name: "aiosmtpd", Kind: KindAiosmtpd, Last: 14, Note: "Debian's aiosmtpd"},
 		{Name: "sink", Last: 20, Note: "stores byte for byte; also MX of d01 … d30.example"},
 		{Name: "selfsigned", Last: 21, Note: "STARTTLS with a self-signed certificate", Sink: SinkOptions{TLS: true}},
 		{Name: "tlsonly", Last: 22, Note: "530 5.7.0 without STARTTLS", Sink: SinkOptions{TLS: true, RequireTLS: true}},

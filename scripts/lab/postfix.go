@@ -30,13 +30,19 @@ func (p *postfix) configure(ctx context.Context, m *MTA) error {
 		inet = strings.Join(m.listen, ", ")
 	}
 	// What Debian's postinst writes after main.cf.debian and main.cf.tls.
+	access, doors := "", ""
+	if m.mx != nil {
+		access = "smtpd_recipient_restrictions = check_recipient_access regexp:/etc/postfix/lab-recipients"
+		doors = postfixDoors(m.bare())
+	}
 	lines := append([]string{
+		access,
 		"smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination",
 		"myhostname = " + m.fqdn,
 		"alias_maps = hash:/etc/aliases",
 		"alias_database = hash:/etc/aliases",
 		"myorigin = /etc/mailname",
-		"mydestination = $myhostname, " + m.domain + ", localhost",
+		"mydestination = $myhostname, " + strings.Join(m.domains(), ", ") + ", localhost",
 		"relayhost =",
 		"mynetworks = 127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128",
 		"mailbox_size_limit = 0",
@@ -50,13 +56,18 @@ func (p *postfix) configure(ctx context.Context, m *MTA) error {
 		"luser_relay = archive",
 		"compatibility_level = 3.6",
 	}, p.settings...)
-	main := strings.Join(lines, "\n") + "\n"
-	if err := os.WriteFile(filepath.Join(m.root, "etc/postfix/main.cf.lab"), []byte(main), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"main.cf.lab":    strings.Join(lines, "\n") + "\n",
+		"master.cf.lab":  doors,
+		"lab-recipients": "/^reject/ 550 5.1.1 Recipient unknown\n/^defer/ 451 4.3.0 Try again later\n",
+	} {
+		if err := os.WriteFile(filepath.Join(m.root, "etc/postfix", name), []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
 	_, err := m.run(ctx, nil, "/bin/sh", "-c", `set -e
 cd /etc/postfix
-cp /usr/share/postfix/master.cf.dist master.cf
+cat /usr/share/postfix/master.cf.dist master.cf.lab > master.cf
 cp /usr/share/postfix/dynamicmaps.cf dynamicmaps.cf
 # Later lines win; Debian's own file first.
 cat /usr/share/postfix/main.cf.debian /usr/share/postfix/main.cf.tls main.cf.lab > main.cf
@@ -68,6 +79,15 @@ newaliases
 /usr/lib/postfix/configure-instance.sh - 2>/dev/null
 `)
 	return err
+}
+
+// postfixDoors are the services of master.cf at addresses without STARTTLS.
+func postfixDoors(addrs []string) string {
+	var b strings.Builder
+	for _, a := range addrs {
+		fmt.Fprintf(&b, "[%s]:smtp inet n - y - - smtpd\n  -o smtpd_tls_security_level=none\n", a)
+	}
+	return b.String()
 }
 
 // flush has the deferred queue delivered. What was just put off is logged before it is in that queue, so messages that

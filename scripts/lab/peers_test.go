@@ -1,0 +1,258 @@
+//go:build labtest
+
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The clients that this project did not write: mail servers with a queue, each on a customer's host of its own, and
+// programs without.
+var (
+	queueing = map[string]string{"postfix": "alice", "exim": "dave", "opensmtpd": "bob"}
+	agents   = []string{"msmtp", "nodemailer", "smtplib", "swaks"}
+)
+
+// A pairing is one client at one door of one server.
+type pairing struct {
+	id     string
+	server MX
+	door   Door
+}
+
+func (p pairing) to(local string) string { return local + "-" + p.id + "@" + p.door.Domain }
+
+// body has what relays are known to spoil: dots, blanks at line ends, tabs, a folded field, 8-bit text, a line as long as
+// RFC 5321 4.5.3.1.6 allows, empty lines at the end.
+func (p pairing) body(host string) []byte {
+	return fmt.Appendf(nil, labID+"%s\r\nFrom: <a@%s.example>\r\nTo: =?utf-8?q?J=C3=B6rg?= <ok@example.net>,\r\n\t \"O'Neil, B.\"  <b@example.net>\r\n"+
+		"Subject:  two  blanks \r\n folded\r\nMessage-ID: <%[1]s@%[2]s.example>\r\nDate: Sat, 21 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\n"+
+		"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n.\r\n..\r\n.dots\r\nFrom here\r\nblanks  \t \r\n\t\r\nGrüße\r\n%s\r\n\r\n\r\n",
+		p.id, host, strings.Repeat("0123456789 ", 91)[:998])
+}
+
+// foreign are the servers that this project did not write.
+func foreign() []MX {
+	return slices.DeleteFunc(Hosts(), func(m MX) bool { return !m.Kind.Foreign() })
+}
+
+// pairings are a client's: with every server at one of its doors, or at all of them.
+func pairings(client string, nth int, all bool) []pairing {
+	var list []pairing
+	for s, mx := range foreign() {
+		for i, d := range mx.Doors() {
+			if !all && i != (nth+s)%4 {
+				continue
+			}
+			if mx.Kind == KindOpenSMTPD && d.TLS { // its TLS is broken: TestServerWithBrokenTLS
+
+				d = mx.Doors()[i+2]
+			}
+			list = append(list, pairing{fmt.Sprintf("%s-%s-%d", client, mx.Name, i), mx, d})
+		}
+	}
+	return list
+}
+
+// TestForeignPeers sends by every client to every server, with and without the gateway between them, by STARTTLS and
+// plain, IPv4 and IPv6, and compares what the clients say and what arrived. SLUICE_PEERS=all takes every door of every
+// pair instead of one.
+func TestForeignPeers(t *testing.T) {
+	t.Parallel()
+	all := os.Getenv("SLUICE_PEERS") == "all"
+	labs := [2]*Lab{ForTest(t, Options{}), ForTest(t, Options{})}
+	startGateway(t, labs[1], "")
+	ctx := testContext(t)
+	var seen [2]fates
+	run := func(i int) func() error { return func() error { return meet(ctx, labs[i], &seen[i], i, all) } }
+	if err := together(run(0), run(1)); err != nil {
+		t.Fatal(err)
+	}
+	expectOnce(t, seen[1].lines, "exim-haraka-")
+	for i := range seen {
+		seen[i].lines = slices.DeleteFunc(seen[i].lines, func(line string) bool { return strings.Contains(line, "exim-haraka-") })
+	}
+	without, with := asSet(seen[0].lines), asSet(seen[1].lines)
+	for _, line := range slices.Sorted(maps.Keys(without)) {
+		if with[line] != without[line] {
+			t.Errorf("%d times without Sluice, %d with: %s", without[line], with[line], line)
+		}
+	}
+	for _, line := range slices.Sorted(maps.Keys(with)) {
+		if without[line] == 0 {
+			t.Errorf("%d times with Sluice, never without: %s", with[line], line)
+		}
+	}
+	// Two for each pair and one for each client at the greylisting server, at least.
+	if want := 2*(7*6-1) + 7; len(seen[0].lines) < want {
+		t.Errorf("only %d facts were compared, not %d; something was not played", len(seen[0].lines), want)
+	}
+	if n := strings.Count(strings.Join(seen[1].lines, "\n"), "arrived, TLS true"); n < 7*5/3 {
+		t.Errorf("only %d messages arrived by TLS", n)
+	}
+	for _, line := range seen[0].lines {
+		if strings.Contains(line, " says ") {
+			expectCodes(t, line)
+		}
+	}
+}
+
+// expectOnce is for a pair that loses answers when it meets directly: Exim sends QUIT and the end of its stream along
+// with the end of the data, Haraka drops such a client before it has answered. Through the gateway each message is
+// taken once.
+func expectOnce(t *testing.T, lines []string, pair string) {
+	said, came := 0, 0
+	for _, line := range lines {
+		switch {
+		case !strings.Contains(line, pair):
+		case strings.Contains(line, " arrived"):
+			came++
+		default:
+			said++
+			expectCodes(t, line)
+		}
+	}
+	if said == 0 || came != said {
+		t.Errorf("%s with Sluice: %d messages, %d arrived", pair, said, came)
+	}
+}
+
+// expectCodes checks what a client says without Sluice, so that an equal mistake on both sides is none the less seen.
+func expectCodes(t *testing.T, line string) {
+	for _, want := range []string{"ok=2", "reject=5", "defer=4"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("not %s: %s", want, line)
+			return
+		}
+	}
+}
+
+// meet has all clients send at once, then notes what came to each server, with so many trace fields of the gateway's.
+func meet(ctx context.Context, l *Lab, f *fates, ours int, all bool) error {
+	var start []func() error
+	for _, mx := range foreign() {
+		if mx.Kind != KindGoSMTP {
+			start = append(start, func() error { _, err := l.MX(ctx, mx.Name); return err })
+		}
+	}
+	if err := together(start...); err != nil {
+		return err
+	}
+	tools, err := l.Toolbox(ctx, "mallory")
+	if err != nil {
+		return err
+	}
+	sent := map[string]int{}
+	var send []func() error
+	for nth, client := range append(slices.Sorted(maps.Keys(queueing)), agents...) {
+		list := pairings(client, nth, all)
+		for _, p := range list {
+			sent[p.server.Name]++
+		}
+		if host, ok := queueing[client]; ok {
+			send = append(send, func() error { return meetQueueing(ctx, l, client, host, list, f) })
+		} else {
+			send = append(send, func() error { return meetAgent(ctx, client, tools.Agents()[client], list, f) })
+		}
+	}
+	if err := together(send...); err != nil {
+		return err
+	}
+	for _, mx := range foreign() {
+		if err := noteArrivals(ctx, l, mx, sent[mx.Name], ours, f); err != nil {
+			return err
+		}
+	}
+	for _, m := range l.Sink("grey").Messages() {
+		f.add("grey: %s to %v", m.Sender(), m.Recipients())
+	}
+	return nil
+}
+
+func noteArrivals(ctx context.Context, l *Lab, mx MX, n, ours int, f *fates) error {
+	list, err := arrivals(ctx, l, mx, n)
+	if err != nil {
+		return err
+	}
+	for _, a := range list {
+		names, found := a.names()
+		if found != ours {
+			f.add("%s: %s has %d trace fields of the gateway's, not %d: %q", mx.Name, a.id, found, ours, a.above)
+		}
+		f.add("%s: %s arrived, TLS %v, below %v: %x", mx.Name, a.id, a.tls, names, sha256.Sum256(a.data))
+	}
+	return nil
+}
+
+func meetAgent(ctx context.Context, client string, send Agent, list []pairing, f *fates) error {
+	var jobs []Job
+	for _, p := range list {
+		jobs = append(jobs, Job{
+			Host: "mx." + p.door.Domain, TLS: p.door.TLS, Helo: "mail.mallory.example", From: "a@mallory.example",
+			To: []string{p.to("ok"), p.to("reject"), p.to("defer")}, Data: p.body("mallory"),
+		})
+	}
+	grey := Job{Host: "mx.grey.example", Helo: "mail.mallory.example", From: "a@mallory.example", To: []string{client + "@grey.example"}, Data: []byte("Subject: grey\r\n\r\n1\r\n")}
+	codes, err := send(ctx, append(jobs, grey, grey))
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		c := codes[i]
+		f.add("%s says ok=%d reject=%d defer=%d", p.id, c[p.to("ok")], c[p.to("reject")], c[p.to("defer")])
+	}
+	for i, c := range codes[len(list):] {
+		f.add("%s at the greylisting server: %d. try %d", client, i+1, c[grey.To[0]])
+	}
+	return nil
+}
+
+func meetQueueing(ctx context.Context, l *Lab, client, host string, list []pairing, f *fates) error {
+	m, err := map[string]func(context.Context, string, ...string) (*MTA, error){
+		"postfix":   l.Postfix,
+		"exim":      func(ctx context.Context, host string, _ ...string) (*MTA, error) { return l.Exim(ctx, host) },
+		"opensmtpd": func(ctx context.Context, host string, _ ...string) (*MTA, error) { return l.OpenSMTPD(ctx, host) },
+	}[client](ctx, host)
+	if err != nil {
+		return err
+	}
+	from, grey := "a@"+host+".example", client+"@grey.example"
+	due := []string{grey}
+	if err := m.Send(ctx, Mail{From: from, To: due, Data: []byte("Subject: grey\n\n1\n")}); err != nil {
+		return err
+	}
+	for _, p := range list {
+		to := []string{p.to("ok"), p.to("reject"), p.to("defer")}
+		if err := m.Send(ctx, Mail{From: from, To: to, Data: p.body(host)}); err != nil {
+			return err
+		}
+		due = append(due, to...)
+	}
+	last := map[string]Delivery{}
+	if _, err := m.WaitDeliveries(ctx, func(all []Delivery) bool {
+		for _, d := range all {
+			last[d.To] = d
+		}
+		return !slices.ContainsFunc(due, func(to string) bool { return last[to].Status == "" })
+	}); err != nil {
+		return fmt.Errorf("%s: not every recipient came to an end: %w: %v", client, err, slices.DeleteFunc(due, func(to string) bool { return last[to].Status != "" }))
+	}
+	digit := map[string]int{Sent: 2, Bounced: 5, Deferred: 4}
+	for _, p := range list {
+		f.add("%s says ok=%d reject=%d defer=%d: %q, %q", p.id, digit[last[p.to("ok")].Status], digit[last[p.to("reject")].Status], digit[last[p.to("defer")].Status],
+			stable(last[p.to("reject")].Reply), stable(last[p.to("defer")].Reply))
+	}
+	f.add("%s at the greylisting server: at first %s", client, last[grey].Status)
+	if err := m.Flush(ctx); err != nil {
+		return err
+	}
+	_, err = m.WaitDeliveries(ctx, func(all []Delivery) bool { return len(With(all, grey, Sent)) > 0 })
+	return err
+}

@@ -77,6 +77,7 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"log", s.logStats(st.Log)},
 		[2]string{"unread", unreadOf(&st.Unread)},
 		[2]string{"observer", s.observer(&st.Observer)},
+		[2]string{"onward TLS", s.onward(&st.Onward)},
 		[2]string{"delivery", addresses(st.Addresses)},
 	)
 	for i, e := range st.Helper.Elsewhere {

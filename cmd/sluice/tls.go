@@ -15,7 +15,7 @@ import (
 
 func (p *program) tlsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "tls", Short: "say what becomes of clients' STARTTLS", Args: cobra.NoArgs,
+		Use: "tls", Short: "say what becomes of clients' STARTTLS, and show how the leg to destinations is encrypted", Args: cobra.NoArgs,
 		Long: `tls lists what becomes of STARTTLS on the client's leg: by default, of users with a setting of their own, and towards
 destinations, whose rule is the strongest. It holds from a connection's next EHLO on, and outlives restarts.
 
@@ -27,6 +27,7 @@ in the log, and is never a default.`,
 	}
 	list := &cobra.Command{Use: "list", Short: "list what becomes of STARTTLS", Args: cobra.NoArgs, RunE: cmd.RunE}
 	cmd.AddCommand(list, p.tlsSetCommand(), p.tlsUserCommand(), p.tlsRemoveCommand(), p.authorityCommand(), p.refusalsCommand())
+	cmd.AddCommand(p.onwardCommands()...)
 	return cmd
 }
 

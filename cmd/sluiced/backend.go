@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Onward: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -38,6 +38,7 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
 		Users: len(d.roster.Load().all()), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
 		Observer: d.observer(), Unread: d.passed.sum(),
+		Onward: d.onwardTLS(),
 		Config: api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
 		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
 	}
@@ -105,6 +106,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	d.observations.counters(c.Daemon)
 	d.guesses.counters(c.Daemon)
 	d.passed.counters(c.Daemon)
+	d.onwardCounters(c.Daemon)
 	d.accepting.Lock()
 	for _, a := range d.acceptors {
 		c.Daemon["accepted"] += a.accepted.Load()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
 	"sluice/proxy/distrust"
+	"sluice/proxy/relay"
 )
 
 // options are what tests set.
@@ -75,6 +77,8 @@ type daemon struct {
 	passed       passed
 	reporting    chan struct{} // held by the one reader of the whole log
 	unenforced   *unenforced
+	onward       *onward
+	dialer       *relay.Dialer
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
@@ -157,6 +161,11 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
+	sts := stsFile(filepath.Join(cfg.Store.Dir, "mta-sts.json"))
+	if d.onward, err = newOnward(cfg, sts, func(err error) { d.log.Warn("onward encryption", "err", err) }); err != nil {
+		return nil, err
+	}
+	d.tally.asked = &d.onward.asked
 	return d, d.makeProxy(cfg)
 }
 
@@ -245,6 +254,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.enlist(ctx) })
 	background.Go(func() { d.keepRules(ctx) })
 	background.Go(func() { d.keepAdmin(ctx) })
+	background.Go(func() { d.keepOnward(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.counts.keptFile, "limits begin anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })

@@ -46,6 +46,7 @@ func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
 // tally counts messages by status on their way to the log.
 type tally struct {
 	next   proxy.Log
+	asked  *askedCounts // may be nil
 	flush  func() error // writes out what next holds; may be nil
 	counts [proxy.Statuses]atomic.Uint64
 }
@@ -53,6 +54,9 @@ type tally struct {
 func (t *tally) Put(r *proxy.Record) {
 	if int(r.Status) < len(t.counts) {
 		t.counts[r.Status].Add(1)
+	}
+	if t.asked != nil {
+		t.asked.note(r)
 	}
 	t.next.Put(r)
 	if r.Status == proxy.Ambiguous && t.flush != nil {

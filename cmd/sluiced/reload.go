@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 	"strings"
 	"time"
 
@@ -38,13 +39,16 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	}})
 	d.elsewhere.gate = d.gate
 	d.checks = d.pipeline(toldCounts{d.counts.counts, d})
+	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(),
+		Servers: d.onward.finder, Roots: d.onward.roots})
 	d.proxy, err = proxy.New(proxy.Config{
 		Settings:   d.proxySettings(cfg, pl),
 		Policy:     settingsOf{d.policy},
 		Locks:      toldLocks{d.locks, d},
 		Unenforced: d.unenforced.locks,
 		Log:        &passedLog{d.tally, &d.passed},
-		Dialer:     relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D()}),
+		Dialer:     d.dialer,
+		Onward:     d.onward,
 		Tracer:     trace,
 		Choices:    d.choices.choices,
 		Gate:       gate{d.gate, d.sources, d.moved},
@@ -179,6 +183,9 @@ func (d *daemon) reloadFile() error {
 	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
 		return err
 	}
+	if err := d.onward.configure(&cfg.Delivery); err != nil {
+		d.log.Warn("onward encryption", "err", err)
+	}
 	d.policy.SetDefault(defaultSettings(cfg))
 	d.policy.Configure(settings)
 	d.tlsRules.configure(cfg)
@@ -227,6 +234,8 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"template", old.Template, cfg.Template},
 		{"intercept.control_socket", old.Intercept.ControlSocket, cfg.Intercept.ControlSocket},
 		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
+		{"delivery.tls_roots", old.Delivery.TLSRoots, cfg.Delivery.TLSRoots},
+		{"dns", fmt.Sprint(old.DNS), fmt.Sprint(cfg.DNS)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
 		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},
 	} {

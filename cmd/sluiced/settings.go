@@ -16,7 +16,7 @@ import (
 )
 
 // userSettings turns configured settings into those of the policy.
-func userSettings(delivery, auth string, l *config.Limits, k *config.Lock) policy.Settings {
+func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Lock) policy.Settings {
 	s := policy.Settings{
 		MessagesPerHour:   l.MessagesPerHour,
 		RecipientsPerHour: l.RecipientsPerHour,
@@ -36,6 +36,7 @@ func userSettings(delivery, auth string, l *config.Limits, k *config.Lock) polic
 			KeepPassed: k.KeepPassed,
 		},
 	}
+	s.Onward, _ = policy.ParseOnwardTLS(onward) // the configuration allows no other names
 	s.RefuseAuth = auth == "refuse"
 	if delivery == "own" {
 		s.Delivery = policy.Own
@@ -52,7 +53,7 @@ func withTLS(s policy.Settings, how, why string) policy.Settings {
 
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
-	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, &cfg.Limits, &cfg.Lock), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
+	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
 }
 
 // addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.

@@ -30,12 +30,13 @@ type Settings struct {
 	RecipientsPerHour int // LIM1; 0 is no limit
 	RecipientsPerMail int // LIM1; 0 is no limit
 	MessageSize       int64
-	SessionsPerSource int      // AUT8
-	SessionsPerPair   int      // AUT8: per source and destination
-	RefuseAuth        bool     // AUT4: AUTH at destinations is not passed on
-	StartTLS          StartTLS // DEL7: on the client's leg, where the destination has no rule of its own
-	StartTLSWhy       string   // why it is not Terminate
-	PerSecond         int      // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
+	SessionsPerSource int       // AUT8
+	SessionsPerPair   int       // AUT8: per source and destination
+	RefuseAuth        bool      // AUT4: AUTH at destinations is not passed on
+	StartTLS          StartTLS  // DEL7: on the client's leg, where the destination has no rule of its own
+	StartTLSWhy       string    // why it is not Terminate
+	Onward            OnwardTLS // DEL6: of the leg to destinations that have no rule of their own
+	PerSecond         int       // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
 }
 

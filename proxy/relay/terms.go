@@ -201,11 +201,11 @@ func (s *Session) encrypt(cfg *tls.Config) *Failure {
 		return nil
 	}
 	if err := s.conn.StartClientTLS(cfg); err != nil {
-		return unreachable("the destination failed in the TLS handshake", errors.Join(errHandshake, err))
+		return unreachable("the destination failed in the TLS handshake", fmt.Errorf("%w: %w", errHandshake, err))
 	}
 	if f := s.hello(); f != nil {
 		if f.Raw == nil { // with TLS 1.3 the server tells only now what it did not like
-			f.Err = errors.Join(errHandshake, f.Err)
+			f.Err = fmt.Errorf("%w: %w", errHandshake, f.Err)
 		}
 		return f
 	}

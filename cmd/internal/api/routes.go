@@ -90,6 +90,11 @@ func (s *Server) routes() []route {
 		{method: "POST", path: "/v1/refusals", summary: "let STARTTLS of a source to a destination pass unread, bounded", in: RefusalRequest{}, out: Refusal{}, serve: s.allowRefusal},
 		{method: "DELETE", path: "/v1/refusals", summary: "forget a refusal and what was allowed for it", out: Refusal{}, serve: s.forgetRefusal,
 			query: []param{{"source", "address"}, {"target", "destination's address, with a port where that is not 25"}, {"reason", "why"}}},
+		{method: "GET", path: "/v1/tls/policy/{domain}", summary: "what a domain asks of those who send it mail, by DANE and MTA-STS", out: TLSPolicy{},
+			serve: func(r *http.Request) (any, error) { return s.back.TLSPolicy(r.Context(), r.PathValue("domain")) }},
+		{method: "GET", path: "/v1/tls/broken", summary: "destinations whose TLS handshake fails", out: []BrokenTLS{},
+			serve: func(r *http.Request) (any, error) { return s.back.Broken(r.Context()) }},
+		{method: "DELETE", path: "/v1/tls/broken/{target}", summary: "try TLS again with the next connection to a destination", out: BrokenTLS{}, serve: s.tryTLS},
 		{method: "GET", path: "/v1/openapi.json", summary: "this description", raw: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Content-Type", "application/json")
 			_, err := w.Write(openAPI)

@@ -92,6 +92,7 @@ type Backend struct {
 	Logins
 	StartTLS
 	Refusals
+	Onward
 }
 
 // Server answers requests.

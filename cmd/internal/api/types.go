@@ -25,6 +25,7 @@ type Status struct {
 	Log       LogStats          `json:"log"`
 	Observer  Observer          `json:"observer"`
 	Unread    Unread            `json:"unread"`
+	Onward    OnwardTLS         `json:"onward" doc:"how the leg to destinations is encrypted"`
 }
 
 // Queue is the kernel's accept queue of the listening socket.
@@ -286,6 +287,10 @@ type Message struct {
 	TLSOut     string         `json:"tls_out,omitempty"`
 	UnreadOut  int64          `json:"unread_out,omitempty" doc:"bytes from the client that passed encrypted to the destination"`
 	UnreadIn   int64          `json:"unread_in,omitempty" doc:"and back"`
+	TLSTerms   string         `json:"tls_terms,omitempty" doc:"what the onward leg had to be, and who says so"`
+	TLSTrust   string         `json:"tls_trust,omitempty" doc:"what the authorities say of the destination's certificate"`
+	TLSPolicy  string         `json:"tls_policy,omitempty" doc:"what the first recipient's domain asks for: dane, mta-sts enforce, mta-sts testing, none or unknown"`
+	TLSResult  string         `json:"tls_result,omitempty" doc:"ok, or what is not as it asks; nothing depends on it"`
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
 	Would      string         `json:"would,omitempty" doc:"in shadow and observe: the reply of ours that would have stopped it"`

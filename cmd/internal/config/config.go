@@ -23,9 +23,10 @@ type Config struct {
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
-	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. The onward leg always takes what the destination offers."`
+	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
 	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
+	DNS       DNS       `toml:"dns" doc:"What destinations publish about how mail to them is protected, by DANE and MTA-STS: for reports, and where settings ask for it."`
 	Store     Store     `toml:"store" doc:"Where sluiced keeps users, locks and its own certificate."`
 	Log       Log       `toml:"log" doc:"The message log."`
 	API       API       `toml:"api" doc:"The HTTP API that the command sluice speaks to."`
@@ -115,6 +116,9 @@ type Delivery struct {
 	CommandTimeout Duration  `toml:"command_timeout" default:"4m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data. A client waits five minutes for the answer (RFC 5321 4.5.3.2)."`
 	AnswerTimeout  Duration  `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
 	Reuse          Duration  `toml:"reuse" default:"15s" max:"5m" doc:"How long a connection to a destination stands idle for the same user's next mail from the same delivery address. 0s: it ends with the client's. Connections from a customer's own address are never kept."`
+	TLS            string    `toml:"tls" default:"opportunistic" enum:"opportunistic|required|verified" doc:"How the leg to a destination is protected that has no rule in delivery.protect. opportunistic: encrypted where the destination can, with any certificate, else in plain text; a destination whose handshake fails is tried again after 10 minutes, then after twice as long each time. required: encrypted, with any certificate, else recipients get 451 4.7.5. verified: with a trusted certificate for a mail exchanger of the recipient's domain. TLS is 1.2 or newer in any case, and a client that encrypts is never carried on in plain text."`
+	TLSRoots       string    `toml:"tls_roots" doc:"PEM file with the authorities that are trusted where a certificate is verified. Empty: those of the system."`
+	Protect        []Protect `toml:"protect" doc:"How the leg to one destination is protected, whoever sends. A recipient whose rule is stricter than that of the first one of the same message gets 452 4.5.3, so that the client sends to him apart."`
 	HopLimit       int       `toml:"hop_limit" default:"100" min:"10" max:"500" doc:"Received headers above which a message is a loop (RFC 5321 6.3)."`
 }
 
@@ -178,6 +182,7 @@ type User struct {
 	Auth           string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`
 	StartTLS       string   `toml:"starttls" enum:"terminate|pass|strip" inherit:"tls.starttls" doc:"What becomes of STARTTLS of the user's clients, where the destination has no rule of its own."`
 	StartTLSReason string   `toml:"starttls_reason" inherit:"tls.starttls_reason" doc:"Why, for log and list. strip needs one."`
+	TLS            string   `toml:"tls" enum:"opportunistic|required|verified" inherit:"delivery.tls" doc:"How the leg to destinations is protected for the user's mail, as delivery.tls."`
 	Contact        string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
 	Bind           []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
 	Limits         Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`

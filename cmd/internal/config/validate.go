@@ -31,6 +31,7 @@ func validate(c *Config, doc *document) Errors {
 	v.gateway(&c.Gateway)
 	v.intercept(&c.Intercept)
 	v.delivery(&c.Delivery)
+	v.protect(&c.Delivery)
 	v.users(c)
 	v.modes(c)
 	v.exempt(c.Exempt)

@@ -131,6 +131,11 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.rules.Store(rs)
+	sts := stsFile(filepath.Join(cfg.Store.Dir, "mta-sts.json"))
+	if d.onward, err = newOnward(cfg, sts, func(err error) { d.log.Warn("onward encryption", "err", err) }); err != nil {
+		return nil, err
+	}
+	d.tally.asked = &d.onward.asked
 	if err := d.openTLS(cfg); err != nil {
 		return nil, err
 	}
@@ -161,11 +166,6 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
-	sts := stsFile(filepath.Join(cfg.Store.Dir, "mta-sts.json"))
-	if d.onward, err = newOnward(cfg, sts, func(err error) { d.log.Warn("onward encryption", "err", err) }); err != nil {
-		return nil, err
-	}
-	d.tally.asked = &d.onward.asked
 	return d, d.makeProxy(cfg)
 }
 

@@ -100,7 +100,7 @@ func (d *daemon) openTLS(cfg *config.Config) error {
 	}
 	d.tlsRules.made = made
 	d.tlsRules.configure(cfg)
-	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Events: d.refusalEvent})
+	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Published: d.onward.finder, Events: d.refusalEvent})
 	return err
 }
 

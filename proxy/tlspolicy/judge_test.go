@@ -1,7 +1,6 @@
 package tlspolicy
 
 import (
-	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -93,13 +92,12 @@ func TestWhoseCertificateMayBeInsistedOn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	right := r.ca.issue(issued{names: []string{"mx.sts.example"}})
-	strict := func(a string) string {
+	strict := func(a string) string { // asked anew, when all is found out
 		t.Helper()
-		why, err := r.Strict(context.Background(), netip.MustParseAddr(a))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return why
+		at := netip.AddrPortFrom(netip.MustParseAddr(a), 25)
+		r.Demands(at)
+		r.idle(t)
+		return r.Demands(at)
 	}
 	r.zone.set("192.0.2.1", Pointers, Answer{Names: []string{"mx.dane.example."}})
 	r.zone.domain("dane.example", "mx.dane.example", "192.0.2.1", true)
@@ -123,8 +121,37 @@ func TestWhoseCertificateMayBeInsistedOn(t *testing.T) {
 	if strict("192.0.2.2") == "" {
 		t.Error("a server that meets an enforced policy")
 	}
+	n := r.zone.times("192.0.2.9", Pointers)
+	if strict("192.0.2.9"); r.zone.times("192.0.2.9", Pointers) != n {
+		t.Error("asked again though it is known")
+	}
 	r.zone.fail[zoneKey{"192.0.2.3", Pointers}] = true
-	if _, err := r.Strict(context.Background(), netip.MustParseAddr("192.0.2.3")); err == nil {
-		t.Error("no answer passes for an answer")
+	if why := strict("192.0.2.3"); why != "" {
+		t.Errorf("no answer passes for an answer: %s", why)
+	}
+	r.clock.pass(afterError + time.Second)
+	r.zone.mu.Lock()
+	delete(r.zone.fail, zoneKey{"192.0.2.3", Pointers})
+	r.zone.mu.Unlock()
+	r.zone.set("192.0.2.3", Pointers, Answer{Names: []string{"mx3.dane.example"}})
+	r.zone.set("mx3.dane.example", Addresses, Answer{Secure: true, Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.3")}})
+	r.zone.tlsa("mx3.dane.example", true, record(3, 1, 1, right))
+	if strict("192.0.2.3") == "" {
+		t.Error("not asked again after there was no answer")
+	}
+}
+
+// idle waits until nothing is looked up in the background.
+func (r *rig) idle(t *testing.T) {
+	t.Helper()
+	for range atOnce {
+		select {
+		case r.slots <- struct{}{}:
+		case <-time.After(10 * time.Second):
+			t.Fatal("it does not end")
+		}
+	}
+	for range atOnce {
+		<-r.slots
 	}
 }

@@ -29,7 +29,7 @@ import (
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	caRenewal    = 365 * 24 * time.Hour
-	leafLifetime = 30 * 24 * time.Hour
+	leafLifetime = 150 * 24 * time.Hour
 	leafRenewal  = leafLifetime / 2
 	mostLeaves   = 1024 // in memory; about 2 KiB each
 )

@@ -100,6 +100,10 @@ soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come
 bench-latency: deps build ## how long one message takes to a distant destination, directly and through the gateway (two minutes)
 	SLUICE_LATENCY=full SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFasterThanDirect ./scripts/lab
 
+.PHONY: soak-starttls
+soak-starttls: deps build ## 10,000 sessions whose client encrypts, to destinations that break it: none in plain text (about two minutes)
+	SLUICE_SOAK_SESSIONS=10000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestNeverPlainAfterSTARTTLS ./scripts/lab
+
 .PHONY: soak-flood
 soak-flood: deps build ## one host opens 8,000 connections a second for 20 s while 100 others send mail, on each path (two minutes)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -parallel 1 -tags labtest -run TestFloodOfConnections ./scripts/lab

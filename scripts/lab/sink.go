@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -74,6 +75,7 @@ type Sink struct {
 	opts SinkOptions
 	host string
 	cert certificates
+	tls  *tls.Config   // other settings of STARTTLS; nil: the lab's
 	gap  time.Duration // of greylisting
 
 	mu       sync.Mutex

@@ -147,7 +147,7 @@ func (x *sinkSession) hello(verb, arg string) error {
 		return x.step(verb, "", "250 "+x.sink.host)
 	}
 	lines := []string{x.sink.host, "PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES"}
-	if x.sink.opts.TLS && !x.msg.TLS {
+	if x.sink.encrypts() && !x.msg.TLS {
 		lines = append(lines, "STARTTLS")
 	}
 	var reply strings.Builder
@@ -162,7 +162,7 @@ func (x *sinkSession) hello(verb, arg string) error {
 }
 
 func (x *sinkSession) startTLS() error {
-	if !x.sink.opts.TLS || x.msg.TLS {
+	if !x.sink.encrypts() || x.msg.TLS {
 		return x.step("starttls", "", "503 5.5.1 Not here")
 	}
 	if err := x.step("starttls", "", "220 2.0.0 Go ahead"); err != nil {
@@ -177,7 +177,7 @@ func (x *sinkSession) startTLS() error {
 	if n := x.in.Buffered(); n > 0 {
 		x.note(fmt.Sprintf("(%d bytes of plaintext after STARTTLS)", n))
 	}
-	t := tls.Server(x.tcp, x.sink.cert.config(x.sink.host))
+	t := tls.Server(x.tcp, x.sink.tlsConfig())
 	if err := t.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return err
 	}

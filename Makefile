@@ -92,6 +92,15 @@ soak-failmodes: deps build ## seven ways for sluiced to be away, each until clos
 soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 messages: equal decisions (about three minutes)
 	SLUICE_SOAK_MESSAGES=8000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestObserveDecidesLikeShadow ./scripts/lab
 
+.PHONY: soak-spool
+soak-spool: ## the spool: 10,000 crashes and 10,000 lives on failing disks in process, 200 real kills, a queue of a million (some minutes, 4 GB of disk)
+	SLUICE_SOAK=10000 $(GO) test -count 1 -v -timeout 60m -run 'Crashes|FailingDisk|KilledProcess' ./proxy/spool
+	SLUICE_DELIVERIES=1000000 $(GO) test -count 1 -v -timeout 60m -run TestManyDeliveries ./proxy/spool
+
+.PHONY: bench-spool
+bench-spool: ## commits per second of the spool with 1, 10 and 100 sessions, and CPU of each (10 KiB messages)
+	$(GO) test -run XXX -bench Commit -benchtime 5s ./proxy/spool
+
 .PHONY: soak-interfaces
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept

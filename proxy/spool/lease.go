@@ -1,0 +1,348 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+// Delivery is what memory knows of one.
+type Delivery struct {
+	ID       ID
+	User     uint32
+	Domain   string // of its recipients
+	Due      time.Time
+	Born     time.Time
+	Attempts int
+	Crashes  int
+	Rcpts    int // recipients not settled
+	Held     bool
+	Delayed  bool
+	Notice   bool
+	Leased   bool
+}
+
+// delivery shows a slot. s.mu is held.
+func (s *Spool) delivery(x *slot) *Delivery {
+	return &Delivery{
+		ID: x.id, User: x.user, Domain: s.x.domains[x.domain], Due: fromSeconds(x.due), Born: fromSeconds(x.born), Attempts: int(x.attempts),
+		Crashes: int(x.crashes), Rcpts: ones(x.left), Held: x.flags&held != 0, Delayed: x.flags&delayed != 0, Notice: x.flags&notice != 0, Leased: x.flags&leased != 0,
+	}
+}
+
+func ones(n uint64) (k int) {
+	for ; n != 0; n &= n - 1 {
+		k++
+	}
+	return k
+}
+
+// Get returns what memory knows of a delivery, or ErrUnknown.
+func (s *Spool) Get(id ID) (*Delivery, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.x.get(id)
+	if x == nil {
+		return nil, ErrUnknown
+	}
+	return s.delivery(x), nil
+}
+
+// Each calls f with deliveries from a place on (0: the first) until it gives false, and returns the place to go on from; 0:
+// all were seen. Those that come or go meanwhile may be missed. f must not call the spool.
+func (s *Spool) Each(from uint32, f func(*Delivery) bool) uint32 {
+	for {
+		s.mu.Lock()
+		n, stopped := 0, false
+		next := s.x.each(from, func(x *slot) bool {
+			n++
+			stopped = !f(s.delivery(x))
+			return !stopped && n < 1000 // others want the lock, too
+		})
+		s.mu.Unlock()
+		if stopped || next == 0 {
+			return next
+		}
+		from = next
+	}
+}
+
+// Lease is a delivery that somebody tries. It ends with Settle or Return.
+type Lease struct {
+	ID       ID
+	Envelope Envelope // its Rcpts are those of this delivery
+	State    State
+	Size     int64 // bytes of the message
+	Facts    smtp.Facts
+
+	s     *Spool
+	e     *entry
+	ver   uint32
+	noted *op
+}
+
+// Noted waits until the end of the program could not hide that this delivery was being tried. Whoever is about to do what
+// cannot be undone calls it before.
+func (l *Lease) Noted() error {
+	if l.noted == nil { // it was only looked at
+		return nil
+	}
+	return l.noted.await()
+}
+
+// Open tells whether recipient i is not settled.
+func (l *Lease) Open(i int) bool { return l.State.Left&(1<<uint(i)) != 0 }
+
+// Lease gives the delivery to the caller. That it is being tried is written without waiting for it (see Noted), so that a
+// message that has the program crash is found out. Errors: ErrUnknown, ErrBusy, ErrHeld, ErrDamaged, ErrBad, ErrClosed.
+func (s *Spool) Lease(id ID) (*Lease, error) {
+	l, err := s.lease(id, false)
+	if err != nil {
+		return nil, err
+	}
+	note := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, uint64(id)), l.ver)
+	s.mu.Lock()
+	l.noted = &op{kind: kLease, meta: note, done: make(chan struct{})}
+	err = s.push(l.noted)
+	s.mu.Unlock()
+	if err != nil {
+		s.unlease(id)
+		return nil, err
+	}
+	return l, nil
+}
+
+// lease marks the delivery as leased and reads what is on disk of it.
+func (s *Spool) lease(id ID, evenHeld bool) (*Lease, error) {
+	s.mu.Lock()
+	x := s.x.get(id)
+	err := s.state()
+	switch {
+	case err != nil:
+	case x == nil:
+		err = ErrUnknown
+	case x.flags&leased != 0:
+		err = ErrBusy
+	case x.flags&held != 0 && !evenHeld:
+		err = ErrHeld
+	default:
+		x.flags |= leased
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	l, err := s.load(id)
+	if err != nil {
+		s.unlease(id)
+		if errors.Is(err, ErrDamaged) && !evenHeld {
+			err = errors.Join(err, s.setAside(id, err))
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *Spool) unlease(id ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.x.get(id); x != nil {
+		x.flags &^= leased
+	}
+}
+
+// SetAside ends the lease of a delivery whose message cannot be read: it is on hold then, and an operator hears of it.
+func (l *Lease) SetAside(cause error) error {
+	l.s.unlease(l.ID)
+	return l.s.setAside(l.ID, cause)
+}
+
+// setAside puts a delivery on hold whose message cannot be read, and says so.
+func (s *Spool) setAside(id ID, cause error) error {
+	if s.o.Alarm != nil {
+		s.o.Alarm(fmt.Errorf("delivery %v is on hold: %w", id, cause))
+	}
+	return s.change(id, &State{}, func(st *State) { st.Hold = "damaged: " + cause.Error() })
+}
+
+// Look reads what is on disk of a delivery, whoever has leased it.
+func (s *Spool) Look(id ID) (*Lease, error) {
+	l, err := s.load(id)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// load reads entry and state. Its place may change while it reads, then it reads again.
+func (s *Spool) load(id ID) (*Lease, error) {
+	for {
+		s.mu.Lock()
+		x := s.x.get(id)
+		if x == nil {
+			s.mu.Unlock()
+			return nil, ErrUnknown
+		}
+		cp := *x
+		seg, stateSeg := s.segs[cp.at.seg], s.segs[cp.state.seg]
+		s.mu.Unlock()
+		l, err := s.loadAt(&cp, seg, stateSeg)
+		if !errors.Is(err, errRemoved) {
+			return l, err
+		}
+	}
+}
+
+func (s *Spool) loadAt(x *slot, seg, stateSeg *segment) (*Lease, error) {
+	meta, err := readMeta(seg, x.at)
+	if err != nil {
+		return nil, err
+	}
+	e, ok := parseEntry(meta)
+	if !ok || int(x.nth) >= len(e.parts) {
+		return nil, fmt.Errorf("%w: its envelope makes no sense", ErrDamaged)
+	}
+	l := &Lease{ID: x.id, Envelope: e.env, Size: e.size, Facts: e.facts, s: s, e: e, ver: x.ver}
+	l.Envelope.Rcpts = e.rcpts(int(x.nth))
+	if x.state.size > 0 {
+		meta, err := readMeta(stateSeg, x.state)
+		if err != nil {
+			return nil, err
+		}
+		st, ok := stateIn(meta, x.id)
+		if !ok {
+			return nil, fmt.Errorf("%w: its state makes no sense", ErrDamaged)
+		}
+		l.State = st.State
+	}
+	// Memory is newer where a change is on its way.
+	l.State.Due, l.State.Attempts, l.State.Crashes, l.State.Left, l.State.Delayed = fromSeconds(x.due), int(x.attempts), int(x.crashes), x.left, x.flags&delayed != 0
+	if x.flags&held == 0 {
+		l.State.Hold = ""
+	}
+	return l, nil
+}
+
+// stateIn finds the state of a delivery in the fields of a state's or an entry's record.
+func stateIn(meta []byte, id ID) (*state, bool) {
+	if st, ok := parseState(meta); ok && st.id == id && !isEntry(meta) {
+		return st, true
+	}
+	e, ok := parseEntry(meta)
+	if !ok {
+		return nil, false
+	}
+	for _, st := range e.states {
+		if st.id == id {
+			return st, true
+		}
+	}
+	return nil, false
+}
+
+// isEntry tells fields of an entry, which has recipients, from those of a state.
+func isEntry(meta []byte) (is bool) {
+	each(meta, func(n uint64, _ []byte) { is = is || n == fPart })
+	return is
+}
+
+// readMeta reads the fields of a record.
+func readMeta(g *segment, p place) ([]byte, error) {
+	if g == nil {
+		return nil, errRemoved
+	}
+	b := make([]byte, min(int64(p.size), 1024))
+	if err := g.read(b, int64(p.pos)); err != nil {
+		return nil, readError(err)
+	}
+	h, ok := parseRecHead(b, &g.head.marker, int64(p.pos))
+	if !ok || h.size() != int64(p.size) {
+		return nil, fmt.Errorf("%w: no record stands at %d of %s", ErrDamaged, p.pos, g.name)
+	}
+	if n := recHeadSize + int64(h.meta); n > int64(len(b)) {
+		b = append(b, make([]byte, n-int64(len(b)))...)
+		if err := g.read(b[1024:], int64(p.pos)+1024); err != nil {
+			return nil, readError(err)
+		}
+	}
+	meta := b[recHeadSize:][:h.meta]
+	if !whole(b, meta) {
+		return nil, fmt.Errorf("%w: the record at %d of %s has another checksum", ErrDamaged, p.pos, g.name)
+	}
+	return meta, nil
+}
+
+func readError(err error) error {
+	if errors.Is(err, errRemoved) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// Body reads the message. The caller releases it. The error is ErrDamaged with its cause, or that the file could not be opened.
+func (l *Lease) Body() (*smtp.Body, error) {
+	for {
+		l.s.mu.Lock()
+		x := l.s.x.get(l.ID)
+		if x == nil {
+			l.s.mu.Unlock()
+			return nil, ErrUnknown
+		}
+		at, seg := x.at, l.s.segs[x.at.seg]
+		l.s.mu.Unlock()
+		b, err := l.body(at, seg)
+		if !errors.Is(err, errRemoved) {
+			return b, err
+		}
+	}
+}
+
+func (l *Lease) body(at place, seg *segment) (*smtp.Body, error) {
+	var rest smtp.Rest
+	if l.e.tail > 0 {
+		f, err := l.s.d.open(tailName(l.e.tailID))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n, err := f.size(); err != nil || n != l.e.tail {
+			return nil, errors.Join(fmt.Errorf("%w: the file of the large message has %d bytes, not %d", ErrDamaged, n, l.e.tail), f.Close())
+		}
+		rest = f
+	}
+	inline := l.e.size - l.e.tail
+	b, err := smtp.StoredBody(int(inline), func(p []byte) error { return readBody(seg, at, p) }, rest, l.e.size, l.e.facts)
+	if err != nil && rest != nil {
+		err = errors.Join(err, rest.Close())
+	}
+	return b, err
+}
+
+// readBody reads the message's bytes in a record.
+func readBody(g *segment, at place, p []byte) error {
+	if g == nil {
+		return errRemoved
+	}
+	var head [recHeadSize]byte
+	if err := g.read(head[:], int64(at.pos)); err != nil {
+		return readError(err)
+	}
+	h, ok := parseRecHead(head[:], &g.head.marker, int64(at.pos))
+	if !ok || int(h.body) != len(p) {
+		return fmt.Errorf("%w: the record at %d of %s is another one", ErrDamaged, at.pos, g.name)
+	}
+	if err := g.read(p, int64(at.pos)+recHeadSize+int64(h.meta)); err != nil {
+		return readError(err)
+	}
+	if crc32.Checksum(p, castagnoli) != h.bodySum {
+		return fmt.Errorf("%w: the message at %d of %s has another checksum", ErrDamaged, at.pos, g.name)
+	}
+	return nil
+}

@@ -1,0 +1,519 @@
+package spool
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Report tells what a start, or a later look, found of generations that ended.
+type Report struct {
+	Generations int
+	Deliveries  int
+	Torn        int      // records that were being written at the end; nobody was told that they are kept
+	Damaged     []string // stretches of segments that were on disk and cannot be read any more
+	Interrupted []ID     // deliveries that were being tried: nobody knows whether the destination took them
+	SetAside    []ID     // of these, those that are on hold now because it happened too often
+}
+
+// replay is one reading of what generations left.
+type replay struct {
+	s       *Spool
+	tags    map[uint16]bool // taken in this go
+	foreign map[uint16]bool // somebody else's still
+	gone    map[ID]*segment // deliveries that are done: the youngest segment that says so
+	copies  []copied        // records of those
+	late    map[ID]*orphan  // states that came by before their delivery
+	leases  map[ID]uint32   // the version of the latest try
+	tails   map[ID]ID       // files of large messages: the first delivery of their entry
+	news    []ID
+	rep     Report
+}
+
+// copied is a record of an entry with a delivery that is done.
+type copied struct {
+	id  ID
+	seg *segment
+}
+
+// orphan is a state of a delivery that is not known here (yet).
+type orphan struct {
+	st  *state
+	at  place
+	pin *segment // kept for it
+}
+
+// Takeover takes the deliveries of generations over whose process has ended. It is called by Open, unless Keep is set, and
+// may be called at any time.
+func (s *Spool) Takeover() (*Report, error) {
+	s.takeMu.Lock()
+	defer s.takeMu.Unlock()
+	r := &replay{s: s, gone: map[ID]*segment{}, late: map[ID]*orphan{}, leases: map[ID]uint32{}, tails: map[ID]ID{}}
+	locks, err := r.take()
+	if err != nil {
+		return nil, err
+	}
+	if len(r.tags) == 0 {
+		return &r.rep, nil
+	}
+	s.mu.Lock()
+	maps.Copy(s.taken, locks)
+	before := s.half
+	s.half = true
+	s.mu.Unlock()
+	if err := r.all(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.half = before
+	s.mu.Unlock()
+	r.announce()
+	if len(r.rep.Damaged) > 0 && s.o.Alarm != nil {
+		s.o.Alarm(fmt.Errorf("the spool is damaged: what stood in %s cannot be read, so mail may be lost; the files are kept, restore them or move them away", strings.Join(r.rep.Damaged, "; ")))
+	}
+	s.tidySoon()
+	return &r.rep, nil
+}
+
+// all reads what is there and brings it up to date.
+func (r *replay) all() error {
+	if err := r.read(); err != nil {
+		return err
+	}
+	r.settle()
+	if err := r.bury(); err != nil {
+		return err
+	}
+	if err := r.interrupted(); err != nil {
+		return err
+	}
+	return r.sweep()
+}
+
+// take locks all tags whose owner has ended.
+func (r *replay) take() (map[uint16]io.Closer, error) {
+	locks := map[uint16]io.Closer{}
+	r.tags = map[uint16]bool{}
+	for {
+		seen, err := r.s.foreignTags()
+		if err != nil {
+			return nil, err
+		}
+		r.foreign = map[uint16]bool{}
+		again := false
+		for tag, hasLock := range seen {
+			if r.tags[tag] {
+				continue
+			}
+			var c io.Closer
+			if hasLock {
+				c, err = r.s.d.take(lockName(tag))
+			} else {
+				c, err = r.s.d.lock(lockName(tag))
+			}
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("could not take over what generation %03x left: %w", tag, err), closeAll(locks))
+			}
+			if c == nil {
+				r.foreign[tag] = true
+				continue
+			}
+			locks[tag], r.tags[tag], again = c, true, true
+		}
+		if !again { // who ends gives up all its tags, but one by one
+			r.rep.Generations = len(locks)
+			return locks, nil
+		}
+	}
+}
+
+func closeAll(locks map[uint16]io.Closer) (err error) {
+	for _, c := range locks {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// foreignTags lists the tags of the folder that this process does not own, and whether they have a file to lock.
+func (s *Spool) foreignTags() (map[uint16]bool, error) {
+	names, err := s.d.list()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[uint16]bool{}
+	for _, n := range names {
+		base, suffix, _ := strings.Cut(n, ".")
+		tag, _, ok := parseSegName(base)
+		if id, is := tailID(n); is {
+			tag, ok = id.tag(), true
+		}
+		if "."+suffix == suffixLock {
+			var t uint16
+			if k, _ := fmt.Sscanf(base, "%03x", &t); k == 1 && lockName(t) == n {
+				tag, ok = t, true
+			}
+		}
+		if _, mine := s.taken[tag]; !ok || mine || tag == s.tag || strings.HasSuffix(n, suffixBad) {
+			continue
+		}
+		seen[tag] = seen[tag] || "."+suffix == suffixLock
+	}
+	return seen, nil
+}
+
+// read goes through the segments of the tags.
+func (r *replay) read() error {
+	names, err := r.s.d.list()
+	if err != nil {
+		return err
+	}
+	type one struct {
+		name   string
+		tag    uint16
+		number uint32
+	}
+	var all []one
+	for _, n := range names {
+		base, ok := strings.CutSuffix(n, suffixSeg)
+		if tag, number, is := parseSegName(base); ok && is && r.tags[tag] {
+			all = append(all, one{base, tag, number})
+		}
+	}
+	slices.SortFunc(all, func(a, b one) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.tag, b.tag)) })
+	c := &scanner{d: r.s.d}
+	for _, f := range all {
+		g, err := c.openSegment(f.name)
+		if err != nil {
+			return fmt.Errorf("could not read %s%s: %w", f.name, suffixSeg, err)
+		}
+		g.head.tag = f.tag
+		r.s.mu.Lock()
+		r.s.adopt(g)
+		r.s.stamp = max(r.s.stamp, g.head.stamp)
+		r.s.mu.Unlock()
+		g.suspect = true
+		holes, err := c.scan(g, func(f *found) {
+			r.s.mu.Lock()
+			defer r.s.mu.Unlock()
+			r.record(g, f)
+		})
+		if err != nil {
+			return fmt.Errorf("could not read %s%s: %w", f.name, suffixSeg, err)
+		}
+		r.note(g, holes)
+	}
+	return nil
+}
+
+// note counts what is no record.
+func (r *replay) note(g *segment, holes []hole) {
+	for _, h := range holes {
+		if h.torn {
+			r.rep.Torn++
+			continue
+		}
+		g.kept, g.pins = true, g.pins+1 // for whoever can read more of it than we do
+		r.rep.Damaged = append(r.rep.Damaged, fmt.Sprintf("%s%s: bytes %d to %d", g.name, suffixSeg, h.from, h.to))
+	}
+}
+
+// record takes one record. s.mu is held.
+func (r *replay) record(g *segment, f *found) {
+	at := place{g.key, uint32(f.pos), uint32(f.head.size())}
+	switch f.head.kind {
+	case kEntry:
+		if e, ok := parseEntry(f.meta); ok {
+			r.entry(e, at, g)
+		}
+	case kState:
+		if st, ok := parseState(f.meta); ok {
+			r.state(st, at, g)
+		}
+	case kSeal:
+		g.suspect = false
+	case kLease:
+		if len(f.meta) >= 12 {
+			id := ID(binary.LittleEndian.Uint64(f.meta))
+			r.leases[id] = max(r.leases[id], binary.LittleEndian.Uint32(f.meta[8:]))
+		}
+	}
+}
+
+func (r *replay) entry(e *entry, at place, g *segment) {
+	s := r.s
+	own := map[ID]bool{}
+	for _, st := range e.states {
+		own[st.id] = true
+	}
+	isLive := func(id ID) bool { return e.move == 0 || slices.Contains(e.live, id) }
+	for i := range e.parts {
+		id := e.first.nth(i)
+		x := s.x.get(id)
+		if o := s.orphans[id]; o != nil && o.st.done && r.gone[id] == nil {
+			r.gone[id] = o.pin
+		}
+		if r.gone[id] != nil {
+			r.copies = append(r.copies, copied{id, g})
+			continue
+		}
+		switch {
+		case !isLive(id):
+			// Another record says that it is done, or none that is left does any more.
+			continue
+		case x == nil:
+			s.place(e, i, at)
+			r.news = append(r.news, id)
+		case x.move < e.move:
+			s.outdates(g.key, x.at.seg)
+			if x.state == x.at { // its latest state stood in the older record; the newer one has it, too
+				x.state = place{}
+			}
+			x.at, x.move = at, e.move
+		default:
+			s.outdates(x.at.seg, g.key)
+		}
+		if e.tail > 0 {
+			r.tails[e.tailID] = e.first
+		}
+	}
+	for _, st := range e.states {
+		r.state(st, at, g)
+	}
+}
+
+// outdates notes that segment by says something about a record in old that must not be forgotten before that. s.mu is held.
+func (s *Spool) outdates(by, old uint32) {
+	if g := s.segs[by]; g != nil && by != old {
+		g.refs[old] = struct{}{}
+	}
+}
+
+func (r *replay) state(st *state, at place, g *segment) {
+	s := r.s
+	x := s.x.get(st.id)
+	switch {
+	case x == nil:
+		if o := r.late[st.id]; !st.done && (o == nil || o.st.ver < st.ver) {
+			st.Replies, st.Note = nil, "" // they are read again when they are asked for
+			r.late[st.id] = &orphan{st: st, at: at}
+		}
+		if st.done {
+			r.isGone(st.id, g)
+		}
+	case st.done:
+		r.isGone(st.id, g)
+		r.copies = append(r.copies, copied{st.id, s.segs[x.at.seg]})
+		s.forget(x, nil)
+	case st.ver > x.ver || st.ver == x.ver && x.state.size == 0:
+		s.stateLanded(st, at, g)
+	}
+}
+
+func (r *replay) isGone(id ID, g *segment) {
+	if by := r.gone[id]; by == nil || by.head.stamp < g.head.stamp {
+		r.gone[id] = g
+	}
+}
+
+// weigh adds up anew what counts in each segment. s.mu is held.
+func (s *Spool) weigh() {
+	for _, g := range s.segs {
+		g.live = 0
+	}
+	shared := map[place]bool{}
+	s.x.each(0, func(x *slot) bool {
+		if x.flags&many == 0 || !shared[x.at] {
+			s.segs[x.at.seg].live += int64(x.at.size)
+		}
+		if x.flags&many != 0 {
+			shared[x.at] = true
+		}
+		if x.state != x.at && x.state.size > 0 {
+			s.segs[x.state.seg].live += int64(x.state.size)
+		}
+		return true
+	})
+}
+
+// bury sees to it that what says of a delivery that it is done lasts as long as the last record of it. Where that record is
+// the younger one, which happens when an entry is written anew just while it is settled, it is said once more: else the
+// two segments could wait for each other. So it is where it may stand in memory only.
+func (r *replay) bury() error {
+	s := r.s
+	var last *op
+	for _, c := range r.copies {
+		by := r.gone[c.id]
+		if by == c.seg && !by.suspect {
+			continue
+		}
+		s.mu.Lock()
+		if by.head.stamp > c.seg.head.stamp && !by.suspect {
+			by.refs[c.seg.key] = struct{}{}
+			s.mu.Unlock()
+			continue
+		}
+		x := &state{id: c.id, done: true}
+		last = &op{kind: kState, meta: x.append(nil), sync: true, done: make(chan struct{})}
+		last.landed = func(_ place, g *segment) { g.refs[c.seg.key] = struct{}{} }
+		err := s.push(last)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return last.await()
+}
+
+// settle gives late states to their deliveries, and keeps those of deliveries that another generation holds still: it
+// may be about to end.
+func (r *replay) settle() {
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.weigh()
+	for id, o := range s.orphans {
+		if r.tags[id.tag()] || !r.foreign[id.tag()] {
+			o.pin.pins--
+			delete(s.orphans, id)
+			if x := s.x.get(id); x != nil && !o.st.done && o.st.ver > x.ver {
+				s.stateLanded(o.st, o.at, o.pin)
+			}
+		}
+	}
+	for id, o := range r.late {
+		g := s.segs[o.at.seg]
+		if x := s.x.get(id); x != nil {
+			if o.st.ver > x.ver {
+				s.stateLanded(o.st, o.at, g)
+			}
+		} else if r.gone[id] == nil && r.foreign[id.tag()] {
+			s.pin(id, o, g)
+		}
+	}
+	for id, g := range r.gone {
+		if r.foreign[id.tag()] {
+			s.pin(id, &orphan{st: &state{id: id, done: true}, at: place{seg: g.key}}, g)
+		}
+	}
+}
+
+func (s *Spool) pin(id ID, o *orphan, g *segment) {
+	if old := s.orphans[id]; old != nil {
+		old.pin.pins--
+	}
+	o.pin = g
+	g.pins++
+	s.orphans[id] = o
+}
+
+// interrupted counts a crash for each delivery that was being tried, and puts those on hold that it happened to too often.
+func (r *replay) interrupted() error {
+	s := r.s
+	var last *op
+	for id, ver := range r.leases {
+		s.mu.Lock()
+		x := s.x.get(id)
+		tried := x != nil && x.ver == ver && x.flags&leased == 0
+		s.mu.Unlock()
+		if !tried {
+			continue
+		}
+		l, err := s.load(id)
+		if err != nil {
+			continue // whoever leases it will find the same, and say so
+		}
+		st := l.State
+		st.Crashes++
+		if st.Crashes >= s.o.Crashes {
+			st.Hold = fmt.Sprintf("the program ended %d times while this was being delivered", st.Crashes)
+			r.rep.SetAside = append(r.rep.SetAside, id)
+		}
+		r.rep.Interrupted = append(r.rep.Interrupted, id)
+		n := l.next(&st)
+		s.prepare(n)
+		last = &op{kind: kState, meta: n.append(nil), sync: true, done: make(chan struct{})}
+		last.landed = func(p place, g *segment) { s.stateLanded(n, p, g) }
+		s.mu.Lock()
+		err = s.push(last)
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	slices.Sort(r.rep.Interrupted)
+	slices.Sort(r.rep.SetAside)
+	if last == nil {
+		return nil
+	}
+	return last.await() // they are written in order
+}
+
+// sweep removes files of large messages that no delivery needs, and what a start left that was killed.
+func (r *replay) sweep() error {
+	names, err := r.s.d.list()
+	if err != nil {
+		return err
+	}
+	s := r.s
+	for _, n := range names {
+		base, isIdx := strings.CutSuffix(n, suffixIdx)
+		if tag, _, ok := parseSegName(base); isIdx && ok && r.tags[tag] && !slices.Contains(names, base+suffixSeg) {
+			if err := s.d.remove(n); err != nil {
+				return fmt.Errorf("could not remove an index without its segment: %w", err)
+			}
+		}
+		id, ok := tailID(n)
+		if !ok || !r.tags[id.tag()] {
+			continue
+		}
+		s.mu.Lock()
+		first, known := r.tails[id]
+		open := known && s.anyOpen(first)
+		if open {
+			s.tails[id.tag()]++
+		}
+		s.mu.Unlock()
+		if open {
+			continue
+		}
+		if err := s.d.remove(n); err != nil {
+			return fmt.Errorf("could not remove the rest of a message that is gone: %w", err)
+		}
+	}
+	return nil
+}
+
+// anyOpen tells whether the entry whose first delivery is given has one that is open. s.mu is held.
+func (s *Spool) anyOpen(first ID) bool {
+	if x := s.x.get(first); x != nil {
+		return true
+	}
+	return s.x.siblings[first] > 0
+}
+
+// announce tells of the deliveries that were taken over.
+func (r *replay) announce() {
+	s := r.s
+	for _, id := range r.news {
+		s.mu.Lock()
+		var d *Delivery
+		if x := s.x.get(id); x != nil {
+			r.rep.Deliveries++
+			d = s.delivery(x)
+		}
+		s.mu.Unlock()
+		if d != nil && s.o.Arrived != nil {
+			s.o.Arrived(d)
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package spool
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+func TestMessageGoesInAndComesOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	env := to("b@example.net", "c@example.org", "d@EXAMPLE.net")
+	env.Rcpts[1].Notify, env.Rcpts[1].ORcpt = smtp.NotifyFailure|smtp.NotifyDelay, "rfc822;c@example.org"
+	env.Ret, env.EnvID, env.UTF8, env.RequireTLS, env.Identity, env.Verified = "HDRS", "q+2Bz", true, true, "mailbox", true
+	env.Body = smtp.Body8BitMIME
+	ids := commit(t, s, env, message(3))
+	if len(ids) != 2 {
+		t.Fatalf("%d deliveries for two domains", len(ids))
+	}
+	check := func(s *Spool) {
+		t.Helper()
+		l := lease(t, s, ids[0])
+		if got := textOf(t, l); got != message(3) {
+			t.Errorf("the message is %q", got)
+		}
+		if r := l.Envelope.Rcpts; len(r) != 2 || r[0].Address != "b@example.net" || r[1].Address != "d@EXAMPLE.net" {
+			t.Errorf("recipients of the first delivery are %+v", r)
+		}
+		want := *env
+		want.Rcpts, want.Received = l.Envelope.Rcpts, l.Envelope.Received
+		if !reflect.DeepEqual(l.Envelope, want) || l.Envelope.Received.Sub(env.Received).Abs() > time.Microsecond {
+			t.Errorf("the envelope is\n%+v, want\n%+v", l.Envelope, want)
+		}
+		if _, err := s.Lease(ids[0]); err == nil {
+			t.Error("leased twice")
+		} else {
+			mustBe(t, err, ErrBusy)
+		}
+		second := lease(t, s, ids[1])
+		if r := second.Envelope.Rcpts; len(r) != 1 || r[0] != env.Rcpts[1] {
+			t.Errorf("recipients of the second delivery are %+v", r)
+		}
+		for _, l := range []*Lease{l, second} {
+			if err := l.Return(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	check(s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	check(s)
+	for _, id := range ids {
+		if err := lease(t, s, id).Settle(State{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s = open(t, dir, Options{}); len(all(s)) != 0 {
+		t.Errorf("%d deliveries are left", len(all(s)))
+	}
+	_, err := s.Lease(ids[0])
+	mustBe(t, err, ErrUnknown)
+}
+
+func TestStateIsKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	id := commit(t, s, to("a@example.net", "b@example.net", "c@example.net"), message(1))[0]
+	l := lease(t, s, id)
+	due := time.Now().Add(time.Hour).Truncate(time.Second)
+	st := State{
+		Due: due, Attempts: 3, Left: 0b101, Delayed: true, Last: due.Add(-time.Minute), Note: "timed out",
+		Replies: []Reply{{Rcpt: 2, Code: 450, Enh: smtp.Enhanced{4, 7, 1}, Text: "greylisted", Host: "mx.example.net"}},
+	}
+	if err := l.Settle(st); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l = lease(t, s, id)
+		if !l.State.Due.Equal(due) || l.State.Attempts != 3 || l.State.Left != 0b101 || !l.State.Delayed || l.State.Note != "timed out" ||
+			!reflect.DeepEqual(l.State.Replies, st.Replies) || !l.State.Last.Equal(st.Last) {
+			t.Errorf("the state is %+v", l.State)
+		}
+		if l.Open(1) || !l.Open(2) {
+			t.Error("the wrong recipients are open")
+		}
+		if err := l.Return(); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		s = open(t, dir, Options{})
+	}
+}
+
+func TestOperatorsChanges(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	id := commit(t, s, to("a@example.net"), message(1))[0]
+	other := commit(t, s, to("a@example.net"), message(2))[0]
+	if err := s.Hold(id, "to be looked at"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Lease(id)
+	mustBe(t, err, ErrHeld)
+	s.Close()
+	s = open(t, dir, Options{})
+	_, err = s.Lease(id)
+	mustBe(t, err, ErrHeld)
+	if l, err := s.Look(id); err != nil || l.State.Hold != "to be looked at" {
+		t.Errorf("%v, %+v", err, l)
+	}
+	if f := s.Figures(); f.Held != 1 || f.Deliveries != 2 {
+		t.Errorf("figures are %+v", f)
+	}
+	if err := s.Release(id); err != nil {
+		t.Fatal(err)
+	}
+	l := lease(t, s, id)
+	mustBe(t, s.Hold(id, "late"), ErrBusy)
+	mustBe(t, s.Delete(id), ErrBusy)
+	if err := l.Settle(State{Left: 1, Due: time.Now().Add(time.Hour), Attempts: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Retry(id); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.Get(id); err != nil || d.Due.After(time.Now()) || d.Attempts != 1 {
+		t.Errorf("%v, %+v", err, d)
+	}
+	if err := s.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, s.Delete(id), ErrUnknown)
+	if got := all(s); !slices.Equal(got, []ID{other}) {
+		t.Errorf("left are %v", got)
+	}
+	if f := s.Figures(); f.Held != 0 {
+		t.Errorf("figures are %+v", f)
+	}
+}
+
+func TestLargeMessageHasAFileOfItsOwn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	text := "Subject: large\r\n\r\n" + strings.Repeat("all work and no play\r\n.\r\n", 20_000)
+	store := func() []ID { return large(t, s, text) }
+	tails := func() int {
+		names, err := s.d.list()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, suffixTail) }))
+	}
+	ids := store()
+	for range 2 {
+		for _, id := range ids {
+			l := lease(t, s, id)
+			if got := textOf(t, l); got != text {
+				t.Errorf("got %d bytes, want %d", len(got), len(text))
+			}
+			l.Return()
+		}
+		s.Close()
+		s = open(t, dir, Options{})
+	}
+	if err := lease(t, s, ids[0]).Settle(State{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := tails(); n != 1 {
+		t.Errorf("%d files while a delivery is open", n)
+	}
+	if err := lease(t, s, ids[1]).Settle(State{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := tails(); n != 0 {
+		t.Errorf("%d files when all is done", n)
+	}
+	// One that is never committed is dropped; so is one whose program ended before.
+	d, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp, err := d.OpenSpill()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sp.Write([]byte("half a message")); err != nil || tails() != 1 {
+		t.Errorf("%v, %d files", err, tails())
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	if n := tails(); n != 0 {
+		t.Errorf("%d files of messages that never came whole", n)
+	}
+}
+
+// large commits a message that outgrows memory.
+func large(t *testing.T, s *Spool, text string) []ID {
+	t.Helper()
+	d, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Abort()
+	b := smtp.NewBody(&smtp.DataOptions{MaxMemory: 16 << 10, OpenSpill: d.OpenSpill})
+	if err := b.Append([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	defer b.Release()
+	env := to("l@example.net")
+	if len(text) > 100_000 {
+		env = to("a@example.net", "b@example.org")
+	}
+	ids, err := d.Commit(env, nil, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestNoticeAndItsReasonAreOneStep(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	id := commit(t, s, to("a@example.net", "b@example.net"), message(1))[0]
+	l := lease(t, s, id)
+	d, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := to("a@example.com")
+	env.From, env.Class = "", "notice"
+	b := bodyOf(t, "Subject: failed\r\n\r\nsorry\r\n")
+	defer b.Release()
+	notices, err := l.SettleWith(State{Left: 0b10, Attempts: 1, Note: "one failed"}, d, env, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l = lease(t, s, id)
+		if l.Open(0) || !l.Open(1) || l.State.Note != "one failed" {
+			t.Errorf("the state is %+v", l.State)
+		}
+		l.Return()
+		if n := lease(t, s, notices[0]); textOf(t, n) != "Subject: failed\r\n\r\nsorry\r\n" {
+			t.Error("another notice")
+		} else {
+			n.Return()
+		}
+		if d, err := s.Get(notices[0]); err != nil || !d.Notice {
+			t.Errorf("%v, %+v", err, d)
+		}
+		s.Close()
+		s = open(t, dir, Options{})
+	}
+}
+
+func TestManyRecipientsAreSeveralDeliveries(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), Options{})
+	env := to()
+	for range 150 {
+		env.Rcpts = append(env.Rcpts, Rcpt{Address: "x@example.net"})
+	}
+	ids := commit(t, s, env, message(1))
+	n := 0
+	for _, id := range ids {
+		d, err := s.Get(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += d.Rcpts
+	}
+	if len(ids) != 3 || n != 150 {
+		t.Errorf("%d deliveries with %d recipients", len(ids), n)
+	}
+	if _, err := tryCommit(s, to(), message(1)); err == nil {
+		t.Error("a message without recipients was taken")
+	}
+}

@@ -85,6 +85,9 @@ func (d *daemon) closeFiles() error {
 	if d.unenforced != nil {
 		errs = append(errs, d.unenforced.locks.Close())
 	}
+	if d.distrust != nil && !d.retired() {
+		errs = append(errs, d.distrust.Save())
+	}
 	d.audits.Wait()
 	if d.journal != nil {
 		errs = append(errs, d.journal.Close())

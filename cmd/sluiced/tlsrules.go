@@ -100,8 +100,24 @@ func (d *daemon) openTLS(cfg *config.Config) error {
 	}
 	d.tlsRules.made = made
 	d.tlsRules.configure(cfg)
-	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Published: d.onward.finder, Events: d.refusalEvent})
+	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Published: demands{d}, Standing: d.standing, Events: d.refusalEvent})
 	return err
+}
+
+// demands tells what destinations publish, where that alone lets clients pass.
+type demands struct{ d *daemon }
+
+func (x demands) Demands(target netip.AddrPort) string {
+	if x.d.cfg.Load().TLS.Refused != "published" {
+		return ""
+	}
+	return x.d.onward.finder.Demands(target)
+}
+
+// standing tells whether a user may have what no person gave him: never one whom bad mail has locked.
+func (d *daemon) standing(user uint32) bool {
+	_, locked := d.locks.Locked(user)
+	return !locked && d.locks.Unlocks(user) == 0
 }
 
 // refusalsEvery is how often what is learnt is written down.

@@ -14,9 +14,11 @@ import (
 // Options make a Ledger.
 type Options struct {
 	Store     Store
-	Published Published   // may be nil: only a person grants
-	Events    func(Event) // called in the way of mail, must not wait; may be nil
-	Now       func() time.Time
+	Published Published // may be nil: only a person grants
+	// Standing tells whether a user may have a grant that no person gave; nil: everybody. It must not wait.
+	Standing func(user uint32) bool
+	Events   func(Event) // called in the way of mail, must not wait; may be nil
+	Now      func() time.Time
 }
 
 // Ledger is what is learnt of clients that refuse the certificate. It is safe for concurrent use, and writes to its store
@@ -164,7 +166,7 @@ func (l *Ledger) Trusted(f *flow.Flow) {
 }
 
 // MayPass tells whether the flow's STARTTLS may pass unread now. A pair that was learnt is granted it here where its
-// destination publishes what its client has to insist on.
+// destination publishes what its client has to insist on, and its user is in good standing.
 func (l *Ledger) MayPass(f *flow.Flow) bool {
 	if l.any.Load() == 0 {
 		return false
@@ -176,7 +178,7 @@ func (l *Ledger) MayPass(f *flow.Flow) bool {
 		l.mu.Unlock()
 		return false
 	}
-	ask := !e.Grant.In(now) && !e.Learnt.IsZero() && l.o.Published != nil && l.grants < mostGrants
+	ask := !e.Grant.In(now) && !e.Learnt.IsZero() && l.o.Published != nil && l.grants < mostGrants && l.standing(f)
 	l.mu.Unlock()
 	if ask {
 		if what := l.o.Published.Demands(f.Target); what != "" {
@@ -185,9 +187,16 @@ func (l *Ledger) MayPass(f *flow.Flow) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e = l.entries[p]
-	return e != nil && e.Grant.In(now) && l.budget(p.Source).left(now)
+	return l.granted(f, now) && l.budget(p.Source).left(now)
 }
+
+// granted tells whether a grant is in force for the flow; l.mu is held.
+func (l *Ledger) granted(f *flow.Flow, now time.Time) bool {
+	e := l.entries[pairOf(f)]
+	return e != nil && e.Grant.In(now) && (e.Grant.By != "" || l.standing(f))
+}
+
+func (l *Ledger) standing(f *flow.Flow) bool { return l.o.Standing == nil || l.o.Standing(f.User.ID) }
 
 // grant gives a learnt pair a grant, unless it has one or is forgotten by now.
 func (l *Ledger) grant(p Pair, g Grant) {
@@ -211,8 +220,7 @@ func (l *Ledger) Pass(f *flow.Flow) (spend func(n int) bool, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.o.Now()
-	e := l.entries[p]
-	if e == nil || !e.Grant.In(now) || !l.budget(p.Source).connect(now) {
+	if !l.granted(f, now) || !l.budget(p.Source).connect(now) {
 		return nil, false
 	}
 	return func(n int) bool { return l.spend(p, n) }, true

@@ -176,6 +176,29 @@ func TestAnAbortBuysNothing(t *testing.T) {
 	}
 }
 
+// TestStanding: who is locked or was, for bad mail, has no grant but from a person.
+func TestStanding(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	good := false
+	r.o.Standing = func(user uint32) bool { return good && user == 7 }
+	f := r.learn(src, dst)
+	r.owners[f.Target] = "TLSA"
+	if r.MayPass(f) || r.List()[0].Grant != (Grant{}) {
+		t.Error("granted to whom bad mail has locked")
+	}
+	if good = true; !r.MayPass(f) {
+		t.Error("not granted to whom nothing is said against")
+	}
+	good = false
+	if _, ok := r.Pass(f); ok || r.MayPass(f) {
+		t.Error("a grant outlives the standing of its user")
+	}
+	if _, err := r.Allow(pairOf(f), Grant{By: "carol"}, "alice"); err != nil || !r.MayPass(f) {
+		t.Errorf("a person's grant is not in force: %v", err)
+	}
+}
+
 // TestTunnelIsBounded: 30 connections and 50 MB in any hour, of a source to all its destinations together.
 func TestTunnelIsBounded(t *testing.T) {
 	t.Parallel()

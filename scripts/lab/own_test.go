@@ -63,18 +63,7 @@ func ownDeliveryBy(t *testing.T, path string) {
 
 func messageTo(ctx context.Context, t *testing.T, l *Lab, rcpt string) *Message {
 	t.Helper()
-	var found *Message
-	if _, err := l.Sink("sink").WaitMatch(ctx, func(all []*Message) bool {
-		for _, m := range all {
-			if m.Recipients()[0] == rcpt {
-				found = m
-			}
-		}
-		return found != nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return found
+	return messageOf(ctx, t, l.Sink("sink"), rcpt)
 }
 
 // noHelper: connections from customers' addresses are the helper's work. While it is dead, who needs one hears a

@@ -219,6 +219,7 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
+	j := shippedJudge(t)
 	var hit []string
 	for r := tar.NewReader(bytes.NewReader(out)); ; {
 		h, err := r.Next()
@@ -236,6 +237,7 @@ func TestCorpus(t *testing.T) {
 			t.Fatal(err)
 		}
 		n++
+		j.Judge(data, DefaultThresholds, 0)
 		if got := codes(check(string(data))); got != "" {
 			hit = append(hit, filepath.Base(h.Name)+" "+got)
 		}

@@ -84,8 +84,9 @@ var walls = []wall{
 		because: "the observer reads, reports, and decides nothing",
 	},
 	{
-		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/probe"},
-		because: "the operator's command asks the daemons; of the host it looks at what any program may see",
+		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/probe",
+			"filter", "filter/message", "filter/content", "filter/content/...", "intercept/flow"},
+		because: "the operator's command asks the daemons; of the host it looks at what any program may see, and files of mail it judges with the gateway's own code",
 	},
 }
 

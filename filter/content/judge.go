@@ -1,0 +1,170 @@
+package content
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+
+	"sluice/filter"
+	"sluice/filter/content/learn"
+	"sluice/filter/content/rules"
+	"sluice/filter/content/view"
+)
+
+// Thresholds say from which probability on a message is unsure or spam (CON1).
+type Thresholds struct {
+	Unsure float64
+	Spam   float64
+}
+
+// DefaultThresholds are the ones that a site begins with.
+var DefaultThresholds = Thresholds{Unsure: 0.80, Spam: 0.98}
+
+// Opinion is what the content of one message says about it.
+type Opinion struct {
+	Probability float64 // that it is bad
+	Class       filter.Class
+	Phish       bool // what speaks against it speaks of phishing
+	Score       float64
+	Findings    []rules.Finding
+	Reasons     []learn.Reason // what the learned part rests on, where it was asked for
+}
+
+// Judge judges messages by rules and a model. Safe for concurrent use.
+type Judge struct {
+	model *learn.Model
+	desks sync.Pool
+}
+
+// desk is what one judgement works with.
+type desk struct {
+	reader   view.Reader
+	features *learn.Features
+	findings []rules.Finding
+}
+
+// NewJudge returns a judge that goes by model.
+func NewJudge(model *learn.Model) *Judge {
+	return &Judge{model: model, desks: sync.Pool{New: func() any { return &desk{features: learn.NewFeatures()} }}}
+}
+
+// Model returns the model that the judge goes by.
+func (j *Judge) Model() *learn.Model { return j.model }
+
+// maxReasons is how many words an opinion names.
+const maxReasons = 6
+
+// Judge returns the opinion on a message. From probability explain on it has the reasons of the learned part, too.
+func (j *Judge) Judge(data []byte, t Thresholds, explain float64) Opinion {
+	d := j.desks.Get().(*desk)
+	defer j.desks.Put(d)
+	v := d.reader.Read(data)
+	prior, phish := d.rules(v)
+	d.features.Extract(v)
+	o := Opinion{Score: j.model.Score(d.features, prior)}
+	o.Probability = j.model.Probability(o.Score)
+	if len(d.findings) > 0 {
+		o.Findings = append([]rules.Finding(nil), d.findings...)
+	}
+	o.Phish = phish >= phishPoints
+	if o.Probability >= t.Spam {
+		if o.Class = filter.Spam; o.Phish {
+			o.Class = filter.Phish
+		}
+	}
+	if o.Probability >= explain {
+		d.features.ExtractNamed(v)
+		o.Reasons = j.model.Reasons(d.features, maxReasons)
+	}
+	return o
+}
+
+// phishPoints is from how many points of phishing rules on what is bad is called phish.
+const phishPoints = 1
+
+// rules asks the rules: what they say together, as a logarithm of odds, and the share of those that speak of phishing.
+func (d *desk) rules(v *view.View) (prior, phish float64) {
+	d.findings = rules.Check(v, d.findings[:0])
+	for i := range d.findings {
+		f := &d.findings[i]
+		prior += f.Points
+		if f.Class == filter.Phish {
+			phish += f.Points
+		}
+	}
+	return prior, phish
+}
+
+// Example returns a message as an example to learn from.
+func (j *Judge) Example(data []byte, bad bool, weight float64) learn.Example {
+	d := j.desks.Get().(*desk)
+	defer j.desks.Put(d)
+	v := d.reader.Read(data)
+	prior, _ := d.rules(v)
+	d.features.Extract(v)
+	e := d.features.Example(bad, prior, weight)
+	e.Group = group(v)
+	return e
+}
+
+// Learn teaches the model one message on line; Unlearn takes back what it returned.
+func (j *Judge) Learn(data []byte, bad bool) (steps float64) {
+	d := j.desks.Get().(*desk)
+	defer j.desks.Put(d)
+	v := d.reader.Read(data)
+	prior, _ := d.rules(v)
+	d.features.Extract(v)
+	return j.model.Learn(d.features, prior, bad)
+}
+
+// Unlearn takes back what Learn taught with the same message.
+func (j *Judge) Unlearn(data []byte, steps float64, bad bool) {
+	d := j.desks.Get().(*desk)
+	defer j.desks.Put(d)
+	d.features.Extract(d.reader.Read(data))
+	j.model.Unlearn(d.features, steps, bad)
+}
+
+// Name is the opinion's class by its public name.
+func (o *Opinion) Name(t Thresholds) string {
+	switch {
+	case o.Class != filter.Clean:
+		return o.Class.String()
+	case o.Probability >= t.Unsure:
+		return "unsure"
+	}
+	return "clean"
+}
+
+// Hits returns the opinion as hits, none of which asks for anything: who judges says what is done.
+func (o *Opinion) Hits(model string, hits []filter.Hit) []filter.Hit {
+	for i := range o.Findings {
+		f := &o.Findings[i]
+		hits = append(hits, filter.Hit{Code: f.Code, Class: filter.Clean, Points: f.Points, Text: f.Text, Evidence: f.Evidence})
+	}
+	if len(o.Reasons) > 0 {
+		hits = append(hits, filter.Hit{Code: "LEARNED", Class: filter.Clean, Points: o.learned(), Text: "the words are those of mail that was found bad before",
+			Evidence: fmt.Sprintf("probability %.4f by %s: %s", o.Probability, model, o.why())})
+	}
+	return hits
+}
+
+// learned is the share of the learned part in the score.
+func (o *Opinion) learned() float64 {
+	s := o.Score
+	for i := range o.Findings {
+		s -= o.Findings[i].Points
+	}
+	return math.Round(s*100) / 100
+}
+
+func (o *Opinion) why() string {
+	var all []string
+	for _, r := range o.Reasons {
+		if r.Points > 0 {
+			all = append(all, fmt.Sprintf("%s %+.2f", r.What, r.Points))
+		}
+	}
+	return strings.Join(all, ", ")
+}

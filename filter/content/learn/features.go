@@ -1,0 +1,217 @@
+// Package learn tells bad mail from good by what it has seen of both: logistic regression on hashed features of a
+// message's view, learnt on line.
+package learn
+
+import (
+	"fmt"
+
+	"sluice/filter/content/view"
+)
+
+// The bounds of what is read for features: the beginning of a message says what it is, and cost stays bounded.
+const (
+	maxGramText = 4000 // bytes of text whose letters are looked at, over all parts
+	maxWordText = 6000 // bytes of text whose words are looked at
+	maxWords    = 900
+	maxSubject  = 160
+)
+
+// The views of a message, each with features and a normalisation of its own.
+const (
+	viewWords = iota // words, pairs of words, links, files, form
+	viewGrams        // runs of four letters
+	views
+)
+
+// Features are the hashed features of one message, without repetition. It is used again and again.
+type Features struct {
+	ids  [views][]uint32
+	seen []uint64 // one bit for each slot of the table
+	view int
+	// names, where it is not nil, is told what each feature stands for: wanted only for what has to be explained.
+	names map[uint32]string
+}
+
+// slotBits is the size of the tables of weights: 1<<slotBits slots each. With a million slots a word of its own rarely
+// shares its slot with a common one, and both tables together take 8 MiB.
+const slotBits = 20
+
+// NewFeatures returns an empty set.
+func NewFeatures() *Features {
+	return &Features{seen: make([]uint64, 1<<slotBits>>6)}
+}
+
+func (f *Features) reset() {
+	for i := range f.ids {
+		for _, id := range f.ids[i] {
+			f.seen[id>>6] = 0
+		}
+		f.ids[i] = f.ids[i][:0]
+	}
+}
+
+func slot(h uint64) uint32 { return uint32((h * 0x9e3779b97f4a7c15) >> (64 - slotBits)) }
+
+// add notes a feature.
+func (f *Features) add(h uint64) {
+	id := slot(h)
+	w, b := id>>6, uint64(1)<<(id&63)
+	if f.seen[w]&b == 0 {
+		f.seen[w] |= b
+		f.ids[f.view] = append(f.ids[f.view], id)
+	}
+}
+
+const (
+	offset64 = 14695981039346656037
+	prime64  = 1099511628211
+)
+
+func hashOf(space byte, s []byte) uint64 {
+	h := (uint64(offset64) ^ uint64(space)) * prime64
+	for _, c := range s {
+		h = (h ^ uint64(c)) * prime64
+	}
+	return h
+}
+
+func (f *Features) named(name string) {
+	h := hashOf('N', []byte(name))
+	f.add(h)
+	if f.names != nil {
+		f.names[slot(h)] = name
+	}
+}
+
+func (f *Features) valued(name, value string) {
+	h := hashOf('N', []byte(name)) ^ hashOf('V', []byte(value))*31
+	f.add(h)
+	if f.names != nil {
+		f.names[slot(h)] = name + "=" + value
+	}
+}
+
+// Extract fills f with the features of v.
+func (f *Features) Extract(v *view.View) {
+	f.names = nil
+	f.extract(v)
+}
+
+func (f *Features) extract(v *view.View) {
+	f.reset()
+	f.view = viewWords
+	f.words('s', v.Subject[:min(len(v.Subject), maxSubject)], 40)
+	f.words('f', []byte(v.From.Name), 10)
+	f.header(v)
+	f.shape(v)
+	f.links(v)
+	room, words := maxWordText, maxWords
+	for _, r := range v.Runs {
+		t := v.Text[r.Start:r.End]
+		t = t[:min(len(t), max(room/2, room-(len(v.Text)-len(t))))]
+		words -= f.words('b', t, words)
+		room -= len(t)
+	}
+	f.view = viewGrams
+	f.grams('S', v.Subject[:min(len(v.Subject), maxSubject)])
+	room = maxGramText
+	for _, r := range v.Runs {
+		t := v.Text[r.Start:r.End]
+		t = t[:min(len(t), max(room/2, room-(len(v.Text)-len(t))))]
+		f.grams('B', t)
+		room -= len(t)
+	}
+}
+
+// ExtractNamed fills f like Extract and notes what the features stand for, which costs much more.
+func (f *Features) ExtractNamed(v *view.View) {
+	f.names = map[uint32]string{}
+	f.extract(v)
+}
+
+// words adds the words of text, and each with the one before.
+func (f *Features) words(space byte, text []byte, most int) (n int) {
+	var prev uint64 // hash of the word before, which starts at before
+	before := 0
+	for i := 0; i < len(text) && n < most; {
+		c := text[i]
+		if !wordByte[c] {
+			if c == '!' || c == '$' || c == '?' || c == '%' {
+				f.add(hashOf(space, text[i:i+1]))
+			}
+			i++
+			continue
+		}
+		h := (uint64(offset64) ^ uint64(space)) * prime64
+		start, digits := i, 0
+		for i < len(text) && wordByte[text[i]] {
+			c := folded[text[i]]
+			if c == '0' {
+				digits++
+			}
+			if i-start < 20 {
+				h = (h ^ uint64(c)) * prime64
+			}
+			i++
+		}
+		if l := i - start; digits > 2 && digits < l || l > 30 { // an identifier: its form is all that it tells
+			h = hashOf(space, []byte("\x01id"))
+		}
+		n++
+		f.add(h)
+		if prev != 0 {
+			f.add(h*3 + prev*7)
+		}
+		if f.names != nil {
+			f.nameWord(space, text, before, start, i, h, prev)
+		}
+		prev, before = h, start
+	}
+	return n
+}
+
+// places says where words of a space stand.
+var places = map[byte]string{'s': "subject", 'f': "sender", 'b': "text", 'u': "link", 'a': "link text"}
+
+// nameWord notes what the features of the word text[start:end] stand for.
+func (f *Features) nameWord(space byte, text []byte, before, start, end int, h, prev uint64) {
+	f.names[slot(h)] = fmt.Sprintf("%s %q", places[space], text[start:end])
+	if prev != 0 {
+		f.names[slot(h*3+prev*7)] = fmt.Sprintf("%s %q", places[space], text[before:end])
+	}
+}
+
+// grams adds each run of four bytes of text, letters in lower case, digits all alike, blanks as one.
+func (f *Features) grams(space byte, text []byte) {
+	var g uint32
+	salt := uint64(space) << 40
+	n := 0
+	for _, c := range text {
+		c = gramByte[c]
+		if c == ' ' && byte(g) == ' ' {
+			continue
+		}
+		g = g<<8 | uint32(c)
+		if n++; n >= 4 {
+			f.add((uint64(g) | salt) * prime64)
+		}
+	}
+}
+
+var wordByte, folded, gramByte = func() (w [256]bool, fold, gram [256]byte) {
+	for i := range 256 {
+		c := byte(i)
+		fold[i], gram[i] = c, c
+		switch {
+		case c >= 'A' && c <= 'Z':
+			fold[i], gram[i], w[i] = c|0x20, c|0x20, true
+		case c >= '0' && c <= '9':
+			fold[i], gram[i], w[i] = '0', '0', true
+		case c >= 'a' && c <= 'z' || c >= 0x80 || c == '\'' || c == '-':
+			w[i] = true
+		case c <= ' ':
+			gram[i] = ' '
+		}
+	}
+	return w, fold, gram
+}()

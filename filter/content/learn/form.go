@@ -1,0 +1,165 @@
+package learn
+
+import (
+	"strings"
+
+	"sluice/filter/content/view"
+)
+
+// header adds what the header says beside words: only what a filter of outgoing mail sees and what does not name a host.
+func (f *Features) header(v *view.View) {
+	for _, name := range []string{"in-reply-to", "references", "list-unsubscribe", "list-id", "x-priority", "importance", "auto-submitted", "x-php-originating-script", "cc", "sender", "organization"} {
+		if v.Field(name) != nil {
+			f.valued("has", name)
+		}
+	}
+	if m := v.Field("x-mailer"); m != nil {
+		f.valued("mailer", mailer(string(m)))
+	} else if m := v.Field("user-agent"); m != nil {
+		f.valued("agent", mailer(string(m)))
+	}
+	f.valued("charset", v.Charset)
+	f.valued("type", v.Type)
+	from := domain(v.From.Addr)
+	f.valued("tld", from[strings.LastIndexByte(from, '.')+1:])
+	if view.Freemail(from) {
+		f.named("free")
+	}
+	if v.ReplyTo.Addr != "" {
+		reply := domain(v.ReplyTo.Addr)
+		switch {
+		case v.ReplyTo.Addr == v.From.Addr:
+			f.valued("reply", "same")
+		case reply == from:
+			f.valued("reply", "domain")
+		case view.Freemail(reply):
+			f.valued("reply", "free")
+		default:
+			f.valued("reply", "other")
+		}
+	}
+	f.valued("to", bucket(v.To))
+	if v.From.Name == "" {
+		f.named("noname")
+	}
+	f.valued("subject", caps(v.Subject))
+}
+
+// mailer is the name of a mail program without its version.
+func mailer(s string) string {
+	i := 0
+	for i < len(s) && i < 24 && (s[i] < '0' || s[i] > '9') && s[i] != '(' && s[i] != '/' && s[i] != '[' {
+		i++
+	}
+	return strings.ToLower(strings.TrimSpace(s[:i]))
+}
+
+func caps(s []byte) string {
+	up, low := 0, 0
+	for _, c := range s {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			up++
+		case c >= 'a' && c <= 'z':
+			low++
+		}
+	}
+	switch {
+	case up+low == 0:
+		return "none"
+	case up > 5 && up > 4*low:
+		return "upper"
+	case up > low:
+		return "mostly"
+	case up == 0:
+		return "lower"
+	}
+	return "mixed"
+}
+
+func bucket(n int) string {
+	switch {
+	case n <= 0:
+		return "0"
+	case n == 1:
+		return "1"
+	case n <= 3:
+		return "2-3"
+	case n <= 8:
+		return "4-8"
+	case n <= 20:
+		return "9-20"
+	}
+	return ">20"
+}
+
+// shape adds the form of the body.
+func (f *Features) shape(v *view.View) {
+	s := &v.Shape
+	html, text := false, false
+	for _, r := range v.Runs {
+		html, text = html || r.HTML, text || !r.HTML
+	}
+	switch {
+	case html && text:
+		f.valued("body", "both")
+	case html:
+		f.valued("body", "html")
+	case text:
+		f.valued("body", "text")
+	default:
+		f.valued("body", "none")
+	}
+	f.valued("images", bucket(s.Images))
+	f.valued("links", bucket(len(v.Links)))
+	f.valued("files", bucket(len(v.Files)))
+	if s.Forms > 0 {
+		f.named("form")
+	}
+	if s.Passwords > 0 {
+		f.named("password")
+	}
+	if s.Scripts > 0 {
+		f.named("script")
+	}
+	if len(v.Hidden) > 200 {
+		f.named("hidden")
+	}
+	if v.Signed {
+		f.named("signed")
+	}
+	f.valued("size", bucket(len(v.Text)/400))
+	f.valued("caps", caps(v.Text[:min(len(v.Text), 2000)]))
+	for i := range v.Files {
+		n := strings.ToLower(v.Files[i].Name)
+		f.valued("file", v.Files[i].Type)
+		if i := strings.LastIndexByte(n, '.'); i >= 0 {
+			f.valued("ext", n[i:])
+		}
+	}
+}
+
+// links adds the form of the links, and the words in them.
+func (f *Features) links(v *view.View) {
+	for i := range v.Links {
+		if i == 30 {
+			return
+		}
+		l := &v.Links[i]
+		host := l.Host()
+		f.valued("linktld", host[strings.LastIndexByte(host, '.')+1:])
+		if host != "" && strings.IndexByte("0123456789", host[len(host)-1]) >= 0 {
+			f.named("numeric")
+		}
+		u := []byte(l.URL)
+		if j := strings.Index(l.URL, "://"); j >= 0 {
+			u = u[j+3:]
+		}
+		f.words('u', u[:min(len(u), 100)], 12)
+		if l.Kind == view.Anchor {
+			f.words('a', []byte(l.Text[:min(len(l.Text), 60)]), 6)
+		}
+	}
+}
+
+func domain(addr string) string { return addr[strings.LastIndexByte(addr, '@')+1:] }

@@ -1,0 +1,107 @@
+// Command model builds the model that is shipped with the program, and measures what it is worth.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"sluice/filter/content"
+	"sluice/filter/content/learn"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "model:", err)
+		os.Exit(1)
+	}
+}
+
+// built is the date that the shipped model bears: the same inputs make the same file.
+var built = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("say what to do: build, figures or synth")
+	}
+	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	corpus := fs.String("corpus", defaultCorpus(), "`folder` of the development corpus")
+	out := fs.String("out", "filter/content/shipped/model.bin", "`file` or folder to write")
+	if err := fs.Parse(args[1:]); err != nil {
+		return err
+	}
+	switch args[0] {
+	case "build":
+		return build(*corpus, *out)
+	case "figures":
+		return figures(*corpus, fs.Args())
+	case "synth":
+		return writeMadeUp(*out)
+	}
+	return fmt.Errorf("%q is not known; say build, figures or synth", args[0])
+}
+
+func defaultCorpus() string {
+	if dir := os.Getenv("SLUICE_CORPUS"); dir != "" {
+		return dir
+	}
+	return filepath.Join("..", "..", "shared", "corpus")
+}
+
+// build makes the shipped model: of the training split of the free sources, and of made-up mails.
+func build(corpus, out string) error {
+	all, err := readCorpus(corpus)
+	if err != nil {
+		return err
+	}
+	j := content.NewJudge(learn.NewModel(""))
+	prepare(all, j)
+	m, err := shippable(all, j)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(out)
+	if err != nil {
+		return err
+	}
+	if err := m.SaveSmall(f); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// shippable trains the model that may be shipped.
+func shippable(all []*letter, j *content.Judge) (*learn.Model, error) {
+	extra, err := madeUp(j)
+	if err != nil {
+		return nil, err
+	}
+	es := append(examplesOf(all, func(m *letter) bool { return m.split == "train" && free[m.source] }), extra...)
+	return content.Build("shipped 1", built, []string{"spamassassin", "enron", "foff", "nef", "circuit", "made up"}, es), nil
+}
+
+// writeMadeUp writes the made-up mails, to look at them.
+func writeMadeUp(dir string) error {
+	ts, err := templates()
+	if err != nil {
+		return err
+	}
+	w := newWriter()
+	for i := range ts {
+		kind := filepath.Join(dir, "good")
+		if ts[i].bad {
+			kind = filepath.Join(dir, "bad")
+		}
+		if err := os.MkdirAll(kind, 0o755); err != nil {
+			return err
+		}
+		for k := range perKind {
+			if err := os.WriteFile(filepath.Join(kind, fmt.Sprintf("%s-%02d.eml", ts[i].name, k)), w.mail(&ts[i]), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

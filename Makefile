@@ -122,8 +122,12 @@ soak-million: deps build ## a million prefixes from a list to the kernel, single
 	SLUICE_PREFIXES=1000000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestMillion ./scripts/lab
 
 .PHONY: soak-peers
-soak-peers: deps build ## every foreign client with every foreign server, by STARTTLS and plain, IPv4 and IPv6 (two minutes)
-	SLUICE_PEERS=all SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestForeignPeers ./scripts/lab
+soak-peers: deps build ## every foreign client with every foreign server, with and without the gateway, ten times (five minutes)
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 10 -v -timeout 10m -tags labtest -run TestForeignPeers ./scripts/lab
+
+.PHONY: soak-fidelity
+soak-fidelity: deps build ## every message of the corpus through sessions of each kind, hundreds by each pair of peers: identical bytes (half an hour)
+	SLUICE_FIDELITY=all SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run 'TestMessagesKeepTheirBytes|TestForeignPeersKeepBytes' ./scripts/lab
 
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration

@@ -87,6 +87,19 @@ func readArrival(data []byte, tls bool) arrival {
 	return a
 }
 
+// made are header fields that clients add where they lack, different each time.
+var made = regexp.MustCompile(`(?mi)^(message-id|date):.*\r\n(?:[ \t].*\r\n)*`)
+
+// stable is the message as it can be compared with another sending of the same. A letter of a series, "exim-haraka-0.7",
+// may be one without the fields that clients then make.
+func (a *arrival) stable() []byte {
+	if !strings.Contains(a.id, ".") {
+		return a.data
+	}
+	head, body, _ := bytes.Cut(a.data, []byte("\r\n\r\n"))
+	return append(made.ReplaceAll(append(head, "\r\n"...), nil), body...)
+}
+
 // names are those of the fields above the message, without the gateway's own, of which it tells the number.
 func (a *arrival) names() (names []string, ours int) {
 	for _, f := range a.above {

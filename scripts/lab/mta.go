@@ -286,7 +286,7 @@ func (m *MTA) Mailbox() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sort.Slice(files, func(i, j int) bool { return modified(files[i]).Before(modified(files[j])) })
+	sort.SliceStable(files, func(i, j int) bool { return modified(files[i]).Before(modified(files[j])) })
 	var all [][]byte
 	for _, f := range files {
 		data, err := os.ReadFile(f)
@@ -296,6 +296,15 @@ func (m *MTA) Mailbox() ([][]byte, error) {
 		all = append(all, data)
 	}
 	return all, nil
+}
+
+// EmptyMailbox removes what Mailbox has shown.
+func (m *MTA) EmptyMailbox() error {
+	folder := filepath.Join(m.root, "home/archive/Maildir/new")
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("could not empty the mailbox on %s: %w", m.host, err)
+	}
+	return os.Mkdir(folder, 0o777) // whoever the server runs as
 }
 
 func modified(path string) time.Time {

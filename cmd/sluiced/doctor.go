@@ -28,6 +28,7 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	}
 	fs = append(fs, b.own(st)...)
 	cfg := b.d.cfg.Load()
+	fs = append(fs, b.d.onward.dnssecFinding(ctx))
 	fs = append(fs, openFiles(cfg.SMTP.Sessions))
 	seen := map[unix.Fsid]string{}
 	for _, dir := range []string{cfg.Store.Dir, cfg.Log.Dir, cfg.SMTP.SpillDir} {

@@ -27,12 +27,7 @@ func (b backend) TLSPolicy(ctx context.Context, domain string) (*api.TLSPolicy, 
 	if r, ok := o.rules.Load().find(netip.Addr{}, d.Name); ok {
 		p.Rule = r.Level.String() + ": " + r.Why
 	}
-	switch trusted, err := o.dns.Validates(ctx); {
-	case err != nil:
-		p.Validator = err.Error()
-	case !trusted:
-		p.Validator = "no resolver is trusted on DNSSEC: none is on this host, and dns.dnssec does not say otherwise"
-	}
+	p.Validator, _ = o.unvalidated(ctx)
 	for i := range d.Hosts {
 		p.Hosts = append(p.Hosts, shownHost(&d.Hosts[i]))
 	}
@@ -106,4 +101,28 @@ func (d *daemon) onwardCounters(to map[string]uint64) {
 	} {
 		to["onward_"+name] = n
 	}
+}
+
+// unvalidated tells why no TLSA record can be used at all, "" where they can; broken where that is not as it was meant.
+func (o *onward) unvalidated(ctx context.Context) (why string, broken bool) {
+	ctx, cancel := context.WithTimeout(ctx, validatorWait)
+	defer cancel()
+	switch trusted, err := o.dns.Validates(ctx); {
+	case err != nil:
+		return err.Error(), true
+	case !trusted:
+		return "no resolver is trusted on DNSSEC: none is on this host, and dns.dnssec does not say otherwise", false
+	}
+	return "", false
+}
+
+const validatorWait = 3 * time.Second
+
+// dnssecFinding tells whether DANE can be judged.
+func (o *onward) dnssecFinding(ctx context.Context) api.Finding {
+	why, broken := o.unvalidated(ctx)
+	if why == "" {
+		return finding("dnssec", false, "", "the resolver validates: TLSA records of destinations count", "")
+	}
+	return finding("dnssec", broken, api.Warn, "TLSA records of destinations are not used: "+why, "run a validating resolver such as unbound on this host, and name it in [dns] or /etc/resolv.conf")
 }

@@ -29,10 +29,10 @@ const (
 
 // shakes remembers destinations whose handshake fails. It is safe for concurrent use.
 type shakes struct {
-	mu      sync.Mutex
-	m       map[netip.AddrPort]*Broken
-	unnamed map[netip.AddrPort]time.Time // destinations that fail when they are told a name, until then
-	some    atomic.Bool                  // there is anything in m
+	mu   sync.Mutex
+	m    map[netip.AddrPort]*Broken
+	easy map[netip.AddrPort]time.Time // destinations whose handshake works with little in it, until then
+	some atomic.Bool                  // there is anything in m or easy
 }
 
 // skip tells whether the destination's handshake is known to fail. After a while one caller is told to try again.
@@ -88,24 +88,29 @@ func (h *shakes) worked(target netip.AddrPort) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.m, target)
-	h.some.Store(len(h.m) > 0)
+	h.some.Store(len(h.m)+len(h.easy) > 0)
 }
 
-// noName remembers that the destination does not like the name it was told.
-func (h *shakes) noName(target netip.AddrPort, now time.Time) {
+// onlySimple remembers that the destination's handshake works with little in it: without a name that it does not know, or
+// the keys of newer exchanges.
+func (h *shakes) onlySimple(target netip.AddrPort, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.unnamed == nil || len(h.unnamed) >= mostBroken {
-		h.unnamed = map[netip.AddrPort]time.Time{}
+	if h.easy == nil || len(h.easy) >= mostBroken {
+		h.easy = map[netip.AddrPort]time.Time{}
 	}
-	h.unnamed[target] = now.Add(mostPause)
+	h.easy[target] = now.Add(mostPause)
+	h.some.Store(true)
 }
 
-// nameless tells whether the destination is better told no name.
-func (h *shakes) nameless(target netip.AddrPort, now time.Time) bool {
+// simple tells whether the destination is known for that.
+func (h *shakes) simple(target netip.AddrPort, now time.Time) bool {
+	if !h.some.Load() {
+		return false
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	until, ok := h.unnamed[target]
+	until, ok := h.easy[target]
 	return ok && now.Before(until)
 }
 
@@ -125,7 +130,7 @@ func (d *Dialer) Broken() []Broken {
 func (d *Dialer) TryAgain(target netip.AddrPort) bool {
 	d.shakes.mu.Lock()
 	_, there := d.shakes.m[target]
-	delete(d.shakes.unnamed, target)
+	delete(d.shakes.easy, target)
 	d.shakes.mu.Unlock()
 	d.shakes.worked(target)
 	return there

@@ -33,6 +33,7 @@ var errUnmet = smtp.Enhanced{4, 7, 5} // RFC 3463: cryptographic failure
 type terms struct {
 	policy *tlspolicy.Policy
 	plain  bool   // not at all
+	simple bool   // with as little in the handshake as will do
 	name   string // to give in the handshake
 	asked  bool   // the destination asked for a certificate of ours
 }
@@ -44,15 +45,28 @@ func onward() *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		InsecureSkipVerify:          true,
+		CipherSuites:                suites(),
 		ClientSessionCache:          tls.NewLRUClientSessionCache(2048),
 		DynamicRecordSizingDisabled: true, // a body leaves in few writes
 	}
+}
+
+// suites are all that TLS 1.2 may use: those that are held safe, and AES under RSA's key exchange, which lacks forward
+// secrecy and is all that some old servers have.
+func suites() (ids []uint16) {
+	for _, s := range tls.CipherSuites() {
+		ids = append(ids, s.ID)
+	}
+	return append(ids, tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA)
 }
 
 // config makes the settings of one handshake.
 func (t *terms) config(base *tls.Config) *tls.Config {
 	c := base.Clone()
 	c.ServerName = t.name
+	if t.simple { // the keys of newer exchanges make a hello of more than one packet, which some break at
+		c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	}
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		t.asked = true
 		return &tls.Certificate{}, nil // none: ours would prove nothing of the customer
@@ -65,24 +79,23 @@ func (d *Dialer) Open(ctx context.Context, r Route) (*Session, error) {
 	return d.OpenUnder(ctx, r, nil)
 }
 
-// OpenUnder opens a session that meets a policy; nil takes what it can get. A destination whose handshake fails is spoken
-// to in plain text where that may be, and for a while the handshake is not tried again. The error is a *Failure, of code
+// OpenUnder opens a session that meets a policy; nil takes what it can get. A handshake that fails is tried once more with
+// less in it, which may help; after that the destination is spoken to in plain text where that may be, and for a while the
+// handshake is not tried again. The error is a *Failure, of code
 // 451 4.7.5 where the destination is there and does not meet the policy.
 func (d *Dialer) OpenUnder(ctx context.Context, r Route, p *tlspolicy.Policy) (*Session, error) {
-	t := terms{policy: p, name: p.ServerName()}
-	guessed := false
-	if t.name == "" && d.servers != nil {
-		if at, _ := d.servers.PolicyAt(r.Target.Addr()); at != nil && !d.shakes.nameless(r.Target, time.Now()) {
-			t.name, guessed = at.ServerName(), at.ServerName() != ""
-		}
+	t := terms{policy: p, simple: d.shakes.simple(r.Target, time.Now())}
+	if t.name = p.ServerName(); t.name == "" && d.servers != nil && !t.simple {
+		at, _ := d.servers.PolicyAt(r.Target.Addr())
+		t.name = at.ServerName()
 	}
 	avoided := !p.Must() && d.shakes.skip(r.Target, time.Now())
 	t.plain = avoided || p != nil && p.Level == tlspolicy.None
 	s, f := d.open(ctx, r, &t)
-	if f != nil && guessed && errors.Is(f, errHandshake) && !errors.Is(f, smtp.ErrTimeout) {
-		t.name = ""
+	if f != nil && errors.Is(f, errHandshake) && !t.simple && !errors.Is(f, smtp.ErrTimeout) {
+		t.simple, t.name = true, p.ServerName()
 		if s, f = d.open(ctx, r, &t); f == nil {
-			d.shakes.noName(r.Target, time.Now())
+			d.shakes.onlySimple(r.Target, time.Now())
 		}
 	}
 	if f != nil && errors.Is(f, errHandshake) {

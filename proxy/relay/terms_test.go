@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -264,11 +266,11 @@ func TestMemoryOfBrokenTLS(t *testing.T) {
 			b.Again, b.Last, b.Since = b.Again.Add(-by), b.Last.Add(-by), b.Since.Add(-by)
 		}
 	}
-	open(false, 2)
+	open(false, 3) // with all, with little, without
 	open(false, 1) // not tried again
 	other := r
 	other.Source = netip.MustParseAddr("127.0.0.5")
-	if s, err := d.Open(context.Background(), other); err != nil || s.Caps().Encrypted || m.opened() != 4 {
+	if s, err := d.Open(context.Background(), other); err != nil || s.Caps().Encrypted || m.opened() != 5 {
 		t.Errorf("from another address: %v, %d connections", err, m.opened())
 	}
 	all := d.Broken()
@@ -279,7 +281,7 @@ func TestMemoryOfBrokenTLS(t *testing.T) {
 		later(pause - time.Minute)
 		open(false, 1)
 		later(2 * time.Minute)
-		open(false, 2) // tried again, and failed again
+		open(false, 3) // tried again, and failed again
 		if got := d.Broken()[0]; got.Failures != i+2 || got.Again.Sub(got.Last) != 2*pause {
 			t.Fatalf("after %d failures it waits for %v", got.Failures, got.Again.Sub(got.Last))
 		}
@@ -452,6 +454,43 @@ func TestServerThatNeedsACertificateIsBrokenToUs(t *testing.T) {
 		s.Close()
 		if s.Caps().Encrypted || len(d.Broken()) != 1 {
 			t.Errorf("%s: %+v, %v", tls.VersionName(version), s.Caps(), d.Broken())
+		}
+	}
+}
+
+func TestOldServersAreMetHalfWay(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"mx.a.example"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageKeyEncipherment | x509.KeyUsageDigitalSignature}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	must(t, err)
+	pair := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	for name, c := range map[string]struct {
+		cfg   *tls.Config
+		conns int
+	}{
+		"RSA key exchange only": {&tls.Config{Certificates: []tls.Certificate{pair}, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, 1},
+		"breaks at newer keys": {&tls.Config{Certificates: []tls.Certificate{pair}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(h.SupportedCurves, tls.X25519MLKEM768) {
+				return nil, errors.New("what is this")
+			}
+			return nil, nil
+		}}, 2},
+	} {
+		m := newMX(t, c.cfg)
+		d := NewDialer(Options{})
+		for i, conns := range []int{c.conns, c.conns + 1} {
+			s, err := d.Open(context.Background(), Route{Target: m.addr, Helo: "gw.example"})
+			must(t, err)
+			s.Close()
+			if !s.Caps().Encrypted || m.opened() != conns {
+				t.Errorf("%s, time %d: encrypted %v, %d connections, want %d", name, i, s.Caps().Encrypted, m.opened(), conns)
+			}
+		}
+		if len(d.Broken()) != 0 {
+			t.Errorf("%s: %+v", name, d.Broken())
 		}
 	}
 }

@@ -67,6 +67,30 @@ func TestReports(t *testing.T) {
 	}
 }
 
+// TestJudgingCostsTheMailNothing: what is known is told without memory of its own.
+func TestJudgingCostsTheMailNothing(t *testing.T) {
+	r := newRig(t)
+	r.zone.domain("a.example", "mx.a.example", "192.0.2.1", true)
+	leg, server := NewLeg(state(r.ca.issue(issued{names: []string{"mx.a.example"}}))), netip.MustParseAddr("192.0.2.1")
+	r.report1(t, "a.example", "192.0.2.1", leg)
+	if n := testing.AllocsPerRun(100, func() { r.Judge("a.example", server, &leg) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkJudge(b *testing.B) {
+	z := newZone()
+	z.domain("a.example", "mx.a.example", "192.0.2.1", true)
+	f := must(NewFinder(Options{DNS: z, Fetch: &files{}}))
+	leg, server := NewLeg(nil), netip.MustParseAddr("192.0.2.1")
+	for known := false; !known; _, known = f.Judge("a.example", server, &leg) {
+		time.Sleep(time.Millisecond)
+	}
+	for b.Loop() {
+		f.Judge("a.example", server, &leg)
+	}
+}
+
 func TestNobodyTakesAServersNameAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

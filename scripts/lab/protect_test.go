@@ -302,7 +302,7 @@ func testOldTLS(p *protectLab, ctx context.Context, t *testing.T) {
 			t.Errorf("%s", r)
 		}
 	}
-	if m := s.Messages(); len(m) != 2 || m[0].TLS || len(s.Sessions()) > 3 {
+	if m := s.Messages(); len(m) != 2 || m[0].TLS || len(s.Sessions()) > 4 {
 		t.Errorf("%d messages in %d sessions: the handshake is tried each time", len(m), len(s.Sessions()))
 	}
 	if r := p.send(ctx, t, address, "old@required.example"); r.Code != 451 || !strings.Contains(r.Raw, "encryption is required, and the handshake with the destination fails") {

@@ -112,10 +112,8 @@ func (s *Session) quiet() *Failure {
 	if !s.conn.Unread() {
 		return nil
 	}
-	if s.conn.LineBuffered() {
-		if f := s.read(); f != nil {
-			return f
-		}
+	if s.conn.LineBuffered() && s.conn.LastReply(&s.rep, lastWords) == nil && s.rep.Code == 421 { // the rest of half a reply is not waited for
+		return refusal(&s.rep)
 	}
 	return failed(smtp.ErrUnsolicited)
 }

@@ -42,8 +42,8 @@ func (c *Conn) Unread() bool {
 	return pending
 }
 
-// LastReply reads the reply that a server may have sent before it closed, after a write to it has failed; it waits for
-// it up to wait. The connection is to be closed in any case.
+// LastReply reads the reply that a server sent before it closed, or without being asked, also after a write to it has
+// failed; it waits for it up to wait. The connection is to be closed in any case.
 func (c *Conn) LastReply(r *Reply, wait time.Duration) error {
 	werr := c.werr
 	c.werr = nil

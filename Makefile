@@ -113,6 +113,13 @@ bench-latency: deps build ## how long one message takes to a distant destination
 soak-starttls: deps build ## 10,000 sessions whose client encrypts, to destinations that break it: none in plain text (about two minutes)
 	SLUICE_SOAK_SESSIONS=10000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestNeverPlainAfterSTARTTLS ./scripts/lab
 
+.PHONY: soak-smuggling
+soak-smuggling: ## every way to write an end of data or a reply, in every cut, in both directions; all texts of 8 bytes; fuzzing (about five minutes)
+	SLUICE_SOAK=1 $(GO) test -count 1 -timeout 30m -run 'Smuggled|HoldNoCommands|InAnyOrder|TestEveryShortMessage' ./proxy ./proxy/smtp
+	$(GO) test -run '^$$' -fuzz '^FuzzReplies$$' -fuzztime 1m ./proxy
+	$(GO) test -run '^$$' -fuzz '^FuzzSession$$' -fuzztime 1m ./proxy
+	$(GO) test -run '^$$' -fuzz '^FuzzData$$' -fuzztime 1m ./proxy/smtp
+
 .PHONY: soak-flood
 soak-flood: deps build ## one host opens 8,000 connections a second for 20 s while 100 others send mail, on each path (two minutes)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -parallel 1 -tags labtest -run TestFloodOfConnections ./scripts/lab

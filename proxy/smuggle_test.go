@@ -54,13 +54,19 @@ func TestNoMessageIsSmuggled(t *testing.T) {
 						end := a + dot + b
 						body := before + end + smuggled + after + "\r\n.\r\n"
 						all := cutsOf(len(before), len(end), len(body))
-						if place != places[4] && os.Getenv("SLUICE_SOAK") == "" {
-							all = [][]int{nil, all[len(all)-1]} // whole, and byte by byte
+						some := os.Getenv("SLUICE_SOAK") == ""
+						switch {
+						case some && dot != ".":
+							all = all[len(all)-1:] // byte by byte
+						case some && place != places[4]:
+							all = [][]int{nil, all[len(all)-1]} // whole as well
 						}
 						for _, cuts := range all {
 							o.byData(body, cuts)
 						}
-						o.byChunks(body, len(before), len(end))
+						if dot == "." || !some {
+							o.byChunks(body, len(before), len(end))
+						}
 					}
 				}
 			}
@@ -93,7 +99,7 @@ func (o *overWire) byData(body string, cuts []int) {
 		want = nil
 	}
 	if strings.HasPrefix(rest, "MAIL") { // a real end: what follows are commands of the client's own
-		text, rest, bad = strictly(rest[strings.Index(rest, "DATA\r\n")+len("DATA\r\n"):])
+		text, _, bad = strictly(rest[strings.Index(rest, "DATA\r\n")+len("DATA\r\n"):])
 		commands = append(commands, "MAIL FROM:<evil@client.example>", "RCPT TO:<evil@sink.example>")
 		if !bad {
 			want = append(want, text)

@@ -23,6 +23,9 @@ func (s *session) offerAuth(caps *relay.Caps) {
 	if s.user.RefuseAuth || s.authed || !caps.Has(smtp.ExtAuth) {
 		return
 	}
+	if !caps.Encrypted && s.ground().Must() {
+		return // the password would go by in plain text
+	}
 	if list := caps.Mechanisms(s.secure.Load()); len(list) > 0 {
 		s.offer.Set |= smtp.ExtAuth
 		s.offer.Auth = list
@@ -120,9 +123,10 @@ func (s *session) ownRemote(mechanism string) bool {
 		s.dropRemote()
 	}
 	s.dropEarly()
-	if s.remote == nil || !s.remote.Alive() {
+	terms := s.ground()
+	if s.remote == nil || !s.remote.Alive() || s.remote.Meets(terms) != nil {
 		s.closeRemote()
-		r, err := s.srv.cfg.Dialer.Open(s.ctx, route)
+		r, err := s.srv.cfg.Dialer.OpenUnder(s.ctx, route, terms)
 		if err != nil {
 			s.fail(err)
 			return false

@@ -13,8 +13,8 @@ import (
 // decides, the second only reports: whether to insist on what a domain publishes is the client's own to decide, who is
 // offered no more than the onward leg gives (DEL6, DEL7).
 type Onward interface {
-	// Terms returns what a connection to target must be that carries a user's mail for a domain; nil takes what it can
-	// get. The same terms are the same pointer. It may ask the DNS, until ctx ends, where a setting depends on names; the
+	// Terms returns what a connection to target must be that carries a user's mail for a domain, or that he authenticates
+	// by before a recipient is known, "" then; nil takes what it can get. The same terms are the same pointer. It may ask the DNS, until ctx ends, where a setting depends on names; the
 	// error says that there was no answer.
 	Terms(ctx context.Context, u *policy.Settings, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
 	// Judge compares a connection to server with what a domain asks for; false where that is not known. It waits for
@@ -48,6 +48,15 @@ func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
 	refuse(why)
 	s.noteRcpt(r.Address, why.code, s.set.Name+": "+why.text)
 	return false
+}
+
+// ground is what the onward leg must be whoever the recipient.
+func (s *session) ground() *tlspolicy.Policy {
+	if s.srv.cfg.Onward == nil {
+		return nil
+	}
+	p, _ := s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, "") // without a domain it asks nobody
+	return p
 }
 
 // report has the onward leg compared with what the first recipient's domain asks for. What is known by the end of the

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -169,5 +170,39 @@ func TestKeptSessionIsNotUsedUnderOtherTerms(t *testing.T) {
 	r.mail("250")
 	if rec := r.log.wait(t, 2)[1]; rec.Out.Version == "" {
 		t.Errorf("it went in plain text: %+v", rec)
+	}
+}
+
+// TestNoPasswordInPlainTextWhereEncryptionIsRequired: AUTH comes before a recipient whose domain could say so.
+func TestNoPasswordInPlainTextWhereEncryptionIsRequired(t *testing.T) {
+	t.Parallel()
+	required := &tlspolicy.Policy{Level: tlspolicy.Encrypt, Source: tlspolicy.Setting}
+	on := &fakeOnward{terms: map[string]*tlspolicy.Policy{"": required, "sink.example": required}}
+	for _, there := range []bool{true, false} {
+		change := submission("PLAIN LOGIN")
+		if there {
+			change = append(change, encrypted(t))
+		}
+		change = append(change, reply("AUTH", "235 2.7.0 welcome"))
+		mx := newRemote(t, change...)
+		var tried attempts
+		r := newRig(t, mx.addr(), withAuth(&tried), func(r *rig) { r.cfg.Onward = on })
+		p := r.dial()
+		if got := p.cmd("EHLO client.example", "250"); strings.Contains(got, "AUTH") != there {
+			t.Errorf("encrypted onward %v: %q", there, got)
+		}
+		if !there {
+			p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "502 5.5.1")
+			continue
+		}
+		mx.mu.Lock()
+		mx.ehlo = slices.DeleteFunc(mx.ehlo, func(s string) bool { return s == "STARTTLS" }) // it was so when it was asked
+		mx.mu.Unlock()
+		p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "451 4.7.5 gw.example: encryption is required, and the destination does not offer it")
+		for _, line := range mx.commands() {
+			if strings.Contains(line, "AHVzZXIAcGFzcw==") {
+				t.Errorf("the password went by in plain text: %q", line)
+			}
+		}
 	}
 }

@@ -58,7 +58,7 @@ func (fake) User(_ context.Context, name string) (*api.UserDetail, error) {
 		return nil, &api.Problem{Status: 404, Code: "no-such-user", What: `there is no user "` + name + `"`, Remedy: "`sluice users` lists all"}
 	}
 	return &api.UserDetail{User: alice, Unlocks: 1, Kernel: map[string]uint64{"syn": 210, "intercepted": 200, "syn_limited": 10},
-		Settings: api.Settings{Delivery: "managed", MessagesPerHour: 5000, MessageSize: 50 << 20, SessionsPerSource: 100, SessionsPerPair: 20, ConnectionsPerSecond: 100,
+		Settings: api.Settings{Delivery: "managed", OnwardTLS: "opportunistic", MessagesPerHour: 5000, MessageSize: 50 << 20, SessionsPerSource: 100, SessionsPerPair: 20, ConnectionsPerSecond: 100,
 			LockAutomatic: true, LockSpamCount: 5, LockSpamShare: 0.2, LockWindow: 600, LockTime: 3600, LockMaxUnlocks: 3, LockExplained: 10, StartTLS: "pass", StartTLSReason: "contract 12"}}, nil
 }
 func (fake) AddUser(_ context.Context, _ string, n api.NewUser) (*api.User, error) {

@@ -170,7 +170,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"prefixes", prefixes(u.Prefixes)},
 		[2]string{"contact", plain(u.Contact)},
 		[2]string{"mode", userMode(&u.User) + ", when the proxy is dead: " + u.Fail},
-		[2]string{"delivery", set.Delivery},
+		[2]string{"delivery", set.Delivery + ", encryption " + set.OnwardTLS},
 		[2]string{"STARTTLS", startTLSOf(&set)},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},

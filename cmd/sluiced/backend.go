@@ -221,7 +221,7 @@ func shown(s *policy.Settings) api.Settings {
 		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
-		LockKeepPassed: s.Lock.KeepPassed, StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
+		LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
 	}
 }
 

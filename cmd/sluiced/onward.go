@@ -162,6 +162,9 @@ func (o *onward) Terms(ctx context.Context, u *policy.Settings, target netip.Add
 	case policy.RequireTLS:
 		return required, nil
 	case policy.VerifyTLS:
+		if domain == "" {
+			return required, nil
+		}
 		return o.byExchangers(ctx, target.Addr(), domain)
 	}
 	return nil, nil

@@ -142,6 +142,9 @@ func TestUsersSettingOfTheOnwardLeg(t *testing.T) {
 	if again, _ := terms(policy.VerifyTLS, "a.example"); again != p {
 		t.Error("the same terms are another policy")
 	}
+	if p, err := terms(policy.VerifyTLS, ""); p != required || err != nil {
+		t.Errorf("verified, before a recipient is known: %+v, %v", p, err)
+	}
 	if p, err := terms(policy.VerifyTLS, "null.example"); err != nil || p.Bar == "" {
 		t.Errorf("a domain without mail: %+v, %v", p, err)
 	}

@@ -197,6 +197,7 @@ type Settings struct {
 	LockMaxUnlocks       int     `json:"lock_max_unlocks"`
 	LockExplained        int     `json:"lock_explained_per_minute"`
 	LockKeepPassed       bool    `json:"lock_keep_passed" doc:"whether open connections past the proxy outlive a lock"`
+	OnwardTLS            string  `json:"tls" doc:"of the leg to destinations without a rule: opportunistic, required or verified"`
 	StartTLS             string  `json:"starttls" doc:"terminate, pass or strip"`
 	StartTLSReason       string  `json:"starttls_reason,omitempty"`
 }

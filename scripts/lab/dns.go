@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +24,7 @@ func (l *Lab) startDNS(ctx context.Context) error {
 		return err
 	}
 	conf := filepath.Join(l.dir, "dnsmasq.conf")
-	if err := os.WriteFile(conf, []byte(dnsmasqConf(d.hosts, l.customers)), 0o644); err != nil {
+	if err := os.WriteFile(conf, []byte(dnsmasqConf(d.hosts, l.customers)+txtRecords(l.txt)), 0o644); err != nil {
 		return err
 	}
 	p, err := l.Start(HostInternet, Command{Args: []string{"dnsmasq", "--keep-in-foreground", "--conf-file=" + conf}})
@@ -73,6 +74,19 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 	}
 	line("txt-record=test.%s,\"the test entry\"", DNSList)
 	line("address=/2.0.0.127.%s/127.0.0.2", DNSList)
+	return b.String()
+}
+
+// txtRecords are lines for records of any length: one string of a record has at most 255 bytes (RFC 1035 3.3).
+func txtRecords(records map[string]string) string {
+	var b strings.Builder
+	for name, text := range records {
+		b.WriteString("txt-record=" + name)
+		for part := range slices.Chunk([]byte(text), 200) {
+			fmt.Fprintf(&b, ",%q", part)
+		}
+		b.WriteString("\n")
+	}
 	return b.String()
 }
 

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +59,7 @@ recipients_per_hour = 0
 
 // fidelityLetters are the torture set and a sample of the corpus, or all of it.
 func fidelityLetters(t *testing.T) ([]original, bool) {
-	all := os.Getenv("SLUICE_FIDELITY") == "all"
+	all := wholeFidelity()
 	nth := map[string]int{"mail": 64, "mime": 3, "dsn": 5}
 	if all {
 		nth = map[string]int{"mail": 1, "mime": 1, "dsn": 1}

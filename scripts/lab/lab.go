@@ -34,6 +34,8 @@ type Options struct {
 	// GreyDelay is how long the MX "grey" refuses a (peer, sender, recipient)
 	// it has not seen; default 0: the second try is accepted.
 	GreyDelay time.Duration
+	// TXT are further TXT records, by name.
+	TXT map[string]string
 }
 
 // Lab is one open lab. Its methods may be called from several goroutines.
@@ -44,6 +46,7 @@ type Lab struct {
 	hold  *holder
 	dns   *nameServer
 	grey  time.Duration
+	txt   map[string]string
 	certs certificates
 
 	mu        sync.Mutex
@@ -68,6 +71,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 		log:       o.Log,
 		grey:      o.GreyDelay,
 		customers: o.Customers,
+		txt:       o.TXT,
 		hosts:     map[string]*host{},
 		sinks:     map[string]*Sink{},
 		mtas:      map[string]*MTA{},

@@ -39,6 +39,9 @@ var smtplibProgram []byte
 //go:embed peers/nodemailer_send.js
 var nodemailerProgram []byte
 
+//go:embed peers/dkim_tool.py
+var dkimProgram []byte
+
 // tools is a root in which nothing runs by itself.
 type tools struct{ receiver }
 
@@ -46,7 +49,9 @@ func (*tools) listening() string { return "" }
 func (*tools) command() []string { return nil }
 
 func (*tools) configure(_ context.Context, m *MTA) error {
-	return m.install(map[string][]byte{"srv/smtplib_send.py": smtplibProgram, "srv/nodemailer_send.js": nodemailerProgram})
+	return m.install(map[string][]byte{
+		"srv/smtplib_send.py": smtplibProgram, "srv/nodemailer_send.js": nodemailerProgram, "srv/dkim_tool.py": dkimProgram,
+	})
 }
 
 // Toolbox makes a customer's toolbox; each has its own root.

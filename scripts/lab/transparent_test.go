@@ -19,6 +19,7 @@ import (
 type fates struct {
 	mu    sync.Mutex
 	lines []string
+	came  []arrival // at the servers that are not ours, where a test asks for them
 }
 
 func (f *fates) add(format string, args ...any) {

@@ -3,14 +3,17 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // underTLS says EHLO and STARTTLS on a new connection, and gives what was agreed; the session goes on under TLS.
@@ -287,5 +290,85 @@ func TestCertificateForTheNameAskedFor(t *testing.T) {
 	}
 	if _, st, err := underTLS(ctx, t, l, "alice", "198.51.100.21:25", anyCertificate); err != nil || whose(st) != "gw.example" {
 		t.Errorf("without a name: %v", err)
+	}
+}
+
+// pins accepts one certificate, whoever it is from.
+func pins(want *x509.Certificate) *tls.Config {
+	return &tls.Config{InsecureSkipVerify: true, VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+		if !bytes.Equal(raw[0], want.Raw) {
+			return errors.New("not the certificate that is pinned")
+		}
+		return nil
+	}}
+}
+
+// TestRefusedCertificateWhereDANEDemandsIt: whose destination publishes TLSA records has to refuse our certificate; once
+// that was learnt and found out its mail passes, from its own address, and an operator is told. The same client gains
+// nothing at a destination that publishes nothing, however often it refuses, nor where the records are not vouched for.
+func TestRefusedCertificateWhereDANEDemandsIt(t *testing.T) {
+	t.Parallel()
+	ctx, p := testContext(t), startProtectLab(t)
+	certs := map[int]*x509.Certificate{}
+	for n := range 3 {
+		s, domain, _ := p.peer(t, n+1)
+		cfg := p.ca.server(t, "mx."+domain, time.Hour)
+		s.Encrypt(cfg)
+		c, err := x509.ParseCertificate(cfg.Certificates[0].Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		certs[n+1] = c
+		p.records(t, fmt.Sprintf("%d.100.51.198.in-addr.arpa. 60 IN PTR mx.%s.", 101+n, domain))
+		switch n + 1 {
+		case 1: // in order
+			p.pub.Sign(domain)
+			p.records(t, tlsaOf("mx."+domain, c))
+		case 2: // records that anybody could have forged
+			p.records(t, tlsaOf("mx."+domain, c))
+		}
+	}
+	try := func(n int) *Client {
+		t.Helper()
+		c, _, err := underTLS(ctx, t, p.l, "alice", fmt.Sprintf("198.51.100.%d:25", 100+n), pins(certs[n]))
+		if err != nil {
+			return nil
+		}
+		return c
+	}
+	if try(1) != nil {
+		t.Fatal("the client takes the gateway's certificate, or passed at once")
+	}
+	var c *Client
+	for c = try(1); c == nil; c = try(1) {
+		if err := sleep(ctx, logPoll); err != nil {
+			t.Fatalf("it never passes: %v", err)
+		}
+	}
+	if _, r, err := c.Send("a@alice.example", []string{"u@peer01.example"}, letter("alice", "pinned")); err != nil || r.Code != 250 {
+		t.Errorf("%v %v", r, err)
+	}
+	if err := c.Quit(); err != nil {
+		t.Error(err)
+	}
+	if m := messageOf(ctx, t, p.l.Sink("peer01"), "u@peer01.example"); m.Peer.Addr().String() != "192.0.2.10" || !m.TLS {
+		t.Errorf("it arrived as %+v", m)
+	}
+	if err := p.g.Sluiced.WaitLog(ctx, "passes UNREAD"); err != nil {
+		t.Error(err)
+	}
+	for range 8 {
+		for _, n := range []int{2, 3} {
+			if try(n) != nil {
+				t.Errorf("at %d an aborted handshake bought a tunnel", n)
+			}
+		}
+		if err := sleep(ctx, logPoll); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := sluice(t, p.g, "tls", "refusals")
+	if strings.Count(out, "until ") != 1 || !strings.Contains(out, "TLSA records at _25._tcp.mx.peer01.example") || strings.Count(out, "alerts") < 2 {
+		t.Errorf("sluice tls refusals: %s", out)
 	}
 }

@@ -68,7 +68,7 @@ type Obstacle string
 
 // The obstacles.
 const (
-	NoHandshake Obstacle = "tls" // the client saw our certificate, and the handshake failed
+	NoHandshake Obstacle = "tls" // the client saw our certificate, and the handshake failed, or nothing came after it
 	AtCap       Obstacle = "cap" // 421 because of too many sessions at once
 )
 

@@ -50,9 +50,14 @@ func (s *session) refusedLate(err error) {
 
 // refusedAfter tells of a client that had TLS and left, though nothing was wrong but perhaps the certificate.
 func (s *session) refusedAfter() {
-	if s.srv.cfg.Refusals != nil && s.house == nil && s.left && s.secure.Load() && !s.own && s.sent.Load() == 0 && s.srv.drain.Err() == nil {
-		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Left, "left without mail after the handshake")
+	if s.srv.cfg.Refusals == nil || s.house != nil || !s.left || !s.secure.Load() || s.own || s.sent.Load() > 0 || s.srv.drain.Err() != nil {
+		return
 	}
+	if s.helo == "" { // not even a name
+		s.block = NoHandshake
+		s.note += " after the TLS handshake: it may refuse the certificate"
+	}
+	s.srv.cfg.Refusals.Refused(&s.flow, distrust.Left, "left without mail after the handshake")
 }
 
 // trusted tells of a transaction under TLS.

@@ -99,6 +99,11 @@ func TestRefusalsAreTold(t *testing.T) {
 			for s := range x.told {
 				all = append(all, s)
 			}
+			if strings.HasPrefix(name, "closes under") {
+				if rec := r.log.wait(t, 1)[0]; rec.Obstacle != NoHandshake || !strings.Contains(rec.Note, "may refuse the certificate") {
+					t.Errorf("record %+v", rec)
+				}
+			}
 			if tc.want == "" && len(all) > 0 || tc.want != "" && (len(all) != 1 || !strings.HasPrefix(all[0], tc.want)) {
 				t.Errorf("told %q, want %q", all, tc.want)
 			}

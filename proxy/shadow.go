@@ -17,6 +17,12 @@ import (
 // shadowIdle ends a connection on which neither side has said anything: far beyond the waits of RFC 5321 4.5.3.2.
 const shadowIdle = 30 * time.Minute
 
+// What is read at once of a side, at first and once it has much to say.
+const (
+	shadowBuf     = 4 << 10
+	mostShadowBuf = 32 << 10
+)
+
 // judgeAhead is how many overheard messages of one session may wait for their verdict before the dialogue waits for it.
 const judgeAhead = 16
 
@@ -149,7 +155,7 @@ func (w *shadow) reach() (err error) {
 // copy passes one side's bytes on to the other as they come. pass does it, or ends the connection; what ended it is
 // passed on, too.
 func (w *shadow) copy(from, to net.Conn, pass func([]byte) (bool, error)) {
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, shadowBuf)
 	for {
 		if err := from.SetReadDeadline(time.Now().Add(shadowIdle)); err != nil {
 			resetConn(to)
@@ -166,6 +172,9 @@ func (w *shadow) copy(from, to net.Conn, pass func([]byte) (bool, error)) {
 			if !on || w.stopped() {
 				w.hangUp()
 				return
+			}
+			if n == len(buf) && n < mostShadowBuf { // there is more to come: idle ones cost little
+				buf = make([]byte, mostShadowBuf)
 			}
 		}
 		switch {

@@ -144,6 +144,7 @@ func TestGateLines(t *testing.T) {
 		{"DNS silent about MX", "relay", api.GateLook, "has not answered yet for 20", "", 20, func(r *proxy.Record) { r.To[0].Address = "x@slow.example" }, nil},
 		{"opaque, few", "opaque", api.GateOK, "10 of 110 watched connections (9.1 %)", "[{mallory 10 }]", 10, opaqueFlow, nil},
 		{"opaque, most", "opaque", api.GateLook, "60 %", "[{mallory 150 }]", 150, opaqueFlow, nil},
+		{"passed unread", "opaque", api.GateOK, "10 connections passed unread", "", 10, func(r *proxy.Record) { opaqueFlow(r); r.Shadow = false }, nil},
 		{"refuses our certificate", "tls", api.GateStop, "5 connections of 5", "[{mallory 5 198.51.100.10 5}]", 5, func(r *proxy.Record) {
 			r.ID, r.Shadow, r.Obstacle, r.Status = r.Flow.ID.String(), false, proxy.NoHandshake, proxy.NoMessage
 		}, nil},

@@ -130,23 +130,30 @@ func (f *figures) traffic(g *api.Gate) api.GateLine {
 }
 
 func (f *figures) opaque(g *api.Gate) api.GateLine {
-	watched := g.Shadow + g.Observed
-	l := api.GateLine{Check: "opaque", Verdict: api.GateOK, Count: g.Opaque, Of: watched, Text: "every connection could be read"}
-	if g.Opaque == 0 {
-		return l
-	}
+	watched, passed := g.Shadow+g.Observed, 0
 	c := f.concerned()
 	for _, s := range f.flows {
-		if s.opaque {
+		switch {
+		case s.opaque && (s.shadow || s.observed):
 			c.add(s.user, "encrypted or not readable")
+		case s.opaque:
+			passed++
 		}
+	}
+	n := c.users.total
+	l := api.GateLine{Check: "opaque", Verdict: api.GateOK, Count: n, Of: watched, Text: "every connection could be read"}
+	if n == 0 && passed > 0 {
+		l.Text = fmt.Sprintf("%s passed unread, since STARTTLS is left to their destinations", nouns(passed, "connection", "connections"))
+	}
+	if n == 0 {
+		return l
 	}
 	l.Worst = c.worst()
 	for i := range l.Worst {
 		l.Worst[i].Detail = ""
 	}
-	l.Text = fmt.Sprintf("%d of %d watched connections (%s) went on encrypted or could not be read: nobody knows what was in them", g.Opaque, watched, percent(g.Opaque, watched))
-	if share(g.Opaque, watched) > lookOpaque {
+	l.Text = fmt.Sprintf("%d of %d watched connections (%s) went on encrypted or could not be read: nobody knows what was in them", n, watched, percent(n, watched))
+	if share(n, watched) > lookOpaque {
 		l.Verdict, l.Remedy = api.GateLook, "the figures below are of the rest; go on with a canary of a few users, whose mail is read"
 	}
 	return l
@@ -305,7 +312,7 @@ func (f *figures) handshakes(g *api.Gate) api.GateLine {
 	}
 	n := c.users.total
 	l.Count, l.Worst, l.Verdict = n, c.worst(), weigh(n, g.Enforced, stopTLS)
-	l.Text, l.Remedy = "no client ended the handshake after our certificate", "give tls.certificate one that clients trust, or exempt destinations whose certificate they insist on"
+	l.Text, l.Remedy = "no client ended the handshake after our certificate", "give tls.certificate one that clients trust, or or let those pass who insist on their destination's: `sluice tls refusals`"
 	if n > 0 {
 		l.Text = fmt.Sprintf("%s of %d (%s) ended in the TLS handshake with our certificate", nouns(n, "connection", "connections"), g.Enforced, percent(n, g.Enforced))
 	}

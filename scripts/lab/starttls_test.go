@@ -5,6 +5,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -370,5 +371,59 @@ func TestRefusedCertificateWhereDANEDemandsIt(t *testing.T) {
 	out := sluice(t, p.g, "tls", "refusals")
 	if strings.Count(out, "until ") != 1 || !strings.Contains(out, "TLSA records at _25._tcp.mx.peer01.example") || strings.Count(out, "alerts") < 2 {
 		t.Errorf("sluice tls refusals: %s", out)
+	}
+}
+
+// TestPostfixThatRefusesTheCertificate: a stock mail server that insists on its destination's key, by fingerprint, keeps
+// its mail when it meets our certificate; after three attempts it is learnt; allowed, its mail arrives.
+func TestPostfixThatRefusesTheCertificate(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGateway(t, l, "")
+	spki, err := x509.MarshalPKIXPublicKey(&l.certs.key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	print := strings.ReplaceAll(fmt.Sprintf("% X", sha256.Sum256(spki)), " ", ":")
+	m, err := l.Postfix(ctx, "alice", "inet_protocols = ipv4", "smtp_tls_security_level = fingerprint", "smtp_tls_fingerprint_digest = sha256", "smtp_tls_fingerprint_cert_match = "+print)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Send(ctx, Mail{From: "a@alice.example", To: []string{"u@selfsigned.example"}, Data: letter("alice", "pinned")}); err != nil {
+		t.Fatal(err)
+	}
+	attempts := func(n int) []Delivery {
+		t.Helper()
+		all, err := m.WaitDeliveries(ctx, func(all []Delivery) bool { return len(all) >= n })
+		if err != nil {
+			t.Fatal(err, all)
+		}
+		return all
+	}
+	for n := 1; n <= 3; n++ {
+		if d := attempts(n)[n-1]; d.Status != Deferred {
+			t.Errorf("attempt %d: %+v", n, d)
+		}
+		if err := m.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attempts(4)
+	if out := sluice(t, g, "tls", "refusals"); !strings.Contains(out, "left without mail") || !strings.Contains(out, " no ") {
+		t.Errorf("sluice tls refusals: %s", out)
+	}
+	var all []struct{ Obstacle, Note string }
+	if err := sluiceJSON(ctx, g, &all, "log"); err != nil || len(all) != 4 || all[0].Obstacle != "tls" || !strings.Contains(all[0].Note, "may refuse the certificate") {
+		t.Errorf("logged is %+v, %v", all, err)
+	}
+	sluice(t, g, "tls", "refusals", "allow", "192.0.2.10", "198.51.100.21", "--reason", "pins the key")
+	if err := m.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d := attempts(5)[4]; d.Status != Sent {
+		t.Errorf("allowed: %+v", d)
+	}
+	if got := messageOf(ctx, t, l.Sink("selfsigned"), "u@selfsigned.example"); got.Peer.Addr().String() != "192.0.2.10" || !got.TLS {
+		t.Errorf("it arrived as %+v", got)
 	}
 }

@@ -334,6 +334,14 @@ func (s *Session) Refused() bool { return s.refused.Code != 0 }
 // Source returns the address the session leaves from.
 func (s *Session) Source() netip.Addr { return s.route.Source }
 
+// Local returns the address that the session really leaves from.
+func (s *Session) Local() netip.Addr {
+	if a, ok := s.nc.LocalAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
 // Route returns the way of the session.
 func (s *Session) Route() *Route { return &s.route }
 

@@ -1,0 +1,382 @@
+package delivery
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+	"sluice/proxy/spool"
+)
+
+// try is one attempt at one delivery.
+type try struct {
+	q   *Queue
+	l   *spool.Lease
+	ln  *lane
+	res Result
+	// told holds the last word on each recipient; those that were not asked have no code.
+	told   []Outcome
+	asked  []int // indices of the recipients of the transaction
+	missed string
+}
+
+// one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
+// since the destination was just found so.
+func (q *Queue) one(l *lane, id spool.ID, dead string) (good bool) {
+	lease, err := q.s.Lease(id)
+	if err != nil {
+		q.unleased(id, err)
+		return errors.Is(err, spool.ErrUnknown) || errors.Is(err, spool.ErrHeld)
+	}
+	if lease.State.Crashes > 0 {
+		q.suspect <- struct{}{}
+		defer func() { <-q.suspect }()
+	}
+	t := &try{q: q, l: lease, ln: l}
+	defer func() {
+		if cause := recover(); cause != nil {
+			q.panicked(lease, cause)
+			good = false
+		}
+	}()
+	t.begin()
+	if dead != "" {
+		t.all(ours(451, smtp.Enhanced{4, 4, 1}, dead))
+	} else {
+		t.deliver()
+	}
+	t.settle()
+	if t.missed != "" {
+		q.missed(l, t.missed)
+		q.overdue(l, t.missed)
+		return false
+	}
+	return true
+}
+
+// unleased is what becomes of a delivery that could not be leased: somebody else has it or it is gone, or an operator hears.
+func (q *Queue) unleased(id spool.ID, err error) {
+	switch {
+	case errors.Is(err, spool.ErrUnknown), errors.Is(err, spool.ErrHeld), errors.Is(err, spool.ErrDamaged), errors.Is(err, spool.ErrClosed):
+	case errors.Is(err, spool.ErrBad):
+		q.mu.Lock()
+		q.stopped = true // what would come of tries could not be written
+		q.running += q.o.AtOnce
+		q.mu.Unlock()
+	default: // an operator's command has it for a moment, or its file could not be opened
+		if d, gerr := q.s.Get(id); gerr == nil {
+			q.put(d.Domain, id, q.o.Now().Add(time.Minute))
+		}
+	}
+}
+
+// panicked puts a message on hold that brought a mistake of ours to light.
+func (q *Queue) panicked(l *spool.Lease, cause any) {
+	if q.o.Panicked != nil {
+		q.o.Panicked(l.ID, cause, debug.Stack())
+	}
+	st := l.State
+	st.Hold = fmt.Sprintf("a mistake of ours while it was tried: %v", cause)
+	if err := l.Settle(st); err != nil {
+		q.alarm(err)
+	}
+}
+
+func (q *Queue) alarm(err error) {
+	if q.o.Alarm != nil {
+		q.o.Alarm(err)
+	}
+}
+
+func (t *try) begin() {
+	e := &t.l.Envelope
+	t.res = Result{Delivery: t.l.ID, Envelope: e, Size: t.l.Size, At: t.q.o.Now(), Tries: t.l.State.Attempts + 1}
+	for i, r := range e.Rcpts {
+		if t.l.Open(i) {
+			t.asked = append(t.asked, i)
+		}
+		t.told = append(t.told, Outcome{Rcpt: r})
+	}
+}
+
+// all gives every open recipient the same answer.
+func (t *try) all(r spool.Reply) {
+	for _, i := range t.asked {
+		t.told[i].Reply, t.told[i].Fate = r, fateOf(r.Code)
+	}
+	t.res.Note = r.Text
+}
+
+func fateOf(code int) Fate {
+	switch code / 100 {
+	case 2:
+		return Delivered
+	case 5:
+		return Failed
+	}
+	return Deferred
+}
+
+// deliver goes through the ways there are until one leads to an answer.
+func (t *try) deliver() {
+	env := &t.l.Envelope
+	r, err := t.q.route(t.q.ctx, env, t.ln.domain)
+	if err != nil {
+		var n *nowhere
+		if !errors.As(err, &n) {
+			n = &nowhere{ours(451, smtp.Enhanced{4, 4, 3}, err.Error())}
+		}
+		t.all(n.Reply)
+		if n.Code/100 == 4 {
+			t.missed = n.Text
+		}
+		return
+	}
+	t.q.join(t.ln, r.site)
+	body, err := t.l.Body()
+	if err != nil {
+		t.unreadable(err)
+		return
+	}
+	defer body.Release()
+	tried := 0
+	for i := range r.ways {
+		w := &r.ways[i]
+		s, err := t.open(w)
+		if errors.Is(err, errNoAddress) {
+			continue
+		}
+		tried++
+		if err != nil {
+			f := asFailure(err)
+			t.all(spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)})
+			t.missed, t.res.Host, t.res.Target = f.Error(), w.host, w.target
+			continue
+		}
+		t.missed = ""
+		if t.transfer(s, w, body) {
+			return
+		}
+	}
+	if tried == 0 {
+		t.all(ours(451, smtp.Enhanced{4, 4, 4}, "the gateway has no delivery address of the family that "+t.ln.domain+" has"))
+		t.missed = t.res.Note
+	}
+}
+
+func hostIf(said bool, host string) string {
+	if said {
+		return host
+	}
+	return ""
+}
+
+// temporary makes a refusal before the envelope was heard one for now: it is about this gateway or that server, not about
+// the message.
+func temporary(code int) int {
+	if code/100 == 5 {
+		return 450
+	}
+	return code
+}
+
+// unreadable sets a delivery aside whose message cannot be read.
+func (t *try) unreadable(err error) {
+	t.all(ours(451, smtp.Enhanced{4, 3, 0}, "the message cannot be read: "+err.Error()))
+	if errors.Is(err, spool.ErrDamaged) {
+		if serr := t.l.SetAside(err); serr != nil {
+			t.q.alarm(serr)
+		}
+		t.l = nil
+	}
+}
+
+var errNoAddress = errors.New("no delivery address of that family")
+
+// open opens a session by one of the ways, or takes one that stands.
+func (t *try) open(w *way) (*relay.Session, error) {
+	env := &t.l.Envelope
+	rt := relay.Route{Target: w.target, Helo: t.q.o.Name}
+	if t.q.o.Pool != nil {
+		if p := t.q.o.Pool(); p != nil {
+			a, ok := p.Choose(pool.Key{User: env.User, Sender: spool.Domain(env.From), Recipient: t.ln.domain}, w.target.Addr())
+			if !ok && !w.target.Addr().IsLoopback() {
+				return nil, errNoAddress
+			}
+			if ok {
+				rt.Source, rt.Helo = a.IP, a.Helo
+			}
+		}
+	}
+	terms := w.policy
+	if t.q.o.Terms != nil && w.up == nil {
+		set, err := t.q.o.Terms(t.q.ctx, env.User, w.target, t.ln.domain)
+		if err != nil {
+			return nil, err
+		}
+		if set != nil && !terms.Must() {
+			terms = set
+		}
+	}
+	if w.up == nil || w.up.User == "" { // a session that logged in is another user's to nobody
+		if s := t.q.o.Dialer.Take(env.User, rt); s != nil {
+			if s.Meets(terms) == nil && s.Fits(t.rcpts(true)) {
+				return s, nil
+			}
+			s.Close()
+		}
+	}
+	s, err := t.q.o.Dialer.OpenUnder(t.q.ctx, rt, terms)
+	if err == nil && w.up != nil && w.up.User != "" {
+		if err = login(s, w.up); err != nil {
+			s.Close()
+		}
+	}
+	return s, err
+}
+
+// login authenticates at a relay, within TLS alone.
+func login(s *relay.Session, up *Upstream) error {
+	c := s.Caps()
+	refuse := func(text string) error {
+		return &relay.Failure{Code: 454, Enh: smtp.Enhanced{4, 7, 0}, Text: text}
+	}
+	var lines []string
+	b64 := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+	switch {
+	case !c.Encrypted:
+		return refuse("the relay does not encrypt, and a password is not sent in the clear")
+	case smtp.HasFold(c.Auth, "PLAIN"):
+		lines = []string{"AUTH PLAIN " + b64("\x00"+up.User+"\x00"+up.Password)}
+	case smtp.HasFold(c.Auth, "LOGIN"):
+		lines = []string{"AUTH LOGIN", b64(up.User), b64(up.Password)}
+	default:
+		return refuse("the relay offers neither AUTH PLAIN nor AUTH LOGIN")
+	}
+	for i, line := range lines {
+		r, err := s.Say([]byte(line))
+		switch {
+		case err != nil:
+			return err
+		case i == len(lines)-1 && r.Class() == 2:
+			return nil
+		case i == len(lines)-1 || r.Code != 334:
+			return refuse(fmt.Sprintf("the relay refuses the login: %d %s", r.Code, r.Text()))
+		}
+	}
+	return nil
+}
+
+func asFailure(err error) *relay.Failure {
+	var f *relay.Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return &relay.Failure{Code: 451, Enh: smtp.Enhanced{4, 4, 3}, Text: err.Error()}
+}
+
+// transfer leads one transaction; false: another way is to be tried.
+func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
+	t.res.Host, t.res.Target, t.res.Source = w.host, w.target, s.Source()
+	if !t.res.Source.IsValid() {
+		t.res.Source = s.Local()
+	}
+	t.res.Leg = s.Leg()
+	if r, ok := t.unfit(s.Caps(), body); !ok {
+		t.all(r)
+		t.end(s, true)
+		return r.Code/100 == 5
+	}
+	mail := t.mail(s.Caps(), body)
+	rcpts := t.rcpts(s.Caps().Has(smtp.ExtDSN))
+	h := &answers{t: t, host: w.host}
+	if err := s.Recipients(&mail, rcpts, h); err != nil {
+		return t.broken(s, err, h.n)
+	}
+	taken := slices.DeleteFunc(slices.Clone(t.asked), func(i int) bool { return t.told[i].Fate != Delivered })
+	if len(taken) == 0 {
+		t.slow()
+		t.end(s, true)
+		return true
+	}
+	reply, err := s.Deliver(nil, body, time.Now().Add(10*time.Minute), t)
+	if err != nil {
+		f := asFailure(err)
+		t.res.Ambiguous = f.Sent
+		for _, i := range taken {
+			t.told[i].Fate, t.told[i].Reply = Deferred, spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)}
+		}
+		if t.res.Note = f.Error(); !f.Sent {
+			t.missed = t.res.Note
+		}
+		t.end(s, false)
+		return true
+	}
+	for _, i := range taken {
+		t.told[i].Reply = replyOf(reply, w.host)
+		t.told[i].Fate = fateOf(reply.Code)
+		if t.told[i].Fate == Delivered && t.told[i].Rcpt.Notify&smtp.NotifySuccess != 0 && !s.Caps().Has(smtp.ExtDSN) {
+			t.told[i].Fate = Relayed
+		}
+	}
+	t.slow()
+	t.end(s, true)
+	return true
+}
+
+// broken is a transaction that ended before its recipients were all heard; n of them were. False: another way is tried.
+func (t *try) broken(s *relay.Session, err error, n int) bool {
+	f := asFailure(err)
+	for k, i := range t.asked {
+		if k < n && t.told[i].Fate == Failed { // that one is certain
+			continue
+		}
+		t.told[i].Fate, t.told[i].Reply = Deferred, spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, t.res.Host)}
+	}
+	t.missed, t.res.Note = f.Error(), f.Error()
+	t.end(s, false)
+	return n > 0
+}
+
+// slow notes when a destination says that it is too much for now: replies of class 4 that speak of the sender's rate or
+// reputation rather than of the recipient (RFC 3463 X.3.2, X.4.5, X.7.x), or 421.
+func (t *try) slow() {
+	for _, i := range t.asked {
+		r := &t.told[i].Reply
+		if t.told[i].Fate != Deferred || r.Host == "" {
+			continue
+		}
+		e := r.Enh
+		greylisted := strings.Contains(strings.ToLower(r.Text), "greylist") || strings.Contains(strings.ToLower(r.Text), "graylist")
+		if r.Code == 421 || !greylisted && e[0] == 4 && (e[1] == 7 || e[1] == 3 && e[2] == 2 || e[1] == 4 && e[2] == 5) {
+			t.missed = fmt.Sprintf("%d %s", r.Code, r.Text)
+		}
+	}
+}
+
+// end keeps the session for the next message, or ends it.
+func (t *try) end(s *relay.Session, good bool) {
+	if t.missed == "" {
+		t.q.reached(t.ln)
+	}
+	s.Abandon()
+	if good && t.q.o.Dialer.Keep(t.l.Envelope.User, s) {
+		return
+	}
+	if good {
+		s.Quit()
+	}
+	s.Close()
+}
+
+// Gone is asked right before the message leaves; from here on it may arrive without our knowing.
+func (t *try) Gone() bool {
+	return t.l.Noted() != nil // the spool is bad: what comes of it could not be written
+}

@@ -1,0 +1,170 @@
+// Package delivery brings what the spool holds to its destinations, and tells the senders what became of it.
+//
+// Deliveries wait in lanes, one for each recipient domain, and go out through sites, one for each set of mail exchangers,
+// which bound how much goes there at once and for how long nothing does. A lane whose destination is dead costs one try
+// now and then, whatever waits in it.
+package delivery
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+	"sluice/proxy/spool"
+	"sluice/proxy/tlspolicy"
+)
+
+// Domains finds the mail exchangers of a domain with what they ask of a connection; *tlspolicy.Finder is one.
+type Domains interface {
+	Domain(ctx context.Context, name string) (*tlspolicy.Domain, error)
+	// Addresses are those of a host, both families.
+	Addresses(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// Log hears what became of each try.
+type Log interface {
+	Tried(r *Result)
+}
+
+// Senders tells where a notice about a user's message may go: to the sender where it is certain that it is he, else to the
+// user's contact. False: nowhere.
+type Senders interface {
+	NoticeTo(env *spool.Envelope) (address string, ok bool)
+}
+
+// Upstream is a relay that takes mail instead of its destinations.
+type Upstream struct {
+	Host     string // name or address
+	Port     uint16
+	User     string // of AUTH; "" is none
+	Password string
+	Policy   *tlspolicy.Policy // of the connection; nil takes what it can get, but AUTH goes within TLS alone
+}
+
+// Options of a Queue. Zero fields mean the defaults; those without one are needed, but where they may be nil.
+type Options struct {
+	Name    string // of the gateway
+	Domains Domains
+	Dialer  *relay.Dialer
+	Pool    func() *pool.Pool // nil, or of nil: the host chooses the address
+	Log     Log               // may be nil
+	Senders Senders           // may be nil: notices go to senders that the envelope says are verified
+	// Upstream chooses a relay for a user's mail to a domain; may be nil, and give nil: the destination itself.
+	Upstream func(user uint32, sender, domain string) *Upstream
+	// Terms are those of the operator for a connection; may be nil, and give nil: those of the destination hold.
+	Terms func(ctx context.Context, user uint32, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
+	// Self tells the gateway's own addresses: mail that would go there goes round in a loop. May be nil.
+	Self func(netip.Addr) bool
+	// Panicked hears of a mistake of ours that ended one try; may be nil.
+	Panicked func(id spool.ID, cause any, stack []byte)
+	// Alarm hears what an operator must know; may be nil.
+	Alarm func(error)
+
+	Schedule Schedule
+	Port     uint16 // of destinations; 25
+	IPv4     bool   // a host's IPv4 addresses before its IPv6 ones
+	AtOnce   int    // sessions; 500
+	PerSite  int    // sessions with one site; 20
+	PerWay   int    // messages in one session; 100
+	PerHour  int    // messages to one site; 0: no bound
+	Now      func() time.Time
+}
+
+// Schedule says when a delivery is tried again.
+type Schedule struct {
+	First   time.Duration // between two tries at first; 15 min
+	For     time.Duration // for how long so; 2 h
+	Growth  float64       // by which the pause grows then each time; 1.5
+	Most    time.Duration // its bound; 8 h
+	Until   time.Duration // age at which the sender is told that it failed; 5 days
+	Delayed time.Duration // age at which he is told that it takes long; 4 h
+}
+
+func (o *Options) fill() {
+	or(&o.Schedule.First, 15*time.Minute)
+	or(&o.Schedule.For, 2*time.Hour)
+	or(&o.Schedule.Growth, 1.5)
+	or(&o.Schedule.Most, 8*time.Hour)
+	or(&o.Schedule.Until, 5*24*time.Hour)
+	or(&o.Schedule.Delayed, 4*time.Hour)
+	or(&o.Port, 25)
+	or(&o.AtOnce, 500)
+	or(&o.PerSite, 20)
+	or(&o.PerWay, 100)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+func or[N int | uint16 | float64 | time.Duration](n *N, def N) {
+	if *n <= 0 {
+		*n = def
+	}
+}
+
+// pause is the time to wait after a number of tries, the first of which was just made when it is 1.
+func (s *Schedule) pause(tries int) time.Duration {
+	at := time.Duration(0) // when it was tried last, had each pause been exact
+	p := s.First
+	for range tries - 1 {
+		if at += p; at >= s.For {
+			p = min(time.Duration(float64(p)*s.Growth), s.Most)
+		}
+		if p == s.Most {
+			break
+		}
+	}
+	return p
+}
+
+// Result is what became of one try of one delivery.
+type Result struct {
+	Delivery spool.ID
+	Envelope *spool.Envelope
+	Size     int64
+	At       time.Time
+	Took     time.Duration
+	Host     string         // the exchanger; "" where none was reached
+	Target   netip.AddrPort // the same
+	Source   netip.Addr     // the delivery address; may be invalid
+	Leg      *tlspolicy.Leg // may be nil
+	Rcpts    []Outcome
+	Tries    int
+	Next     time.Time // when it is tried again; zero: never
+	Note     string    // what hindered the try as a whole
+	// Ambiguous: the message had left and no answer came. The destination may have it; it is tried again all the same.
+	Ambiguous bool
+	Notice    spool.ID // of the notice that came of it; 0: none
+}
+
+// Fate is what became of a recipient.
+type Fate uint8
+
+// The fates.
+const (
+	Deferred  Fate = iota // tried again
+	Delivered             // the destination has it
+	Relayed               // the same, but it will not tell the sender, who asked for that
+	Failed                // for good
+	Expired               // deferred too often
+)
+
+// String returns the fate as it stands in log and API.
+func (f Fate) String() string {
+	return [...]string{"deferred", "delivered", "relayed", "failed", "expired"}[min(f, Expired)]
+}
+
+// Outcome is the fate of one recipient.
+type Outcome struct {
+	Rcpt  spool.Rcpt
+	Fate  Fate
+	Reply spool.Reply // the destination's answer, or ours where Host is ""
+}
+
+// ours makes an answer of our own.
+func ours(code int, enh smtp.Enhanced, text string) spool.Reply {
+	return spool.Reply{Code: code, Enh: enh, Text: text}
+}

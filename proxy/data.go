@@ -55,6 +55,8 @@ func (s *session) mayBegin() bool {
 		s.say(sayRcptFirst)
 	case len(t.passed) == 0:
 		s.say(noValidRcpt)
+	case s.house != nil && s.draft == nil:
+		return s.beginDraft()
 	default:
 		return true
 	}
@@ -85,6 +87,9 @@ func (s *session) expect() {
 	s.data = smtp.DataOptions{
 		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),
 		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
+	}
+	if s.draft != nil {
+		s.data.OpenSpill = s.draft.OpenSpill
 	}
 	if s.remote != nil {
 		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop

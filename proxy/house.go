@@ -52,10 +52,20 @@ func (c *Client) mayUse(sender string) bool {
 	return strings.EqualFold(sender[strings.LastIndexByte(sender, '@')+1:], c.Login)
 }
 
-// Keeper takes messages that are to be delivered.
+// Keeper takes messages that are to be delivered. Its errors, and those of a draft, are ErrNoRoom where there is no room,
+// and else any.
 type Keeper interface {
-	// Keep returns nil once the message is on disk, ErrNoRoom where it finds no room, and else any error.
+	Begin() (Draft, error)
+}
+
+// Draft is a message on its way to the disk. It serves one goroutine.
+type Draft interface {
+	// OpenSpill opens the file for what is beyond memory.
+	OpenSpill() (smtp.Spill, error)
+	// Keep returns nil once the message is on disk.
 	Keep(ctx context.Context, m *Kept) error
+	// Abort drops what was not kept; it may be called at any time.
+	Abort()
 }
 
 // ErrNoRoom is a keeper's: the client hears 452 and keeps its message.
@@ -184,25 +194,50 @@ func (s *session) houseRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
 	return false
 }
 
+// beginDraft makes room for a message that comes now; false when there is none, which is then answered.
+func (s *session) beginDraft() bool {
+	d, err := s.house.Keeper.Begin()
+	if err != nil {
+		e := ending{status: Deferred, note: err.Error()}
+		s.sayUnkept(err)
+		s.finish(e)
+		return false
+	}
+	s.draft = d
+	return true
+}
+
+// dropDraft gives up what was not kept.
+func (s *session) dropDraft() {
+	if s.draft != nil {
+		s.draft.Abort()
+		s.draft = nil
+	}
+}
+
+func (s *session) sayUnkept(err error) {
+	if errors.Is(err, ErrNoRoom) {
+		s.say(noRoom)
+		return
+	}
+	s.say(notKept)
+}
+
 // keepMessage keeps a good message, and answers 250 once it is on disk.
 func (s *session) keepMessage(body *smtp.Body, e *ending) {
 	s.stage(onward)
 	t := &s.tx
 	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
 	t.rec.Size = body.Size()
-	err := s.house.Keeper.Keep(s.ctx, &Kept{
+	err := s.draft.Keep(s.ctx, &Kept{
 		ID: t.msg.ID, Flow: &s.flow, Login: s.who.Login, Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body,
 		At: t.start, Secure: s.secure.Load(),
 	})
-	switch {
-	case err == nil:
+	if err == nil {
 		s.say(answer{250, smtp.Enhanced{2, 0, 0}, "kept as " + t.msg.ID + ", it is delivered from here"})
 		e.status, e.accepted = Queued, len(t.passed)
-	case errors.Is(err, ErrNoRoom):
-		s.say(noRoom)
-		e.status, e.note = Deferred, err.Error()
-	default:
-		s.say(notKept)
+	} else {
+		s.sayUnkept(err)
 		e.status, e.note = Deferred, err.Error()
 	}
 	if err := s.conn.Flush(); err != nil && e.status == Queued {

@@ -18,6 +18,7 @@ import (
 	"sluice/intercept/flow"
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
+	"sluice/proxy/smtp"
 )
 
 // keeper keeps messages in memory.
@@ -25,6 +26,7 @@ type keeper struct {
 	mu   sync.Mutex
 	all  []kept
 	fail error
+	full error
 }
 
 type kept struct {
@@ -34,7 +36,16 @@ type kept struct {
 	secure            bool
 }
 
-func (k *keeper) Keep(_ context.Context, m *Kept) error {
+func (k *keeper) Begin() (Draft, error) { return &draft{k}, k.full }
+
+// draft is a message on its way to a keeper.
+type draft struct{ k *keeper }
+
+func (d *draft) OpenSpill() (smtp.Spill, error)          { return nil, errors.New("no large messages here") }
+func (d *draft) Abort()                                  {}
+func (d *draft) Keep(ctx context.Context, m *Kept) error { return d.k.keep(ctx, m) }
+
+func (k *keeper) keep(_ context.Context, m *Kept) error {
 	b, err := io.ReadAll(io.NewSectionReader(m.Body, 0, m.Body.Size()))
 	if err != nil {
 		return err
@@ -283,8 +294,15 @@ func TestWhatCannotBeKeptIsNotTaken(t *testing.T) {
 		p.send(goodMail, want)
 		p.cmd("QUIT", "221")
 		p.closed()
-		if rec := r.log.wait(t, 1)[0]; rec.Status != Deferred || rec.Note != fail.Error() {
-			t.Errorf("logged %+v", rec)
+		k.full = fail
+		p = r.visit()
+		p.cmd("EHLO client.example", "250")
+		p.envelope()
+		p.cmd("DATA", want)
+		for _, rec := range r.log.wait(t, 2) {
+			if rec.Status != Deferred || rec.Note != fail.Error() {
+				t.Errorf("logged %+v", rec)
+			}
 		}
 	}
 }

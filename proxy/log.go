@@ -24,6 +24,7 @@ func (s *session) finish(e ending) {
 	t := &s.tx
 	t.open = false
 	s.dropParts()
+	s.dropDraft()
 	if s.remote != nil {
 		s.remote.Abandon()
 	}

@@ -29,6 +29,7 @@ type session struct {
 	cancel context.CancelFunc
 	house  *House // the smarthost that it is a session of; nil: it is intercepted
 	who    Client // who logged in there
+	draft  Draft  // of the message that is coming there; nil: none
 	client clientConn
 	conn   *smtp.Conn
 	flow   flow.Flow

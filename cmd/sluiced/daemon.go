@@ -68,6 +68,8 @@ type daemon struct {
 
 	logins       logins
 	guard        *auth.Guard
+	door         *auth.Door
+	keeper       proxy.Keeper
 	observations observations
 	guesses      guesses
 	admin        *adminDoor
@@ -93,6 +95,7 @@ type daemon struct {
 	rolling   sync.Mutex     // one step of a roll-out at a time
 	accepting sync.Mutex     // guards acceptors
 	acceptors []*acceptor
+	houses    []*house // of the smarthost
 	stopped   bool
 
 	serving    chan struct{} // closed when connections are accepted for the first time
@@ -154,8 +157,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.locals = &locals{log: d.log}
 	dns := resolver.New(resolver.Options{})
 	d.senders, d.admin = newSenderDNS(dns), newAdminDoor(dns)
-	d.guard = auth.NewGuard()
-	if err := d.logins.load(d.store); err != nil {
+	if err := d.openDoor(); err != nil {
 		return nil, err
 	}
 	d.locals.refresh()
@@ -327,6 +329,7 @@ func (d *daemon) drain() {
 	}
 	d.handBack()
 	d.closeListeners(acceptors)
+	d.closeHouses()
 }
 
 // announce stops accepting and has the kernel let connections wait. After a hand-over there is nothing of the kind to do.
@@ -340,6 +343,9 @@ func (d *daemon) announce(cfg *loaded) []*acceptor {
 	d.stopped = true
 	_ = d.systemd.stopping() // it sent the signal: it knows
 	d.log.Info("stopping: new connections wait in the kernel", "sessions", d.proxy.Sessions(), "at most", cfg.SMTP.Drain)
+	for _, h := range d.houses {
+		h.stop()
+	}
 	for _, a := range d.acceptors {
 		a.stop()
 		if h := a.beat.Load(); h != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,14 +46,18 @@ func (d *daemon) retire() {
 		return
 	}
 	d.stopped = true
-	acceptors := d.acceptors
+	acceptors, houses := d.acceptors, d.houses
 	close(d.handedOver) // first: what is booked from now on is told, what was booked before is saved below
 	d.accepting.Unlock()
 	for _, a := range acceptors {
 		a.stop()
 		d.beatWith(a, nil)
 	}
+	for _, h := range houses {
+		h.stop()
+	}
 	d.closeListeners(acceptors)
+	d.closeHouses()
 	d.tellPlaces()
 	d.locks.Follow()
 	if err := d.counts.release(); err != nil {
@@ -77,7 +82,10 @@ func (d *daemon) retired() bool {
 // finish waits for the sessions to end by themselves.
 func (d *daemon) finish(ctx context.Context) {
 	d.accepting.Lock()
-	acceptors := d.acceptors
+	acceptors := slices.Clone(d.acceptors)
+	for _, h := range d.houses {
+		acceptors = append(acceptors, h.acceptor)
+	}
 	d.accepting.Unlock()
 	done := make(chan struct{})
 	go func() {

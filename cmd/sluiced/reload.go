@@ -195,6 +195,7 @@ func (d *daemon) reloadFile() error {
 	d.rules.Store(rs)
 	d.rulesChanged()
 	d.enroll(r)
+	d.rehouse(&old.Smarthost, &cfg.Smarthost)
 	d.log.Info("configuration reloaded", "users", len(r.all()), "delivery addresses", len(cfg.Delivery.Address))
 	return nil
 }

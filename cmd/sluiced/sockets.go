@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"sluice/intercept/control"
@@ -50,6 +51,11 @@ func (d *daemon) copies(more []*os.File) []control.Listener {
 	for _, a := range d.acceptors {
 		if f, err := a.l.File(); err == nil {
 			ls = append(ls, control.Listener{Name: listenerName, File: f})
+		}
+	}
+	for _, h := range d.houses {
+		if f, err := h.l.File(); err == nil {
+			ls = append(ls, control.Listener{Name: h.name, File: f})
 		}
 	}
 	for _, f := range more {
@@ -102,6 +108,10 @@ func (d *daemon) adopt(c *control.Client, w *control.Welcome) {
 	for _, l := range w.Listeners {
 		if l.Name == listenerName {
 			if err := d.take(l.File, w); err != nil {
+				d.link.note(err)
+			}
+		} else if strings.HasPrefix(l.Name, control.HousePrefix) {
+			if err := d.takeHouse(l.Name, l.File); err != nil {
 				d.link.note(err)
 			}
 		}

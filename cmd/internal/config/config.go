@@ -131,8 +131,9 @@ type Address struct {
 
 // Smarthost takes mail from customers who name it in their settings.
 type Smarthost struct {
-	Name     string     `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
-	Listener []Listener `toml:"listener" doc:"One address and port of the smarthost."`
+	Name              string     `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
+	SessionsPerSource int        `toml:"sessions_per_source" default:"10" min:"1" max:"10000" doc:"Connections open at once from one address; further ones get 421."`
+	Listener          []Listener `toml:"listener" doc:"One address and port of the smarthost."`
 }
 
 // Listener is one address and port of the smarthost.

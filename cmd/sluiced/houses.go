@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"sluice/cmd/internal/config"
+	"sluice/filter/policy"
+	"sluice/intercept/control"
+	"sluice/intercept/flow"
+	"sluice/proxy"
+	"sluice/proxy/auth"
+)
+
+// house is one listener of the smarthost at work.
+type house struct {
+	*acceptor
+	name string // by which helper and systemd know its socket
+	set  proxy.House
+	at   config.Listener
+}
+
+// openDoor makes what tells logins apart.
+func (d *daemon) openDoor() error {
+	d.guard = auth.NewGuard()
+	if err := d.logins.load(d.store); err != nil {
+		return err
+	}
+	c, err := auth.NewChecker(&d.logins)
+	d.door = &auth.Door{Checker: c, Guard: d.guard}
+	return err
+}
+
+// Login implements proxy.Logins: an account whose user is gone is nobody's.
+func (d *daemon) Login(ctx context.Context, from netip.Addr, login, password string) (proxy.Client, error) {
+	a, err := d.door.Try(ctx, from, login, password)
+	if err != nil {
+		return proxy.Client{}, err
+	}
+	m := d.roster.Load().user(a.User)
+	if m == nil {
+		d.log.Warn("a login's user is gone; remove it, or give it another user", "login", a.Login)
+		return proxy.Client{}, auth.ErrWrong
+	}
+	return proxy.Client{User: flow.User{ID: m.ID, Name: m.Name}, Login: a.Login, Kind: a.Kind}, nil
+}
+
+// takeHouse accepts at the socket of a listener, or goes on with the acceptor that has the same one.
+func (d *daemon) takeHouse(name string, f *os.File) error {
+	at, ok := d.listenerAt(name)
+	if !ok {
+		return nil // of an older configuration, here or there
+	}
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	if d.stopped || slices.ContainsFunc(d.houses, func(h *house) bool { return h.name == name }) {
+		return nil
+	}
+	l, err := flow.NewListener(f, flow.Options{Ports: []uint16{at.Address.Port()}, Attribution: guests{d, at.Trusted}, IDs: d.ids})
+	if err != nil {
+		return fmt.Errorf("could not accept at %s: %w", name, err)
+	}
+	h := &house{name: name, at: at, set: d.houseAt(at)}
+	h.acceptor = &acceptor{l: l, log: d.log, full: d.full, done: make(chan struct{}), serve: func(c *flow.Conn, done func()) {
+		d.proxy.ServeHouse(context.Background(), c, c.Flow(), &h.set, done)
+	}}
+	d.houses = append(d.houses, h)
+	go h.run()
+	d.log.Info("smarthost: accepting", "address", at.Address, "tls", at.TLS)
+	return nil
+}
+
+// listenerAt finds the listener of a name in the configuration.
+func (d *daemon) listenerAt(name string) (config.Listener, bool) {
+	for _, l := range d.cfg.Load().Smarthost.Listener {
+		if control.HouseName(l.Address) == name {
+			return l, true
+		}
+	}
+	return config.Listener{}, false
+}
+
+func (d *daemon) houseAt(at config.Listener) proxy.House {
+	cfg := d.cfg.Load()
+	stranger := policy.Default()
+	stranger.MessageSize = int64(cfg.Limits.MessageSize)
+	return proxy.House{Name: cfg.Smarthost.Name, TLS: d.houseTLS(), Implicit: at.TLS == "implicit", Sessions: cfg.Smarthost.SessionsPerSource, Logins: d, Keeper: d.keeper, Stranger: stranger}
+}
+
+// houseTLS follows the certificate of the configuration in force, whatever becomes of STARTTLS of intercepted mail.
+func (d *daemon) houseTLS() *tls.Config {
+	c := d.certs.Load().Config()
+	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return d.certs.Load().Config().GetCertificate(h)
+	}
+	return c
+}
+
+// guests attributes those who come to a listener: the addresses of users who have a name, and trusted ones to whoever has
+// them. Nobody is made for a stranger.
+type guests struct {
+	d       *daemon
+	trusted []config.Prefix
+}
+
+// Attribute implements flow.Attributor.
+func (g guests) Attribute(src netip.Addr) (flow.User, bool) {
+	if u, ok := g.d.roster.Load().table.Attribute(src); ok {
+		return u, true
+	}
+	for _, p := range g.trusted {
+		if p.Prefix.Contains(src) {
+			return g.d.sources.Attribute(src)
+		}
+	}
+	return flow.User{}, false
+}
+
+// closeHouses closes the smarthost's sockets; the helper has its own copies.
+func (d *daemon) closeHouses() {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
+	for _, h := range d.houses {
+		if err := h.l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			d.log.Warn("could not close a listener", "address", h.at.Address, "err", err)
+		}
+	}
+}
+
+// rehouse brings the listeners in line with a configuration that changed: what is gone is closed, and the helper is asked
+// anew for what is missing.
+func (d *daemon) rehouse(old, now *config.Smarthost) {
+	if slices.EqualFunc(old.Listener, now.Listener, sameListener) && old.Name == now.Name && old.SessionsPerSource == now.SessionsPerSource {
+		return
+	}
+	d.accepting.Lock()
+	var gone []*house
+	d.houses = slices.DeleteFunc(d.houses, func(h *house) bool {
+		if slices.ContainsFunc(now.Listener, func(l config.Listener) bool { return sameListener(l, h.at) }) && old.Name == now.Name {
+			return false
+		}
+		gone = append(gone, h)
+		return true
+	})
+	d.accepting.Unlock()
+	for _, h := range gone {
+		h.stop()
+		if err := h.l.Close(); err != nil {
+			d.log.Warn("could not close a listener", "address", h.at.Address, "err", err)
+		}
+	}
+	if c := d.link.client.Load(); c != nil {
+		_ = c.Close() // it is dialled again, and the welcome brings the sockets
+	}
+}
+
+func sameListener(a, b config.Listener) bool {
+	return a.Address == b.Address && a.TLS == b.TLS && slices.Equal(a.Trusted, b.Trusted)
+}

@@ -28,6 +28,7 @@ import (
 	"sluice/proxy/cert"
 	"sluice/proxy/distrust"
 	"sluice/proxy/relay"
+	"sluice/proxy/spool"
 )
 
 // options are what tests set.
@@ -69,6 +70,7 @@ type daemon struct {
 	logins       logins
 	guard        *auth.Guard
 	door         *auth.Door
+	spool        *spool.Spool
 	keeper       proxy.Keeper
 	observations observations
 	guesses      guesses

@@ -20,6 +20,7 @@ type Config struct {
 	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
 	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
 	Smarthost Smarthost `toml:"smarthost" doc:"Names and ports at which customers hand in their mail with a login. Without a listener there is none."`
+	Spool     Spool     `toml:"spool" doc:"Mail that was taken and waits to be delivered."`
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
@@ -141,6 +142,11 @@ type Listener struct {
 	Address netip.AddrPort `toml:"address" required:"true" doc:"Address of this host and port, such as 198.51.100.5:587 or [2001:db8::5]:465."`
 	TLS     string         `toml:"tls" enum:"starttls|implicit" doc:"implicit: from the first byte on, usual at 465. starttls: begun by the client, usual at 587 and 25. Left out: what is usual at the port."`
 	Trusted []Prefix       `toml:"trusted" doc:"Sources that need no login, beside the prefixes of outgoing users. What they send is the mail of the user who has the address."`
+}
+
+// Spool keeps mail of the smarthost, and notices, until they are delivered.
+type Spool struct {
+	Dir string `toml:"dir" doc:"Folder of the spool, on a disk that keeps what was synced. Empty: the folder spool in store.dir."`
 }
 
 // Template says what happens to unknown sources.

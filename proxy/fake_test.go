@@ -23,6 +23,7 @@ type remote struct {
 	ehlo   []string            // extension lines; nil: EHLO is not known
 	on     map[string][]string // verb -> replies in turn, the last for ever; "." is the reply to the message
 	tls    *tls.Config
+	noTLS  bool // goes on in plain text behind the reply to STARTTLS
 	mu     sync.Mutex
 	said   []string // all commands, with the number of the connection: "1 MAIL FROM:<>"
 	mails  []string // what lay between 354 and dot
@@ -162,7 +163,7 @@ func (r *remote) serve(nc net.Conn, n int) {
 		switch {
 		case verb == "QUIT":
 			return
-		case verb == "STARTTLS" && reply[0] == '2':
+		case verb == "STARTTLS" && reply[0] == '2' && !r.noTLS:
 			r.mu.Lock()
 			cfg := r.tls
 			r.mu.Unlock()

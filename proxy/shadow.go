@@ -43,6 +43,8 @@ type shadow struct {
 	outBytes, inBytes atomic.Int64     // that went by unread, from the client and from the destination
 	spend             func(n int) bool // asks for room for n unread bytes; nil: there is no bound
 	spentOut          atomic.Bool      // there was none: the session ends
+	onlyTLS           bool             // what the client says must begin as TLS does
+	noTLS             atomic.Bool      // it did not: the session ends
 }
 
 // ServeShadow serves a flow whose mode is shadow on nc to its end and closes nc: nothing is refused, held, signed or
@@ -139,6 +141,8 @@ func (w *shadow) noteEnd() {
 		w.last, w.note = w.lockNote, "the user was locked"
 	case w.spentOut.Load():
 		w.note = spentNote
+	case w.noTLS.Load():
+		w.note = noTLSNote
 	}
 }
 
@@ -226,7 +230,7 @@ func (w *shadow) toServer(p []byte) (on bool, err error) {
 	}
 	w.tap.fromClient(p)
 	on = w.restage() && !(settled && !w.tap.settled() && w.doomed.Load()) // cut right before the end of the message
-	on = on && w.meter(&w.outBytes, len(p))
+	on = on && w.sealed(p) && w.meter(&w.outBytes, len(p))
 	w.mu.Unlock()
 	if on {
 		_, err = w.far.Write(p)
@@ -253,6 +257,19 @@ func (w *shadow) toClient(p []byte) (on bool, err error) {
 		w.client.end()
 	}
 	return true, err
+}
+
+// tlsHandshake is the first byte of a TLS connection (RFC 8446 5.1).
+const tlsHandshake = 22
+
+// sealed tells whether what the client says may go on unread: mail in plain text behind STARTTLS may not, even where the
+// destination would take it. w.mu is held.
+func (w *shadow) sealed(p []byte) bool {
+	if w.onlyTLS && w.outBytes.Load() == 0 && p[0] != tlsHandshake {
+		w.noTLS.Store(true)
+		return false
+	}
+	return true
 }
 
 // meter counts bytes that nobody reads; false when there is no room for them. w.mu is held.

@@ -167,6 +167,7 @@ func (s *session) passTLS() bool {
 // The notes of sessions that went by unread.
 const (
 	unreadNote = "encrypted: STARTTLS was passed on to the destination"
+	noTLSNote  = "ended: what the client said behind STARTTLS was no TLS"
 	spentNote  = "encrypted, and ended: the source has used up what may pass unread"
 )
 
@@ -184,7 +185,7 @@ func (s *session) passOn(far net.Conn, spend func(int) bool) {
 		return
 	}
 	defer context.AfterFunc(s.ctx, func() { _ = far.Close() })() // a second close is harmless
-	w := &shadow{session: s, far: far, spend: spend, tap: tap{blind: unreadNote}}
+	w := &shadow{session: s, far: far, spend: spend, onlyTLS: true, tap: tap{blind: unreadNote}}
 	w.restage()
 	w.pump()
 	w.noteEnd()

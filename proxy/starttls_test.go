@@ -139,6 +139,25 @@ func TestPassedTLSThrowsPlainTextAway(t *testing.T) {
 	}
 }
 
+// TestPassedTLSIsNoWayForPlainText: behind STARTTLS goes TLS and nothing else, whatever the destination would take.
+func TestPassedTLSIsNoWayForPlainText(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, func(r *remote) { r.ehlo = append(r.ehlo, "STARTTLS") }, func(r *remote) { r.noTLS = true }) // agrees, and goes on in plain text
+	r := newRig(t, mx.addr(), withTLS, passing(policy.Pass))
+	p := r.hello()
+	p.cmd("STARTTLS", "220 go")
+	p.write("MAIL FROM:<evil@client.example>\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")
+	if b, err := p.br.ReadByte(); err == nil {
+		t.Errorf("got %q", b)
+	}
+	if rec := r.log.wait(t, 1)[0]; rec.Note != noTLSNote || rec.Unread.Out != 0 {
+		t.Errorf("record %+v", rec)
+	}
+	if said := mx.commands(); slices.ContainsFunc(said, func(s string) bool { return strings.Contains(s, "evil") }) {
+		t.Errorf("the destination heard %q", said)
+	}
+}
+
 // TestLockEndsPassedTLS: what nobody reads ends with its user's lock, and a locked user is led by us.
 func TestLockEndsPassedTLS(t *testing.T) {
 	t.Parallel()

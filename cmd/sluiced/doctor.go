@@ -27,6 +27,7 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 		fs = append(fs, api.Finding{Check: "counters", State: api.Warn, Text: err.Error(), Remedy: "journalctl -u sluice-intercept"})
 	}
 	fs = append(fs, b.own(st)...)
+	fs = append(fs, b.leg(ctx)...)
 	cfg := b.d.cfg.Load()
 	fs = append(fs, b.d.onward.dnssecFinding(ctx))
 	fs = append(fs, openFiles(cfg.SMTP.Sessions))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +190,30 @@ func TestRefusalsByCommand(t *testing.T) {
 	g.end()
 	if log := g.log.String(); !strings.Contains(log, "refuses the gateway's certificate") || !strings.Contains(log, "passes UNREAD") {
 		t.Errorf("the journal says\n%s", log)
+	}
+}
+
+// TestDoctorOfTheClientLeg: what takes encryption from clients, and who refuses the certificate, is told with the remedy.
+func TestDoctorOfTheClientLeg(t *testing.T) {
+	t.Parallel()
+	if fs := legFindings([]api.TLSRule{{Policy: "terminate"}, {User: "x", Policy: "terminate"}, {Prefix: "y", Policy: "strip", Beaten: true}}, nil); len(fs) != 0 {
+		t.Errorf("of a usual gateway: %+v", fs)
+	}
+	fs := legFindings([]api.TLSRule{{Policy: "strip"}, {User: "alice", Policy: "pass"}, {Prefix: "198.51.100.0/24", Policy: "strip"}}, []api.Refusal{{}, {Allowed: true}, {}})
+	var said []string
+	for _, f := range fs {
+		if (f.State == api.OK) != (f.Remedy == "") {
+			t.Errorf("%+v", f)
+		}
+		said = append(said, f.State+" "+f.Text)
+	}
+	want := []string{"warn withheld from clients, whose mail anybody on the way can read: all others, to 198.51.100.0/24",
+		"ok left to client and destination, unread: alice", "warn 2 pairs of source and destination refuse the gateway's certificate, and 1 more pass unread"}
+	if !slices.Equal(said, want) {
+		t.Errorf("said %q, want %q", said, want)
+	}
+	if got := fewOf(make([]string, mostNamed+3)); !strings.HasSuffix(got, "and 3 more") {
+		t.Errorf("of many: %q", got)
 	}
 }
 

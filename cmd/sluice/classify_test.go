@@ -94,7 +94,7 @@ func TestClassifyRefuses(t *testing.T) {
 		"it is no model of this version; build":  {"classify", "--model", file, "-"},
 		"--unsure 0.9 and --spam 0.5 make no se": {"classify", "--unsure", "0.9", "--spam", "0.5", "-"},
 		"--offline wants --ham":                  {"train", "--offline", "--ham", "/tmp"},
-		"say --offline":                          {"train"},
+		"say spam or ham, and a PATH":            {"train"},
 	} {
 		if _, errs, code := run0(t, "x", args...); code == 0 || !strings.Contains(errs, want) {
 			t.Errorf("%v: code %d, %q; want %q", args, code, errs, want)

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"sluice/cmd/internal/api"
 	"sluice/filter/content"
 	"sluice/filter/content/learn"
 )
@@ -91,23 +93,80 @@ func replaceFile(path string, b []byte) error {
 
 func (p *program) trainCommand() *cobra.Command {
 	var o offline
+	source := ""
 	cmd := &cobra.Command{
-		Use: "train --offline", Short: "build a model from good and bad mail, without a gateway",
-		Long: `train --offline builds a model of the content filter from mail of your own: files, folders with all below them, or
-mailboxes. The same messages make the same model. sluice classify --model judges by it.`,
-		Example: "  sluice train --offline --ham good/ --spam bad/ --model own.model",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !o.on {
-				return usageError{errors.New("say --offline, with --ham, --spam and --model")}
+		Use: "train spam|ham PATH...", Short: "teach the content filter messages, or build a model from own mail",
+		Long: `train teaches the running gateway's content filter that messages are spam, or ham (good mail): files, folders with all
+below them, mailboxes (mbox), or - for the standard input. It learns at once. Each source of reports has a budget a day.
+
+train --offline needs no gateway: it builds a model of good and bad mail and writes it to a file. The same messages make the
+same model. sluice classify --model judges by it, and sluice model import brings it to a gateway.`,
+		Example: "  sluice train spam reported.eml\n  sluice train ham --source desk released/\n  sluice train --offline --ham good/ --spam bad/ --model own.model",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.on && len(args) > 0 {
+				return fmt.Errorf("%q is too much: with --offline, --ham and --spam name the mail", args[0])
 			}
-			return p.trainOffline(cmd.Context(), &o, cmd.InOrStdin())
+			if !o.on && (len(args) < 2 || args[0] != "spam" && args[0] != "ham") {
+				return fmt.Errorf("say spam or ham, and a PATH: %s", cmd.UseLine())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.on {
+				return p.trainOffline(cmd.Context(), &o, cmd.InOrStdin())
+			}
+			path := "/v1/model/train?" + url.Values{"class": {args[0]}, "source": {source}}.Encode()
+			return p.teach(cmd.Context(), path, args[1:], cmd.InOrStdin(), "learnt as "+args[0])
 		},
 	}
 	cmd.Flags().BoolVar(&o.on, "offline", false, "build a model here, without a gateway")
-	cmd.Flags().StringArrayVar(&o.ham, "ham", nil, "`PATH` of good mail; may be given several times")
-	cmd.Flags().StringArrayVar(&o.spam, "spam", nil, "`PATH` of bad mail; may be given several times")
-	cmd.Flags().StringVar(&o.model, "model", "", "`FILE` to write")
-	cmd.Flags().BoolVar(&o.small, "small", false, "rounded weights: half the size")
+	cmd.Flags().StringArrayVar(&o.ham, "ham", nil, "with --offline: `PATH` of good mail; may be given several times")
+	cmd.Flags().StringArrayVar(&o.spam, "spam", nil, "with --offline: `PATH` of bad mail; may be given several times")
+	cmd.Flags().StringVar(&o.model, "model", "", "with --offline: `FILE` to write")
+	cmd.Flags().BoolVar(&o.small, "small", false, "with --offline: rounded weights, half the size")
+	cmd.Flags().StringVar(&source, "source", "", "`NAME` of who says so, where it is not you: its budget is charged")
 	return cmd
+}
+
+func (p *program) untrainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "untrain PATH...", Short: "take back what the content filter has learnt of messages",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("PATH is missing: %s", cmd.UseLine())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.teach(cmd.Context(), "/v1/model/untrain", args, cmd.InOrStdin(), "unlearnt")
+		},
+	}
+}
+
+// teach sends messages to the gateway one by one. Those that it knows already, or not at all, are counted and passed over.
+func (p *program) teach(ctx context.Context, path string, paths []string, stdin io.Reader, done string) error {
+	n, moved, passed := 0, 0, 0
+	err := eachMail(paths, stdin, func(_ string, data []byte) error {
+		var l api.Lesson
+		err := p.client.Do(ctx, "POST", path, bytes.NewReader(data), &l)
+		var problem *api.Problem
+		if errors.As(err, &problem) && (problem.Code == "known" || problem.Code == "not-learnt") {
+			passed++
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n++; l.Steps != 0 {
+			moved++
+		}
+		return nil
+	})
+	if n+passed > 0 && !p.screen.json {
+		p.screen.say("%s %s, %d of them changed the model; %d passed over", count(n, "message", "messages"), done, moved, passed)
+	}
+	if err == nil && p.screen.json {
+		err = p.screen.writeJSON(map[string]int{"done": n, "changed": moved, "passed_over": passed})
+	}
+	return err
 }

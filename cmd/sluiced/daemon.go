@@ -54,6 +54,7 @@ type daemon struct {
 	journal   *inflight.Journal
 	counts    *countsFile
 	choices   *choicesFile
+	school    *schoolFile
 	policy    *policy.Table
 	locks     *lock.Locks
 	gate      *limit.Sessions
@@ -260,6 +261,10 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepAdmin(ctx) })
 	background.Go(func() { d.keepOnward(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.counts.keptFile, "limits begin anew after a restart") })
+	background.Go(func() {
+		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")
+	})
+	background.Go(func() { d.keepLessons(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })

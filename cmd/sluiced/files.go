@@ -52,6 +52,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore from which addresses mail left; some may leave from others", "err", err)
 	}
+	if d.school, err = openSchool(cfg.Store.Dir, &cfg.Content); err != nil {
+		if d.school == nil || d.school.files[0] == nil {
+			return err
+		}
+		d.log.Error("could not restore what the learned content filter is worth; it has to prove itself anew", "err", err)
+	}
 	return nil
 }
 
@@ -102,6 +108,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.counts != nil {
 		errs = append(errs, d.counts.close())
+	}
+	if d.school != nil {
+		errs = append(errs, d.school.closeLessons())
 	}
 	if d.choices != nil {
 		errs = append(errs, d.choices.close())

@@ -66,6 +66,9 @@ func (d *daemon) retire() {
 	if err := d.choices.release(); err != nil {
 		d.log.Error("could not save from which addresses mail left for the next process; some may leave from others", "err", err)
 	}
+	if err := errors.Join(d.school.saveLessons(), d.school.release()); err != nil {
+		d.log.Error("could not save what the content filter knows for the next process", "err", err)
+	}
 	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
 }
 

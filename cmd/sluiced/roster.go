@@ -64,7 +64,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 			m.fail = r.fail
 		}
 		r.members = append(r.members, m)
-		settings[l.ID] = withTLS(userSettings(u.Delivery, u.Auth, u.TLS, &u.Limits, &u.Lock), u.StartTLS, u.StartTLSReason)
+		settings[l.ID] = withTLS(userSettings(u.Delivery, u.Auth, u.TLS, &u.Limits, &u.Lock, u.Content), u.StartTLS, u.StartTLSReason)
 	}
 	all, err := st.Users()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // userSettings turns configured settings into those of the policy.
-func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Lock) policy.Settings {
+func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Lock, c config.UserContent) policy.Settings {
 	s := policy.Settings{
 		MessagesPerHour:   l.MessagesPerHour,
 		RecipientsPerHour: l.RecipientsPerHour,
@@ -25,6 +25,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 		SessionsPerSource: l.SessionsPerSource,
 		SessionsPerPair:   l.SessionsPerPair,
 		PerSecond:         int(l.ConnectionsPerSecond),
+		Content:           policy.Content{BlockSpam: c.BlockSpam, Unsure: c.Unsure, Spam: c.Spam},
 		Lock: policy.Lock{
 			Automatic:  k.Automatic,
 			SpamCount:  k.SpamCount,
@@ -53,7 +54,7 @@ func withTLS(s policy.Settings, how, why string) policy.Settings {
 
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
-	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
+	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam}), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
 }
 
 // addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.

@@ -27,6 +27,7 @@ type Opinion struct {
 	Class       filter.Class
 	Phish       bool // what speaks against it speaks of phishing
 	Score       float64
+	Group       uint32 // the same for copies of one text
 	Findings    []rules.Finding
 	Reasons     []learn.Reason // what the learned part rests on, where it was asked for
 }
@@ -67,7 +68,7 @@ func (j *Judge) Judge(data []byte, t Thresholds, explain float64) Opinion {
 	if len(d.findings) > 0 {
 		o.Findings = append([]rules.Finding(nil), d.findings...)
 	}
-	o.Phish = phish >= phishPoints
+	o.Phish, o.Group = phish >= phishPoints, uint32(group(v))
 	if o.Probability >= t.Spam {
 		if o.Class = filter.Spam; o.Phish {
 			o.Class = filter.Phish

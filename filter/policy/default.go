@@ -25,6 +25,7 @@ func Default() Settings {
 			MaxUnlocks: 3,
 			Explained:  10,
 		},
+		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98},
 	}
 }
 
@@ -55,6 +56,9 @@ func (s *Settings) Validate() error {
 	}
 	if s.StartTLS > Strip {
 		errs = append(errs, fmt.Errorf("starttls is %d, want terminate, pass or strip", s.StartTLS))
+	}
+	if c := s.Content; !(c.Unsure > 0 && c.Unsure <= c.Spam && c.Spam <= 1) { // also refuses NaN
+		errs = append(errs, fmt.Errorf("content unsure is %g and spam %g, want both above 0, unsure not above spam, spam at most 1", c.Unsure, c.Spam))
 	}
 	return errors.Join(append(errs, s.Lock.validate()...)...)
 }

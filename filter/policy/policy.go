@@ -38,6 +38,14 @@ type Settings struct {
 	Onward            OnwardTLS // DEL6: of the leg to destinations that have no rule of their own
 	PerSecond         int       // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
+	Content           Content
+}
+
+// Content are the settings of the content filter (CON1).
+type Content struct {
+	BlockSpam bool    // refuse what is found to be spam or phishing; off: it is only said
+	Unsure    float64 // probability from which a message is unsure
+	Spam      float64 // probability from which it is spam
 }
 
 // Lock are the settings of automatic locks (LCK1, LCK2).

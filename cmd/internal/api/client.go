@@ -50,6 +50,19 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
+// Fetch writes the body of the answer to a GET to w as it is.
+func (c *Client) Fetch(ctx context.Context, path string, w io.Writer) error {
+	res, err := c.send(ctx, "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(w, res.Body); err != nil {
+		return fmt.Errorf("could not read the daemon's answer to GET %s: %w", path, err)
+	}
+	return nil
+}
+
 // Follow hands over the lines of the message log that q selects as they come, until ctx ends.
 func (c *Client) Follow(ctx context.Context, q Query, take func(*Message) error) error {
 	v := q.Values()

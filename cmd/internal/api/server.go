@@ -90,6 +90,7 @@ type Backend struct {
 	Gates
 	Observe
 	Logins
+	Models
 	StartTLS
 	Refusals
 	Onward

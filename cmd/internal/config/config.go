@@ -24,6 +24,7 @@ type Config struct {
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
+	Content   Content   `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
 	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
 	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
@@ -179,6 +180,22 @@ type Lock struct {
 	KeepPassed bool     `toml:"keep_passed" default:"false" doc:"Connections of a locked user that are open and go past the proxy (mode pass or observe, forwarded while the proxy was dead, or older than the gateway): true lets them end by themselves, false resets each at its next packet. Those through the proxy end with 421 either way."`
 }
 
+// Content are the settings of the content filter.
+type Content struct {
+	BlockSpam bool    `toml:"block_spam" default:"true" doc:"Refuse what the content filter takes for spam or phishing. Off: it is only said in the log."`
+	Unsure    float64 `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
+	Spam      float64 `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
+	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once."`
+	Lessons   int     `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
+}
+
+// UserContent are those that a user may have of his own.
+type UserContent struct {
+	BlockSpam bool    `toml:"block_spam" doc:"Refuse what the content filter takes for spam or phishing."`
+	Unsure    float64 `toml:"unsure" min:"0.05" max:"1" doc:"Probability from which his messages count as unsure."`
+	Spam      float64 `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
+}
+
 // User is one outgoing user.
 type User struct {
 	Name           string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
@@ -194,6 +211,8 @@ type User struct {
 	Bind           []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
 	Limits         Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
 	Lock           Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
+
+	Content UserContent `toml:"content" inherit:"content" doc:"The user's own settings of the content filter; keys left out inherit those of [content]."`
 
 	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file
 }

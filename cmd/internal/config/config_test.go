@@ -120,6 +120,7 @@ func TestErrors(t *testing.T) {
 		{"name twice", "[[user]]\nname = \"x\"\nprefixes = [\"192.0.2.1\"]\n[[user]]\nname = \"x\"\nprefixes = [\"192.0.2.2\"]", `e.toml:10: user[1].name: "x" stands on line 7 already; give each user a name of his own`},
 		{"prefix twice", "[[user]]\nname = \"x\"\nprefixes = [\"192.0.2.1\"]\n[[user]]\nname = \"y\"\nprefixes = [\"192.0.2.1/32\"]", `e.toml:11: user[1].prefixes: 192.0.2.1/32 belongs to user "x" already; an address has one user; narrow one of the two`},
 		{"made name", "[[user]]\nname = \"192.0.2.1/32\"\nprefixes = [\"192.0.2.1\"]", `e.toml:7: user[0].name: "192.0.2.1/32" cannot be a name`},
+		{"thresholds", "[content]\nunsure = 0.99", `e.toml:7: content.unsure: 0.99 is above the threshold of spam, 0.98; lower it, or raise content.spam`},
 		{"no address", "[delivery]\nmode = \"managed\"", `e.toml:7: delivery.mode: "managed" needs a delivery address with weight; add [[delivery.address]], or write mode = "own"`},
 		{"outside", "[delivery]\nprefixes = [\"203.0.113.16/28\"]\n[[delivery.address]]\naddress = \"203.0.113.40\"\nhelo = \"out.example.com\"", `e.toml:9: delivery.address[0].address: 203.0.113.40 is outside of delivery.prefixes`},
 		{"bad address", "[[delivery.address]]\naddress = \"out1\"\nhelo = \"out.example.com\"", `e.toml:7: delivery.address[0].address: "out1" is not an address; write it like "192.0.2.7" or "2001:db8::7"`},

@@ -39,6 +39,7 @@ func validate(c *Config, doc *document) Errors {
 	v.smarthost(&c.Smarthost)
 	v.paths(c)
 	v.tls(c)
+	v.content(c)
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}
@@ -357,4 +358,17 @@ func fqdn(s string) bool {
 func mailbox(s string) bool {
 	i := strings.LastIndexByte(s, '@')
 	return i > 0 && fqdn(s[i+1:]) && !strings.ContainsFunc(s[:i], func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`<>()",;:\[]@`, r) })
+}
+
+// content looks at thresholds that only make sense together.
+func (v *validator) content(c *Config) {
+	check := func(key string, unsure, spam float64) {
+		if unsure > spam {
+			v.report(key+".unsure", fmt.Sprintf("%g is above the threshold of spam, %g", unsure, spam), "lower it, or raise "+key+".spam")
+		}
+	}
+	check("content", c.Content.Unsure, c.Content.Spam)
+	for i := range c.User {
+		check(fmt.Sprintf("user[%d].content", i), c.User[i].Content.Unsure, c.User[i].Content.Spam)
+	}
 }

@@ -1,0 +1,92 @@
+package content
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/filter"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+)
+
+// Learner is the model in use, with the account of what it is worth here.
+type Learner interface {
+	Judge() *Judge
+	// Seen takes note of what was judged.
+	Seen(id string, o *Opinion, t Thresholds)
+	// Acting reports whether what was learnt may refuse.
+	Acting() bool
+}
+
+// Classifier is the check that judges messages by rules and by what was learnt. Safe for concurrent use.
+type Classifier struct {
+	learner  Learner
+	settings policy.Resolver
+	learned  func() string
+}
+
+// The words of the setting content.learned.
+const (
+	LearnedAuto   = "auto"   // acts once the model has proved itself here
+	LearnedNever  = "never"  // only says what it would do
+	LearnedAlways = "always" // acts at once
+)
+
+// NewClassifier returns the check; learned says, at each message, what the learned part may do.
+func NewClassifier(l Learner, settings policy.Resolver, learned func() string) *Classifier {
+	return &Classifier{l, settings, learned}
+}
+
+// Check implements filter.Check in phase data.
+func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
+	if p != filter.Data || len(m.Data) == 0 { // of what was only observed there may be no text
+		return hits
+	}
+	s := c.settings.Settings(m.Flow.User.ID)
+	if s == nil {
+		return hits
+	}
+	t := Thresholds{s.Content.Unsure, s.Content.Spam}
+	j := c.learner.Judge()
+	o := j.Judge(m.Data, t, t.Unsure)
+	c.learner.Seen(m.ID, &o, t)
+	if o.Probability < t.Unsure {
+		return hits
+	}
+	hits = append(hits, c.verdict(s, &o, t))
+	return o.Hits(j.Model().Info().Name, hits)
+}
+
+// verdict is the one hit that stands for the whole opinion.
+func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds) filter.Hit {
+	h := filter.Hit{Points: o.Probability, Evidence: fmt.Sprintf("probability %.4f, unsure from %.2f, spam from %.2f", o.Probability, t.Unsure, t.Spam)}
+	switch o.Class {
+	case filter.Phish:
+		h.Code, h.Class, h.Text = "PHISH", filter.Phish, "message looks like phishing"
+	case filter.Spam:
+		h.Code, h.Class, h.Text = "SPAM", filter.Spam, "message looks like spam"
+	default:
+		h.Code, h.Text = "UNSURE", "message has much of spam, and not enough to be called so"
+		return h
+	}
+	if why := c.holdsBack(s); why != "" {
+		h.Evidence += "; not refused: " + why
+		return h
+	}
+	h.Action, h.SMTP, h.Enhanced = filter.Reject, 550, "5.7.1"
+	return h
+}
+
+// holdsBack says why spam is not refused, "" where it is.
+func (c *Classifier) holdsBack(s *policy.Settings) string {
+	learned := c.learned()
+	switch {
+	case !s.Content.BlockSpam:
+		return "content.block_spam is off"
+	case learned == LearnedNever:
+		return "content.learned is never"
+	case learned != LearnedAlways && !c.learner.Acting():
+		return "the model has not proved itself here yet"
+	}
+	return ""
+}

@@ -1,0 +1,86 @@
+package content
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"sluice/filter"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
+)
+
+// fakeLearner has a judge, and says whether it may act.
+type fakeLearner struct {
+	judge  *Judge
+	acting bool
+	seen   []string
+}
+
+func (l *fakeLearner) Judge() *Judge { return l.judge }
+func (l *fakeLearner) Seen(id string, o *Opinion, t Thresholds) {
+	l.seen = append(l.seen, id+" "+o.Name(t))
+}
+func (l *fakeLearner) Acting() bool { return l.acting }
+
+type fixed policy.Settings
+
+func (f *fixed) Settings(uint32) *policy.Settings { return (*policy.Settings)(f) }
+
+func TestClassifier(t *testing.T) {
+	t.Parallel()
+	l := &fakeLearner{judge: shippedJudge(t)}
+	settings := fixed(policy.Default())
+	learned := LearnedAuto
+	c := NewClassifier(l, &settings, func() string { return learned })
+	ask := func(mail string) []filter.Hit {
+		m := &message.Message{ID: "k1.1", Flow: &flow.Flow{}, Data: []byte(crlf(mail))}
+		return c.Check(context.Background(), filter.Data, m, nil)
+	}
+	for _, x := range []struct {
+		name, mail, learned string
+		acting, block       bool
+		code                string
+		action              filter.Action
+		class               filter.Class
+		says                string
+	}{
+		{"good", minutes, LearnedAuto, true, true, "", filter.None, filter.Clean, ""},
+		{"phish", suspended, LearnedAuto, true, true, "PHISH", filter.Reject, filter.Phish, "probability"},
+		{"spam", pills, LearnedAuto, true, true, "SPAM", filter.Reject, filter.Spam, "probability"},
+		{"on day one", pills, LearnedAuto, false, true, "SPAM", filter.None, filter.Spam, "not proved itself"},
+		{"always", pills, LearnedAlways, false, true, "SPAM", filter.Reject, filter.Spam, "probability"},
+		{"never", pills, LearnedNever, true, true, "SPAM", filter.None, filter.Spam, "content.learned is never"},
+		{"switched off", pills, LearnedAlways, true, false, "SPAM", filter.None, filter.Spam, "block_spam is off"},
+	} {
+		l.acting, learned, settings.Content.BlockSpam = x.acting, x.learned, x.block
+		hits := ask(x.mail)
+		if x.code == "" {
+			if len(hits) != 0 {
+				t.Errorf("%s: %+v", x.name, hits)
+			}
+			continue
+		}
+		h := hits[0]
+		if h.Code != x.code || h.Action != x.action || h.Class != x.class || !strings.Contains(h.Evidence, x.says) || h.Text == "" {
+			t.Errorf("%s: %+v", x.name, h)
+		}
+		if v := filter.Judge(hits); v.Refused() != (x.action == filter.Reject) || v.Class != x.class {
+			t.Errorf("%s: verdict %+v", x.name, v)
+		}
+		if hits[len(hits)-1].Code != "LEARNED" {
+			t.Errorf("%s: nothing says what was learnt: %+v", x.name, hits)
+		}
+	}
+	settings.Content.Spam = 1
+	if h := ask(pills); h[0].Code != "UNSURE" || h[0].Action != filter.None {
+		t.Errorf("below the user's threshold: %+v", h[0])
+	}
+	if l.seen[0] != "k1.1 clean" || l.seen[1] != "k1.1 phish" {
+		t.Errorf("seen: %q", l.seen)
+	}
+	if hits := c.Check(context.Background(), filter.Rcpt, &message.Message{}, nil); hits != nil {
+		t.Errorf("asked in phase rcpt it said %v", hits)
+	}
+}

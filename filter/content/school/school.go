@@ -1,0 +1,232 @@
+// Package school lets a gateway's model learn from what people say of its mail, within bounds, and keeps account of
+// whether what it learnt may act.
+package school
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/filter/content"
+	"sluice/filter/content/learn"
+)
+
+// Lesson is one message that the model learnt on line.
+type Lesson struct {
+	Digest string    `json:"digest"` // of the message, SHA-256
+	Bad    bool      `json:"bad"`
+	Source string    `json:"source"` // who said so: an operator, a report's sender, a trap
+	At     time.Time `json:"at"`
+	Steps  float64   `json:"steps"` // how far the model moved; 0 where it knew already
+}
+
+// Options are what a school goes by.
+type Options struct {
+	Budget int // lessons of one source a day; 0 is 50
+	Now    func() time.Time
+}
+
+// maxLessons bounds how many lessons can be taken back one by one; of older ones only the effect stays.
+const maxLessons = 20000
+
+// School holds the model in use. Safe for concurrent use.
+type School struct {
+	o     Options
+	judge atomic.Pointer[content.Judge]
+	trust trust
+
+	mu       sync.Mutex // one change at a time
+	lessons  map[string]Lesson
+	order    []string       // digests, oldest first
+	spent    map[string]int // lessons of each source on day
+	day      int64
+	previous *state
+	changed  bool
+}
+
+// state is a model with the lessons in it.
+type state struct {
+	model   *learn.Model
+	lessons map[string]Lesson
+	order   []string
+}
+
+// New returns a school that begins with model.
+func New(model *learn.Model, o Options) *School {
+	if o.Budget == 0 {
+		o.Budget = 50
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &School{o: o, lessons: map[string]Lesson{}, spent: map[string]int{}}
+	s.trust.doubts = map[uint32]Doubt{}
+	s.judge.Store(content.NewJudge(model))
+	return s
+}
+
+// Judge returns the judge in use.
+func (s *School) Judge() *content.Judge { return s.judge.Load() }
+
+// The ways in which a lesson is refused.
+var (
+	ErrBudget  = errors.New("this source has taught as much as one may in a day; try again tomorrow, or teach as an operator")
+	ErrKnown   = errors.New("the message was learnt so already; nothing was changed")
+	ErrUnknown = errors.New("this message was not learnt here, or too long ago; nothing was changed")
+)
+
+// operatorShare is how many times the budget of other sources an operator has.
+const operatorShare = 100
+
+// Train learns a message. Source says who calls it good or bad; each has a budget a day, so that nobody turns the model
+// round alone. A message that was learnt the other way is unlearnt first.
+func (s *School) Train(data []byte, bad bool, source string, operator bool) (Lesson, error) {
+	data = content.CRLF(data)
+	digest := digestOf(data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, known := s.lessons[digest]
+	if known && old.Bad == bad {
+		return old, ErrKnown
+	}
+	now := s.o.Now()
+	if err := s.spend(source, operator, now); err != nil {
+		return Lesson{}, err
+	}
+	if known {
+		s.forget(data, old)
+	}
+	j := s.judge.Load()
+	if !bad {
+		o := j.Judge(data, content.DefaultThresholds, 2)
+		s.trust.good(o.Group, o.Probability)
+	} else {
+		s.trust.confirm(j.Judge(data, content.DefaultThresholds, 2).Group)
+	}
+	l := Lesson{Digest: digest, Bad: bad, Source: source, At: now.UTC().Truncate(time.Second), Steps: j.Learn(data, bad)}
+	s.lessons[digest] = l
+	if s.order = append(s.order, digest); len(s.order) > maxLessons {
+		delete(s.lessons, s.order[0])
+		s.order = s.order[1:]
+	}
+	s.changed = true
+	return l, nil
+}
+
+// spend takes one lesson from the source's budget. The first of a day keeps what the model was before it.
+func (s *School) spend(source string, operator bool, now time.Time) error {
+	day := now.Unix() / 86400
+	if day != s.day {
+		s.day, s.spent = day, map[string]int{}
+	}
+	most := s.o.Budget
+	if operator {
+		most *= operatorShare
+	}
+	if s.spent[source] >= most {
+		return ErrBudget
+	}
+	if len(s.spent) == 0 {
+		s.keep()
+	}
+	s.spent[source]++
+	return nil
+}
+
+// keep remembers the model as it is, for Back.
+func (s *School) keep() {
+	s.previous = &state{s.judge.Load().Model().Clone(), maps.Clone(s.lessons), append([]string(nil), s.order...)}
+}
+
+// Untrain takes back what was learnt of a message.
+func (s *School) Untrain(data []byte) (Lesson, error) {
+	data = content.CRLF(data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.lessons[digestOf(data)]
+	if !ok {
+		return l, ErrUnknown
+	}
+	s.forget(data, l)
+	s.changed = true
+	return l, nil
+}
+
+func (s *School) forget(data []byte, l Lesson) {
+	s.judge.Load().Unlearn(data, l.Steps, l.Bad)
+	delete(s.lessons, l.Digest)
+	for i, d := range s.order {
+		if d == l.Digest {
+			s.order = append(s.order[:i], s.order[i+1:]...)
+			break
+		}
+	}
+}
+
+func digestOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Import puts another model in the place of the one in use. Its opinion decides nothing until it has proved itself here.
+func (s *School) Import(m *learn.Model) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keep()
+	s.use(&state{model: m, lessons: map[string]Lesson{}})
+}
+
+// ErrNoPrevious says that there is no model to go back to.
+var ErrNoPrevious = errors.New("there is no earlier model to go back to; `sluice model import` takes one from a file")
+
+// Back puts the model that was in use before back: before the last import, or before the day's first lesson. Twice back
+// is forth again.
+func (s *School) Back() (learn.Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.previous
+	if p == nil {
+		return learn.Info{}, ErrNoPrevious
+	}
+	s.keep()
+	s.use(p)
+	return p.model.Info(), nil
+}
+
+func (s *School) use(st *state) {
+	same := st.model.Info().Name == s.judge.Load().Model().Info().Name
+	s.judge.Store(content.NewJudge(st.model))
+	s.lessons, s.order, s.changed = st.lessons, st.order, true
+	if !same {
+		s.trust.reset()
+	}
+}
+
+// Export writes the model in use.
+func (s *School) Export(w io.Writer) error { return s.judge.Load().Model().Save(w) }
+
+// Report tells what there is.
+type Report struct {
+	Model    learn.Info
+	Lessons  int
+	Previous string // name of the model that Back puts back, "" for none
+	Trust    Trust
+}
+
+// Report returns what there is.
+func (s *School) Report() Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := Report{Model: s.judge.Load().Model().Info(), Lessons: len(s.lessons), Trust: s.trust.report()}
+	if s.previous != nil {
+		i := s.previous.model.Info()
+		r.Previous = fmt.Sprintf("%s (%d good and %d bad learnt)", i.Name, i.Good, i.Bad)
+	}
+	return r
+}

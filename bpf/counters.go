@@ -12,7 +12,7 @@ var reasons = [mailReasonREASON_MAX]string{
 	"loop", "spoof_path", "spoof_bind",
 	"frag_first", "frag_tiny", "options", "truncated", "bad_address", "nested_vlan", "unparsed_pass",
 	"assign_failed", "icmp_local", "reply", "asymmetric",
-	"guard_drop", "guard_unparsed", "user_full", "half_open", "guard_socket", "syn_limited", "challenge",
+	"guard_drop", "guard_unparsed", "user_full", "half_open", "guard_socket", "syn_limited", "challenge", "too_big",
 }
 
 // Counters gives the packets by the reason why they left the programs, since the maps were made. Packets that are not for

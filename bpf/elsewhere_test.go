@@ -16,7 +16,7 @@ import (
 // TestAccomplice: somebody elsewhere sends the SYN with the customer's address, and the customer would go on with a flow
 // whose beginning nobody judged.
 func TestAccomplice(t *testing.T) {
-	l := newNetLab(t, attachTCX)
+	l := newNetLab(t, attachTCX, byRoom)
 	l.start()
 	l.everybody(ModeIntercept, FailClosed)
 	var mac []byte
@@ -40,7 +40,7 @@ func TestAccomplice(t *testing.T) {
 
 // TestPreservedSocket turns a source-preserving socket elsewhere, as whoever breaks into the proxy would.
 func TestPreservedSocket(t *testing.T) {
-	l := newNetLab(t, attachTCX)
+	l := newNetLab(t, attachTCX, byRoom)
 	l.start()
 	l.serve(l.net, "[::]:80", "web", talk)
 	l.within(l.net, func() { l.address("n0", "198.51.100.26/25", "2001:db8:100::26/64") })

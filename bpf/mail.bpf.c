@@ -7,6 +7,13 @@
  *   uplink_ingress  uplink: answers to the proxy's source-preserving connections
  *   uplink_guard    uplink, outgoing: fresh mail connections that no mail_ingress has judged
  *
+ * The proxy's sockets stand in a namespace of their own, the room; so intercepting needs no policy rule, whose mere existence
+ * slows every forwarded packet down. A pair of interfaces, the door, joins it with the gateway's namespace:
+ *
+ *   door_ingress    gateway's end of the door: what the proxy sends goes on as the gateway's routes say
+ *   room_ingress    room's end: fresh connections find the listener
+ *   room_egress     room's end, outgoing: source-preserving sockets that were turned elsewhere
+ *
  * They return TC_ACT_UNSPEC (TCX_NEXT) for what is not ours or goes on, so that other programs on the interface have
  * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
  */
@@ -15,13 +22,9 @@
 #include "reset.h"
 #include "socket.h"
 #include "elsewhere.h"
+#include "room.h"
 
 #define VLAN_ID 0xfff
-
-static __always_inline void set_mark(struct __sk_buff *skb, const struct config *cfg, __u32 bits)
-{
-	skb->mark = (skb->mark & ~(cfg->mark_intercept | cfg->mark_judged)) | bits;
-}
 
 /* Forwards, and tells the guard that this packet was judged. */
 static __always_inline int forward(struct __sk_buff *skb, const struct config *cfg)
@@ -30,11 +33,21 @@ static __always_inline int forward(struct __sk_buff *skb, const struct config *c
 	return TC_ACT_UNSPEC;
 }
 
-/* Sends to local delivery by the policy route. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct config *cfg)
+/* To a connection's socket: into the room, or to local delivery by the policy route. */
+static __always_inline int deliver(struct __sk_buff *skb, const struct config *cfg, enum place at)
 {
+	if (at == PLACE_ROOM)
+		return enter_room(skb, cfg, 0);
 	set_mark(skb, cfg, cfg->mark_intercept | cfg->mark_judged);
 	return TC_ACT_OK;
+}
+
+/* To the listener. */
+static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct config *cfg)
+{
+	if (cfg->door)
+		return enter_room(skb, cfg, cfg->mark_intercept);
+	return deliver(skb, cfg, PLACE_HERE);
 }
 
 /* Puts the packet's fate down for both sets of counters. */
@@ -61,10 +74,10 @@ static __always_inline int intercept(struct __sk_buff *skb, const struct config 
 	switch (try_listener(skb, cfg, src->fail, 0, now)) {
 	case ANSWER_ASSIGN: /* the usual way */
 		note_syn(REASON_INTERCEPT, src, USER_INTERCEPTED);
-		return deliver(skb, cfg);
+		return deliver_fresh(skb, cfg);
 	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
 		note_syn(REASON_WAIT, src, USER_INTERCEPTED);
-		return deliver(skb, cfg);
+		return deliver_fresh(skb, cfg);
 	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
 		note_syn(REASON_WAIT_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
@@ -93,7 +106,7 @@ static __always_inline int locked(struct __sk_buff *skb, const struct config *cf
 		case ANSWER_ASSIGN:
 		case ANSWER_WAIT: /* the proxy explains */
 			note_syn(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
-			return deliver(skb, cfg);
+			return deliver_fresh(skb, cfg);
 		}
 	}
 	note_syn(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
@@ -179,7 +192,7 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 		return TC_ACT_SHOT;
 	}
 	lock = find_lock(cfg, p->family, p->saddr, now);
-	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, p)) {
+	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, cfg, p)) {
 		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
 		src = find_source(cfg, p->family, p->saddr);
 		if (src) {
@@ -187,7 +200,7 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 
 			if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
 				count(REASON_COOKIE);
-				return deliver(skb, cfg);
+				return deliver_fresh(skb, cfg);
 			}
 		}
 	}
@@ -228,19 +241,21 @@ static __always_inline int unparsed(struct __sk_buff *skb, const struct config *
 
 static __always_inline int icmp(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
-	if (!icmp_for_proxy(skb, cfg, p))
+	enum place at = icmp_for_proxy(skb, cfg, p);
+
+	if (!at)
 		return TC_ACT_UNSPEC; /* anybody else's */
 	count(REASON_ICMP_LOCAL);
-	return deliver(skb, cfg);
+	return deliver(skb, cfg, at);
 }
 
 /*
  * TCP from a mail port. The socket of a source-preserving connection gets it; the gateway's own connections find theirs
  * without us; everything else is a customer's server answering the world, or the world answering a customer.
  */
-static __always_inline int reply_to_own_socket(struct __sk_buff *skb, struct packet *p)
+static __always_inline enum place reply_to_own_socket(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
-	return !in_set(&local, p->family, p->daddr) && to_own_socket(skb, p);
+	return in_set(&local, p->family, p->daddr) ? PLACE_NONE : to_own_socket(skb, cfg, p);
 }
 
 /* Tags inside a priority tag are stripped after the programs ran, so what they hide would pass unjudged. */
@@ -253,18 +268,12 @@ __noinline int hides_in_priority_tag(struct __sk_buff *skb)
 	return bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &tci, sizeof(tci)) || !(bpf_ntohs(tci) & VLAN_ID);
 }
 
-static __always_inline const struct config *get_config(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
-}
-
 static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
 	__u64 *slot, word = 0;
 	struct packet p = {};
+	enum place at;
 	enum kind kind;
 
 	if (!cfg) /* never: it is an array */
@@ -287,10 +296,11 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	if (kind == KIND_ICMP)
 		return icmp(skb, cfg, &p);
 	if (kind == KIND_REPLY) {
-		if (!reply_to_own_socket(skb, &p)) /* a customer's own server answers the world: never touched */
+		at = reply_to_own_socket(skb, cfg, &p);
+		if (!at) /* a customer's own server answers the world: never touched */
 			return foreign_reply(cfg, &p, 1);
 		count(REASON_REPLY);
-		return deliver(skb, cfg);
+		return deliver(skb, cfg, at);
 	}
 	if (kind == KIND_UNDECIDED)
 		return unparsed(skb, cfg, &p);
@@ -306,13 +316,14 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		if (p.flags & TH_SYN)
 			*slot = 0; /* a connection of its own begins */
 	}
-	if (to_own_socket(skb, &p)) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
+	at = to_own_socket(skb, cfg, &p);
+	if (at) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
 		if (p.challenge) { /* by us, since its socket may be busy */
 			count(REASON_CHALLENGE);
 			return reset(skb, &p);
 		}
 		count(REASON_ESTABLISHED);
-		return deliver(skb, cfg);
+		return deliver(skb, cfg, at);
 	}
 	if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN)
 		return fresh(skb, cfg, &p);
@@ -325,6 +336,7 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
 	struct packet p = {};
+	enum place at;
 	enum kind kind;
 
 	if (!cfg) /* never: it is an array */
@@ -338,9 +350,10 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 		return icmp(skb, cfg, &p);
 	if (kind == KIND_OUTBOUND) /* mail for a customer, or an answer to his port 25 */
 		return foreign_reply(cfg, &p, 0);
-	if (reply_to_own_socket(skb, &p)) {
+	at = reply_to_own_socket(skb, cfg, &p);
+	if (at) {
 		count(REASON_REPLY);
-		return deliver(skb, cfg);
+		return deliver(skb, cfg, at);
 	}
 	return foreign_reply(cfg, &p, 0);
 }
@@ -451,6 +464,38 @@ SEC("tc")
 int uplink_guard_l3(struct __sk_buff *skb)
 {
 	return guard(skb, 0);
+}
+
+SEC("tc")
+int door_ingress(struct __sk_buff *skb)
+{
+	return leave_room(skb);
+}
+
+SEC("tc")
+int room_ingress(struct __sk_buff *skb)
+{
+	return in_room(skb);
+}
+
+SEC("tc")
+int room_egress(struct __sk_buff *skb)
+{
+	const struct config *cfg = get_config();
+	struct packet p = {};
+	enum kind kind;
+
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_SHOT;
+	kind = parse(skb, cfg, &p, sizeof(struct ethhdr));
+	if (kind == KIND_REPLY) /* to a customer */
+		return TC_ACT_UNSPEC;
+	if (kind == KIND_OUTBOUND && ((p.flags & (TH_SYN | TH_ACK)) != TH_SYN || is_preserved(skb, &p)))
+		return TC_ACT_UNSPEC;
+	if (kind != KIND_OUTBOUND && (!skb->sk || skb->protocol == bpf_htons(ETH_P_ARP))) /* the kernel's own talk, for nobody out there */
+		return TC_ACT_SHOT;
+	count(REASON_GUARD_SOCKET); /* another connection, or not even to a mail port */
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

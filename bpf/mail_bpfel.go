@@ -33,6 +33,8 @@ type mailConfig struct {
 	_             [4]byte
 	Seed          uint64
 	ChangedNs     uint64
+	Door          uint32
+	Room          uint32
 }
 
 type mailConfigFlag uint32
@@ -45,6 +47,7 @@ const (
 	mailConfigFlagCONFIG_LOCK_128        mailConfigFlag = 16
 	mailConfigFlagCONFIG_NO_EXEMPT       mailConfigFlag = 32
 	mailConfigFlagCONFIG_NO_EXEMPT_PORTS mailConfigFlag = 64
+	mailConfigFlagCONFIG_HOST_SOCKETS    mailConfigFlag = 128
 )
 
 type mailElsewhere struct {
@@ -203,7 +206,8 @@ const (
 	mailReasonREASON_GUARD_SOCKET   mailReason = 38
 	mailReasonREASON_SYN_LIMITED    mailReason = 39
 	mailReasonREASON_CHALLENGE      mailReason = 40
-	mailReasonREASON_MAX            mailReason = 41
+	mailReasonREASON_TOO_BIG        mailReason = 41
+	mailReasonREASON_MAX            mailReason = 42
 )
 
 type mailRuntime struct {
@@ -283,8 +287,11 @@ const (
 	mailMapSourceNets       = "source_nets"
 	mailMapSynBuckets       = "syn_buckets"
 	mailMapUserCounters     = "user_counters"
+	mailProgDoorIngress     = "door_ingress"
 	mailProgMailIngress     = "mail_ingress"
 	mailProgMailIngressL3   = "mail_ingress_l3"
+	mailProgRoomEgress      = "room_egress"
+	mailProgRoomIngress     = "room_ingress"
 	mailProgUplinkGuard     = "uplink_guard"
 	mailProgUplinkGuardL3   = "uplink_guard_l3"
 	mailProgUplinkIngress   = "uplink_ingress"
@@ -333,8 +340,11 @@ type mailSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailProgramSpecs struct {
+	DoorIngress     *ebpf.ProgramSpec `ebpf:"door_ingress"`
 	MailIngress     *ebpf.ProgramSpec `ebpf:"mail_ingress"`
 	MailIngressL3   *ebpf.ProgramSpec `ebpf:"mail_ingress_l3"`
+	RoomEgress      *ebpf.ProgramSpec `ebpf:"room_egress"`
+	RoomIngress     *ebpf.ProgramSpec `ebpf:"room_ingress"`
 	UplinkGuard     *ebpf.ProgramSpec `ebpf:"uplink_guard"`
 	UplinkGuardL3   *ebpf.ProgramSpec `ebpf:"uplink_guard_l3"`
 	UplinkIngress   *ebpf.ProgramSpec `ebpf:"uplink_ingress"`
@@ -456,8 +466,11 @@ type mailVariables struct {
 //
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailPrograms struct {
+	DoorIngress     *ebpf.Program `ebpf:"door_ingress"`
 	MailIngress     *ebpf.Program `ebpf:"mail_ingress"`
 	MailIngressL3   *ebpf.Program `ebpf:"mail_ingress_l3"`
+	RoomEgress      *ebpf.Program `ebpf:"room_egress"`
+	RoomIngress     *ebpf.Program `ebpf:"room_ingress"`
 	UplinkGuard     *ebpf.Program `ebpf:"uplink_guard"`
 	UplinkGuardL3   *ebpf.Program `ebpf:"uplink_guard_l3"`
 	UplinkIngress   *ebpf.Program `ebpf:"uplink_ingress"`
@@ -466,8 +479,11 @@ type mailPrograms struct {
 
 func (p *mailPrograms) Close() error {
 	return _MailClose(
+		p.DoorIngress,
 		p.MailIngress,
 		p.MailIngressL3,
+		p.RoomEgress,
+		p.RoomIngress,
 		p.UplinkGuard,
 		p.UplinkGuardL3,
 		p.UplinkIngress,

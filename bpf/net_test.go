@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,7 +56,7 @@ func talk(c net.Conn) {
 // start puts a proxy that beats on the gateway and a mail server on the net.
 func (l *netLab) start() {
 	l.Helper()
-	proxy := l.serve(l.gw, "[::]:2525", "proxy", talk)
+	proxy := l.serve(l.proxy, "[::]:2525", "proxy", talk)
 	l.must(l.SetListener(proxy.(syscall.Conn)))
 	l.serve(l.net, "[::]:25", "mx", talk)
 	page, err := unix.Mmap(l.HeartbeatFD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -128,17 +129,21 @@ func say(l *netLab, c net.Conn, s string) {
 }
 
 func TestOnTheWire(t *testing.T) {
-	for name, attach := range map[string]func(*netLab, string, *ebpf.Program, bool) func(){"tcx": attachTCX, "clsact": attachClsact} {
+	type way struct {
+		attach  func(*netLab, string, *ebpf.Program, bool) func()
+		deliver func(*netLab)
+	}
+	for name, w := range map[string]way{"tcx": {attachTCX, byRoom}, "clsact": {attachClsact, byRoom}, "tcx by rule": {attachTCX, byRule}, "clsact by rule": {attachClsact, byRule}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := newNetLab(t, attach)
+			l := newNetLab(t, w.attach, w.deliver)
 			l.start()
 			steps := []struct {
 				name string
 				f    func(*netLab, peer)
 			}{
 				{"redirected", redirected}, {"passed", passed}, {"flow survives a change of mode", modeChange},
-				{"same port again", samePort}, {"vanished at its end", vanishedAtItsEnd}, {"SYN cookie", cookie}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
+				{"same port again", samePort}, {"vanished at its end", vanishedAtItsEnd}, {"SYN cookie", cookie}, {"narrow interface", narrow}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
 				{"source-preserving", sourcePreserving}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
 			}
 			for _, s := range steps {
@@ -222,7 +227,7 @@ func vanishedAtItsEnd(l *netLab, p peer) {
 	var hear func()
 	l.within(l.cust, func() { hear = attachTCX(l, "c0", deaf, false) })
 	l.must(c.CloseWrite())
-	l.within(l.gw, func() {
+	l.within(l.proxy, func() {
 		for end := time.Now().Add(5 * time.Second); !l.inLastACK(p, 42000); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				l.Fatal("the proxy's socket never waits for its last ACK")
@@ -257,8 +262,8 @@ func (l *netLab) inLastACK(p peer, port uint16) bool {
 
 func cookie(l *netLab, p peer) {
 	l.everybody(ModeIntercept, FailClosed)
-	l.within(l.gw, func() { l.sysctl("ipv4/tcp_syncookies", "2") })
-	defer l.within(l.gw, func() { l.sysctl("ipv4/tcp_syncookies", "1") })
+	l.within(l.proxy, func() { l.sysctl("ipv4/tcp_syncookies", "2") })
+	defer l.within(l.proxy, func() { l.sysctl("ipv4/tcp_syncookies", "1") })
 	l.moved("cookie", func() {
 		c := l.greeting(p, "", "proxy")
 		defer c.Close()
@@ -283,6 +288,56 @@ func pathMTU(l *netLab, p peer) {
 	})
 }
 
+// narrow: the gateway's own interface has a smaller MTU than the customer says in his SYN.
+func narrow(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	mtu := func(ns netns.NsHandle, name string, n int) {
+		l.within(ns, func() {
+			dev, err := netlink.LinkByName(name)
+			l.must(err)
+			l.must(netlink.LinkSetMTU(dev, n))
+		})
+	}
+	mtu(l.gw, "g0", 1400)
+	defer mtu(l.gw, "g0", 1500)
+	mtu(l.rt, "r0", 1500)
+	defer mtu(l.rt, "r0", 1280)
+	before := l.counts()["too_big"]
+	c := l.greeting(p, "", "proxy")
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	l.must(err)
+	l.must(raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO)
+		l.must(err)
+		if info.Snd_mss > 1360 {
+			l.Errorf("the customer was offered segments of %d bytes", info.Snd_mss)
+		}
+	}))
+	say(l, c, "b")
+	n, err := io.Copy(io.Discard, c)
+	if err != nil || n < bulk-16 {
+		l.Errorf("%d bytes came, %v", n, err)
+	}
+	if l.proxy != l.gw && l.counts()["too_big"] == before {
+		l.Errorf("nothing was too big: %v", l.counts())
+	}
+}
+
+// preserving is what the helper does to a socket of the proxy that has a customer's address.
+func (l *netLab) preserving(p peer) func(string, string, syscall.RawConn) error {
+	return func(network, address string, c syscall.RawConn) error {
+		var err error
+		cerr := c.Control(func(fd uintptr) {
+			var cookie uint64
+			if cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
+				err = l.Preserve(cookie, netip.MustParseAddr(p.cust), netip.MustParseAddrPort(at(p.mx, 25)))
+			}
+		})
+		return errors.Join(cerr, err, transparent(network, address, c))
+	}
+}
+
 func gatewayItself(l *netLab, p peer) {
 	l.everybody(ModeDrop, FailClosed)
 	own := l.serve(l.gw, at(p.gw, 25), "gateway", talk)
@@ -301,7 +356,7 @@ func gatewayItself(l *netLab, p peer) {
 func sourcePreserving(l *netLab, p peer) {
 	l.everybody(ModeIntercept, FailClosed)
 	l.moved("reply", func() {
-		c, line, err := l.dial(l.gw, transparent, at(p.cust, 0), at(p.mx, 25), 5*time.Second)
+		c, line, err := l.dial(l.proxy, l.preserving(p), at(p.cust, 0), at(p.mx, 25), 5*time.Second)
 		l.must(err)
 		defer c.Close()
 		if want := "mx " + at(p.mx, 25) + " " + c.LocalAddr().String(); line != want {
@@ -390,7 +445,7 @@ func guardDrops(l *netLab, p peer) {
 
 // TestTagsInsideAPriorityTag: the kernel strips them after the program ran.
 func TestTagsInsideAPriorityTag(t *testing.T) {
-	l := newNetLab(t, attachTCX)
+	l := newNetLab(t, attachTCX, byRoom)
 	l.everybody(ModeDrop, FailClosed)
 	plain := v4.build()
 	tagged := func(tags ...byte) []byte {

@@ -21,6 +21,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"sluice/intercept/room"
 )
 
 // netLab is a small network in nameless namespaces, which vanish with the test:
@@ -29,7 +31,8 @@ import (
 type netLab struct {
 	*lab
 	cust, rt, gw, net netns.NsHandle
-	ingress           func() // takes mail_ingress off
+	proxy             netns.NsHandle // where its sockets stand: the room, or gw
+	ingress           func()         // takes mail_ingress off
 }
 
 // within runs f in a namespace, on a thread of its own. Sockets made by f stay there.
@@ -68,7 +71,7 @@ func newNS(t *testing.T) netns.NsHandle {
 	return ns
 }
 
-func newNetLab(t *testing.T, attach func(*netLab, string, *ebpf.Program, bool) func()) *netLab {
+func newNetLab(t *testing.T, attach func(*netLab, string, *ebpf.Program, bool) func(), deliver func(*netLab)) *netLab {
 	t.Helper()
 	l := &netLab{lab: newLab(t, Options{}), cust: newNS(t), rt: newNS(t), gw: newNS(t), net: newNS(t)}
 	l.wire(l.cust, "c0", l.rt, "r0")
@@ -96,7 +99,6 @@ func newNetLab(t *testing.T, attach func(*netLab, string, *ebpf.Program, bool) f
 		l.address("g1", "198.51.100.1/25", "2001:db8:100::1/64")
 		l.route("192.0.2.0/24", "198.51.100.130", "g0")
 		l.route("2001:db8:1::/64", "2001:db8:2::2", "g0")
-		l.policy()
 		// The device completes no checksums, so the kernel must, and the customer's side checks them.
 		l.txChecksumOff("g0")
 	})
@@ -106,6 +108,7 @@ func newNetLab(t *testing.T, attach func(*netLab, string, *ebpf.Program, bool) f
 		l.route("::/0", "2001:db8:100::1", "n0")
 	})
 	l.reset()
+	deliver(l)
 	_, err := l.ReplaceLocal([]netip.Prefix{prefix("198.51.100.129/32"), prefix("198.51.100.1/32"), prefix("2001:db8:2::1/128"), prefix("2001:db8:100::1/128")})
 	l.must(err)
 	l.within(l.gw, func() {
@@ -155,6 +158,29 @@ func (l *netLab) forwarding() {
 	l.Helper()
 	l.sysctl("ipv4/ip_forward", "1")
 	l.sysctl("ipv6/conf/all/forwarding", "1")
+}
+
+// byRoom gives the proxy's sockets a namespace of their own.
+func byRoom(l *netLab) {
+	l.Helper()
+	var r *room.Room
+	l.within(l.gw, func() {
+		var err error
+		r, err = room.New()
+		l.must(err)
+		l.Cleanup(r.Close)
+		d, err := r.Furnish(room.Programs{Outer: l.Program(DoorIngress), Inner: l.Program(RoomIngress), InnerOut: l.Program(RoomEgress)})
+		l.must(err)
+		l.must(l.SetDoor(Door{Index: d.Index, Room: d.ID}))
+	})
+	l.must(r.Do(func() (err error) { l.proxy, err = netns.Get(); return err }))
+	l.Cleanup(func() { l.proxy.Close() })
+}
+
+// byRule has the kernel find them in the gateway's.
+func byRule(l *netLab) {
+	l.proxy = l.gw
+	l.within(l.gw, l.policy)
 }
 
 // policy sends what carries the intercept mark to local delivery, but for the host's own packets.

@@ -33,6 +33,8 @@ type observeConfig struct {
 	_             [4]byte
 	Seed          uint64
 	ChangedNs     uint64
+	Door          uint32
+	Room          uint32
 }
 
 type observeElsewhere struct {

@@ -62,6 +62,8 @@ enum config_flag {
 	CONFIG_LOCK_128 = 16,   /* ... and some are of one IPv6 address */
 	CONFIG_NO_EXEMPT = 32,  /* exempt holds nothing */
 	CONFIG_NO_EXEMPT_PORTS = 64, /* exempt holds nothing for one port */
+	/* Beside the room, the gateway's own namespace has sockets of the proxy: connections from before there was a room. */
+	CONFIG_HOST_SOCKETS = 128,
 };
 
 enum lock_flag {
@@ -111,6 +113,7 @@ enum reason {
 	REASON_GUARD_SOCKET,      /* guard: source-preserving socket turned to where the helper did not connect it: dropped */
 	REASON_SYN_LIMITED,       /* SYN for the proxy above its user's rate: dropped, the client tries again */
 	REASON_CHALLENGE,         /* SYN from a port whose connection lacks but its last ACK: answered with an ACK */
+	REASON_TOO_BIG,           /* door: larger than the way to the customer bears: the proxy's socket was told */
 	REASON_MAX,
 };
 
@@ -201,7 +204,7 @@ struct port_rule {
 struct config {
 	enum number layout;
 	enum config_flag flags;
-	__u32 mark_intercept; /* bit that the policy route knows */
+	__u32 mark_intercept; /* bit that the policy route knows, and the room */
 	__u32 mark_judged;    /* bit that the guard knows */
 	__u64 start_ns;       /* a proxy that never beat is away since then */
 	__u64 bypass_until_ns;
@@ -210,6 +213,8 @@ struct config {
 	__u32 pad;
 	__u64 seed;       /* of known_flows */
 	__u64 changed_ns; /* when a table last changed; CLOCK_MONOTONIC */
+	__u32 door;       /* interface that leads to the room; 0: there is none, and a policy route delivers */
+	__u32 room;       /* its number among the namespaces that this one knows */
 };
 
 /*

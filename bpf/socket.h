@@ -9,8 +9,15 @@
 #define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 
-/* The socket of exactly this connection, listeners included; release it. */
-static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, const struct packet *p)
+/* Where a socket of the proxy was found. */
+enum place {
+	PLACE_NONE = 0,
+	PLACE_HERE, /* in the gateway's own namespace */
+	PLACE_ROOM,
+};
+
+/* The socket of exactly this connection in a namespace, listeners included; release it. */
+static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, const struct packet *p, __u64 netns)
 {
 	struct bpf_sock_tuple t = {};
 
@@ -19,13 +26,13 @@ static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, const
 		t.ipv4.daddr = p->daddr[0];
 		t.ipv4.sport = p->sport;
 		t.ipv4.dport = p->dport;
-		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), netns, 0);
 	}
 	__builtin_memcpy(t.ipv6.saddr, p->saddr, 16);
 	__builtin_memcpy(t.ipv6.daddr, p->daddr, 16);
 	t.ipv6.sport = p->sport;
 	t.ipv6.dport = p->dport;
-	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), netns, 0);
 }
 
 /*
@@ -45,10 +52,10 @@ static __always_inline void challenge(struct bpf_sock *sk, struct packet *p)
 	p->ack_seq = bpf_htonl(tp->rcv_nxt);
 }
 
-/* Gives the packet to the socket of its connection, unless there is none. Consumes nothing else. */
-static __always_inline int to_own_socket(struct __sk_buff *skb, struct packet *p)
+/* Gives the packet to the socket of its connection in a namespace, unless there is none. Consumes nothing else. */
+static __always_inline int to_socket_in(struct __sk_buff *skb, struct packet *p, __u64 netns)
 {
-	struct bpf_sock *sk = find_socket(skb, p);
+	struct bpf_sock *sk = find_socket(skb, p, netns);
 	int found;
 
 	if (!sk)
@@ -57,10 +64,23 @@ static __always_inline int to_own_socket(struct __sk_buff *skb, struct packet *p
 	if (sk->state == TCP_LAST_ACK && (p->flags & (TH_SYN | TH_ACK)) == TH_SYN)
 		challenge(sk, p);
 	/* May fail, since the mark alone leads there: this only spares the kernel a second look-up. */
-	else if (found)
+	else if (found && netns == (__u64)BPF_F_CURRENT_NETNS)
 		bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	return found;
+}
+
+/* Are there sockets of the proxy in the gateway's own namespace? */
+static __always_inline int sockets_here(const struct config *cfg)
+{
+	return !cfg->door || cfg->flags & CONFIG_HOST_SOCKETS;
+}
+
+static __always_inline enum place to_own_socket(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+{
+	if (cfg->door && to_socket_in(skb, p, cfg->room))
+		return PLACE_ROOM;
+	return sockets_here(cfg) && to_socket_in(skb, p, BPF_F_CURRENT_NETNS) ? PLACE_HERE : PLACE_NONE;
 }
 
 /* What becomes of a fresh connection that the proxy should have. */
@@ -92,7 +112,7 @@ static __always_inline enum answer ask_proxy(const struct config *cfg, enum fail
 	return ANSWER_AWAY;
 }
 
-/* Assigns to the listener, if the proxy is there to be asked and, for a locked source, its budget is not used up. */
+/* Assigns to the listener, or leaves that to the room, if the proxy is there to be asked and, for a locked source, its budget is not used up. */
 __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enum fail fail, const struct lock *lock, __u64 now)
 {
 	__u32 zero = 0;
@@ -108,7 +128,7 @@ __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enu
 	if (a == ANSWER_ASSIGN || a == ANSWER_WAIT) {
 		if (lock && !spend_lock(lock->id, lock->budget, now)) {
 			a = ANSWER_AWAY;
-		} else if (bpf_sk_assign(skb, sk, 0)) {
+		} else if (!cfg->door && bpf_sk_assign(skb, sk, 0)) {
 			count(REASON_ASSIGN_FAILED);
 			a = ANSWER_RETRY;
 		}
@@ -150,8 +170,8 @@ static __always_inline long check_cookie_slowly(struct __sk_buff *skb, const str
 	return bpf_skb_load_bytes(skb, p->l2, &ip, sizeof(ip)) ? 1 : bpf_tcp_check_syncookie(sk, &ip, sizeof(ip), &tcp, sizeof(tcp));
 }
 
-/* Is this the last ACK of a handshake that the listener answered with a SYN cookie? Assigns it if so. */
-__noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
+/* Is this the last ACK of a handshake that the listener answered with a SYN cookie? Assigns it if so, or leaves that to the room. */
+__noinline int try_cookie(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
 	__u32 zero = 0;
 	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &zero);
@@ -161,15 +181,28 @@ __noinline int try_cookie(struct __sk_buff *skb, const struct packet *p)
 		return 0;
 	if (p)
 		bad = p->direct ? check_cookie(skb, p, sk) : check_cookie_slowly(skb, p, sk);
-	if (!bad)
+	if (!bad && cfg && !cfg->door)
 		bad = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	return !bad;
 }
 
+/* Is there a socket of this connection in a namespace? */
+static __always_inline int connection_in(struct __sk_buff *skb, const struct packet *p, __u64 netns)
+{
+	struct bpf_sock *sk = find_socket(skb, p, netns);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->state != TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
 /*
  * A path MTU message about one of the proxy's connections would be forwarded to whom it seems to belong, the real server or
- * the customer, and the connection would stall behind a tunnel.
+ * the customer, and the connection would stall behind a tunnel. Returns an enum place.
  */
 __noinline int icmp_for_proxy(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
@@ -206,12 +239,9 @@ __noinline int icmp_for_proxy(struct __sk_buff *skb, const struct config *cfg, c
 	__builtin_memcpy(answer.saddr, q.daddr, 16);
 	__builtin_memcpy(answer.daddr, q.saddr, 16);
 
-	struct bpf_sock *sk = find_socket(skb, &answer);
-	if (!sk)
-		return 0;
-	int found = sk->state != TCP_LISTEN;
-	bpf_sk_release(sk);
-	return found;
+	if (cfg->door && connection_in(skb, &answer, cfg->room))
+		return PLACE_ROOM;
+	return sockets_here(cfg) && connection_in(skb, &answer, BPF_F_CURRENT_NETNS) ? PLACE_HERE : PLACE_NONE;
 }
 
 #endif

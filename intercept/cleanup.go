@@ -7,6 +7,7 @@ import (
 
 	"sluice/intercept/attach"
 	"sluice/intercept/nft"
+	"sluice/intercept/room"
 )
 
 // Cleanup removes every trace of ours from the kernel and the stored state from disk, whoever left it and however he
@@ -20,6 +21,7 @@ func Cleanup(pinDir, stateDir string) error {
 	// Programs first: an assigned packet without its route would be forwarded.
 	return errors.Join(
 		removeBPF(k, pinDir),
+		room.RemoveDoors(0),
 		nft.Remove(),
 		k.RemoveRouting(),
 		removeStored(stateDir),

@@ -17,7 +17,7 @@ func (e *Engine) connect(c *control.Connect) (*os.File, error) {
 	if err := e.mayConnect(c); err != nil {
 		return nil, err
 	}
-	f, err := e.startConnect(c.Src, c.Dst)
+	f, err := e.connectAt(c.Src, c.Dst)
 	if err != nil {
 		return nil, control.Errorf(control.CodeUnreachable, "could not connect from %v to %v: %v", c.Src, c.Dst, err)
 	}
@@ -66,6 +66,19 @@ func (e *Engine) isCustomer(a netip.Addr) bool {
 	}
 	index, ok := e.kernel.Reaches(a)
 	return ok && e.ifaces[index].Role == ruleset.Customer
+}
+
+// connectAt connects where the proxy's sockets stand.
+func (e *Engine) connectAt(src netip.Addr, dst netip.AddrPort) (f *os.File, err error) {
+	r, _ := e.quarters.get()
+	if d, ok := e.data.(doored); r == nil && ok && d.Door().Index != 0 {
+		return nil, errHeld
+	}
+	if r == nil {
+		return e.startConnect(src, dst)
+	}
+	err = r.Do(func() (err error) { f, err = e.startConnect(src, dst); return err })
+	return f, err
 }
 
 // startConnect makes the transparent socket and starts the handshake. The mark, which the proxy cannot take away, has the

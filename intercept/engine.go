@@ -12,10 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
+	"sluice/intercept/ruleset"
 )
 
 const (
@@ -33,6 +32,7 @@ type Engine struct {
 	adopted  memory       // the same as data, if what an earlier helper left can be read back; else nil
 	beat     *control.Heartbeat
 	socket   socket
+	quarters quarters
 	locks    locks
 	bypasses bypasses
 	swapped  atomic.Bool // the programs of this process are attached
@@ -95,6 +95,7 @@ func (e *Engine) Close() error {
 		errs = append(errs, e.beat.Close())
 	}
 	errs = append(errs, e.socket.close(), e.journal.close())
+	e.quarters.close()
 	if e.data != nil {
 		errs = append(errs, e.data.Close())
 	}
@@ -135,22 +136,27 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 	return e.keep(ctx, watcher, failed)
 }
 
-// prepare does everything but the programs: routing, tables, listening socket.
+// prepare does everything but the programs: listening socket, routing, tables.
 func (e *Engine) prepare() error {
 	e.change.Lock()
 	defer e.change.Unlock()
-	if err := e.applyTables(e.cfg, e.ceiling); err != nil {
+	if err := e.openSocket(); err != nil && !held(err) { // first, since it decides about the routing
 		return err
 	}
-	if err := e.socket.open(e.port, e.cfg.ports(), e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
-		return err
+	return e.applyTables(e.cfg, e.ceiling)
+}
+
+// plan returns the routing that cfg needs now.
+func (e *Engine) plan(cfg *Config) ruleset.Plan {
+	if e.ruled() {
+		return cfg.Plan()
 	}
-	return nil
+	return cfg.Plan().WithRoom()
 }
 
 // applyTables brings routing and tables to cfg. Old rules go only after the data path has left their marks.
 func (e *Engine) applyTables(cfg *Config, ce *ceiling) error {
-	plan := cfg.Plan()
+	plan := e.plan(cfg)
 	if _, _, err := e.kernel.ApplyRouting(plan, false); err != nil {
 		return err
 	}
@@ -232,7 +238,7 @@ func (e *Engine) Reconcile() error {
 	if !e.swapped.Load() {
 		return e.swap()
 	}
-	if err := e.reconcileRouting(); err != nil {
+	if err := errors.Join(e.keepQuarters(), e.reconcileRouting()); err != nil {
 		return err
 	}
 	return e.attach()
@@ -241,7 +247,7 @@ func (e *Engine) Reconcile() error {
 func (e *Engine) reconcileRouting() error {
 	e.change.Lock()
 	defer e.change.Unlock()
-	plan := e.cfg.Plan()
+	plan := e.plan(e.cfg)
 	changes, conflicts, err := e.kernel.ApplyRouting(plan, true)
 	if err != nil {
 		return err

@@ -96,7 +96,7 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 			_ = f.Close() // not ours to use
 			continue
 		}
-		if err := e.socket.adopt(f, e.port, e.mailPorts(), e.data); err != nil {
+		if err := e.adoptSocket(f); err != nil {
 			failed = err
 		}
 	}
@@ -177,6 +177,9 @@ func (e *Engine) status() (*control.Reply, error) {
 		return nil, err
 	}
 	st.Path, st.PathReason = e.seats.Path()
+	if _, none := e.quarters.get(); none != nil {
+		st.PathReason += "; policy rules deliver to the proxy: " + none.Error()
+	}
 	if e.socket.get() != nil {
 		st.Listeners = []string{listenerName}
 	}

@@ -10,6 +10,7 @@ import (
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/nft"
+	"sluice/intercept/room"
 	"sluice/intercept/ruleset"
 	"sluice/intercept/trial"
 )
@@ -157,7 +158,7 @@ func (e *Engine) openNft(reason string) error {
 		return err
 	}
 	e.data, e.seats = f, f
-	e.others = func() error { return removeBPF(e.kernel, e.cfg.PinDir) }
+	e.others = func() error { return errors.Join(removeBPF(e.kernel, e.cfg.PinDir), room.RemoveDoors(0)) }
 	return nil
 }
 

@@ -34,15 +34,15 @@ func (s *socket) ready() chan struct{} {
 	return s.taken
 }
 
-// open binds the socket and puts it into the slot of the data path. The error is EADDRINUSE while a proxy that outlived
-// an earlier helper holds it.
-func (s *socket) open(port uint16, mail []uint16, d slot) error {
+// open puts what listen gives into the slot of the data path. The error is EADDRINUSE while a proxy that outlived an earlier
+// helper holds the port.
+func (s *socket) open(listen func() (*os.File, error), port uint16, mail []uint16, d slot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
 		return nil
 	}
-	f, err := listen(port)
+	f, err := listen()
 	if err != nil {
 		return err
 	}
@@ -117,14 +117,14 @@ func (e *Engine) keepSocket(ctx context.Context) {
 	defer tick.Stop()
 	for n := 0; e.socket.get() == nil; n++ {
 		if n == 50 {
-			e.log.Warn("the listening port is taken and nobody hands the socket back; if no sluiced runs, find the holder with: ss -ltnp", "port", e.port)
+			e.log.Warn("the listening port is taken and nobody hands the socket back; if no sluiced runs, find the holder with: ss -ltnp (-N for another namespace)", "port", e.port)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if err := e.socket.open(e.port, e.mailPorts(), e.data); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		if err := e.openSocket(); err != nil && !held(err) {
 			e.log.Error("no listening socket", "error", err)
 		}
 	}

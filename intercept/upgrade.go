@@ -15,7 +15,7 @@ func (e *Engine) swap() error {
 	if e.adopted == nil {
 		return errors.Join(e.others(), e.reconcileRouting())
 	}
-	return errors.Join(e.others(), e.adopted.Retire(), e.reconcileRouting())
+	return errors.Join(e.others(), e.adopted.Retire(), e.keepQuarters(), e.reconcileRouting())
 }
 
 func (e *Engine) commit() error {

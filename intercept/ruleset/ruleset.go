@@ -126,6 +126,12 @@ func Desired(in Input) Plan {
 	return p
 }
 
+// WithRoom returns what is left of the plan where the proxy's sockets stand in a namespace of their own: no policy rule, and
+// no route but those of delivery addresses.
+func (p Plan) WithRoom() Plan {
+	return Plan{Routes: slices.DeleteFunc(slices.Clone(p.Routes), func(r Route) bool { return r.Table != MainLocal }), Sysctls: p.Sysctls}
+}
+
 // ComparePrefix orders prefixes by address and then length.
 func ComparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))

@@ -161,8 +161,7 @@ func (h *host) configured(ctx context.Context, cfg *config.Config) []api.Finding
 		fs = append(fs, pins(cfg.Intercept.PinDir))
 	}
 	fs = append(fs, h.ports(cfg))
-	fs = append(fs, h.policyRouting(cfg)...)
-	fs = append(fs, h.firewall(ctx, cfg)...)
+	fs = append(fs, h.delivery(ctx, cfg)...)
 	fs = append(fs, h.interfaces(cfg)...)
 	fs = append(fs, h.userRoutes(cfg)...)
 	fs = append(fs, h.shared(cfg)...)

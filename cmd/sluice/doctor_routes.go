@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net"
@@ -26,8 +27,44 @@ type routes interface {
 	policy(family int) (ours []ruleset.Rule, foreign []ruleset.Foreign, err error)
 	// diverts reports whether a table delivers everything of a family to this host.
 	diverts(table, family int) (bool, error)
+	// doors names the interfaces that lead to a namespace of the proxy's sockets, and tells whether they are up.
+	doors() (map[string]bool, error)
 	// links are the interfaces' names with their MTU.
 	links() (map[string]int, error)
+}
+
+// delivery checks that intercepted packets get to the proxy. Where its sockets stand in a namespace of their own neither
+// policy rules nor this host's firewall have a say, and the list is shorter.
+func (h *host) delivery(ctx context.Context, cfg *config.Config) []api.Finding {
+	if h.path == pathNFT || h.anyRule() {
+		return append(h.policyRouting(cfg), h.firewall(ctx, cfg)...)
+	}
+	f := api.Finding{Check: "way to the proxy", State: api.OK}
+	doors, err := h.routes.doors()
+	names := slices.Sorted(maps.Keys(doors))
+	switch {
+	case err != nil:
+		f.State, f.Text = api.Warn, "interfaces could not be listed: "+err.Error()
+	case len(doors) == 0:
+		f.State, f.Text = api.Fail, "there is neither the interface that leads to the namespace of its sockets nor a policy rule"
+		f.Remedy = "systemctl restart sluice-intercept; where it vanishes again, another program removes interfaces: look at its configuration"
+	case slices.ContainsFunc(names, func(n string) bool { return !doors[n] }):
+		f.State, f.Text = api.Fail, names[0]+", which leads to the namespace of its sockets, is down"
+		f.Remedy = "ip link set " + names[0] + " up"
+	default:
+		f.Text = names[0] + " leads to the namespace of its sockets; no policy rule is needed"
+	}
+	return []api.Finding{f, h.marks(cfg, true)}
+}
+
+// anyRule tells whether a policy rule is ours.
+func (h *host) anyRule() bool {
+	for _, family := range []int{4, 6} {
+		if ours, _, err := h.routes.policy(family); err == nil && len(ours) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // policyRouting checks that intercepted packets get to this host, whatever others do with rules and marks.
@@ -90,7 +127,7 @@ func (h *host) marks(cfg *config.Config, ruled bool) api.Finding {
 		f.State, f.Text = api.Warn, "rp_filter is 1 on several uplinks ("+strings.Join(strict, ", ")+"): answers that come back by another one are dropped"
 		f.Remedy = "sysctl -w net.ipv4.conf.all.rp_filter=2, and in /etc/sysctl.d/ for good"
 	case len(set) > 0:
-		f.Text = strings.Join(set, ", ") + " are on, which is harmless behind our rules"
+		f.Text = strings.Join(set, ", ") + " are on, which is harmless"
 	default:
 		f.Text = "all off"
 	}
@@ -248,6 +285,17 @@ func (*kernelRoutes) policy(family int) (ours []ruleset.Rule, foreign []ruleset.
 func (*kernelRoutes) diverts(table, family int) (bool, error) {
 	rs, err := netlink.RouteListFiltered(af(family), &netlink.Route{Table: table, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	return len(rs) > 0, err
+}
+
+func (*kernelRoutes) doors() (map[string]bool, error) {
+	ls, err := netlink.LinkList()
+	m := make(map[string]bool)
+	for _, l := range ls {
+		if l.Attrs().Alias == ruleset.DoorAlias {
+			m[l.Attrs().Name] = l.Attrs().Flags&net.FlagUp != 0
+		}
+	}
+	return m, err
 }
 
 func (*kernelRoutes) links() (map[string]int, error) {

@@ -27,6 +27,8 @@ type world struct {
 	noTable   bool
 	route     map[string]string // interface by address
 	customers int
+	ruleless  bool            // no policy rule is ours
+	door      map[string]bool // to the namespace of the proxy's sockets
 }
 
 func (w world) local(netip.Addr) (bool, error) { return !w.foreign, nil }
@@ -38,9 +40,13 @@ func (w world) towards(a netip.Addr) (string, error) {
 	return "cust0", nil
 }
 func (w world) policy(int) ([]ruleset.Rule, []ruleset.Foreign, error) {
+	if w.ruleless {
+		return nil, w.others, nil
+	}
 	all := ruleset.Desired(ruleset.Input{Mark: 0x02000000, Table: 5325, Priority: 90}).Rules
 	return all[w.missing:], w.others, nil
 }
+func (w world) doors() (map[string]bool, error) { return w.door, nil }
 func (w world) links() (map[string]int, error) {
 	all := map[string]int{"up0": 1500, "cust0": 1500, "lo": 65536}
 	for i := range w.customers {
@@ -129,6 +135,9 @@ func TestDoctorNamesWhatIsBroken(t *testing.T) {
 		{check: "policy routing IPv4", state: api.Warn, text: "stands between ours", remedy: "intercept.rule_priority", w: foreign(105)},
 		{check: "sysctls about marks", state: api.Fail, text: "net.ipv4.conf.all.src_valid_mark, net.ipv4.tcp_fwmark_accept turn", remedy: "systemctl restart", w: world{missing: 1},
 			settings: map[string]string{"net/ipv4/conf/all/src_valid_mark": "1", "net/ipv4/tcp_fwmark_accept": "1"}},
+		{check: "way to the proxy", state: api.Fail, text: "neither", remedy: "systemctl restart sluice-intercept", w: world{ruleless: true}, change: byTCX},
+		{check: "way to the proxy", state: api.Fail, text: "sluice0, which leads", remedy: "ip link set sluice0 up", w: world{ruleless: true, door: map[string]bool{"sluice0": false}}, change: byTCX},
+		{check: "way to the proxy", state: api.OK, text: "sluice0 leads", w: world{ruleless: true, door: map[string]bool{"sluice0": true}}, change: byTCX},
 		{check: "host firewall", state: api.Warn, text: "inet filter input", remedy: "nft insert rule inet filter input meta mark and 0x2000000 == 0x2000000 accept",
 			change: func(h *host) {
 				h.rules = func(context.Context) ([]byte, error) { return []byte(dropByDefault + "]}"), nil }
@@ -169,6 +178,9 @@ func TestDoctorNamesWhatIsBroken(t *testing.T) {
 	}
 }
 
+// byTCX is a host whose packets are diverted by programs.
+func byTCX(h *host) { h.path = "tcx" }
+
 // noLinks is a host without interfaces.
 type noLinks struct{ world }
 
@@ -191,6 +203,25 @@ func TestDoctorIsContentWithAHealthyHost(t *testing.T) {
 			if f.State != api.OK || f.Text == "" {
 				t.Errorf("%s: %+v", name, f)
 			}
+		}
+	}
+}
+
+// TestDoctorKnowsTheRoom: where the proxy's sockets have a namespace of their own, nothing of the host's rules matters.
+func TestDoctorKnowsTheRoom(t *testing.T) {
+	t.Parallel()
+	cfg, err := config.Load("../../deploy/sluice.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := world{ruleless: true, door: map[string]bool{"sluice0": true}, others: []ruleset.Foreign{{Family: 4, Priority: 50, Text: "from all lookup 7"}}}
+	h := healthy(t, w, map[string]string{"net/ipv4/conf/all/src_valid_mark": "1"}, func(h *host) {
+		byTCX(h)
+		h.rules = func(context.Context) ([]byte, error) { return []byte(dropByDefault + "]}"), nil }
+	})
+	for _, f := range h.delivery(t.Context(), cfg) {
+		if f.State != api.OK || f.Text == "" {
+			t.Errorf("%+v", f)
 		}
 	}
 }

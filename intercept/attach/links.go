@@ -77,6 +77,7 @@ func (k *Kernel) linkOf(index int) (netlink.Link, error) {
 func planLink(l, master netlink.Link) ruleset.Link {
 	a := l.Attrs()
 	link := ruleset.Link{Index: a.Index, Name: a.Name, Kind: l.Type()}
+	link.Door = link.Kind == "veth" && a.Alias == ruleset.DoorAlias
 	if link.Kind == "device" {
 		link.Kind = ""
 	}

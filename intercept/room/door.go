@@ -9,12 +9,13 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/intercept/ruleset"
 )
 
 const (
 	innerName = "door"
 	outerName = "sluice" // a number follows
-	alias     = "sluice: door to the proxy's namespace"
 	maxDoors  = 100
 	txQueue   = 1000
 )
@@ -104,7 +105,7 @@ func (r *Room) door() (inner, outer netlink.Link, err error) {
 	if err := errors.Join(oerr, ierr); err != nil {
 		return nil, nil, fmt.Errorf("could not find the door of the proxy's namespace: %w", err)
 	}
-	if err := r.outside.LinkSetAlias(outer, alias); err != nil {
+	if err := r.outside.LinkSetAlias(outer, ruleset.DoorAlias); err != nil {
 		return nil, nil, fmt.Errorf("could not name the door of the proxy's namespace: %w", err)
 	}
 	return inner, outer, r.widen(inner, outer)
@@ -134,7 +135,7 @@ func (r *Room) widen(ends ...netlink.Link) error {
 	}
 	most := 1500
 	for _, l := range all {
-		if a := l.Attrs(); a.Flags&net.FlagLoopback == 0 && a.Alias != alias && a.MTU <= 16384 {
+		if a := l.Attrs(); a.Flags&net.FlagLoopback == 0 && a.Alias != ruleset.DoorAlias && a.MTU <= 16384 {
 			most = max(most, a.MTU)
 		}
 	}
@@ -168,7 +169,7 @@ func RemoveDoors(but int) error {
 	}
 	var errs []error
 	for _, l := range all {
-		if a := l.Attrs(); l.Type() == "veth" && a.Alias == alias && a.Index != but {
+		if a := l.Attrs(); l.Type() == "veth" && a.Alias == ruleset.DoorAlias && a.Index != but {
 			if err := netlink.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 				errs = append(errs, fmt.Errorf("could not remove the interface %s: %w", a.Name, err))
 			}

@@ -17,6 +17,7 @@ type Link struct {
 	Header string // name of a link header that the programs cannot read; "" otherwise
 	Outer  bool   // shows the programs a tunnel's outer header
 	Loop   bool   // the loopback
+	Door   bool   // leads to the namespace of the proxy's sockets
 	Master string // "": none; else the kind of its master: "bridge", "vrf", "bond", "team" …
 	Over   string // name of the master
 }
@@ -70,7 +71,7 @@ func Seats(links []Link, customers, uplinks []string) []Seat {
 	var seats []Seat
 	for _, l := range links {
 		c, u := matches(customers, l.Name), matches(uplinks, l.Name)
-		if !c && !u {
+		if !c && !u || l.Door { // a pattern may name every interface
 			continue
 		}
 		s := Seat{Link: l, Role: Customer}

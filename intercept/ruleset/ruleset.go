@@ -13,6 +13,9 @@ import (
 // ever changed or removed.
 const Protocol = 125
 
+// DoorAlias is how the interface is described that leads to the namespace of the proxy's sockets.
+const DoorAlias = "sluice: door to the proxy's namespace"
+
 // MainLocal is the kernel's own table of local addresses.
 const MainLocal = 255
 

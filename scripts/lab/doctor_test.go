@@ -48,14 +48,35 @@ var illnesses = []illness{
 	{"net.ipv4.tcp_syncookies", "warn", "is 0", "sysctl -w", []string{"sysctl ipv4/tcp_syncookies=0"}, []string{"sysctl ipv4/tcp_syncookies=1"}},
 	{"net.ipv4.ip_local_port_range", "warn", "connections at once", "sysctl -w", []string{"sysctl ipv4/ip_local_port_range=60000 60999"}, []string{"sysctl ipv4/ip_local_port_range=10240 65535"}},
 	{"net.ipv4.ip_local_port_range", "warn", "listen_port 10025", "ip_local_reserved_ports=10025", []string{"sysctl ipv4/ip_local_port_range=10000 65535"}, []string{"sysctl ipv4/ip_local_port_range=10240 65535"}},
+	{"user bob", "warn", "192.0.2.20/32 is routed to up0", "ip route get 192.0.2.20", []string{"ip route replace 192.0.2.20/32 via 203.0.113.2"}, []string{"ip route replace 192.0.2.20/32 dev cust1"}},
+	{"interface cust0", "warn", "MTU 9000 is larger than the uplink's 1500", "ip link set cust0 mtu 1500", []string{"ip link set cust0 mtu 9000"}, []string{"ip link set cust0 mtu 1500"}},
+}
+
+// ruled are what only a path with policy rules suffers from.
+var ruled = []illness{
 	{"policy routing IPv4", "warn", "rule 50", "rule_priority below 50", []string{"ip rule add pref 50 from 192.0.2.0/24 lookup 77"}, []string{"ip rule del pref 50"}},
 	{"policy routing IPv6", "warn", "rule 60", "rule_priority below 60", []string{"ip -6 rule add pref 60 from all lookup 77"}, []string{"ip -6 rule del pref 60"}},
 	{"host firewall", "warn", "inet strict input", "nft insert rule inet strict input meta mark and 0x2000000 == 0x2000000 accept",
 		[]string{"nft add table inet strict", "nft add chain inet strict input { type filter hook input priority 0 ; policy drop ; }",
 			"nft add rule inet strict input udp sport 53 accept"}, []string{"nft delete table inet strict"}},
 	{"host firewall", "warn", "iptables-legacy INPUT", "iptables-legacy -I INPUT -m mark", []string{"iptables-legacy -A INPUT -p udp -j ACCEPT", "iptables-legacy -A INPUT -j DROP"}, []string{"iptables-legacy -F"}},
-	{"user bob", "warn", "192.0.2.20/32 is routed to up0", "ip route get 192.0.2.20", []string{"ip route replace 192.0.2.20/32 via 203.0.113.2"}, []string{"ip route replace 192.0.2.20/32 dev cust1"}},
-	{"interface cust0", "warn", "MTU 9000 is larger than the uplink's 1500", "ip link set cust0 mtu 1500", []string{"ip link set cust0 mtu 9000"}, []string{"ip link set cust0 mtu 1500"}},
+}
+
+// cure breaks one thing after the other and mends it.
+func cure(ctx context.Context, t *testing.T, l *Lab, g *Gateway, list []illness) {
+	for _, i := range list {
+		t.Run(i.check+" "+i.text, func(t *testing.T) {
+			on(ctx, t, l, i.breaks)
+			all, code := examine(ctx, t, g)
+			if !says(all, i) || (code == 1) != (i.state == "fail") {
+				t.Errorf("code %d and no such finding in %+v", code, all)
+			}
+			on(ctx, t, l, i.mends)
+			if all, _ := examine(ctx, t, g); says(all, i) {
+				t.Error("it is still said when it was mended")
+			}
+		})
+	}
 }
 
 // TestDoctor: a healthy gateway has nothing but ok; whatever is broken is named with the command that mends it.
@@ -73,19 +94,7 @@ func TestDoctor(t *testing.T) {
 	if code != 0 {
 		t.Errorf("a healthy gateway ends with code %d", code)
 	}
-	for _, i := range illnesses {
-		t.Run(i.check+" "+i.text, func(t *testing.T) {
-			on(ctx, t, l, i.breaks)
-			all, code := examine(ctx, t, g)
-			if !says(all, i) || (code == 1) != (i.state == "fail") {
-				t.Errorf("code %d and no such finding in %+v", code, all)
-			}
-			on(ctx, t, l, i.mends)
-			if all, _ := examine(ctx, t, g); says(all, i) {
-				t.Error("it is still said when it was mended")
-			}
-		})
-	}
+	cure(ctx, t, l, g, illnesses)
 	if out := sluice(t, g, "doctor", "--no-dns"); !strings.Contains(out, "0 failures") {
 		t.Errorf("healthy again, but:\n%s", out)
 	}
@@ -109,6 +118,10 @@ func TestDoctorOnEachPath(t *testing.T) {
 			}
 			if code != 0 || !says(all, illness{check: "data path", state: "ok", text: path}) {
 				t.Errorf("code %d, and the path is not said in %+v", code, all)
+			}
+			if path == "nftables" {
+				cure(ctx, t, l, g, ruled)
+				deadRules(ctx, t, l, g)
 			}
 		})
 	}
@@ -147,7 +160,31 @@ func on(ctx context.Context, t *testing.T, l *Lab, commands []string) {
 	}
 }
 
-// deadParts breaks what does not heal by itself: an observer that is missing, names, a dead helper with its rules gone, a
+// deadRules has a dead helper's rules gone, and brings them back.
+func deadRules(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	if err := g.Intercept.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	on(ctx, t, l, []string{"ip rule del pref 90", "ip -6 route flush table 5325", "sysctl ipv4/conf/all/src_valid_mark=1"})
+	all, _ := examine(ctx, t, g)
+	for _, i := range []illness{
+		{check: "policy routing IPv4", state: "fail", text: "missing: rule pref 90 iif lo goto 110", remedy: "systemctl restart sluice-intercept"},
+		{check: "policy routing IPv6", state: "fail", text: "does not deliver", remedy: "systemctl restart sluice-intercept"},
+		{check: "sysctls about marks", state: "fail", text: "src_valid_mark", remedy: "systemctl restart sluice-intercept"},
+	} {
+		if !says(all, i) {
+			t.Errorf("no %+v in %+v", i, all)
+		}
+	}
+	if err := g.StartIntercept(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := examine(ctx, t, g); !says(all, illness{check: "policy routing IPv4", state: "ok", text: "mark 0x2000000 leads to table 5325"}) {
+		t.Errorf("with a new helper the doctor says %+v", all)
+	}
+}
+
+// deadParts breaks what does not heal by itself: an observer that is missing, names, a dead helper with its door gone, a
 // dead DNS, a dead daemon.
 func deadParts(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 	expect := func(i illness, args ...string) {
@@ -187,14 +224,14 @@ mode = "observe"{{end}}`, 1)
 		t.Fatal(err)
 	}
 	expect(illness{check: "sluice-intercept", state: "fail", text: "not connected", remedy: "systemctl"})
-	on(ctx, t, l, []string{"ip rule del pref 90", "ip -6 route flush table 5325", "sysctl ipv4/conf/all/src_valid_mark=1"})
-	expect(illness{check: "policy routing IPv4", state: "fail", text: "missing: rule pref 90 iif lo goto 110", remedy: "systemctl restart sluice-intercept"})
-	expect(illness{check: "policy routing IPv6", state: "fail", text: "does not deliver", remedy: "systemctl restart sluice-intercept"})
-	expect(illness{check: "sysctls about marks", state: "fail", text: "src_valid_mark", remedy: "systemctl restart sluice-intercept"})
+	on(ctx, t, l, []string{"ip link set sluice0 down"})
+	expect(illness{check: "way to the proxy", state: "fail", text: "sluice0, which leads", remedy: "ip link set sluice0 up"})
+	on(ctx, t, l, []string{"ip link del sluice0"})
+	expect(illness{check: "way to the proxy", state: "fail", text: "neither", remedy: "systemctl restart sluice-intercept"})
 	if err := g.StartIntercept(ctx); err != nil {
 		t.Fatal(err)
 	}
-	expect(illness{check: "policy routing IPv4", state: "ok", text: "mark 0x2000000 leads to table 5325"})
+	expect(illness{check: "way to the proxy", state: "ok", text: "sluice0 leads"})
 	if err := l.dns.proc.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (b *bench) openSluice(g *gateway) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(g.run(policy), g.proxy(func(l net.Listener) error { return p.SetListener(l.(syscall.Conn)) }), g.run(func() error {
+	return errors.Join(g.house(p), g.proxy(func(l net.Listener) error { return p.SetListener(l.(syscall.Conn)) }), g.run(func() error {
 		k, err := attach(g.cust, p.Program("mail_ingress"))
 		if err != nil {
 			return err

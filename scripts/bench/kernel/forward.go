@@ -25,6 +25,7 @@ type way struct {
 const (
 	plain      = "plain forwarding"
 	rulesAlone = "policy rules alone"
+	byRules    = "policy rules and the program" // where the proxy's sockets can have no namespace of their own
 )
 
 func nothing() error { return nil }
@@ -39,10 +40,10 @@ func (b *bench) forwarding(ctx context.Context) error {
 		ways  func(*gateway) []way
 	}{
 		{false, "", func(g *gateway) []way {
-			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), attachWay("the program without policy rules", g, p.Program("mail_ingress"))}
+			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), attachWay(sluiceWay(p), g, p.Program("mail_ingress"))}
 		}},
 		{true, "", func(g *gateway) []way {
-			return []way{{rulesAlone, g, g.main(), nothing, nothing}, attachWay(sluiceWay(p), g, p.Program("mail_ingress"))}
+			return []way{{rulesAlone, g, g.main(), nothing, nothing}, attachWay(byRules, g, p.Program("mail_ingress"))}
 		}},
 		{false, "", func(g *gateway) []way {
 			return []way{{"plain forwarding, another gateway", g, g.main(), nothing, nothing}}
@@ -64,8 +65,11 @@ func (b *bench) forwarding(ctx context.Context) error {
 			return err
 		}
 		defer g.close()
-		if gate.rules {
+		switch {
+		case gate.rules:
 			err = g.run(policy)
+		case gate.nft == "":
+			err = g.house(p)
 		}
 		if err := errors.Join(err, g.count(), g.nft(gate.nft)); err != nil {
 			return err
@@ -190,7 +194,7 @@ func (b *bench) manyInterfaces(ctx context.Context, p *population) error {
 			name := fmt.Sprintf("%s, %d", plain, n)
 			if sluice {
 				name = fmt.Sprintf("%s, %d", sluiceWay(p), n)
-				if err := errors.Join(g.run(policy), g.run(func() error { return g.attachAll(list, p) })); err != nil {
+				if err := errors.Join(g.house(p), g.run(func() error { return g.attachAll(list, p) })); err != nil {
 					return err
 				}
 			}

@@ -12,6 +12,9 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sluice/bpf"
+	"sluice/intercept/room"
 )
 
 // gateway forwards between cust0 and up0.
@@ -21,6 +24,8 @@ type gateway struct {
 	server  *space // behind up0
 	cust    int    // interface numbers
 	up      int
+	room    *room.Room // nil: the proxy's sockets are here
+	door    bpf.Door
 	arrived *ebpf.Map
 	closers []func() error
 }
@@ -166,9 +171,33 @@ func (g *gateway) customers(n int) (list []customer, err error) {
 	return list, err
 }
 
-// connected leaves a socket in the gateway that has a customer's connection, without a word on the wire.
+// house gives the proxy's sockets a namespace of their own, as the helper does.
+func (g *gateway) house(p *population) error {
+	return g.run(func() (err error) {
+		if g.room, err = room.New(); err != nil {
+			return err
+		}
+		g.closers = append(g.closers, func() error { g.room.Close(); return nil })
+		at, err := g.room.Furnish(room.Programs{Outer: p.Program(bpf.DoorIngress), Inner: p.Program(bpf.RoomIngress), InnerOut: p.Program(bpf.RoomEgress)})
+		if err != nil {
+			return err
+		}
+		g.door = bpf.Door{Index: at.Index, Room: at.ID}
+		return p.SetDoor(g.door)
+	})
+}
+
+// sockets does f where the proxy's sockets are.
+func (g *gateway) sockets(f func() error) error {
+	if g.room == nil {
+		return g.run(f)
+	}
+	return g.room.Do(f)
+}
+
+// connected leaves a socket of the proxy that has a customer's connection, without a word on the wire.
 func (g *gateway) connected(k kind) error {
-	return g.run(func() error {
+	return g.sockets(func() error {
 		family, level, option := unix.AF_INET, unix.SOL_IP, unix.IP_TRANSPARENT
 		var local, remote unix.Sockaddr = &unix.SockaddrInet4{Addr: server4.As4(), Port: int(k.dport)}, nil
 		if k.v6 {

@@ -36,7 +36,7 @@ func TestTargets(t *testing.T) {
 		Alone:  []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
 		InSitu: []Cost{{"SYN to 25, passed", 1, false, 100}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
 		Forwards: []Forward{{plain, "UDP", 1000, 1}, {plain, "TCP 443", 1000, 1}, {rulesAlone, "TCP 443", 1090, 0.92},
-			{"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}},
+			{"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}, {byRules, "TCP 443", 1100, 0.91}},
 		Interfaces: 20,
 		Many:       []Forward{{"sluice, 1000 users, 1", "UDP", 1000, 0.7}, {"sluice, 1000 users, 20", "UDP", 1100, 0.7}},
 		Memory:     []Memory{{"source_hosts", 1000, 1 << 20, 0.1}},

@@ -87,8 +87,18 @@ func (b *bench) open() (err error) {
 	if b.empty, err = emptyProgram(); err != nil {
 		return fmt.Errorf("could not load an empty program: %w", err)
 	}
-	if err := b.run(policy); err != nil {
-		return err
+	for _, users := range b.Users {
+		p, err := settle(filepath.Join(b.Dir, strconv.Itoa(users)), users, b.cust)
+		if err != nil {
+			return err
+		}
+		b.populations = append(b.populations, p)
+		if b.room == nil {
+			err = b.house(p)
+		}
+		if err := errors.Join(err, p.SetDoor(b.door)); err != nil {
+			return err
+		}
 	}
 	for _, k := range kinds() {
 		if k.from == taken4 || k.from == taken6 {
@@ -96,13 +106,6 @@ func (b *bench) open() (err error) {
 				return err
 			}
 		}
-	}
-	for _, users := range b.Users {
-		p, err := settle(filepath.Join(b.Dir, strconv.Itoa(users)), users, b.cust)
-		if err != nil {
-			return err
-		}
-		b.populations = append(b.populations, p)
 	}
 	l, err := b.listen("[::]:2525")
 	if err != nil {

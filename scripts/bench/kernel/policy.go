@@ -123,10 +123,10 @@ func (p *population) beat() error {
 	return nil
 }
 
-// listen opens the proxy's listening socket in the gateway.
+// listen opens the proxy's listening socket.
 func (g *gateway) listen(at string) (net.Listener, error) {
 	var l net.Listener
-	err := g.run(func() error {
+	err := g.sockets(func() error {
 		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			var set error
 			err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1) })

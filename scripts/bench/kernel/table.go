@@ -184,14 +184,15 @@ func (r *Result) growth() (list []Target) {
 	return list
 }
 
-// forwardTargets compares Sluice with forwarding that has nothing, and with forwarding that has the same policy rules.
+// forwardTargets compares Sluice with forwarding that has nothing, and, with policy rules, with forwarding that has the same.
 func forwardTargets(all []Forward) (list []Target) {
 	for _, f := range all {
-		if !strings.HasPrefix(f.Way, "sluice") || f.Kind != "UDP" && f.Kind != "TCP 443" {
+		ours := strings.HasPrefix(f.Way, "sluice")
+		if !ours && f.Way != byRules || f.Kind != "UDP" && f.Kind != "TCP 443" {
 			continue
 		}
 		for _, base := range all {
-			if base.Kind == f.Kind && (base.Way == plain || base.Way == rulesAlone) {
+			if base.Kind == f.Kind && (ours && base.Way == plain || !ours && base.Way == rulesAlone) {
 				list = append(list, forwardTarget(f, base, "forwarding "+f.Kind+", beside "+base.Way))
 			}
 		}

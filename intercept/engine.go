@@ -33,8 +33,10 @@ type Engine struct {
 	beat     *control.Heartbeat
 	socket   socket
 	quarters quarters
+	leaving  leaving
 	locks    locks
 	bypasses bypasses
+	rights   atomic.Bool // those for making and entering a room were given away
 	swapped  atomic.Bool // the programs of this process are attached
 	journal  *journal
 	save     chan struct{} // something on disk is out of date
@@ -96,6 +98,7 @@ func (e *Engine) Close() error {
 	}
 	errs = append(errs, e.socket.close(), e.journal.close())
 	e.quarters.close()
+	e.leaving.close()
 	if e.data != nil {
 		errs = append(errs, e.data.Close())
 	}
@@ -132,6 +135,7 @@ func (e *Engine) Run(ctx context.Context, serve func(context.Context) error, rea
 	}
 	wg.Go(func() { e.keepSaved(ctx) })
 	wg.Go(func() { e.watchHeart(ctx) })
+	e.dropRights()
 	ready()
 	return e.keep(ctx, watcher, failed)
 }
@@ -238,7 +242,12 @@ func (e *Engine) Reconcile() error {
 	if !e.swapped.Load() {
 		return e.swap()
 	}
-	if err := errors.Join(e.keepQuarters(), e.reconcileRouting()); err != nil {
+	e.dropRights()
+	var left error
+	if !e.leaving.over() {
+		left = e.others()
+	}
+	if err := errors.Join(left, e.keepQuarters(), e.reconcileRouting()); err != nil {
 		return err
 	}
 	return e.attach()

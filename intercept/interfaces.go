@@ -63,6 +63,9 @@ func (e *Engine) keep(ctx context.Context, w *attach.Watcher, failed <-chan erro
 				continue
 			}
 			c := w.Take()
+			if d, ok := e.data.(doored); ok && slices.Contains(c.Links, d.Door().Index) {
+				e.complain(ctx, e.keepQuarters())
+			}
 			e.complain(ctx, e.attachSome(c.Links))
 			if c.Addresses {
 				addresses.Reset(max(0, time.Until(p.next)))

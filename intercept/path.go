@@ -10,7 +10,6 @@ import (
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/nft"
-	"sluice/intercept/room"
 	"sluice/intercept/ruleset"
 	"sluice/intercept/trial"
 )
@@ -130,6 +129,19 @@ func (c chooser) nftables(failed *reasons) error {
 	return fmt.Errorf("could not find a data path: %s", failed)
 }
 
+// room tells why there can be no room for the proxy's sockets; nil means that a connection got there.
+func (c chooser) room(path string) error {
+	at := trial.AtTCX
+	if path == attach.Clsact {
+		at = trial.AtClsact
+	}
+	return c.try(trial.InRoom(at))
+}
+
+// TryRoom tells why a helper with this configuration would need policy rules, though it takes a path that could do without;
+// nil means that it would not. It changes nothing.
+func TryRoom(cfg *Config, path string) error { return chooser{cfg: cfg}.room(path) }
+
 func (e *Engine) openBPF(path, reason string) error {
 	if err := attach.EnsurePinDir(e.cfg.PinDir); err != nil {
 		return err
@@ -145,6 +157,10 @@ func (e *Engine) openBPF(path, reason string) error {
 		return errors.Join(err, data.Close())
 	}
 	e.data, e.adopted, e.seats = data, data, programs
+	if err := (chooser{e.cfg, e.kernel}).room(path); err != nil {
+		e.log.Warn("policy rules deliver to the proxy, which slows down every packet that is forwarded", "error", err)
+		e.quarters.set(nil, err)
+	}
 	e.others = nft.Remove
 	if maps := data.Migrated(); len(maps) > 0 {
 		e.log.Info("maps of another version are carried over to new ones", "maps", maps)
@@ -158,7 +174,7 @@ func (e *Engine) openNft(reason string) error {
 		return err
 	}
 	e.data, e.seats = f, f
-	e.others = func() error { return errors.Join(removeBPF(e.kernel, e.cfg.PinDir), room.RemoveDoors(0)) }
+	e.others = e.leaveBPF
 	return nil
 }
 

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -99,12 +100,10 @@ func (e *Engine) listenHere() error {
 
 // moveIn makes a room and listens there. Where that cannot be it listens here.
 func (e *Engine) moveIn(d doored) error {
-	r, err := room.New()
-	if errors.Is(err, room.ErrNoNamespace) {
-		e.log.Warn("policy rules deliver to the proxy, which slows down every packet that is forwarded", "error", err)
-		e.quarters.set(nil, err)
+	if _, none := e.quarters.get(); none != nil {
 		return errors.Join(d.SetDoor(bpf.Door{}), e.listenHere())
 	}
+	r, err := room.New()
 	if err != nil {
 		return err
 	}
@@ -151,6 +150,11 @@ func (e *Engine) adoptSocket(f *os.File) error {
 	defer e.quarters.changing.Unlock()
 	adopt := func() error { return e.socket.adopt(f, e.port, e.mailPorts(), e.data) }
 	d, ok := e.data.(doored)
+	if !ok {
+		if err := e.leaving.handBack(f); err != nil {
+			e.log.Warn("connections that began before the change of the path may be cut", "error", err)
+		}
+	}
 	if !ok || e.socket.get() != nil {
 		return adopt()
 	}
@@ -158,7 +162,11 @@ func (e *Engine) adoptSocket(f *os.File) error {
 		return errors.Join(control.Errorf(control.CodeInvalid, "could not take the listening socket back: %v", err), f.Close())
 	}
 	r, err := room.Of(f)
+	_, none := e.quarters.get()
 	switch {
+	case errors.Is(err, room.ErrNoNamespace): // an earlier helper had the right; what it made goes on
+		e.log.Warn("the namespace of the proxy's sockets cannot be entered: no delivery from customers' own addresses", "error", err)
+		return adopt()
 	case err != nil:
 		return errors.Join(control.Errorf(control.CodeFailed, "could not take the listening socket back: %v", err), f.Close())
 	case r != nil:
@@ -167,11 +175,10 @@ func (e *Engine) adoptSocket(f *os.File) error {
 			return err
 		}
 		return nil
+	case none != nil:
+		return adopt()
 	case e.swapped.Load(): // else programs are attached that would not find it there
-		if err := e.moveIn(d); !held(err) {
-			return errors.Join(err, f.Close())
-		}
-		return adopt() // there can be no room
+		return errors.Join(e.moveIn(d), f.Close())
 	case e.lost("listeners") || e.lost("heartbeat"): // and wait for it
 		return adopt()
 	}
@@ -210,22 +217,33 @@ func (e *Engine) socketsHere() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	list, err := tcpSockets()
+	if err != nil {
+		return false, err
+	}
 	ports := e.mailPorts()
+	return slices.ContainsFunc(list, func(s *netlink.Socket) bool {
+		if !isOpen(s) || !slices.Contains(ports, s.ID.SourcePort) && !slices.Contains(ports, s.ID.DestinationPort) {
+			return false
+		}
+		a, ok := netip.AddrFromSlice(s.ID.Source)
+		return ok && !slices.ContainsFunc(local, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+	}), nil
+}
+
+// tcpSockets lists those of the current namespace.
+func tcpSockets() (all []*netlink.Socket, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		list, err := netlink.SocketDiagTCP(family)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return false, err
+			return nil, fmt.Errorf("could not list the sockets: %w", err)
 		}
-		for _, s := range list {
-			if s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_TIME_WAIT || s.State == netlink.TCP_CLOSE ||
-				!slices.Contains(ports, s.ID.SourcePort) && !slices.Contains(ports, s.ID.DestinationPort) {
-				continue
-			}
-			a, ok := netip.AddrFromSlice(s.ID.Source)
-			if ok && !slices.ContainsFunc(local, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) }) {
-				return true, nil
-			}
-		}
+		all = append(all, list...)
 	}
-	return false, nil
+	return all, nil
+}
+
+// isOpen tells a connection that still has an end here from one that is over, and from a listening socket.
+func isOpen(s *netlink.Socket) bool {
+	return s.State != netlink.TCP_LISTEN && s.State != netlink.TCP_TIME_WAIT && s.State != netlink.TCP_CLOSE
 }

@@ -17,6 +17,7 @@ import (
 	"sluice/intercept"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
+	"sluice/intercept/nft"
 	"sluice/intercept/ruleset"
 )
 
@@ -185,13 +186,20 @@ func check(file string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	plan := set.engine.Plan()
-	seats := ruleset.Seats(links, set.engine.Customers, set.engine.Uplinks)
-	fmt.Fprintf(out, "%s is valid. Desired state:\n\n%s%s\n", file, plan.Text(), ruleset.SeatsText(seats))
 	path, reason, err := intercept.TryPath(set.engine)
 	if err != nil {
 		return err
 	}
+	plan := set.engine.Plan()
+	if path != nft.Path {
+		if none := intercept.TryRoom(set.engine, path); none == nil {
+			plan = plan.WithRoom()
+		} else {
+			reason += fmt.Sprintf("; policy rules deliver to the proxy: %v", none)
+		}
+	}
+	seats := ruleset.Seats(links, set.engine.Customers, set.engine.Uplinks)
+	fmt.Fprintf(out, "%s is valid. Desired state:\n\n%s%s\n", file, plan.Text(), ruleset.SeatsText(seats))
 	fmt.Fprintf(out, "\ndata path: %s (%s)\n", path, reason)
 	conflicts, err := k.Conflicts(plan)
 	if err != nil {

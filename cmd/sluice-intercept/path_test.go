@@ -37,7 +37,14 @@ func refuseBPF() error {
 // TestPathIsChosen: what a host can have is found by trying, the reason is told, and nothing of the trial is left.
 func TestPathIsChosen(t *testing.T) {
 	t.Parallel()
-	const unit = "-all,+net_admin,+bpf,+perfmon,+net_raw,+net_bind_service"
+	const unit = "-all,+net_admin,+sys_admin,+bpf,+perfmon,+net_raw,+net_bind_service"
+	without := func(rights ...string) string {
+		out := unit
+		for _, r := range rights {
+			out = strings.Replace(out, ",+"+r, "", 1)
+		}
+		return out
+	}
 	for _, c := range []struct {
 		name, role string
 		bounds     string // capabilities; "" leaves all
@@ -46,8 +53,9 @@ func TestPathIsChosen(t *testing.T) {
 	}{
 		{"everything", roleHelper, "", "tcx", []string{"a trial connection by tcx succeeded"}},
 		{"no BPF", roleLockedDown, "", "nftables", []string{"a trial of tcx failed: ", "a trial of clsact failed: ", "operation not permitted"}},
-		{"the unit's rights", roleHelper, unit, "tcx", []string{"no trial connection was made: no right to make a network namespace"}},
-		{"rights without BPF", roleHelper, strings.NewReplacer("+bpf,", "", "+perfmon,", "").Replace(unit), "nftables", []string{"a trial of BPF failed: "}},
+		{"the unit's rights", roleHelper, unit, "tcx", []string{"a trial connection by tcx succeeded"}},
+		{"no namespaces", roleHelper, without("sys_admin"), "tcx", []string{"no trial connection was made: no right to make a network namespace"}},
+		{"rights without BPF", roleHelper, without("sys_admin", "bpf", "perfmon"), "nftables", []string{"a trial of BPF failed: "}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -72,15 +80,23 @@ func TestPathIsChosen(t *testing.T) {
 			if got := p.ask("lock 9 0 192.0.2.10/32"); !strings.HasPrefix(got, "ok ") {
 				t.Error(got)
 			}
-			if n := g.namespacesOf(h); n != 1 {
+			room := c.path == "tcx" && !strings.Contains(c.name, "no ")
+			want := 1
+			if room {
+				want = 2
+			}
+			if n := g.namespacesOf(h, want); n != want {
 				t.Errorf("the helper's threads are in %d network namespaces", n)
+			}
+			if rules := g.gw.sh("ip rule"); strings.Contains(rules, "fwmark") == room {
+				t.Errorf("with a room: %v; rules:\n%s", room, rules)
 			}
 		})
 	}
 }
 
 // namespacesOf counts the network namespaces in which threads of the helper are.
-func (g *gateway) namespacesOf(h *process) int {
+func (g *gateway) namespacesOf(h *process, want int) int {
 	g.t.Helper()
 	seen := 0
 	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
@@ -94,7 +110,7 @@ func (g *gateway) namespacesOf(h *process) int {
 				all[ns] = true
 			}
 		}
-		if seen = len(all); seen == 1 { // the thread of a trial may be ending
+		if seen = len(all); seen == want { // the thread of a trial may be ending
 			break
 		}
 	}

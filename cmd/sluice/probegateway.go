@@ -22,6 +22,7 @@ type gatewayProbe struct {
 	towards []string // of the internet, one of each family
 
 	mark    uint32
+	door    bool // the proxy's sockets have a namespace of their own
 	ifaces  map[string]api.Interface
 	strays  []api.Elsewhere
 	targets []netip.Addr
@@ -80,6 +81,7 @@ func (p *program) prepare(ctx context.Context, g *gatewayProbe) error {
 		return err
 	}
 	g.mark, g.strays, g.way = cfg.Intercept.Mark, st.Helper.Elsewhere, kernelWay
+	g.door = st.Helper.Path != pathNFT && openDoor(&kernelRoutes{})
 	g.ifaces = make(map[string]api.Interface, len(st.Helper.Interfaces))
 	for _, i := range st.Helper.Interfaces {
 		g.ifaces[i.Name] = i
@@ -158,16 +160,36 @@ func (g *gatewayProbe) judge(w *probed, who netip.Addr) (state, text string) {
 	case !known || up.Role != "uplink" || up.Path == "":
 		return api.Fail, fmt.Sprintf("a packet of his to %s would leave by %s, where no guard stands: add it to intercept.uplinks", to, out)
 	}
-	_, here, err := g.way(to, &netlink.RouteGetOptions{Iif: by, SrcAddr: who.AsSlice(), Mark: g.mark})
 	switch {
-	case err != nil || !here:
-		return api.Fail, "intercepted packets of his would not come to this host: see `sluice doctor`, policy routing"
+	case !g.delivered(by, who, to):
+		return api.Fail, "intercepted packets of his would not come to the proxy: see `sluice doctor`"
 	case w.Answers > 0:
 		return api.Fail, fmt.Sprintf("%d answers came back for connections that did not go through here: he has another way out; on his server: sluice probe --from-here", w.Answers)
 	case w.Mode == "pass" || w.Mode == "observe":
 		return api.OK, "goes through this host, past the proxy (mode " + w.Mode + ")"
 	}
 	return api.OK, "goes through the gateway (mode " + w.Mode + ")"
+}
+
+// delivered tells whether what programs take out of a customer's packets gets to the proxy's sockets: by the door of their
+// namespace, or by a policy rule.
+func (g *gatewayProbe) delivered(by string, who, to netip.Addr) bool {
+	if g.door {
+		return true
+	}
+	_, here, err := g.way(to, &netlink.RouteGetOptions{Iif: by, SrcAddr: who.AsSlice(), Mark: g.mark})
+	return err == nil && here
+}
+
+// openDoor tells whether the namespace of the proxy's sockets has a door, and it is up.
+func openDoor(r routes) bool {
+	doors, err := r.doors()
+	for _, up := range doors {
+		if up && err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // kernelWay asks the routing of this host; o is nil for a packet of its own.

@@ -35,7 +35,8 @@ type Gateway struct {
 	Kernel   *attach.Kernel
 	Link     ruleset.Link // towards the customer
 	Listener *net.TCPListener
-	mark     uint32 // that the policy route knows
+	mark     uint32                   // that the policy route knows
+	open     func() (*os.File, error) // the listening socket
 }
 
 // Port is that of the listening socket.
@@ -148,7 +149,7 @@ func makeGateway(plan ruleset.Plan, listen func() (*os.File, error), outside *os
 	if err = errors.Join(err, setUp(customer, gateway, client, clientMAC)); err != nil {
 		return nil, err
 	}
-	g := &Gateway{mark: markOf(plan)}
+	g := &Gateway{mark: markOf(plan), open: listen}
 	if g.Kernel, err = attach.Open(); err != nil {
 		return nil, err
 	}

@@ -147,10 +147,18 @@ func TestOtherPath(t *testing.T) {
 		if err := g.RestartIntercept(ctx); err != nil {
 			t.Fatal(err)
 		}
-		left, err := l.Exec(ctx, HostGateway, "sh", "-c", `nft list tables
-			tc filter show dev cust0 ingress; find "$1/bpf" -mindepth 1`, "sh", g.Dir)
-		if err != nil {
-			t.Fatal(err)
+		var left Output
+		for {
+			if left, err = l.Exec(ctx, HostGateway, "sh", "-c", `nft list tables
+				tc filter show dev cust0 ingress; find "$1/bpf" -mindepth 1`, "sh", g.Dir); err != nil {
+				t.Fatal(err)
+			}
+			if path != "nftables" || !strings.Contains(left.Stdout, "/bpf/sluice") {
+				break
+			}
+			if err := sleep(ctx, 50*time.Millisecond); err != nil { // programs stay as long as connections need them
+				t.Fatalf("by %s there is still\n%s", path, left.Stdout)
+			}
 		}
 		for _, w := range []struct {
 			what string

@@ -41,15 +41,20 @@ func (d *Datapath) ClearListener() error {
 
 // HasListener tells whether the slot is filled.
 func (d *Datapath) HasListener() (bool, error) {
-	var cookie uint64
-	err := d.objects.Listeners.Lookup(uint32(0), &cookie)
+	cookie, err := d.Listener()
+	return cookie != 0, err
+}
+
+// Listener gives the cookie (SO_COOKIE) of the socket in the slot, or 0 if that is empty.
+func (d *Datapath) Listener() (cookie uint64, err error) {
+	err = d.objects.Listeners.Lookup(uint32(0), &cookie)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return false, nil
+		return 0, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("could not read the listener's slot: %w", err)
+		return 0, fmt.Errorf("could not read the listener's slot: %w", err)
 	}
-	return true, nil
+	return cookie, nil
 }
 
 // HeartbeatFD is the descriptor of the map that the proxy may mmap and write (see sluice.h, struct heartbeat). It is valid

@@ -22,6 +22,7 @@ type doored interface {
 	SetDoor(bpf.Door) error
 	Door() bpf.Door
 	HasListener() (bool, error)
+	Listener() (cookie uint64, err error)
 	Program(name string) *ebpf.Program
 }
 
@@ -161,6 +162,9 @@ func (e *Engine) adoptSocket(f *os.File) error {
 	if err := checkListener(f, e.port); err != nil {
 		return errors.Join(control.Errorf(control.CodeInvalid, "could not take the listening socket back: %v", err), f.Close())
 	}
+	if older, err := e.superseded(d, f); older || err != nil {
+		return errors.Join(err, f.Close())
+	}
 	r, err := room.Of(f)
 	_, none := e.quarters.get()
 	switch {
@@ -183,6 +187,21 @@ func (e *Engine) adoptSocket(f *os.File) error {
 		return adopt()
 	}
 	return errors.Join(control.Errorf(control.CodeNotReady, "could not take the listening socket back yet: programs are being exchanged; dial again"), f.Close())
+}
+
+// superseded tells whether a listening socket is one that the proxy only goes on to accept from: another one is in the slot.
+func (e *Engine) superseded(d doored, f *os.File) (bool, error) {
+	in, err := d.Listener()
+	if err != nil || in == 0 {
+		return false, err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var own uint64
+	cerr := rc.Control(func(fd uintptr) { own, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) })
+	return own != in, errors.Join(cerr, err)
 }
 
 // keepQuarters mends the room, and leaves the policy rules once nothing needs them any more.

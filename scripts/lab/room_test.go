@@ -36,8 +36,10 @@ func (g *Gateway) room(t *testing.T) string {
 			return task
 		}
 	}
-	return dir + "/ns/net" // no room by nftables
+	return g.own() // no room by nftables
 }
+
+func (g *Gateway) own() string { return fmt.Sprintf("/proc/%d/ns/net", g.Intercept.Pid()) }
 
 // inRoom runs a command there and gives its output.
 func (g *Gateway) inRoom(ctx context.Context, t *testing.T, args ...string) string {
@@ -110,4 +112,132 @@ func withoutAdmin(t *testing.T, g *Gateway) {
 		}
 	}
 	t.Errorf("%d threads of the helper have CAP_SYS_ADMIN", with)
+}
+
+// rules tells whether a policy rule of the gateway's delivers.
+func (g *Gateway) rules(ctx context.Context, t *testing.T) bool {
+	t.Helper()
+	out, err := g.lab.must(ctx, HostGateway, Command{Args: []string{"ip", "rule"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(out, "fwmark")
+}
+
+// roomless makes a helper that may make no namespace, and needs policy rules for that.
+func roomless(t *testing.T, helper string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "roomless")
+	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --bounding-set -sys_admin %s \"$@\"\n", helper)
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRoomComesAndGoes: helpers that can have a room and one that cannot take turns under load. Connections go on where they
+// began, policy rules stay for as long as one needs them, and no message is lost.
+func TestRoomComesAndGoes(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"tcx", "clsact"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			ctx, l := testContext(t), ForTest(t, Options{})
+			g := startGatewayWith(t, l, by(path, GatewayConfig+"[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n"))
+			own := filepath.Join(t.TempDir(), "sluice-intercept")
+			if err := copyProgram(g.bin("sluice-intercept"), own); err != nil {
+				t.Fatal(err)
+			}
+			for _, end := range []func(context.Context) error{g.Sluiced.Stop, g.Intercept.Stop} {
+				if err := end(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			comesAndGoes(ctx, t, l, g, own, roomless(t, own), true)
+		})
+	}
+}
+
+func comesAndGoes(ctx context.Context, t *testing.T, l *Lab, g *Gateway, own, without string, back bool) {
+	begin := func(helper string) {
+		t.Helper()
+		if err := errors.Join(g.installHelper(helper), g.StartIntercept(ctx)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin(without)
+	if err := g.StartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{lab: l, told: map[string]int{}, what: map[string]string{}}
+	f.start("alice", "198.51.100.20:25")
+	f.start("bob", "[2001:db8:100::20]:25")
+	open := func(what string) *heldMessage {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		for want := f.seq.Load() + 2*fleetSize; f.seq.Load() < want; {
+			if err := sleep(ctx, 10*time.Millisecond); err != nil {
+				t.Fatalf("%s nothing is sent any more: %v", what, err)
+			}
+		}
+		h, err := hold(ctx, l, "alice", "held@sink.example")
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return h
+	}
+	finish := func(h *heldMessage, what string) {
+		t.Helper()
+		if err := h.finish(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	held := open("without a room")
+	if !g.rules(ctx, t) {
+		t.Error("without a room there are no policy rules")
+	}
+	restart := func(helper string) {
+		t.Helper()
+		if err := g.Intercept.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		begin(helper)
+	}
+	restart(own)
+	for g.room(t) == g.own() || !strings.Contains(g.inRoom(ctx, t, "ss", "-Htan"), ":25 ") {
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			t.Fatal("no connection gets into the room")
+		}
+	}
+	inside := open("with a room")
+	if !g.rules(ctx, t) {
+		t.Error("the policy rules went before the last connection that needs them")
+	}
+	finish(held, "a connection from before the room")
+	for g.rules(ctx, t) {
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			t.Fatal("the policy rules stay though nothing needs them")
+		}
+	}
+	if !back {
+		finish(inside, "inside")
+		f.end()
+		books(t, ctx, l, g, f)
+		return
+	}
+	restart(without)
+	finish(inside, "a connection in the room, with a helper that cannot enter it")
+	again := open("with a helper that cannot enter the room")
+	restart(own)
+	finish(again, "a connection in the room")
+	finish(open("in the end"), "the last connection")
+	f.end()
+	if len(f.what) > 0 {
+		t.Errorf("clients heard something other than 250: %v", f.what)
+	}
+	if g.rules(ctx, t) {
+		t.Error("there are policy rules again")
+	}
+	books(t, ctx, l, g, f)
 }

@@ -40,7 +40,16 @@ func TestAccomplice(t *testing.T) {
 
 // TestPreservedSocket turns a source-preserving socket elsewhere, as whoever breaks into the proxy would.
 func TestPreservedSocket(t *testing.T) {
-	l := newNetLab(t, attachTCX, byRoom)
+	for name, deliver := range map[string]func(*netLab){"room": byRoom, "rule": byRule} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			preservedSocket(t, deliver)
+		})
+	}
+}
+
+func preservedSocket(t *testing.T, deliver func(*netLab)) {
+	l := newNetLab(t, attachTCX, deliver)
 	l.start()
 	l.serve(l.net, "[::]:80", "web", talk)
 	l.within(l.net, func() { l.address("n0", "198.51.100.26/25", "2001:db8:100::26/64") })
@@ -68,7 +77,7 @@ func TestPreservedSocket(t *testing.T) {
 // preserved makes a socket as the helper does; a connect of it ends by itself.
 func (l *netLab) preserved(src netip.Addr, dst netip.AddrPort) (fd int) {
 	l.Helper()
-	l.within(l.gw, func() {
+	l.within(l.proxy, func() {
 		family := unix.AF_INET
 		if src.Is6() {
 			family = unix.AF_INET6

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -53,12 +54,18 @@ func talk(c net.Conn) {
 	}
 }
 
-// start puts a proxy that beats on the gateway and a mail server on the net.
+// start puts a proxy and a mail server there.
 func (l *netLab) start() {
+	l.Helper()
+	l.start2525()
+	l.serve(l.net, "[::]:25", "mx", talk)
+}
+
+// start2525 puts a proxy that beats where its sockets stand.
+func (l *netLab) start2525() {
 	l.Helper()
 	proxy := l.serve(l.proxy, "[::]:2525", "proxy", talk)
 	l.must(l.SetListener(proxy.(syscall.Conn)))
-	l.serve(l.net, "[::]:25", "mx", talk)
 	page, err := unix.Mmap(l.HeartbeatFD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	l.must(err)
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -144,7 +151,7 @@ func TestOnTheWire(t *testing.T) {
 			}{
 				{"redirected", redirected}, {"passed", passed}, {"flow survives a change of mode", modeChange},
 				{"same port again", samePort}, {"vanished at its end", vanishedAtItsEnd}, {"SYN cookie", cookie}, {"narrow interface", narrow}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
-				{"source-preserving", sourcePreserving}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
+				{"source-preserving", sourcePreserving}, {"turned elsewhere", turned}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
 			}
 			for _, s := range steps {
 				for i, p := range peers {
@@ -322,6 +329,26 @@ func narrow(l *netLab, p peer) {
 	if l.proxy != l.gw && l.counts()["too_big"] == before {
 		l.Errorf("nothing was too big: %v", l.counts())
 	}
+}
+
+// turned: a socket of the proxy connects where the helper did not connect it; from the room that goes nowhere at all.
+func turned(l *netLab, p peer) {
+	if l.proxy == l.gw {
+		return
+	}
+	l.everybody(ModePass, FailOpen)
+	l.moved("guard_socket", func() {
+		for _, to := range []string{at(p.mx, 25), at(p.mx, 80)} {
+			if _, line, err := l.dial(l.proxy, transparent, at(p.cust, 0), to, 300*time.Millisecond); err == nil {
+				l.Errorf("%s greets with %q", to, line)
+			}
+		}
+	})
+	l.moved("guard_socket", func() { // known, but to another server
+		if _, line, err := l.dial(l.proxy, l.preserving(p), at(p.cust, 0), at(p.gw, 25), 300*time.Millisecond); err == nil {
+			l.Errorf("the gateway greets with %q", line)
+		}
+	})
 }
 
 // preserving is what the helper does to a socket of the proxy that has a customer's address.
@@ -508,5 +535,60 @@ func TestDeviceWithoutEthernet(t *testing.T) {
 		l.must(err)
 		eth := append(append(append([]byte{}, in[6:12]...), in[:6]...), in[12:14]...)
 		checkReset(t, in, append(eth, out[:n]...))
+	}
+}
+
+// TestRoomBehindADeviceWithoutEthernet sends a SYN through a tun device and reads the proxy's answer from it.
+func TestRoomBehindADeviceWithoutEthernet(t *testing.T) {
+	l := &netLab{lab: newLab(t, Options{}), gw: newNS(t)}
+	l.reset()
+	l.configure(Source{Mode: ModeIntercept})
+	var tun *os.File
+	l.within(l.gw, func() {
+		l.forwarding()
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
+		l.must(err)
+		req, err := unix.NewIfreq("t0")
+		l.must(err)
+		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		l.must(unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+		tun = os.NewFile(uintptr(fd), "tun")
+		l.sysctl("ipv6/conf/t0/addr_gen_mode", "1")
+		l.address("t0")
+		dev, err := netlink.LinkByName("t0")
+		l.must(err)
+		l.must(netlink.LinkSetMTU(dev, 1380))
+		for _, f := range []frame{v4, v6} {
+			a := net.ParseIP(f.src)
+			bits := 8 * len(a)
+			if a.To4() != nil {
+				a, bits = a.To4(), 32
+			}
+			l.must(netlink.RouteAdd(&netlink.Route{LinkIndex: dev.Attrs().Index, Dst: &net.IPNet{IP: a, Mask: net.CIDRMask(bits, bits)}}))
+		}
+		attachTCX(l, "t0", l.Program(MailIngressL3), false)
+	})
+	byRoom(l)
+	l.start2525()
+	defer tun.Close()
+	l.must(tun.SetDeadline(time.Now().Add(10 * time.Second)))
+	for _, f := range []frame{v4, v6} {
+		in := f.build()
+		_, err := tun.Write(in[14:])
+		l.must(err)
+		out, ip, next, mss := make([]byte, 2000), 20, 9, uint16(1380-40)
+		if f.src == v6.src {
+			ip, next, mss = 40, 6, 1380-60
+		}
+		var n int
+		for n < ip+24 || out[0]>>4 != in[14]>>4 || out[next] != 6 { // the kernel tells multicast listeners
+			if n, err = tun.Read(out); err != nil {
+				t.Fatalf("no answer: %v; counters %v", err, l.counts())
+			}
+		}
+		tcp := out[ip:n]
+		if tcp[13]&(syn|ack) != syn|ack || tcp[20] != 2 || binary.BigEndian.Uint16(tcp[22:]) != mss {
+			t.Errorf("the answer is % x; want a SYN-ACK that offers %d", tcp, mss)
+		}
 	}
 }

@@ -18,7 +18,7 @@ func (p *program) doctorCommand() *cobra.Command {
 	file, noDNS := "", false
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "check daemons and host, and say what to do", Args: cobra.NoArgs,
-		Long: `doctor checks the daemons, what the kernel can do (by trying it), sysctls, policy rules and routes, interfaces, where users'
+		Long: `doctor checks the daemons, what the kernel can do (by trying it), sysctls, the way to the proxy, interfaces, where users'
 prefixes are routed, other firewalls, delivery addresses, names, the DNS, clock, limits, disks and certificates.
 Each line is ok, warn or fail, with the command that mends it. It ends with exit code 1 when something failed. As root it
 sees more.`,

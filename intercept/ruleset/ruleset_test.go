@@ -33,9 +33,11 @@ func TestDesired(t *testing.T) {
 	t.Parallel()
 	p := netip.MustParsePrefix
 	golden(t, "plain.txt", Desired(Input{Mark: 0x02000000, Table: 5325, Priority: 90}).Text())
-	golden(t, "delivery.txt", Desired(Input{Mark: 0x100, Table: 200, Priority: 1000, Delivery: []netip.Prefix{
+	delivery := Desired(Input{Mark: 0x100, Table: 200, Priority: 1000, Delivery: []netip.Prefix{
 		p("2001:db8:25::/64"), p("203.0.113.16/28"), p("203.0.113.16/28"), p("203.0.113.8/32"),
-	}}).Text())
+	}})
+	golden(t, "delivery.txt", delivery.Text())
+	golden(t, "room.txt", delivery.WithRoom().Text())
 }
 
 func TestSeats(t *testing.T) {
@@ -52,6 +54,7 @@ func TestSeats(t *testing.T) {
 		{Index: 9, Name: "slave0", Master: "bond", Over: "bond0"},
 		{Index: 10, Name: "tun0", Raw: true},
 		{Index: 11, Name: "mgmt0"},
+		{Index: 20, Name: "cust-door", Kind: "veth", Door: true},
 		{Index: 12, Name: "both0"},
 		{Index: 13, Name: "cust-red", Kind: "vrf"},
 		{Index: 14, Name: "cust-ib", Header: "infiniband"},

@@ -51,10 +51,10 @@ type Intercept struct {
 	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`
 	ReversePath        bool     `toml:"reverse_path" default:"true" doc:"Refuse a source address that is not routed to the interface it came by."`
 	Path               string   `toml:"path" default:"auto" enum:"auto|tcx|clsact|nftables" doc:"How packets are diverted: by a BPF program at the hook tcx or clsact, or by nftables. auto takes the first that a trial finds good, in this order."`
-	Mark               uint32   `toml:"mark" default:"0x02000000" doc:"Packet mark, exactly one bit, that routes intercepted packets to this host."`
+	Mark               uint32   `toml:"mark" default:"0x02000000" doc:"Packet mark, exactly one bit, that tells intercepted packets: to the namespace of the proxy's sockets, or, where there is none, to a policy rule."`
 	JudgedMark         uint32   `toml:"judged_mark" default:"0x04000000" doc:"Packet mark, exactly one other bit, that tells the guard at the uplink that a packet was judged."`
-	Table              uint32   `toml:"table" default:"5325" min:"1" doc:"Number of the routing table for intercepted packets."`
-	RulePriority       uint32   `toml:"rule_priority" default:"90" min:"1" max:"32000" doc:"Priority of the first of three policy rules per family; the others are 10 and 20 higher."`
+	Table              uint32   `toml:"table" default:"5325" min:"1" doc:"Number of the routing table for intercepted packets, where policy rules deliver them."`
+	RulePriority       uint32   `toml:"rule_priority" default:"90" min:"1" max:"32000" doc:"Priority of the first of three policy rules per family, where there are any; the others are 10 and 20 higher."`
 	ListenPort         uint16   `toml:"listen_port" default:"10025" min:"1" doc:"Local port of the listening socket. Nothing needs to reach it directly."`
 	PinDir             string   `toml:"pin_dir" default:"/sys/fs/bpf/sluice" doc:"Directory on a BPF file system for programs and maps."`
 	StateDir           string   `toml:"state_dir" default:"/var/lib/sluice-intercept" doc:"Where the last applied table is kept for boot."`

@@ -337,13 +337,13 @@ func turned(l *netLab, p peer) {
 		return
 	}
 	l.everybody(ModePass, FailOpen)
-	l.moved("guard_socket", func() {
-		for _, to := range []string{at(p.mx, 25), at(p.mx, 80)} {
-			if _, line, err := l.dial(l.proxy, transparent, at(p.cust, 0), to, 300*time.Millisecond); err == nil {
-				l.Errorf("%s greets with %q", to, line)
+	for _, way := range [][2]string{{at(p.cust, 0), at(p.mx, 25)}, {at(p.cust, 0), at(p.mx, 80)}, {at(p.mx, 25), at(p.cust, 80)}} {
+		l.moved("guard_socket", func() {
+			if _, _, err := l.dial(l.proxy, transparent, way[0], way[1], 300*time.Millisecond); !os.IsTimeout(err) {
+				l.Errorf("from %s to %s: %v, want no answer", way[0], way[1], err)
 			}
-		}
-	})
+		})
+	}
 	l.moved("guard_socket", func() { // known, but to another server
 		if _, line, err := l.dial(l.proxy, l.preserving(p), at(p.cust, 0), at(p.gw, 25), 300*time.Millisecond); err == nil {
 			l.Errorf("the gateway greets with %q", line)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"reflect"
+	"syscall"
 
 	"sluice/intercept/flow"
 	"sluice/proxy/distrust"
@@ -32,11 +33,12 @@ func (s *session) refused(err error) {
 	if s.srv.cfg.Refusals == nil || s.house != nil || s.ctx.Err() != nil {
 		return
 	}
-	if aboutCertificate(err) {
+	switch _, alert := alertOf(err); {
+	case aboutCertificate(err):
 		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
-		return
+	case s.conn.Met() && (alert || isEOF(err) || errors.Is(err, syscall.ECONNRESET)): // else it was not the client who ended it
+		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Shake, err.Error())
 	}
-	s.srv.cfg.Refusals.Refused(&s.flow, distrust.Shake, err.Error())
 }
 
 // refusedLate tells of a client that takes TLS 1.3's handshake to its end before it says what it thinks.
@@ -74,17 +76,21 @@ const (
 	illegalParameter      = 47
 )
 
-// aboutCertificate tells whether the error is an alert of the peer about our certificate. The library gives the alert's
-// number as an unexported kind of uint8.
+// aboutCertificate tells whether the error is an alert of the peer about our certificate.
 func aboutCertificate(err error) bool {
+	n, ok := alertOf(err)
+	return ok && firstCertificateAlert <= n && n <= lastCertificateAlert && n != illegalParameter
+}
+
+// alertOf is the peer's alert in an error. The library gives its number as an unexported kind of uint8.
+func alertOf(err error) (n uint64, ok bool) {
 	var op *net.OpError
 	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
-		return false
+		return 0, false
 	}
 	v := reflect.ValueOf(op.Err)
 	if v.Kind() != reflect.Uint8 {
-		return false
+		return 0, false
 	}
-	n := v.Uint()
-	return firstCertificateAlert <= n && n <= lastCertificateAlert && n != illegalParameter
+	return v.Uint(), true
 }

@@ -43,6 +43,16 @@ func (p *peer) shake(c *tls.Config) error {
 	return nil
 }
 
+// closesAtCertificate is a client that leaves without a word when it sees the certificate.
+func closesAtCertificate(version uint16) func(*testing.T, *peer) {
+	return func(_ *testing.T, p *peer) {
+		_ = p.shake(&tls.Config{InsecureSkipVerify: true, MaxVersion: version, VerifyConnection: func(tls.ConnectionState) error {
+			p.nc.Close()
+			return net.ErrClosed
+		}}) // it fails, as it must
+	}
+}
+
 // TestRefusalsAreTold: each way in which a client shows that it does not want our certificate is told apart.
 func TestRefusalsAreTold(t *testing.T) {
 	t.Parallel()
@@ -60,15 +70,23 @@ func TestRefusalsAreTold(t *testing.T) {
 				t.Error("the client takes it")
 			}
 		}, "alert remote error: tls: "},
-		"closes in the handshake": {func(_ *testing.T, p *peer) {
+		"closes when it sees it, TLS 1.3": {closesAtCertificate(tls.VersionTLS13), "shake "},
+		"closes when it sees it, TLS 1.2": {closesAtCertificate(tls.VersionTLS12), "shake "},
+		"closes before it sees it": {func(_ *testing.T, p *peer) {
 			p.cmd("STARTTLS", "220")
 			p.nc.Close()
-		}, "shake "},
+		}, ""},
+		"too old for us": {func(t *testing.T, p *peer) {
+			if p.shake(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) == nil {
+				t.Error("TLS 1.1 is taken")
+			}
+			p.nc.Close()
+		}, ""},
 		"nonsense": {func(_ *testing.T, p *peer) {
 			p.cmd("STARTTLS", "220")
 			p.write("this is no handshake\r\n\r\n\r\n")
 			p.nc.(*net.TCPConn).CloseWrite()
-		}, "shake "},
+		}, ""},
 		"quits under TLS": {func(_ *testing.T, p *peer) {
 			p.startTLS()
 			p.cmd("EHLO client.example", "250")

@@ -29,6 +29,7 @@ type Conn struct {
 	nc        net.Conn
 	sock      socket // under it
 	encrypted bool
+	met       bool // the last handshake came as far as a version
 	handshake time.Duration
 	maxTotal  int64
 	until     time.Time

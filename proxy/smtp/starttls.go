@@ -49,7 +49,9 @@ func (c *Conn) startTLS(role func(net.Conn, *tls.Config) *tls.Conn, cfg *tls.Con
 		return err
 	}
 	t := role(c.nc, cfg)
-	if err := t.HandshakeContext(context.Background()); err != nil {
+	err := t.HandshakeContext(context.Background())
+	c.met = t.ConnectionState().Version != 0
+	if err != nil {
 		if isDeadline(err) {
 			return ErrTimeout
 		}
@@ -71,6 +73,10 @@ func (c *Conn) Detach() (net.Conn, error) {
 	}
 	return c.nc, err
 }
+
+// Met tells whether the peers of a handshake that failed had agreed on a version: a client has seen the certificate then,
+// or was about to.
+func (c *Conn) Met() bool { return c.met }
 
 // TLS gives the state of TLS on the connection, if there is any.
 func (c *Conn) TLS() (tls.ConnectionState, bool) {

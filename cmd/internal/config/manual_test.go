@@ -28,7 +28,7 @@ A single address may stand for a prefix. A time span is written like "90s", "60m
 .B sluiced \-check
 says what is wrong with a file, by line and key, with a remedy. After a change,
 .B systemctl reload sluice\-intercept sluiced
-puts it in force as a whole, or not at all. Keys of [store], [log], [api] and [template], tls.starttls and the time\-outs
+puts it in force as a whole, or not at all. Keys of [store], [log], [api] and [template] and the time\-outs
 of [delivery] take effect with the next restart.
 `)
 	last := ""

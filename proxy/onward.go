@@ -17,6 +17,9 @@ type Onward interface {
 	// by before a recipient is known, "" then; nil takes what it can get. The same terms are the same pointer. It may ask the DNS, until ctx ends, where a setting depends on names; the
 	// error says that there was no answer.
 	Terms(ctx context.Context, u *policy.Settings, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
+	// Proof returns what the connection must be for a mail that may go only to who proves to be the domain's server
+	// (REQUIRETLS); nil where nothing that is published would prove it. It may ask the DNS, as Terms.
+	Proof(ctx context.Context, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
 	// Judge compares a connection to server with what a domain asks for; false where that is not known. It waits for
 	// nothing.
 	Judge(domain string, server netip.Addr, leg *tlspolicy.Leg) (tlspolicy.Report, bool)
@@ -29,7 +32,13 @@ func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
 	if s.srv.cfg.Onward == nil {
 		return true
 	}
-	p, err := s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, r.Domain)
+	var p *tlspolicy.Policy
+	var err error
+	if t.mail.RequireTLS {
+		p, err = s.srv.cfg.Onward.Proof(s.ctx, s.flow.Target, r.Domain)
+	} else {
+		p, err = s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, r.Domain)
+	}
 	var why answer
 	switch {
 	case err != nil:
@@ -37,6 +46,8 @@ func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
 		if s.note == "" {
 			s.note = err.Error()
 		}
+	case p == nil && t.mail.RequireTLS:
+		why = noProof
 	case len(t.passed)+len(t.asked) == 0:
 		t.terms = p
 		return true

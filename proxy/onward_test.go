@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 
 	"sluice/filter/policy"
 	"sluice/proxy/cert"
+	"sluice/proxy/relay"
 	"sluice/proxy/tlspolicy"
 )
 
@@ -30,6 +32,10 @@ func (o *fakeOnward) Terms(_ context.Context, _ *policy.Settings, _ netip.AddrPo
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.terms[domain], nil
+}
+
+func (o *fakeOnward) Proof(ctx context.Context, _ netip.AddrPort, domain string) (*tlspolicy.Policy, error) {
+	return o.Terms(ctx, nil, netip.AddrPort{}, domain)
 }
 
 func (o *fakeOnward) Judge(domain string, _ netip.Addr, leg *tlspolicy.Leg) (tlspolicy.Report, bool) {
@@ -204,5 +210,51 @@ func TestNoPasswordInPlainTextWhereEncryptionIsRequired(t *testing.T) {
 				t.Errorf("the password went by in plain text: %q", line)
 			}
 		}
+	}
+}
+
+// oneServer is what is known of every server.
+type oneServer struct{ p *tlspolicy.Policy }
+
+func (o oneServer) PolicyAt(netip.Addr) (*tlspolicy.Policy, bool) { return o.p, true }
+
+// TestREQUIRETLSGoesOnlyToWhoProvesToBeTheDomains (RFC 8689 4.2.1).
+func TestREQUIRETLSGoesOnlyToWhoProvesToBeTheDomains(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, encrypted(t), func(r *remote) { r.ehlo = append(r.ehlo, "REQUIRETLS") })
+	shown, err := mx.tls.GetCertificate(&tls.ClientHelloInfo{ServerName: "mx.sink.example"})
+	must(t, err)
+	sum := sha256.Sum256(shown.Certificate[0])
+	right := &tlspolicy.Policy{Level: tlspolicy.DANE, Source: tlspolicy.TLSAs, TLSA: []tlspolicy.TLSA{{Usage: 3, Matching: 1, Data: sum[:]}}}
+	wrong := &tlspolicy.Policy{Level: tlspolicy.DANE, Source: tlspolicy.TLSAs, TLSA: []tlspolicy.TLSA{{Usage: 3, Matching: 1, Data: make([]byte, 32)}}}
+	r := newRig(t, mx.addr(), withTLS, func(r *rig) {
+		r.cfg.Onward = &fakeOnward{terms: map[string]*tlspolicy.Policy{"sink.example": right, "wrong.example": wrong}}
+		r.cfg.Dialer = relay.NewDialer(relay.Options{Servers: oneServer{right}})
+	})
+	p := r.hello()
+	p.startTLS()
+	if got := p.cmd("EHLO client.example", "250"); !strings.Contains(got, "REQUIRETLS") {
+		t.Fatalf("offered %q", got)
+	}
+	for to, want := range map[string]string{
+		"b@sink.example":    "250",
+		"b@wrong.example":   "451 4.7.5 gw.example: the destination's certificate is not what is required: no TLSA record matches",
+		"b@other.example":   "550 5.7.30 gw.example: REQUIRETLS cannot be kept",
+		"b@unknown.example": "451 4.7.5",
+	} {
+		p.cmd("MAIL FROM:<a@client.example> REQUIRETLS", "250")
+		p.cmd("RCPT TO:<"+to+">", want)
+		p.cmd("RSET", "250")
+	}
+	p.cmd("MAIL FROM:<a@client.example> REQUIRETLS", "250")
+	p.cmd("RCPT TO:<b@sink.example>", "250")
+	p.send(goodMail, "250")
+	for _, line := range mx.commands() {
+		if strings.Contains(line, "RCPT") && !strings.Contains(line, "b@sink.example") {
+			t.Errorf("it went onward: %q", line)
+		}
+	}
+	if !slices.ContainsFunc(mx.commands(), func(s string) bool { return strings.HasSuffix(s, "MAIL FROM:<a@client.example> REQUIRETLS") }) {
+		t.Errorf("the destination is not told: %q", mx.commands())
 	}
 }

@@ -56,7 +56,7 @@ func (s *session) unfit(rcpts []smtp.Rcpt) *answer {
 		f := asFailure(err)
 		return &answer{f.Code, f.Enh, f.Text}
 	}
-	if t.mail.RequireTLS && !(caps.Has(smtp.ExtRequireTLS) && caps.Encrypted && caps.Verified) {
+	if t.mail.RequireTLS && !(caps.Has(smtp.ExtRequireTLS) && caps.Encrypted && (caps.Verified || t.terms.Sure())) {
 		return &lostTLS
 	}
 	var need smtp.ExtSet

@@ -154,7 +154,7 @@ func (d *Dialer) prove(s *Session, p *tlspolicy.Policy, now time.Time) {
 	if !s.caps.Has(smtp.ExtRequireTLS) {
 		return
 	}
-	sure := p != nil && (p.Source == tlspolicy.TLSAs || p.Source == tlspolicy.MTASTS)
+	sure := p.Sure()
 	if !sure && d.servers != nil {
 		p, sure = d.servers.PolicyAt(s.route.Target.Addr())
 	}

@@ -1,161 +1,22 @@
 package relay
 
 import (
-	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"sluice/proxy/smtp"
 	"sluice/proxy/tlspolicy"
 )
-
-// identity is a certificate of a test.
-type identity struct {
-	cert *x509.Certificate
-	pair tls.Certificate
-}
-
-func newIdentity(t *testing.T, signer *identity, until time.Time, names ...string) *identity {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"}, DNSNames: names,
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: until, IsCA: signer == nil, BasicConstraintsValid: true}
-	parent, sign := tmpl, key
-	if signer != nil {
-		parent, sign = signer.cert, signer.pair.PrivateKey.(*ecdsa.PrivateKey)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, sign)
-	must(t, err)
-	c, err := x509.ParseCertificate(der)
-	must(t, err)
-	return &identity{c, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
-}
-
-// mx is a destination that can encrypt, or not.
-type mx struct {
-	addr netip.AddrPort
-
-	mu       sync.Mutex
-	tls      *tls.Config // nil: STARTTLS is not offered
-	starttls string      // another reply to STARTTLS than 220
-	silent   bool        // it says nothing in the handshake
-	under    []string    // extensions under TLS
-	conns    int
-	names    []string // that it was told
-}
-
-func newMX(t *testing.T, cfg *tls.Config) *mx {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { ln.Close() })
-	m := &mx{addr: ln.Addr().(*net.TCPAddr).AddrPort(), tls: cfg}
-	go func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { nc.Close() })
-			go m.serve(nc)
-		}
-	}()
-	return m
-}
-
-func (m *mx) set(change func(*mx)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	change(m)
-}
-
-func (m *mx) serve(nc net.Conn) {
-	defer nc.Close()
-	m.mu.Lock()
-	m.conns++
-	cfg, starttls, silent, under := m.tls, m.starttls, m.silent, m.under
-	m.mu.Unlock()
-	br := bufio.NewReader(nc)
-	lines := []string{"mx", "PIPELINING"}
-	if cfg != nil {
-		lines = append(lines, "STARTTLS")
-	}
-	fmt.Fprint(nc, "220 mx\r\n")
-	for {
-		line, err := br.ReadString('\n')
-		if err != nil {
-			return
-		}
-		switch verb, _, _ := strings.Cut(strings.TrimSpace(line), " "); verb {
-		case "EHLO":
-			fmt.Fprintf(nc, "250-%s\r\n250 HELP\r\n", strings.Join(lines, "\r\n250-"))
-		case "STARTTLS":
-			if starttls != "" {
-				fmt.Fprint(nc, starttls+"\r\n")
-				continue
-			}
-			fmt.Fprint(nc, "220 go\r\n")
-			if silent {
-				_, _ = br.ReadString(0)
-				return
-			}
-			tc := tls.Server(nc, cfg)
-			if tc.Handshake() != nil {
-				return
-			}
-			m.set(func(m *mx) { m.names = append(m.names, tc.ConnectionState().ServerName) })
-			nc, br, lines = tc, bufio.NewReader(tc), append([]string{"mx", "PIPELINING"}, under...)
-		case "QUIT":
-			fmt.Fprint(nc, "221 bye\r\n")
-			return
-		default:
-			fmt.Fprint(nc, "250 ok\r\n")
-		}
-	}
-}
-
-func (m *mx) opened() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.conns
-}
-
-func (m *mx) told() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return strings.Join(m.names, " ")
-}
-
-func serverOf(ids ...*identity) *tls.Config {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	for _, i := range ids {
-		c.Certificates = append(c.Certificates, i.pair)
-	}
-	return c
-}
-
-func tlsa(i *identity) []tlspolicy.TLSA {
-	sum := sha256.Sum256(i.cert.RawSubjectPublicKeyInfo)
-	return []tlspolicy.TLSA{{Usage: 3, Selector: 1, Matching: 1, Data: sum[:]}}
-}
 
 func TestSessionsUnderPolicies(t *testing.T) {
 	t.Parallel()
@@ -237,98 +98,6 @@ func TestSessionsUnderPolicies(t *testing.T) {
 				t.Error("it meets what it does not")
 			}
 		})
-	}
-}
-
-func TestMemoryOfBrokenTLS(t *testing.T) {
-	t.Parallel()
-	m := newMX(t, serverOf(newIdentity(t, nil, time.Now().Add(time.Hour), "mx.a.example")))
-	good := m.tls
-	ancient := serverOf()
-	ancient.MaxVersion = tls.VersionTLS11
-	m.set(func(m *mx) { m.tls = ancient })
-	d := NewDialer(Options{})
-	r := Route{Target: m.addr, Helo: "gw.example"}
-	open := func(want bool, conns int) {
-		t.Helper()
-		before := m.opened()
-		s, err := d.Open(context.Background(), r)
-		must(t, err)
-		s.Close()
-		if s.Caps().Encrypted != want || m.opened()-before != conns {
-			t.Fatalf("encrypted %v after %d connections, want %v after %d", s.Caps().Encrypted, m.opened()-before, want, conns)
-		}
-	}
-	later := func(by time.Duration) { // as if so much time had passed
-		d.shakes.mu.Lock()
-		defer d.shakes.mu.Unlock()
-		for _, b := range d.shakes.m {
-			b.Again, b.Last, b.Since = b.Again.Add(-by), b.Last.Add(-by), b.Since.Add(-by)
-		}
-	}
-	open(false, 3) // with all, with little, without
-	open(false, 1) // not tried again
-	other := r
-	other.Source = netip.MustParseAddr("127.0.0.5")
-	if s, err := d.Open(context.Background(), other); err != nil || s.Caps().Encrypted || m.opened() != 5 {
-		t.Errorf("from another address: %v, %d connections", err, m.opened())
-	}
-	all := d.Broken()
-	if len(all) != 1 || all[0].Target != m.addr || all[0].Failures != 1 || !strings.Contains(all[0].Why, "protocol version") {
-		t.Fatalf("remembered %+v", all)
-	}
-	for i, pause := range []time.Duration{firstPause, 2 * firstPause, 4 * firstPause} {
-		later(pause - time.Minute)
-		open(false, 1)
-		later(2 * time.Minute)
-		open(false, 3) // tried again, and failed again
-		if got := d.Broken()[0]; got.Failures != i+2 || got.Again.Sub(got.Last) != 2*pause {
-			t.Fatalf("after %d failures it waits for %v", got.Failures, got.Again.Sub(got.Last))
-		}
-	}
-	if _, err := d.OpenUnder(context.Background(), r, &tlspolicy.Policy{Level: tlspolicy.Encrypt}); err == nil {
-		t.Error("what is required is lifted by the memory")
-	}
-	m.set(func(m *mx) { m.tls = good })
-	open(false, 1) // not yet
-	if !d.TryAgain(m.addr) || d.TryAgain(m.addr) {
-		t.Error("forgetting by hand")
-	}
-	open(true, 1)
-	open(true, 1)
-	if len(d.Broken()) != 0 {
-		t.Errorf("remembered after success: %+v", d.Broken())
-	}
-	if l := d.Legs(); l.Failed.Load() < 4 || l.Avoided.Load() < 8 || l.Encrypted.Load() != 2 || l.Plain.Load() != 0 {
-		t.Errorf("%d failed, %d avoided, %d encrypted, %d plain", l.Failed.Load(), l.Avoided.Load(), l.Encrypted.Load(), l.Plain.Load())
-	}
-}
-
-func TestOneSessionTriesABrokenHandshakeAgain(t *testing.T) {
-	t.Parallel()
-	var h shakes
-	at, now := netip.MustParseAddrPort("192.0.2.1:25"), time.Now()
-	if h.skip(at, now) {
-		t.Error("skipped without a failure")
-	}
-	h.failed(at, errHandshake, now)
-	h.failed(at, errHandshake, now.Add(time.Second)) // began at once
-	now = now.Add(firstPause)
-	if h.m[at].Failures != 1 || h.skip(at, now) || !h.skip(at, now) || !h.skip(at, now.Add(probeTime-time.Second)) || h.skip(at, now.Add(probeTime)) {
-		t.Errorf("%+v", h.m[at])
-	}
-	for range 30 {
-		now = h.m[at].Again
-		h.failed(at, errHandshake, now)
-	}
-	if got := h.m[at].Again.Sub(now); got != mostPause {
-		t.Errorf("it waits for %v at most", got)
-	}
-	for i := range 3 * mostBroken {
-		h.failed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), uint16(i>>16)+25), errHandshake, now)
-	}
-	if len(h.m) > mostBroken {
-		t.Errorf("%d are remembered", len(h.m))
 	}
 }
 

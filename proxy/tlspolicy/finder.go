@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ type Host struct {
 	MX
 	Answer Answer  // its addresses
 	Policy *Policy // what a connection to it must be, where the domain's wish is followed; not nil unless Err is set
+	Proof  *Policy // what it must be to prove that it may take the domain's mail; nil where nothing vouches for that
 	Wish   *Policy // what MTA-STS asks for in testing mode: it is only told how that would end; else nil
 	Err    error   // no mail may go there now: what DNSSEC vouches for could not be had (RFC 7672 2.1.1, 2.2)
 }
@@ -249,7 +251,14 @@ func (f *Finder) settle(d *Domain, h *Host) {
 	if h.Policy == nil {
 		h.Policy = &Policy{SNI: h.Host, Why: "nothing is published"}
 	}
-	if d.STS == nil || d.STS.Mode == ModeNone || h.Policy.Level == DANE {
+	if h.Policy.Level == DANE {
+		h.Proof = h.Policy
+		return
+	}
+	if d.Secure {
+		h.Proof = &Policy{Level: Verify, Source: Signed, Names: []string{h.Host}, SNI: h.Policy.SNI, Why: "DNSSEC vouches for its name"}
+	}
+	if d.STS == nil || d.STS.Mode == ModeNone {
 		return
 	}
 	p := &Policy{Level: Verify, Source: MTASTS, Names: []string{h.Host}, SNI: h.Host,
@@ -258,8 +267,27 @@ func (f *Finder) settle(d *Domain, h *Host) {
 		p.Bar = fmt.Sprintf("the MTA-STS policy of %s does not list %s", d.Name, h.Host)
 	}
 	if d.STS.Mode == ModeEnforce {
-		h.Policy = p
+		h.Policy, h.Proof = p, p
 	} else {
 		h.Wish = p
 	}
+}
+
+// Proof tells what a connection to server must be to prove that the server may take a domain's mail (RFC 8689 4.2.1): by
+// DANE, by MTA-STS, or by a trusted certificate for a name that DNSSEC vouches for. nil means that nothing of the kind is
+// published, or that the server is none of the domain's. It waits for the answer until ctx ends; the error says that there
+// was none.
+func (f *Finder) Proof(ctx context.Context, domain string, server netip.Addr) (*Policy, error) {
+	d, err := f.Domain(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(d.Hosts, func(h Host) bool { return slices.Contains(h.Answer.Addrs, server.Unmap()) })
+	if i < 0 {
+		for _, h := range d.Hosts {
+			err = errors.Join(err, h.Err)
+		}
+		return nil, err
+	}
+	return d.Hosts[i].Proof, d.Hosts[i].Err
 }

@@ -289,3 +289,47 @@ func TestPoliciesSurviveARestart(t *testing.T) {
 		t.Error("a store that cannot be read is not told, or stops everything")
 	}
 }
+
+func TestProofThatAServerIsTheDomains(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	server := netip.MustParseAddr("192.0.2.1")
+	for _, c := range []struct {
+		domain string
+		secure bool
+		tlsa   bool
+		sts    string
+		want   string
+	}{
+		{"dane.example", true, true, "", "dane dane"},
+		{"both.example", true, true, "enforce", "dane dane"},
+		{"signed.example", true, false, "", "verified dnssec"},
+		{"sts.example", false, false, "enforce", "verified mta-sts"},
+		{"testing.example", false, false, "testing", ""},
+		{"nothing.example", false, false, "", ""},
+	} {
+		r.zone.domain(c.domain, "mx."+c.domain, server.String(), c.secure)
+		if c.tlsa {
+			r.zone.tlsa("mx."+c.domain, true, record(3, 1, 1, r.ca))
+		}
+		if c.sts != "" {
+			r.policy(c.domain, "1", sts(c.sts, "86400", "mx."+c.domain))
+		}
+		p, err := r.Proof(context.Background(), c.domain, server)
+		got := ""
+		if p != nil {
+			got = p.Level.String() + " " + p.Source.String()
+		}
+		if err != nil || got != c.want || p.Sure() != (c.want != "") {
+			t.Errorf("%s: %q, %v; want %q", c.domain, got, err, c.want)
+		}
+		if p, err := r.Proof(context.Background(), c.domain, netip.MustParseAddr("192.0.2.2")); p != nil || err != nil {
+			t.Errorf("%s by another's server: %+v, %v", c.domain, p, err)
+		}
+	}
+	r.zone.domain("forged.example", "mx.forged.example", server.String(), true)
+	r.zone.fail[zoneKey{"mx.forged.example", Addresses}] = true
+	if p, err := r.Proof(context.Background(), "forged.example", server); p != nil || err == nil {
+		t.Errorf("a forged answer proves %+v, %v", p, err)
+	}
+}

@@ -40,14 +40,15 @@ const (
 	Setting               // the operator
 	TLSAs                 // TLSA records, by DNSSEC
 	MTASTS                // the domain's policy (RFC 8461)
+	Signed                // who wants a server to prove that it is one of a list that DNSSEC vouches for
 )
 
 // String returns the source as it stands in log and API.
 func (s Source) String() string {
-	if s > MTASTS {
+	if s > Signed {
 		return "?"
 	}
-	return [...]string{"default", "setting", "dane", "mta-sts"}[s]
+	return [...]string{"default", "setting", "dane", "mta-sts", "dnssec"}[s]
 }
 
 // Policy is what a connection to one server must be. It is not changed once it is made; nil is one of level May.
@@ -62,6 +63,9 @@ type Policy struct {
 	Bar   string // why no mail may go to this server whatever it shows; "" where it may
 	Why   string // one line for people
 }
+
+// Sure tells whether the policy is the domain's own, by a way that cannot be forged.
+func (p *Policy) Sure() bool { return p != nil && p.Source >= TLSAs }
 
 // Must tells whether nothing may be sent in plain text.
 func (p *Policy) Must() bool { return p != nil && p.Level >= Encrypt }

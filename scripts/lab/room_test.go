@@ -174,7 +174,7 @@ func comesAndGoes(ctx context.Context, t *testing.T, l *Lab, g *Gateway, own, wi
 	f.start("bob", "[2001:db8:100::20]:25")
 	open := func(what string) *heldMessage {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
 		for want := f.seq.Load() + 2*fleetSize; f.seq.Load() < want; {
 			if err := sleep(ctx, 10*time.Millisecond); err != nil {

@@ -127,7 +127,7 @@ func (b *bench) awaitReady(ctx context.Context, g *gate) error {
 	var last load.Result
 	for {
 		s, err := b.send(ctx, g, cell, "-count", strconv.Itoa(warmUp), "-duration", "3s")
-		if err == nil && s.Loss().None() && s.Load.Messages > 0 {
+		if err == nil && s.Loss().None() && s.Load.Messages > 0 && strings.Contains(s.Load.Greeting, greeters[g.Name]) {
 			return nil
 		}
 		if err == nil {
@@ -151,9 +151,9 @@ func (b *bench) send(ctx context.Context, g *gate, cell matrix.Cell, bound ...st
 	if _, err := b.order("begin", int(b.run)); err != nil {
 		return s, err
 	}
-	args := append([]string{"load", "-targets", join(g.Targets), "-sources", join(b.bed.Sources),
+	args := append([]string{"load", "-targets", join(g.Targets[cell.Kind()]), "-sources", join(b.bed.Sources),
 		"-sessions", strconv.Itoa(cell.Sessions), "-per-connection", strconv.Itoa(cell.PerConn), "-size", strconv.Itoa(cell.Size),
-		"-pipeline=" + strconv.FormatBool(cell.Pipeline), "-run", strconv.Itoa(int(b.run))}, bound...)
+		"-tls=" + strconv.FormatBool(cell.TLS == matrix.BothTLS), "-pipeline=" + strconv.FormatBool(cell.Pipeline), "-run", strconv.Itoa(int(b.run))}, bound...)
 	var out, errOut bytes.Buffer
 	c := exec.Command(b.self, args...)
 	c.Stdout, c.Stderr = &out, &errOut

@@ -28,6 +28,9 @@ var starters = map[string]func(context.Context, *bench, *gate, options) error{
 	"sluice":  startSluice,
 }
 
+// greeters are the names by which clients are greeted: a gateway that is not ready yet may forward like any other.
+var greeters = map[string]string{"forward": "sink.example", "relay": "sink.example", "sluice": "gateway.example"}
+
 // launch starts a program of the gateway; its output goes to a log that explain shows.
 func (b *bench) launch(g *gate, name string, c *exec.Cmd) error {
 	log, err := os.Create(b.path(g.Name + "-" + name + ".log"))

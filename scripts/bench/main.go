@@ -1,8 +1,9 @@
 // Command bench measures Sluice beside plain kernel forwarding and a bare SMTP relay in network namespaces of its own.
 //
-// Without a subcommand it runs the whole matrix; load, sink and barerelay are
-// its parts, which it starts inside the namespaces and which run alone as well.
-// kernel measures the kernel's programs instead: packets, connections, memory.
+// Without a subcommand it runs the whole matrix; load, hold, sink and barerelay
+// are its parts, which it starts inside the namespaces and which run alone as
+// well. memory measures idle sessions instead, and kernel the kernel's programs:
+// packets, connections, memory.
 package main
 
 import (
@@ -11,10 +12,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"sluice/scripts/bench/barerelay"
@@ -46,6 +45,10 @@ func dispatch(ctx context.Context, args []string) error {
 			return runRelay(ctx, args[1:])
 		case "kernel":
 			return runKernel(ctx, args[1:])
+		case "hold":
+			return runHold(ctx, args[1:])
+		case "memory":
+			return runMemory(ctx, args[1:])
 		}
 	}
 	return runMatrix(ctx, args)
@@ -61,28 +64,15 @@ func runLoad(ctx context.Context, args []string) error {
 	fs.IntVar(&cfg.PerConn, "per-connection", 100, "messages per connection")
 	fs.IntVar(&cfg.Size, "size", 10<<10, "`bytes` of one message")
 	fs.BoolVar(&cfg.Pipeline, "pipeline", false, "send MAIL, RCPT and DATA in one write")
+	fs.BoolVar(&cfg.TLS, "tls", false, "say STARTTLS first")
 	fs.DurationVar(&cfg.Duration, "duration", 0, "when to stop")
 	fs.IntVar(&cfg.Count, "count", 0, "`messages` to stop after")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	cfg.Run = uint32(*run)
-	for s := range strings.SplitSeq(*targets, ",") {
-		a, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return fmt.Errorf("could not read -targets: %w; write it like 198.51.100.1:25", err)
-		}
-		cfg.Targets = append(cfg.Targets, a)
-	}
-	for s := range strings.SplitSeq(*sources, ",") {
-		if s == "" {
-			continue
-		}
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return fmt.Errorf("could not read -sources: %w", err)
-		}
-		cfg.Sources = append(cfg.Sources, a)
+	if err := cfg.Address(*targets, *sources); err != nil {
+		return err
 	}
 	r, err := load.Run(ctx, cfg)
 	if err != nil {

@@ -27,12 +27,12 @@ func TestMain(m *testing.M) {
 
 // TestForwardAndRelay measures both for a moment in real namespaces.
 func TestForwardAndRelay(t *testing.T) {
-	o := options{modes: []string{"forward", "relay"}, rounds: 1, slice: 300 * time.Millisecond, pipelined: true}
+	o := options{modes: []string{"forward", "relay"}, rounds: 1, slice: 300 * time.Millisecond}
 	samples, err := measureAll(t.Context(), o, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 2 * len(matrix.Cells(true)); len(samples) != want {
+	if want := 2 * len(matrix.Cells(false)); len(samples) != want {
 		t.Fatalf("%d samples, want %d", len(samples), want)
 	}
 	for _, s := range samples {

@@ -3,9 +3,11 @@ package load
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +24,32 @@ type Config struct {
 	PerConn  int              // messages per connection
 	Size     int              // bytes of one message
 	Pipeline bool             // send MAIL, RCPT and DATA in one write (RFC 2920)
+	TLS      bool             // say STARTTLS first
 	Duration time.Duration
 	Count    int
 	Run      uint32 // upper half of the message numbers
+}
+
+// Address sets targets and sources from lists as they stand in flags.
+func (c *Config) Address(targets, sources string) error {
+	for s := range strings.SplitSeq(targets, ",") {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return fmt.Errorf("could not read -targets: %w; write it like 198.51.100.1:25", err)
+		}
+		c.Targets = append(c.Targets, a)
+	}
+	for s := range strings.SplitSeq(sources, ",") {
+		if s == "" {
+			continue
+		}
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return fmt.Errorf("could not read -sources: %w", err)
+		}
+		c.Sources = append(c.Sources, a)
+	}
+	return nil
 }
 
 func (c Config) validate() error {
@@ -50,6 +75,7 @@ type Result struct {
 	Session   Latency          `json:"session"`     // connect to 221
 	Unacked   []uint32         `json:"unacked"`     // places in the run that got no 250
 	Faults    map[string]Fault `json:"faults"`      // by step and reply
+	Greeting  string           `json:"greeting"`    // one of those heard
 }
 
 // Fault counts one kind of failure.
@@ -68,6 +94,10 @@ type shared struct {
 	conns  atomic.Uint32 // connections begun
 	faults atomic.Int32
 	stop   atomic.Bool
+	once   sync.Once
+	tls    *tls.Config
+
+	greeting atomic.Pointer[string]
 }
 
 // Run sends until the configured end or until ctx is done. Failures of single
@@ -130,6 +160,9 @@ func collect(workers []*worker, start time.Time, sh *shared) Result {
 		if w.last.After(last) {
 			last = w.last
 		}
+	}
+	if g := sh.greeting.Load(); g != nil {
+		r.Greeting = *g
 	}
 	r.Messages, r.Sessions = len(latencies), len(sessions)
 	r.Latency, r.Session = quantiles(latencies), quantiles(sessions)

@@ -3,6 +3,7 @@ package load
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +27,8 @@ const (
 
 // The wire forms of the commands, made once: a conversion for each write would allocate.
 var (
+	starttls = []byte("STARTTLS\r\n")
+	rset     = []byte("RSET\r\n")
 	ehlo     = []byte("EHLO client.example\r\n")
 	mail     = []byte("MAIL FROM:<sender@client.example>\r\n")
 	rcpt     = []byte("RCPT TO:<recipient@sink.example>\r\n")
@@ -38,7 +41,7 @@ var (
 type worker struct {
 	*shared
 	tpl       *message.Template
-	conn      *net.TCPConn
+	conn      net.Conn
 	buf       [2048]byte
 	r, w      int // unread bytes are buf[r:w]
 	latencies []time.Duration
@@ -98,11 +101,8 @@ func (w *worker) session(ctx context.Context) error {
 	if err := w.dial(ctx); err != nil {
 		return err
 	}
-	defer w.conn.Close()
-	if err := w.expect("greeting", 220); err != nil {
-		return err
-	}
-	if err := w.ask("EHLO", ehlo, 250); err != nil {
+	defer func() { w.conn.Close() }()
+	if err := w.hello(); err != nil {
 		return err
 	}
 	for range w.cfg.PerConn {
@@ -116,6 +116,36 @@ func (w *worker) session(ctx context.Context) error {
 		}
 	}
 	return w.ask("QUIT", quit, 221)
+}
+
+// hello brings the session to where mail may come.
+func (w *worker) hello() error {
+	if err := w.expect("greeting", 220); err != nil {
+		return err
+	}
+	if err := w.ask("EHLO", ehlo, 250); err != nil || !w.cfg.TLS {
+		return err
+	}
+	if err := w.ask("STARTTLS", starttls, 220); err != nil {
+		return err
+	}
+	c := tls.Client(w.conn, w.secret())
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	w.conn, w.r, w.w = c, 0, 0
+	return w.ask("EHLO", ehlo, 250)
+}
+
+// secret is a client's TLS: the same session is taken up again, as a mail server does.
+func (s *shared) secret() *tls.Config {
+	s.once.Do(func() {
+		s.tls = &tls.Config{
+			MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, ServerName: "sink.example", DynamicRecordSizingDisabled: true,
+			ClientSessionCache: tls.NewLRUClientSessionCache(16),
+		}
+	})
+	return s.tls
 }
 
 func (w *worker) dial(ctx context.Context) error {
@@ -214,6 +244,10 @@ func (w *worker) expect(step string, want int) error {
 		}
 		if len(line) >= 5 && line[3] == '-' {
 			continue
+		}
+		if want == 220 && w.greeting.Load() == nil {
+			text := string(bytes.TrimRight(line, "\r\n"))
+			w.greeting.Store(&text)
 		}
 		if len(line) < 5 || int(line[0]-'0')*100+int(line[1]-'0')*10+int(line[2]-'0') != want {
 			return &fault{step: step, text: string(bytes.TrimRight(line, "\r\n"))}

@@ -19,12 +19,55 @@ type Cell struct {
 	Sessions int  `json:"sessions"`
 	PerConn  int  `json:"messages_per_connection"`
 	Pipeline bool `json:"pipelined"`
+	Slow     bool `json:"slow_destinations"` // each message takes its destination sink.SlowBy
+	TLS      Legs `json:"tls"`
+}
+
+// Legs says which connections of a message are encrypted.
+type Legs uint8
+
+// The legs.
+const (
+	NoTLS Legs = iota
+	OnwardTLS
+	BothTLS
+)
+
+func (l Legs) String() string { return [...]string{"", "TLS onward", "TLS both legs"}[l] }
+
+// Kind is the kind of destination that the traffic needs.
+func (c Cell) Kind() sink.Kind {
+	switch {
+	case c.TLS != NoTLS:
+		return sink.TLS
+	case c.Slow:
+		return sink.Slow
+	}
+	return sink.Plain
+}
+
+// Has tells whether a way can carry the traffic: only Sluice ends TLS, and where nothing does the client encrypts all
+// the way or nothing.
+func (c Cell) Has(mode string) bool {
+	switch c.TLS {
+	case OnwardTLS:
+		return mode == "sluice"
+	case BothTLS:
+		return mode != Yardstick
+	}
+	return true
 }
 
 func (c Cell) String() string {
 	s := fmt.Sprintf("%d KiB, %d session%s, %d message%s per connection", c.Size>>10, c.Sessions, plural(c.Sessions), c.PerConn, plural(c.PerConn))
 	if c.Pipeline {
 		s += ", pipelined"
+	}
+	if c.Slow {
+		s += fmt.Sprintf(", %v each at the destination", sink.SlowBy)
+	}
+	if c.TLS != NoTLS {
+		s += ", " + c.TLS.String()
 	}
 	return s
 }
@@ -37,19 +80,30 @@ func plural(n int) string {
 }
 
 // Cells are the standard matrix: 10 KiB at 1 and 100 sessions, 100 messages
-// per connection and 1 per connection; with pipelined also in batches.
-func Cells(pipelined bool) []Cell {
+// per connection and 1 per connection, also in batches; with more of it also
+// large messages, slow destinations and TLS.
+func Cells(more bool) []Cell {
 	var cells []Cell
 	for _, batch := range []bool{false, true} {
 		for _, perConn := range []int{100, 1} {
 			for _, sessions := range []int{1, 100} {
-				if !batch || pipelined {
+				if !batch || sessions > 1 {
 					cells = append(cells, Cell{Size: 10 << 10, Sessions: sessions, PerConn: perConn, Pipeline: batch})
 				}
 			}
 		}
 	}
-	return cells
+	if !more {
+		return cells
+	}
+	return append(cells,
+		Cell{Size: 100 << 10, Sessions: 100, PerConn: 100},
+		Cell{Size: 5 << 20, Sessions: 10, PerConn: 100},
+		Cell{Size: 10 << 10, Sessions: 1000, PerConn: 100, Slow: true},
+		Cell{Size: 10 << 10, Sessions: 100, PerConn: 100, TLS: BothTLS},
+		Cell{Size: 10 << 10, Sessions: 100, PerConn: 100, TLS: OnwardTLS},
+		Cell{Size: 10 << 10, Sessions: 100, PerConn: 1, TLS: BothTLS},
+	)
 }
 
 // Sample is one run of one cell through one gateway. CPU is in microseconds per message.
@@ -116,6 +170,7 @@ type Row struct {
 	RateRatio  float64 `json:"msgs_per_s_ratio"`
 	CPURatio   float64 `json:"gateway_cpu_ratio"`
 	P99Ratio   float64 `json:"transaction_p99_ratio"`
+	Forwarded  float64 `json:"msgs_per_s_ratio_to_forward"`
 	Loss       Loss    `json:"loss"` // sums, not medians
 }
 
@@ -148,6 +203,7 @@ func row(samples []Sample, cell Cell, mode string) Row {
 			*m.ratio = medianRatio(mine, yard, m.of)
 		}
 	}
+	r.Forwarded = medianRatio(mine, of(samples, cell, "forward"), func(s Sample) float64 { return s.Load.Rate })
 	for _, s := range mine {
 		l := s.Loss()
 		r.Loss.Lost += l.Lost

@@ -71,7 +71,24 @@ func TestLoss(t *testing.T) {
 
 func TestCells(t *testing.T) {
 	t.Parallel()
-	if plain, all := Cells(false), Cells(true); len(plain) != 4 || len(all) != 8 || !slices.Equal(all[:4], plain) {
+	if plain, all := Cells(false), Cells(true); len(plain) != 6 || len(all) != 12 || !slices.Equal(all[:6], plain) {
 		t.Errorf("cells are %v and %v", plain, all)
+	}
+}
+
+// TestCellsAreBounded: each cell that something else can carry has a bound, and what a way cannot carry is not asked of it.
+func TestCellsAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, c := range Cells(true) {
+		if !c.Has("sluice") || c.Has(Yardstick) != (c.TLS == NoTLS) || c.Has("forward") != (c.TLS != OnwardTLS) {
+			t.Errorf("%v: ways %v %v %v", c, c.Has("sluice"), c.Has(Yardstick), c.Has("forward"))
+		}
+		if (BoundsOf(c) == Bounds{}) != (c.TLS != NoTLS) {
+			t.Errorf("%v: bounds %+v", c, BoundsOf(c))
+		}
+	}
+	slow := Row{Cell: Cell{Slow: true}, CPURatio: 9, RateRatio: 0.1, Forwarded: 0.9}
+	if missed := BoundsOf(slow.Cell).Missed(slow); len(missed) != 1 || !strings.Contains(missed[0], "of forwarding 0.90") {
+		t.Errorf("missed %v", missed)
 	}
 }

@@ -3,6 +3,7 @@ package sink
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -25,6 +26,8 @@ var (
 const (
 	greeting  = "220 sink.example ESMTP\r\n"
 	ehlo      = "250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n"
+	ehloTLS   = "250-sink.example\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n"
+	ready     = "220 2.0.0 Ready\r\n"
 	helo      = "250 sink.example\r\n"
 	okSender  = "250 2.1.0 Sender ok\r\n"
 	okRcpt    = "250 2.1.5 Recipient ok\r\n"
@@ -40,6 +43,10 @@ const (
 // Serve answers connections of l until l is closed, and tells tracker of every
 // message. It returns after the last session ended.
 func Serve(l net.Listener, tracker *Tracker) error {
+	secret, err := certificate()
+	if err != nil {
+		return err
+	}
 	var sessions sync.WaitGroup
 	// With one message per connection a fresh buffer for each would be the sink's largest cost.
 	pool := sync.Pool{New: func() any { return new(session) }}
@@ -56,7 +63,7 @@ func Serve(l net.Listener, tracker *Tracker) error {
 			defer c.Close()
 			s := pool.Get().(*session)
 			defer pool.Put(s)
-			s.reset(c, tracker)
+			s.reset(c, tracker, secret)
 			s.run()
 		})
 	}
@@ -64,6 +71,8 @@ func Serve(l net.Listener, tracker *Tracker) error {
 
 type session struct {
 	conn    net.Conn
+	kind    Kind
+	secret  *tls.Config // nil once the connection is encrypted
 	tracker *Tracker
 	check   message.Checker
 	buf     [bufSize]byte
@@ -73,8 +82,11 @@ type session struct {
 	done    bool
 }
 
-func (s *session) reset(c net.Conn, tracker *Tracker) {
-	s.conn, s.tracker = c, tracker
+func (s *session) reset(c net.Conn, tracker *Tracker, secret *tls.Config) {
+	s.conn, s.tracker, s.secret, s.kind = c, tracker, secret, Plain
+	if local, ok := c.LocalAddr().(*net.TCPAddr); ok {
+		s.kind = kindOf(local.AddrPort().Addr())
+	}
 	s.r, s.w, s.rcpts, s.done = 0, 0, 0, false
 	s.out, s.check = s.out[:0], message.Checker{}
 }
@@ -160,7 +172,11 @@ func (s *session) command(line []byte) error {
 		if err := s.conn.SetDeadline(time.Now().Add(idle)); err != nil {
 			return err
 		}
-		s.out = append(s.out, ehlo...)
+		if s.kind == TLS && s.secret != nil {
+			s.out = append(s.out, ehloTLS...)
+		} else {
+			s.out = append(s.out, ehlo...)
+		}
 	case "HELO":
 		s.out = append(s.out, helo...)
 	case "MAIL":
@@ -171,6 +187,8 @@ func (s *session) command(line []byte) error {
 		s.out = append(s.out, okRcpt...)
 	case "DATA":
 		return s.data()
+	case "STAR":
+		return s.startTLS()
 	case "RSET":
 		s.rcpts = 0
 		s.out = append(s.out, ok...)
@@ -183,6 +201,21 @@ func (s *session) command(line []byte) error {
 		s.out = append(s.out, noCommand...)
 	}
 	return nil
+}
+
+func (s *session) startTLS() error {
+	if s.kind != TLS || s.secret == nil {
+		s.out = append(s.out, noCommand...)
+		return nil
+	}
+	s.out = append(s.out, ready...)
+	if err := s.flush(); err != nil {
+		return err
+	}
+	c := tls.Server(s.conn, s.secret)
+	s.conn, s.secret = c, nil
+	s.r, s.w = 0, 0 // what came before is not to be trusted (RFC 3207 4)
+	return c.Handshake()
 }
 
 func (s *session) data() error {
@@ -216,6 +249,9 @@ func (s *session) data() error {
 		s.tracker.Damaged()
 		s.out = append(s.out, damaged...)
 		return nil
+	}
+	if s.kind == Slow {
+		time.Sleep(SlowBy) // what it is for
 	}
 	s.tracker.Received(id)
 	s.out = append(s.out, accepted...)

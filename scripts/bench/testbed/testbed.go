@@ -18,11 +18,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"sluice/scripts/bench/sink"
 )
 
 const (
 	prefix  = "sluice-bench-"
-	perGate = 8   // sink addresses behind each gateway
 	sources = 200 // client addresses
 	// maxGates keeps the address plan inside its documentation prefixes.
 	maxGates = 4
@@ -37,7 +38,7 @@ type Gate struct {
 	Customers  netip.Prefix // the client's addresses, behind Customer
 	Delivery   netip.Prefix // addresses routed to this gateway, for its own deliveries
 	UplinkAddr netip.Addr   // the gateway's own address on Uplink
-	Targets    []netip.AddrPort
+	Targets    map[sink.Kind][]netip.AddrPort
 }
 
 // Bed is the whole network. Close removes it.
@@ -91,11 +92,12 @@ func plan(pid int, names []string) *Bed {
 			Name: name, Namespace: base + name, Customer: "cust0", Uplink: "up0",
 			Customers:  netip.MustParsePrefix("192.0.2.0/24"),
 			Delivery:   netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(128 + 32*i)}), 27),
-			UplinkAddr: link(i, 1, 1),
+			UplinkAddr: link(i, 1, 1), Targets: map[sink.Kind][]netip.AddrPort{},
 		}
-		for k := range perGate {
-			a := netip.AddrFrom4([4]byte{198, 51, 100, byte(64*i + 1 + k)})
-			g.Targets = append(g.Targets, netip.AddrPortFrom(a, 25))
+		for _, kind := range []sink.Kind{sink.Plain, sink.TLS, sink.Slow} {
+			for k := range sink.PerKind {
+				g.Targets[kind] = append(g.Targets[kind], netip.AddrPortFrom(kind.Addr(i, k), 25))
+			}
 		}
 		b.Gates = append(b.Gates, g)
 	}
@@ -143,8 +145,10 @@ route add %[10]s via %[9]s
 		// Answers to a client go back by the gateway its packets came by.
 		fmt.Fprintf(&internet, "addr add %s/30 dev gw%d\nlink set gw%[2]d up\nroute add 192.0.2.0/24 via %[3]s table %[4]d\nrule add from %[5]s lookup %[4]d pref %[4]d\nroute add %[6]s via %[3]s\n",
 			link(i, 1, 2), i, link(i, 1, 1), 101+i, targets, g.Delivery)
-		for _, t := range g.Targets {
-			fmt.Fprintf(&internet, "addr add %s/32 dev lo\n", t.Addr())
+		for _, kind := range g.Targets {
+			for _, t := range kind {
+				fmt.Fprintf(&internet, "addr add %s/32 dev lo\n", t.Addr())
+			}
 		}
 	}
 	return append(steps, step{b.Client, client.String()}, step{b.Internet, internet.String()})

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"sluice/scripts/bench/sink"
 )
 
 // TestPlanKeepsGatesApart proves that no address belongs to two gateways and none is a stranger's.
@@ -23,8 +25,10 @@ func TestPlanKeepsGatesApart(t *testing.T) {
 	}
 	docs := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24")}
 	for i, g := range b.Gates {
-		for _, target := range g.Targets {
-			claim(target.Addr(), g.Name)
+		for _, kind := range g.Targets {
+			for _, target := range kind {
+				claim(target.Addr(), g.Name)
+			}
 		}
 		for side := range 2 {
 			claim(link(i, side, 1), g.Name)
@@ -33,7 +37,7 @@ func TestPlanKeepsGatesApart(t *testing.T) {
 		for a := g.Delivery.Addr(); g.Delivery.Contains(a); a = a.Next() {
 			claim(a, g.Name)
 		}
-		if len(g.Targets) != perGate || g.Delivery != g.Delivery.Masked() {
+		if len(g.Targets[sink.Plain]) != sink.PerKind || g.Delivery != g.Delivery.Masked() {
 			t.Errorf("gateway %s: %d targets, delivery %v", g.Name, len(g.Targets), g.Delivery)
 		}
 	}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/scripts/bench/load"
+	"sluice/scripts/bench/matrix"
+	"sluice/scripts/bench/testbed"
+)
+
+// asleep is how long sessions stand idle before the memory is read: what a gateway gives up of idle ones it has by then.
+const asleep = 5 * time.Second
+
+// idle is one kind of idle session, and the most that Sluice may need for each, user and kernel together.
+type idle struct {
+	name  string
+	stage load.Stage
+	legs  matrix.Legs
+	bound float64 // KiB
+}
+
+var idles = []idle{
+	{"greeted", load.Greeted, matrix.NoTLS, 8},
+	{"EHLO answered", load.Helloed, matrix.NoTLS, 8},
+	{"with the onward connection", load.Onward, matrix.NoTLS, 12},
+	{"the same, onward leg TLS", load.Onward, matrix.OnwardTLS, 40},
+	{"the same, both legs TLS", load.Onward, matrix.BothTLS, 40},
+}
+
+// runMemory measures what idle sessions cost a gateway.
+func runMemory(ctx context.Context, args []string) error {
+	o := options{more: true}
+	fs := flag.NewFlagSet("bench memory", flag.ContinueOnError)
+	sessions := fs.Int("sessions", 10_000, "idle sessions at once")
+	fs.StringVar(&o.binaries, "binaries", "bin", "`directory` of sluiced and sluice-intercept")
+	fs.BoolVar(&o.enforce, "enforce", false, "fail when a session needs more than its bound")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	// Two connections for each session, of one process.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(3**sessions + 1000), Max: uint64(3**sessions + 1000)}); err != nil {
+		return fmt.Errorf("could not raise the number of open files: %w; ask for fewer -sessions", err)
+	}
+	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(tw, "%d idle sessions, KiB each\tway\tprocess\tkernel\tboth\tat most\t\n", *sessions)
+	var wrong []error
+	for _, kind := range idles {
+		for _, mode := range []string{matrix.Yardstick, "sluice"} {
+			if !(matrix.Cell{TLS: kind.legs}).Has(mode) || mode == matrix.Yardstick && kind.stage == load.Greeted {
+				continue
+			}
+			c, err := measureIdle(ctx, o, kind, mode, *sessions)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", mode, kind.name, err)
+			}
+			bound := ""
+			if mode == "sluice" {
+				bound = fmt.Sprintf("%.0f", kind.bound)
+				if c.process+c.kernel > kind.bound {
+					bound += " missed"
+					wrong = append(wrong, fmt.Errorf("sluice, %s: %.1f KiB, at most %.0f", kind.name, c.process+c.kernel, kind.bound))
+				}
+			}
+			fmt.Fprintf(tw, "%s\t%s\t%.1f\t%.1f\t%.1f\t%s\t\n", kind.name, mode, c.process, c.kernel, c.process+c.kernel, bound)
+		}
+	}
+	if err := tw.Flush(); err != nil || !o.enforce {
+		return err
+	}
+	return errors.Join(wrong...)
+}
+
+// cost is memory in KiB.
+type cost struct{ process, kernel float64 }
+
+// measureIdle starts one gateway anew, since memory that was used once is not given back at once, and reads what it has
+// before the sessions and with them.
+func measureIdle(ctx context.Context, o options, kind idle, mode string, sessions int) (_ cost, err error) {
+	if err := sweep(); err != nil {
+		return cost{}, err
+	}
+	o.modes = []string{mode}
+	dir, err := os.MkdirTemp("", testbed.Name(os.Getpid()))
+	if err != nil {
+		return cost{}, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	group, err := testbed.NewGroup()
+	if err != nil {
+		return cost{}, err
+	}
+	defer func() { err = errors.Join(err, group.Close()) }()
+	b, err := open(ctx, o, dir)
+	if err != nil {
+		return cost{}, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	g := b.gates[0]
+	speaker := g.programs[len(g.programs)-1] // it is started last
+	if err := group.Add(speaker); err != nil {
+		return cost{}, err
+	}
+	before, err := used(speaker, group)
+	if err != nil {
+		return cost{}, err
+	}
+	h, err := b.hold(g, kind.stage, kind.legs, sessions)
+	if err != nil {
+		return cost{}, errors.Join(err, g.explain())
+	}
+	defer func() { err = errors.Join(err, h.end()) }()
+	select {
+	case <-ctx.Done():
+		return cost{}, ctx.Err()
+	case <-time.After(asleep):
+	}
+	after, err := used(speaker, group)
+	n := float64(sessions)
+	return cost{(after.process - before.process) / n, (after.kernel - before.kernel) / n}, err
+}
+
+// used reads the memory of a process and, of its group, the kernel's.
+func used(p *testbed.Process, group *testbed.Group) (cost, error) {
+	process, err := p.Memory()
+	if err != nil {
+		return cost{}, err
+	}
+	kernel, err := group.Kernel()
+	return cost{float64(process) / 1024, float64(kernel) / 1024}, err
+}

@@ -57,8 +57,12 @@ test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
 
 .PHONY: bench
-bench: deps build bench-kernel ## what packets cost, then CPU per message, messages/s and latency beside plain forwarding and a bare relay
+bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU per message, messages/s and latency beside plain forwarding and a bare relay
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
+
+.PHONY: bench-memory
+bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process and kernel (two minutes)
+	$(GO) run ./scripts/bench memory --binaries $(BIN) $(MEMORYFLAGS)
 
 .PHONY: bench-locks
 bench-locks: build ## from a lock to its enforcement, with 100,000 users and 10,000 other locks (root)

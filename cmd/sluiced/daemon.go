@@ -267,6 +267,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepLessons(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
+	background.Go(func() { keepMemory(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	var apiClosed error
 	select {

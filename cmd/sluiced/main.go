@@ -94,7 +94,7 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		log.Warn("could not forbid core files", "err", err)
 	}
-	tuneMemory(cfg, log)
+	limitMemory(cfg, log)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	hup := make(chan os.Signal, 1)

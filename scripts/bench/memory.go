@@ -17,7 +17,7 @@ import (
 )
 
 // asleep is how long sessions stand idle before the memory is read: what a gateway gives up of idle ones it has by then.
-const asleep = 5 * time.Second
+const asleep = 8 * time.Second
 
 // idle is one kind of idle session, and the most that Sluice may need for each, user and kernel together.
 type idle struct {
@@ -45,19 +45,23 @@ func runMemory(ctx context.Context, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	// Two connections for each session, of one process.
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(3**sessions + 1000), Max: uint64(3**sessions + 1000)}); err != nil {
-		return fmt.Errorf("could not raise the number of open files: %w; ask for fewer -sessions", err)
+	files, err := moreFiles(uint64(3**sessions + 1000))
+	if err != nil {
+		return err
 	}
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(tw, "%d idle sessions, KiB each\tway\tprocess\tkernel\tboth\tat most\t\n", *sessions)
+	fmt.Fprintln(tw, "idle sessions, KiB each\tway\tsessions\tprocess\tkernel\tboth\tat most\t")
 	var wrong []error
 	for _, kind := range idles {
 		for _, mode := range []string{matrix.Yardstick, "sluice"} {
 			if !(matrix.Cell{TLS: kind.legs}).Has(mode) || mode == matrix.Yardstick && kind.stage == load.Greeted {
 				continue
 			}
-			c, err := measureIdle(ctx, o, kind, mode, *sessions)
+			n := *sessions
+			if mode == matrix.Yardstick || kind.stage == load.Onward {
+				n = min(n, (files-500)/2) // two connections each
+			}
+			c, err := measureIdle(ctx, o, kind, mode, n)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", mode, kind.name, err)
 			}
@@ -69,13 +73,27 @@ func runMemory(ctx context.Context, args []string) error {
 					wrong = append(wrong, fmt.Errorf("sluice, %s: %.1f KiB, at most %.0f", kind.name, c.process+c.kernel, kind.bound))
 				}
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%.1f\t%.1f\t%.1f\t%s\t\n", kind.name, mode, c.process, c.kernel, c.process+c.kernel, bound)
+			fmt.Fprintf(tw, "%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t%s\t\n", kind.name, mode, n, c.process, c.kernel, c.process+c.kernel, bound)
 		}
 	}
 	if err := tw.Flush(); err != nil || !o.enforce {
 		return err
 	}
 	return errors.Join(wrong...)
+}
+
+// moreFiles raises how many files a process may have open, and returns how many it may.
+func moreFiles(want uint64) (int, error) {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
+		return 0, fmt.Errorf("could not read the limit of open files: %w", err)
+	}
+	if now.Max < want {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want}); err == nil {
+			now.Max = want
+		} // else fewer sessions are held
+	}
+	return int(now.Max), nil
 }
 
 // cost is memory in KiB.

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"runtime/metrics"
+	"testing"
+)
+
+func TestMemoryKeeper(t *testing.T) {
+	t.Parallel()
+	k := newMemoryKeeper()
+	metrics.Read(k.samples)
+	for _, s := range k.samples {
+		if s.Value.Kind() != metrics.KindUint64 {
+			t.Fatalf("the runtime does not know %s", s.Name)
+		}
+	}
+	var set []int
+	back := 0
+	k.setGC = func(p int) int { set = append(set, p); return 0 }
+	k.giveBack = func() { back++ }
+	k.look()
+	if len(set) != 1 || set[0] != k.percent || k.percent < leastGC || k.percent > mostGC {
+		t.Errorf("set to %v, percent %d", set, k.percent)
+	}
+	k.look() // nothing was allocated and nothing has changed
+	if len(set) != 1 || back > 1 {
+		t.Errorf("set to %v, gave back %d times", set, back)
+	}
+	for used, want := range map[uint64]int{0: mostGC, 1 << 20: mostGC, headroom: 100, 50 << 20: 64, 1 << 30: leastGC} {
+		if got := gcPercent(used); got != want {
+			t.Errorf("GOGC over %d bytes is %d, want %d", used, got, want)
+		}
+	}
+}

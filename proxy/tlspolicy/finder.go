@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // Host is one mail exchanger of a domain.
@@ -142,7 +144,16 @@ func (f *Finder) Domain(ctx context.Context, name string) (*Domain, error) {
 	}
 }
 
-func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// canonical is the form in which a domain is asked for; one that is not ASCII is encoded (RFC 5891).
+func canonical(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if strings.IndexFunc(name, func(r rune) bool { return r > '~' }) >= 0 {
+		if ascii, err := idna.Lookup.ToASCII(name); err == nil {
+			return ascii
+		}
+	}
+	return name
+}
 
 func (q *question) old(now time.Time) bool {
 	select {
@@ -223,10 +234,11 @@ func (f *Finder) exchangers(ctx context.Context, d *Domain) error {
 	if len(mxs) == 0 {
 		mxs = []MX{{Host: d.Name}} // RFC 5321 5.1
 	}
-	slices.SortStableFunc(mxs, func(x, y MX) int { return int(x.Preference) - int(y.Preference) })
-	if mxs[0].Host == "" {
-		mxs, d.Null = nil, true
+	if len(mxs) == 1 && mxs[0].Host == "" {
+		d.Null = true
 	}
+	mxs = slices.DeleteFunc(mxs, func(m MX) bool { return m.Host == "" }) // beside others it means nothing (RFC 7505 3)
+	slices.SortStableFunc(mxs, func(x, y MX) int { return int(x.Preference) - int(y.Preference) })
 	d.Hosts = make([]Host, min(len(mxs), mostHosts))
 	var hosts sync.WaitGroup
 	ttls := make([]time.Duration, len(d.Hosts))

@@ -130,6 +130,14 @@ func TestDomainsThatCannotBeLookedUp(t *testing.T) {
 	if d := r.find(t, "null.example"); !d.Null || len(d.Hosts) != 0 {
 		t.Errorf("a domain without mail: %+v", d)
 	}
+	r.zone.set("odd.example", MXs, Answer{MX: []MX{{"", 0}, {"mx.odd.example", 10}}})
+	if d := r.find(t, "odd.example"); d.Null || len(d.Hosts) != 1 || d.Hosts[0].Host != "mx.odd.example" {
+		t.Errorf("no host beside a host: %+v", d)
+	}
+	r.zone.domain("xn--bcher-kva.example", "mx.a.example", "192.0.2.25", true)
+	if d := r.find(t, "Bücher.example"); d.Name != "xn--bcher-kva.example" || len(d.Hosts) != 1 {
+		t.Errorf("a name that is not ASCII: %+v", d)
+	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := r.Domain(ended, "slow.example"); !errors.Is(err, context.Canceled) {

@@ -63,7 +63,9 @@ var kinds = map[tlspolicy.Kind]uint16{
 	tlspolicy.Pointers: dns.TypePTR,
 }
 
-// Look asks for a name. Of addresses both families are asked for, and both have to be answered.
+// Look asks for a name. Of addresses both families are asked for. Both have to be answered where DNSSEC vouches for one of
+// them, since the other may be withheld to hide that; else one with addresses will do, for the sake of name servers that fail
+// at AAAA.
 func (s *Secure) Look(ctx context.Context, name string, kind tlspolicy.Kind) (tlspolicy.Answer, error) {
 	if kind == tlspolicy.Addresses {
 		return s.addresses(ctx, name)
@@ -84,8 +86,13 @@ func (s *Secure) addresses(ctx context.Context, name string) (tlspolicy.Answer, 
 	done.Go(func() { six, err6 = s.look(ctx, name, dns.TypeAAAA) })
 	a, err := s.look(ctx, name, dns.TypeA)
 	done.Wait()
-	if err = errors.Join(err, err6); err != nil {
-		return tlspolicy.Answer{}, err
+	switch {
+	case err6 != nil && err == nil && !a.Secure && len(a.Addrs) > 0:
+		return a, nil
+	case err != nil && err6 == nil && !six.Secure && len(six.Addrs) > 0:
+		return six, nil
+	case err != nil || err6 != nil:
+		return tlspolicy.Answer{}, errors.Join(err, err6)
 	}
 	if len(a.Addrs) == 0 {
 		a.Name = six.Name

@@ -94,13 +94,15 @@ func TestSecureAnswers(t *testing.T) {
 		"mx.a.secure. CNAME":          {"mx.a.secure. 300 IN CNAME host.b.secure."},
 		"v4.secure. A":                {"v4.secure. 300 IN A 192.0.2.4"},
 		"half.secure. A":              {"half.secure. 300 IN A 192.0.2.4"},
+		"half.example. A":             {"half.example. 300 IN A 192.0.2.4"},
+		"six.example. AAAA":           {"six.example. 300 IN AAAA 2001:db8::6"},
 		"plain.example. MX":           {"plain.example. 300 IN MX 10 mx.plain.example."},
 		"_25._tcp.a.secure. TLSA":     {"_25._tcp.a.secure. 300 IN TLSA 3 1 1 " + digest},
 		"_mta-sts.a.secure. TXT":      {`_mta-sts.a.secure. 300 IN TXT "v=STSv1; " "id=1;\"\009"`},
 		"1.2.0.192.in-addr.arpa. PTR": {"1.2.0.192.in-addr.arpa. 300 IN PTR mx.a.secure."},
 		"loop.secure. MX":             {"loop.secure. 300 IN CNAME loop.secure."},
 		"many.secure. TXT":            nil,
-	}, codes: map[string]int{"bogus.secure. MX": dns.RcodeServerFailure, "half.secure. AAAA": dns.RcodeServerFailure, "none.secure. MX": dns.RcodeNameError, "shut.secure. MX": dns.RcodeRefused}}
+	}, codes: map[string]int{"bogus.secure. MX": dns.RcodeServerFailure, "half.secure. AAAA": dns.RcodeServerFailure, "half.example. AAAA": dns.RcodeServerFailure, "six.example. A": dns.RcodeServerFailure, "gone.example. A": dns.RcodeServerFailure, "none.secure. MX": dns.RcodeNameError, "shut.secure. MX": dns.RcodeRefused}}
 	for i := range 60 {
 		n.zone["many.secure. TXT"] = append(n.zone["many.secure. TXT"], fmt.Sprintf(`many.secure. 300 IN TXT "text number %d"`, i))
 	}
@@ -125,6 +127,9 @@ func TestSecureAnswers(t *testing.T) {
 		{"loop.secure", tlspolicy.MXs, "true loop.secure 5m0s"},
 		{"bogus.secure", tlspolicy.MXs, "answered SERVFAIL"},
 		{"half.secure", tlspolicy.Addresses, "answered SERVFAIL"},
+		{"half.example", tlspolicy.Addresses, "false half.example 5m0s [192.0.2.4]"},
+		{"six.example", tlspolicy.Addresses, "false six.example 5m0s [2001:db8::6]"},
+		{"gone.example", tlspolicy.Addresses, "answered SERVFAIL"},
 		{"shut.secure", tlspolicy.MXs, "answered REFUSED"},
 		{"a..secure", tlspolicy.MXs, "no name of the DNS"},
 		{"no address", tlspolicy.Pointers, "unrecognized address"},

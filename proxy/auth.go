@@ -55,7 +55,9 @@ func (s *session) auth(cmd *smtp.Command) {
 	case !slices.Contains(s.offer.Auth, name):
 		s.say(authUnknown)
 	default:
-		s.relayAuth(name, cmd.Line)
+		if s.noise(); !s.bye { // whoever guesses is slowed down
+			s.relayAuth(name, cmd.Line)
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ type Settings struct {
 	BodiesMemory int64 // bytes of all bodies in memory; 256 MiB
 	SpillDir     string
 	RefuseBareLF bool // 550 instead of a normalised line end
+	Mirror       bool // the greeting and the name in EHLO's reply are the destination's
 	UserSessions int  // sessions of one user at once, from all his addresses; 0 is no bound
 
 	Timeouts Timeouts

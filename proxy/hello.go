@@ -57,6 +57,9 @@ func (s *session) greet() bool {
 	if s.decideTLS(); s.starttls != policy.Pass {
 		s.dialEarly()
 	}
+	if s.set.Mirror {
+		return s.mirror()
+	}
 	s.conn.WriteRaw(s.set.fixed.greeting)
 	return true
 }
@@ -89,10 +92,10 @@ func (s *session) hello(cmd *smtp.Command) {
 		return
 	}
 	if !s.esmtp {
-		s.conn.WriteReply(250, smtp.Enhanced{}, s.set.Name)
+		s.conn.WriteReply(250, smtp.Enhanced{}, s.hostName())
 		return
 	}
-	s.conn.WriteRaw(s.offer.AppendReply(nil, s.set.Name+" greets "+name))
+	s.conn.WriteRaw(s.offer.AppendReply(nil, s.hostName()+" greets "+name))
 }
 
 // sayError answers a client's mistake that the wire engine found.
@@ -111,6 +114,7 @@ const traceRoom = 512
 // hears of a dead one at the first moment and tries its next MX. A locked user's client is offered our own list, and
 // nobody is asked. False means that the session was answered and ends.
 func (s *session) learn() bool {
+	s.host = ""
 	if s.house != nil {
 		s.offerHouse()
 		return true
@@ -134,6 +138,7 @@ func (s *session) learn() bool {
 		s.fail(err)
 		return false
 	}
+	s.host = caps.Name
 	s.promise(&caps)
 	s.offerAuth(&caps)
 	s.offerOurs(caps.Encrypted || s.blind != nil && s.blind.OffersTLS())

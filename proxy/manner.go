@@ -9,7 +9,8 @@ import (
 
 // Bounds of LIM5. A client that mails does not come near: what it says between messages is forgotten with each message.
 const (
-	mostErrors = 10                    // replies 500–504 of ours in a session
+	freeErrors = 3                     // replies 500–504 of ours in a session that are given at once
+	mostErrors = 10                    // and after which it ends
 	freeNoise  = 20                    // commands without mail that are answered at once
 	mostNoise  = 100                   // commands without mail after which the session ends
 	noiseStep  = 50 * time.Millisecond // by which each answer waits longer than the one before
@@ -23,11 +24,14 @@ type manner struct {
 	step   time.Duration
 }
 
-// replied counts a reply of ours. Refusals by the destination or by policy never come here as 500–504.
-func (m *manner) replied(code int) {
-	if code >= 500 && code <= 504 {
-		m.errors++
+// replied counts a reply of ours and gives how long it is to wait. Refusals by the destination are not ours, and those by
+// policy are never 500–504 (see refusal).
+func (m *manner) replied(code int) (wait time.Duration) {
+	if code < 500 || code > 504 {
+		return 0
 	}
+	m.errors++
+	return max(0, time.Duration(m.errors-freeErrors)*m.step)
 }
 
 // worn tells whether the client has made too many mistakes.
@@ -67,15 +71,23 @@ func (s *session) noisy(reply []byte) {
 // noise counts a command that brings no mail, and slows down whoever sends many.
 func (s *session) noise() {
 	wait, over := s.manner.noise()
-	switch {
-	case over:
+	if over {
 		s.leave(tooMuchNoise)
-	case wait > 0:
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-s.srv.drain.Done():
-		}
+		return
+	}
+	s.pause(wait)
+}
+
+// pause lets a client wait for the answer to come.
+func (s *session) pause(wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.srv.drain.Done():
+	case <-s.ctx.Done(): // cut
 	}
 }

@@ -90,7 +90,8 @@ func refusal(set *resolved, v *filter.Verdict) answer {
 	if h == nil {
 		return a
 	}
-	if 400 <= h.SMTP && h.SMTP <= 599 && !(v.Action.Withheld() && h.SMTP >= 500) {
+	syntax := 500 <= h.SMTP && h.SMTP <= 504 // those are for the client's mistakes, which are counted
+	if 400 <= h.SMTP && h.SMTP <= 599 && !syntax && !(v.Action.Withheld() && h.SMTP >= 500) {
 		a.code = h.SMTP
 		a.enh[0] = uint16(a.code / 100)
 	}

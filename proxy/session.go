@@ -47,6 +47,7 @@ type session struct {
 	helo   string
 	esmtp  bool
 	offer  smtp.Extensions // what the client was offered
+	host   string          // what the destination calls itself; "" where it was not asked
 	remote *relay.Session  // nil: none
 	early  *early          // an onward session that is being opened; nil: none
 	blind  *relay.Session  // one in plain text, for the client's own handshake with the destination; nil: none
@@ -244,7 +245,7 @@ func (s *session) say(a answer) {
 	text := s.set.Name + ": " + a.text
 	s.conn.WriteReply(a.code, a.enh, text)
 	s.last = line(a.code, a.enh, text)
-	s.manner.replied(a.code)
+	s.pause(s.manner.replied(a.code))
 	s.bye = s.bye || a.code == 421 // RFC 5321 3.8: nothing follows it
 }
 

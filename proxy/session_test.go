@@ -217,27 +217,6 @@ func TestCommandsOutOfOrder(t *testing.T) {
 	}
 }
 
-func TestIdleTalkEnds(t *testing.T) {
-	t.Parallel()
-	mx := newRemote(t)
-	p := newRig(t, mx.addr()).hello()
-	p.write(strings.Repeat("NOOP\r\n", freeNoise))
-	for range freeNoise {
-		p.want("250")
-	}
-	m := manner{idle: mostNoise - 1, step: noiseStep}
-	if w, over := m.noise(); over || w <= 0 || w > mostDelay {
-		t.Errorf("the last tolerated command waits %v, ends %v", w, over)
-	}
-	if _, over := m.noise(); !over {
-		t.Error("the session does not end")
-	}
-	m.mailed()
-	if w, over := m.noise(); over || w != 0 {
-		t.Errorf("after a message a NOOP waits %v, ends %v", w, over)
-	}
-}
-
 func TestWhoMayNotSend(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)

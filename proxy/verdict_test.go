@@ -300,6 +300,8 @@ func TestChecksCannotTurnARefusalIntoSomethingElse(t *testing.T) {
 		{filter.Hit{Action: filter.Reject, SMTP: 250, Enhanced: "2.0.0"}, answer{550, smtp.Enhanced{5, 7, 1}, ""}},
 		{filter.Hit{Action: filter.Defer, SMTP: 999}, answer{451, smtp.Enhanced{4, 7, 1}, ""}},
 		{filter.Hit{Action: filter.Reject, SMTP: 452, Enhanced: "5.1.1"}, answer{452, smtp.Enhanced{4, 7, 1}, ""}},
+		{filter.Hit{Action: filter.Reject, SMTP: 503, Enhanced: "5.5.1"}, answer{550, smtp.Enhanced{5, 5, 1}, ""}},
+		{filter.Hit{Action: filter.Hold, SMTP: 550, Enhanced: "5.7.1"}, answer{451, smtp.Enhanced{4, 7, 1}, ""}},
 		{filter.Hit{Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6"}, answer{554, smtp.Enhanced{5, 4, 6}, ""}},
 	} {
 		v := filter.Judge([]filter.Hit{c.h})

@@ -94,6 +94,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 		BodyMemory:   int(cfg.SMTP.BodyMemory),
 		BodiesMemory: int64(cfg.SMTP.BodyMemoryTotal),
 		SpillDir:     cfg.SMTP.SpillDir,
+		Mirror:       cfg.SMTP.Greeting == "mirror",
 		RefuseBareLF: cfg.SMTP.BareNewline == "refuse",
 		UserSessions: max(cfg.SMTP.Sessions/4, cfg.Limits.SessionsPerSource), // a whole network of his must not fill the gateway
 		Timeouts: proxy.Timeouts{

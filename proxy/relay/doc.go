@@ -26,6 +26,8 @@ type Caps struct {
 	Verified  bool     // and the certificate proves who it is, by a policy of the destination's own (RFC 8689 4.2.1)
 	AsksCert  bool     // it asked for a certificate of ours in the handshake
 	PlainAuth []string // mechanisms offered before STARTTLS, where Encrypted
+	Greeting  string   // first line of its greeting, without the code
+	Name      string   // what it calls itself in the reply to EHLO
 }
 
 // Timeouts bound the waits for a destination; zero fields mean the defaults. A wait for a reply ends between its

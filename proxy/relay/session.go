@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"sluice/proxy/smtp"
@@ -22,11 +24,12 @@ type Session struct {
 	rep      smtp.Reply
 	begun    int // transactions that MAIL opened
 
-	open    bool       // MAIL was accepted and not yet ended
-	refused smtp.Reply // MAIL's refusal in this transaction; Code 0: none
-	reset   bool       // RSET is owed before the next MAIL
-	limits  limits     // what counts towards the destination's own bounds
-	binary  bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
+	open     bool       // MAIL was accepted and not yet ended
+	refused  smtp.Reply // MAIL's refusal in this transaction; Code 0: none
+	reset    bool       // RSET is owed before the next MAIL
+	limits   limits     // what counts towards the destination's own bounds
+	greeting string     // what it was greeted with, first line
+	binary   bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at
 	met        *tlspolicy.Policy // that the session was found to meet
@@ -48,7 +51,20 @@ func (s *Session) begin() *Failure {
 		}
 		return refusal(&s.rep)
 	}
+	s.greeting = firstText(&s.rep)
 	return s.hello()
+}
+
+// mostText is how much is kept of a line by which a destination presents itself: more than names are long.
+const mostText = 300
+
+// firstText is the text of a reply's first line, as far as it is kept.
+func firstText(r *smtp.Reply) (text string) {
+	r.EachLine(func(line []byte) bool {
+		text = string(bytes.TrimSpace(line[:min(len(line), mostText)]))
+		return false
+	})
+	return text
 }
 
 // silent sorts an error before the session stands: to the client it is a destination that cannot be reached.
@@ -71,7 +87,8 @@ func (s *Session) hello() *Failure {
 		}
 		switch s.rep.Class() {
 		case 2:
-			s.caps = Caps{ESMTP: verb == "EHLO "}
+			s.caps = Caps{ESMTP: verb == "EHLO ", Greeting: s.greeting}
+			s.caps.Name, _, _ = strings.Cut(firstText(&s.rep), " ")
 			if s.caps.ESMTP {
 				s.caps.Extensions = smtp.ParseExtensions(&s.rep)
 			}

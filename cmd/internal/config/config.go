@@ -227,6 +227,7 @@ type Bind struct {
 // SMTP bounds the dialogue with clients.
 type SMTP struct {
 	BareNewline     string   `toml:"bare_newline" default:"normalise" enum:"normalise|refuse" doc:"A bare LF in a message becomes CRLF, or the message is refused. It never ends a message; a bare CR is always refused."`
+	Greeting        string   `toml:"greeting" default:"own" enum:"own|mirror" doc:"own: greeting and reply to EHLO carry gateway.name. mirror: the destination's own greeting and name, so the greeting waits for it; where it cannot be asked so early (from a customer's own address, for a locked user) it is our own. Every other reply of ours carries gateway.name."`
 	CommandTimeout  Duration `toml:"command_timeout" default:"5m" min:"5s" max:"1h" doc:"How long a client may be silent between commands (RFC 5321 4.5.3.2.7)."`
 	DataTimeout     Duration `toml:"data_timeout" default:"3m" min:"5s" max:"1h" doc:"How long a client may be silent inside a message (RFC 5321 4.5.3.2.5)."`
 	FilterTimeout   Duration `toml:"filter_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for all checks of one message together."`

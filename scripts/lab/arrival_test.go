@@ -22,22 +22,21 @@ type arrival struct {
 	tls   bool     // the server says so
 }
 
-// arrivals are what has arrived at one of the internet's foreign servers, as soon as these are n different messages.
-func arrivals(ctx context.Context, l *Lab, mx MX, n int) ([]arrival, error) {
+// arrivals are what has arrived at one of the internet's foreign servers, as soon as all of these are there.
+func arrivals(ctx context.Context, l *Lab, mx MX, ids []string) ([]arrival, error) {
 	for {
 		all, err := arrived(ctx, l, mx)
 		if err != nil {
 			return nil, err
 		}
-		ids := map[string]bool{}
-		for _, a := range all {
-			ids[a.id] = true
-		}
-		if len(ids) >= n {
+		missing := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+			return slices.ContainsFunc(all, func(a arrival) bool { return a.id == id })
+		})
+		if len(missing) == 0 {
 			return all, nil
 		}
 		if err := sleep(ctx, 5*logPoll); err != nil {
-			return all, fmt.Errorf("waited for %d messages at %s, %d came: %w", n, mx.Name, len(ids), err)
+			return all, fmt.Errorf("waited for messages at %s, %v did not come: %w", mx.Name, missing, err)
 		}
 	}
 }

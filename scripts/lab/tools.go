@@ -56,7 +56,11 @@ func (*tools) configure(_ context.Context, m *MTA) error {
 
 // Toolbox makes a customer's toolbox; each has its own root.
 func (l *Lab) Toolbox(ctx context.Context, host string) (*Toolbox, error) {
-	m := &MTA{lab: l, host: host, domain: host + ".example", fqdn: "mail." + host + ".example", kind: &tools{}}
+	return l.toolbox(ctx, host, &tools{})
+}
+
+func (l *Lab) toolbox(ctx context.Context, host string, kind flavour) (*Toolbox, error) {
+	m := &MTA{lab: l, host: host, domain: host + ".example", fqdn: "mail." + host + ".example", kind: kind}
 	m.root = filepath.Join(l.dir, "mta", host+"-tools-"+strconv.FormatInt(logSerial.Add(1), 10))
 	pkg, err := unpacked(ctx, l.cache, m.kind.pkg())
 	if err != nil {

@@ -53,7 +53,7 @@ async def main(host, cert, key, maildir, tls_at, plain_at):
     def make(tls):
         return lambda: Server(
             archive, hostname=host, ident="ESMTP aiosmtpd", enable_SMTPUTF8=True,
-            data_size_limit=52428800, tls_context=context if tls else None, loop=loop)
+            data_size_limit=52428800, auth_exclude_mechanism=("LOGIN", "PLAIN"), tls_context=context if tls else None, loop=loop)
 
     for addresses, tls in ((tls_at, True), (plain_at, False)):
         for address in filter(None, addresses.split(",")):

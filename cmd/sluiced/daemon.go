@@ -80,6 +80,7 @@ type daemon struct {
 	tlsRules     *tlsRules
 	distrust     *distrust.Ledger
 	passed       passed
+	told         [2]toldBudget // of clients that refuse the certificate
 	reporting    chan struct{} // held by the one reader of the whole log
 	unenforced   *unenforced
 	onward       *onward

@@ -163,9 +163,40 @@ func withoutRule(all []store.Rule, p netip.Prefix, port uint16) []store.Rule {
 	return slices.DeleteFunc(all, func(o store.Rule) bool { return o.Prefix == p && o.Port == port })
 }
 
+// toldPerMinute bounds what strangers can have written to the journal and the audit log.
+const toldPerMinute = 60
+
+// toldBudget counts what was told in the present minute.
+type toldBudget struct {
+	mu     sync.Mutex
+	minute int64
+	n      int
+}
+
+// take tells whether one more may be told, and whether it is the last.
+func (b *toldBudget) take(now time.Time) (ok, last bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := now.Unix() / 60; m != b.minute {
+		b.minute, b.n = m, 0
+	}
+	b.n++
+	return b.n <= toldPerMinute, b.n == toldPerMinute
+}
+
 // refusalEvent tells the journal and the audit log what was learnt or granted. It is called in the way of mail.
 func (d *daemon) refusalEvent(e distrust.Event) {
 	x := &e.Entry
+	grave := 0
+	if e.Kind == distrust.Granted || e.Kind == distrust.Spent { // what passes is not to drown in what does not
+		grave = 1
+	}
+	switch told, last := d.told[grave].take(time.Now()); {
+	case !told:
+		return
+	case last:
+		d.log.Warn("many clients refuse the gateway's certificate; for a minute no more of them are told here; `sluice tls refusals` shows all")
+	}
 	switch e.Kind {
 	case distrust.Learnt:
 		d.log.Warn("a client refuses the gateway's certificate; `sluice tls refusals` shows what can be done", "user", x.User, "source", x.Source, "target", x.Target, "how", x.Text)

@@ -193,6 +193,28 @@ func TestRefusalsByCommand(t *testing.T) {
 	}
 }
 
+// TestStrangersDoNotFillTheJournal: of many refusals some are told in each minute, and once that there are more.
+func TestStrangersDoNotFillTheJournal(t *testing.T) {
+	t.Parallel()
+	var b toldBudget
+	now, told, last := time.Unix(6000, 0), 0, 0
+	for range 2 {
+		for range 10 * toldPerMinute {
+			ok, end := b.take(now)
+			if ok {
+				told++
+			}
+			if end {
+				last++
+			}
+		}
+		now = now.Add(time.Minute)
+	}
+	if told != 2*toldPerMinute || last != 2 {
+		t.Errorf("%d are told, %d times that there are more", told, last)
+	}
+}
+
 // TestDoctorOfTheClientLeg: what takes encryption from clients, and who refuses the certificate, is told with the remedy.
 func TestDoctorOfTheClientLeg(t *testing.T) {
 	t.Parallel()

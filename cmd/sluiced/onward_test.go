@@ -98,6 +98,10 @@ servers = ["127.0.0.1"]
 	if o.configure(&cfg.Delivery) == nil || len(*o.rules.Load().servers.Load()) != 1 {
 		t.Error("a reload forgets the addresses of a host that cannot be looked up")
 	}
+	o.silent = true
+	if _, known := o.Judge("bank.example", netip.MustParseAddr("198.51.100.9"), &tlspolicy.Leg{}); known {
+		t.Error("a report where none is wanted")
+	}
 	cfg.Delivery.TLSRoots = "/nonexistent"
 	if _, err := newOnward(cfg, nil, nil); err == nil || !strings.Contains(err.Error(), "tls_roots") {
 		t.Errorf("authorities that cannot be read: %v", err)

@@ -19,6 +19,7 @@ type Protect struct {
 // DNS says who is asked.
 type DNS struct {
 	Servers []netip.Addr `toml:"servers" doc:"Resolvers for the TLSA, MX and MTA-STS records of destinations. Empty: those of /etc/resolv.conf."`
+	Report  bool         `toml:"report" default:"true" doc:"Look up in the background what recipients' domains ask for by DANE and MTA-STS, and tell in the log whether intercepted mail got it: some questions, and at most one web page, for each new domain in an hour. Nothing depends on it."`
 	DNSSEC  string       `toml:"dnssec" default:"local" enum:"local|trust|off" doc:"Whose word counts that an answer is vouched for by DNSSEC, without which no TLSA record is used. local: that of resolvers on this host's loopback addresses. trust: that of every resolver, for a validating one behind a safe way. off: nobody's. sluiced does not validate by itself."`
 }
 

@@ -26,7 +26,7 @@ servers = ["192.0.2.53", "2001:db8::53"]
 dnssec = "trust"
 `
 	c, err := Parse("p.toml", []byte(minimal+good))
-	if err != nil || len(c.Delivery.Protect) != 3 || len(c.DNS.Servers) != 2 || c.Delivery.TLS != "opportunistic" {
+	if err != nil || len(c.Delivery.Protect) != 3 || len(c.DNS.Servers) != 2 || !c.DNS.Report || c.Delivery.TLS != "opportunistic" {
 		t.Fatalf("%v, %+v", err, c)
 	}
 	for text, want := range map[string]string{

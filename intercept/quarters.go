@@ -30,6 +30,7 @@ type doored interface {
 // policy rules deliver.
 type quarters struct {
 	changing sync.Mutex // one change at a time
+	tidy     int        // the door beside which no other is left; changed under changing
 
 	mu   sync.Mutex // guards what follows, for moments only
 	room *room.Room // nil: none, or none that this process has entered yet
@@ -226,7 +227,14 @@ func (e *Engine) keepQuarters() error {
 	if was := d.Door(); was != at {
 		e.log.Info("the way to the proxy's sockets changed", "door", at.Index, "was", was.Index, "sockets of before", at.Both)
 	}
-	return errors.Join(d.SetDoor(at), room.RemoveDoors(at.Index))
+	if err := d.SetDoor(at); err != nil || e.quarters.tidy == at.Index {
+		return err
+	}
+	if err := room.RemoveDoors(at.Index); err != nil {
+		return err
+	}
+	e.quarters.tidy = at.Index
+	return nil
 }
 
 // socketsHere tells whether connections of the proxy stand in the gateway's own namespace, as those that began before there

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -30,6 +31,9 @@ type Room struct {
 	work    chan func()
 	outside *netlink.Handle
 	inside  *netlink.Handle
+
+	mu     sync.RWMutex // held for reading while something is done in there
+	closed bool
 }
 
 // New makes a room without a door.
@@ -104,6 +108,11 @@ func open(enter func() error) (*Room, error) {
 
 // Do runs f in the room: sockets that it opens stand there.
 func (r *Room) Do(f func() error) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.closed {
+		return errors.New("the proxy's namespace was let go of")
+	}
 	done := make(chan error)
 	r.work <- func() { done <- f() }
 	return <-done
@@ -111,6 +120,12 @@ func (r *Room) Do(f func() error) error {
 
 // Close lets go of the room, which lives on as long as there are sockets in it.
 func (r *Room) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.closed = true
 	close(r.work)
 	if r.ns != nil {
 		_ = r.ns.Close() // a descriptor of a namespace; nothing was written

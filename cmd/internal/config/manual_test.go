@@ -28,8 +28,8 @@ A single address may stand for a prefix. A time span is written like "90s", "60m
 .B sluiced \-check
 says what is wrong with a file, by line and key, with a remedy. After a change,
 .B systemctl reload sluice\-intercept sluiced
-puts it in force as a whole, or not at all. Keys of [store], [log], [api] and [template] and the time\-outs
-of [delivery] take effect with the next restart.
+puts it in force as a whole, or not at all. Keys of [store], [dns], [log], [api] and [template] and the time\-outs
+and tls_roots of [delivery] take effect with the next restart.
 `)
 	last := ""
 	for _, k := range Keys() {

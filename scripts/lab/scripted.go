@@ -82,7 +82,7 @@ deny_chars=0
 func (h *haraka) listening() string { return "worker 1 listening on " + h.last }
 
 func (*haraka) command() []string {
-	return []string{"/bin/sh", "-c", "exec /usr/bin/node /usr/share/sluice-lab/node_modules/Haraka/bin/haraka -c /srv/haraka >/var/log/mail.log 2>&1"}
+	return []string{"/bin/sh", "-c", "exec node /usr/share/sluice-lab/node_modules/Haraka/bin/haraka -c /srv/haraka >/var/log/mail.log 2>&1"}
 }
 
 func (h *haraka) configure(_ context.Context, m *MTA) error {

@@ -83,7 +83,7 @@ func (t *Toolbox) Agents() map[string]Agent {
 		"msmtp":      each(t.msmtp),
 		"swaks":      each(t.swaks),
 		"smtplib":    t.script("/usr/bin/python3", "/srv/smtplib_send.py"),
-		"nodemailer": t.script("/usr/bin/node", "/srv/nodemailer_send.js"),
+		"nodemailer": t.script("/usr/bin/env", "node", "/srv/nodemailer_send.js"),
 	}
 }
 

@@ -63,6 +63,7 @@ type Config struct {
 	Table, Priority  uint32
 	Path             string // "auto", "tcx", "clsact" or "nftables"
 	ListenPort       uint16
+	Houses           []netip.AddrPort // addresses of the smarthost; the host's, now or later
 	PinDir           string
 	StateDir         string
 }

@@ -32,6 +32,7 @@ type Engine struct {
 	adopted  memory       // the same as data, if what an earlier helper left can be read back; else nil
 	beat     *control.Heartbeat
 	socket   socket
+	houses   houses
 	quarters quarters
 	leaving  leaving
 	locks    locks
@@ -96,7 +97,7 @@ func (e *Engine) Close() error {
 	if e.beat != nil {
 		errs = append(errs, e.beat.Close())
 	}
-	errs = append(errs, e.socket.close(), e.journal.close())
+	errs = append(errs, e.socket.close(), e.houses.close(), e.journal.close())
 	e.quarters.close()
 	e.leaving.close()
 	if e.data != nil {
@@ -147,6 +148,7 @@ func (e *Engine) prepare() error {
 	if err := e.openSocket(); err != nil && !held(err) { // first, since it decides about the routing
 		return err
 	}
+	_ = e.houses.open(e.cfg.Houses) // what a proxy still holds it hands back; keepHouses tells of the rest
 	return e.applyTables(e.cfg, e.ceiling)
 }
 
@@ -243,6 +245,7 @@ func (e *Engine) Reconcile() error {
 		return e.swap()
 	}
 	e.dropRights()
+	e.keepHouses()
 	var left error
 	if !e.leaving.over() {
 		left = e.others()
@@ -293,5 +296,6 @@ func (e *Engine) reload(cfg *Config) error {
 	e.mu.Lock()
 	e.cfg, e.ceiling = cfg, ce
 	e.mu.Unlock()
+	e.keepHouses()
 	return e.socket.shut(e.port, cfg.ports())
 }

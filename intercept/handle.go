@@ -91,6 +91,12 @@ func (e *Engine) changed(err error) error {
 func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, error) {
 	var failed error
 	for i, f := range r.Files {
+		if strings.HasPrefix(r.Names[i], control.HousePrefix) {
+			if err := e.houses.adopt(r.Names[i], f, e.wantedHouses()); err != nil {
+				failed = err
+			}
+			continue
+		}
 		if r.Names[i] != listenerName {
 			failed = control.Errorf(control.CodeInvalid, "could not take a socket named %q", r.Names[i])
 			_ = f.Close() // not ours to use
@@ -112,7 +118,8 @@ func (e *Engine) hello(peer control.Peer, r *control.Request) (*control.Reply, e
 	defer e.mu.RUnlock()
 	path, _ := e.seats.Path()
 	w := control.Welcome{Helper: e.cfg.Version, Path: path, Ports: e.cfg.ports(), Delivery: e.cfg.Delivery, Local: e.visibleLocal()}
-	return control.WelcomeReply(w, []control.Listener{{Name: listenerName, File: f}}, e.data.HeartbeatFile()), nil
+	listeners := append(e.houses.listeners(), control.Listener{Name: listenerName, File: f})
+	return control.WelcomeReply(w, listeners, e.data.HeartbeatFile()), nil
 }
 
 func (e *Engine) mailPorts() []uint16 {

@@ -23,6 +23,28 @@ import (
 type houses struct {
 	mu    sync.Mutex
 	files map[netip.AddrPort]*os.File
+	told  string // what was missing when the log was last told
+}
+
+// keepHouses opens what is missing, and tells the log of what cannot be opened, once.
+func (e *Engine) keepHouses() {
+	text := ""
+	if err := e.houses.open(e.wantedHouses()); err != nil {
+		text = err.Error()
+	}
+	e.houses.mu.Lock()
+	news := text != "" && text != e.houses.told
+	e.houses.told = text
+	e.houses.mu.Unlock()
+	if news {
+		e.log.Error("not all of the smarthost listens", "err", text)
+	}
+}
+
+func (e *Engine) wantedHouses() []netip.AddrPort {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.cfg.Houses
 }
 
 // open opens what is wanted and missing, and closes what is wanted no more. What cannot be opened is told by address; it

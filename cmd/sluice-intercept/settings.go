@@ -50,6 +50,9 @@ func adapt(c *config.Config) (*settings, error) {
 	if e.Default, err = source(i.DefaultMode, i.DefaultFail, &c.Limits); err != nil {
 		return nil, err
 	}
+	for _, l := range c.Smarthost.Listener {
+		e.Houses = append(e.Houses, l.Address)
+	}
 	for _, p := range i.RuntimeLoosen {
 		e.Loosen = append(e.Loosen, p.Prefix)
 	}

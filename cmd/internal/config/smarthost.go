@@ -5,8 +5,14 @@ import (
 	"net/netip"
 )
 
+// mostListeners fit into one welcome of sluice-intercept.
+const mostListeners = 12
+
 // smarthost gives listeners what is usual at their ports, and refuses what cannot be listened at.
 func (v *validator) smarthost(s *Smarthost) {
+	if len(s.Listener) > mostListeners {
+		v.report("smarthost.listener", fmt.Sprintf("%d listeners are more than %d", len(s.Listener), mostListeners), "remove some: a name may have several addresses, but few ports are usual")
+	}
 	seen := map[netip.AddrPort]bool{}
 	for i := range s.Listener {
 		l := &s.Listener[i]

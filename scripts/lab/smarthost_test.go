@@ -1,0 +1,106 @@
+//go:build labtest
+
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// smarthostConfig is the usual gateway with a smarthost at its uplink's addresses.
+const smarthostConfig = GatewayConfig + `
+[smarthost]
+name = "smtp.provider.example"
+[[smarthost.listener]]
+address = "203.0.113.1:587"
+[[smarthost.listener]]
+address = "[2001:db8:203::1]:465"
+`
+
+// TestSmarthostTakesMail of customers who log in and of users' addresses, and nothing of strangers, from whichever side
+// they come; also when either program, or both, are started anew.
+func TestSmarthostTakesMail(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, smarthostConfig)
+	var made struct {
+		Name, Password string
+		Servers        []string
+	}
+	if err := json.Unmarshal([]byte(sluice(t, g, "login", "add", "customer.example", "--user", "alice", "--json")), &made); err != nil {
+		t.Fatal(err)
+	}
+	if len(made.Servers) != 2 || made.Servers[0] != "smtp.provider.example port 587, STARTTLS" || made.Servers[1] != "smtp.provider.example port 465, TLS" {
+		t.Errorf("the customer is told %q", made.Servers)
+	}
+	ways := [][]string{{"--server", "203.0.113.1:587", "--tls"}, {"--server", "[2001:db8:203::1]:465", "--tls-on-connect"}}
+	send := func(host string, way []string, more ...string) Output {
+		t.Helper()
+		args := append(append([]string{"--to", "b@sink.example", "--ehlo", "client.example"}, way...), more...)
+		out, err := l.Swaks(ctx, host, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	login := []string{"--auth", "PLAIN", "--auth-user", made.Name, "--auth-password", made.Password, "--from", "a@customer.example"}
+	n := 0
+	taken := func(what string, out Output) {
+		t.Helper()
+		if n++; out.Code != 0 || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as ") {
+			t.Fatalf("%s: exit %d\n%s", what, out.Code, out.Stdout)
+		}
+	}
+	for _, way := range ways {
+		taken("a customer from the internet", send(HostInternet, way, login...))
+		taken("a user's own address", send("bob", way, "--from", "x@bob.example"))
+		out := send(HostInternet, way, "--from", "a@customer.example")
+		if out.Code == 0 || !strings.Contains(out.Stdout, "550 5.7.1 gw.example: no relaying for you: log in first") {
+			t.Errorf("a stranger: exit %d\n%s", out.Code, out.Stdout)
+		}
+		out = send(HostInternet, way, append(login[:len(login)-1:len(login)-1], "a@elsewhere.example")...)
+		if out.Code == 0 || !strings.Contains(out.Stdout, "550 5.7.1") {
+			t.Errorf("another sender than the login's: exit %d\n%s", out.Code, out.Stdout)
+		}
+	}
+	for what, restart := range map[string]func() error{
+		"sluiced":          func() error { return g.RestartSluiced(ctx) },
+		"sluice-intercept": func() error { return g.RestartIntercept(ctx) },
+	} {
+		if err := restart(); err != nil {
+			t.Fatal(err)
+		}
+		for _, way := range ways {
+			taken("behind a restart of "+what, send(HostInternet, way, login...))
+		}
+	}
+	var guesses sync.WaitGroup
+	for i := range 10 { // at once, since each waits longer than the one before
+		guesses.Go(func() {
+			args := append([]string{"swaks", "--quit-after", "AUTH"}, ways[0]...)
+			_, err := l.Exec(ctx, HostInternet, append(args, "--auth", "PLAIN", "--auth-user", made.Name, "--auth-password", fmt.Sprint("guess-", i))...)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	guesses.Wait()
+	out := send(HostInternet, ways[0], login...)
+	if out.Code == 0 || !strings.Contains(out.Stdout, "421 4.7.0 gw.example: too many wrong passwords from this address") {
+		t.Errorf("whoever guesses is let in: exit %d\n%s", out.Code, out.Stdout)
+	}
+	shown := sluice(t, g, "guessers")
+	if !strings.Contains(shown, "shut out until") || !strings.Contains(shown, "customer.example") {
+		t.Errorf("sluice guessers shows\n%s", shown)
+	}
+	place, _, _ := strings.Cut(strings.Fields(strings.Split(shown, "\n")[1])[0], "/")
+	sluice(t, g, "guessers", "forgive", place)
+	taken("behind sluice guessers forgive", send(HostInternet, ways[0], login...))
+	var ms []json.RawMessage
+	if err := sluiceJSON(ctx, g, &ms, "log", "--status", "queued"); err != nil || len(ms) != n {
+		t.Errorf("%d of %d messages stand in the log as queued, %v", len(ms), n, err)
+	}
+}

@@ -109,6 +109,14 @@ bench-spool: ## commits per second of the spool with 1, 10 and 100 sessions, and
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept
 
+.PHONY: bench-filter
+bench-filter: ## what the content filter is worth on the development corpus, beside bogofilter and SpamAssassin where they are installed (minutes)
+	$(GO) run ./scripts/model figures $(FILTERFLAGS)
+
+.PHONY: model
+model: ## the shipped model anew, from the development corpus
+	$(GO) run ./scripts/model build $(FILTERFLAGS)
+
 .PHONY: bench-latency
 bench-latency: deps build ## how long one message takes to a distant destination, directly and through the gateway (two minutes)
 	SLUICE_LATENCY=full SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestFasterThanDirect ./scripts/lab

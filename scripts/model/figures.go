@@ -186,6 +186,20 @@ func figures(corpus string, parts []string) error {
 	if want("shipped") {
 		show("shipped (free sources + made up)", append(examplesOf(all, func(m *letter) bool { return train(m) && free[m.source] }), extra...))
 	}
+	if want("online") {
+		printOnline(w, all, extra)
+	}
+	if want("ablations") {
+		ablations(w, all)
+	}
+	if want("cost") {
+		cost(w, learn.NewModel(""), all)
+	}
+	if want("peers") {
+		if err := peers(w, all); err != nil {
+			return err
+		}
+	}
 	if want("crossed") {
 		crossed(w, all, extra)
 	}

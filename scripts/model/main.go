@@ -1,4 +1,8 @@
 // Command model builds the model that is shipped with the program, and measures what it is worth.
+//
+//	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
+//	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations cost peers crossed
+//	go run ./scripts/model synth -out DIR         the made-up mails, to look at them
 package main
 
 import (

@@ -9,14 +9,14 @@ import (
 // How fast is learnt. Chosen by cross-validation over whole sources of mail: faster fits one source better and others
 // worse.
 const (
-	batchRate   = 7.0
-	batchEpochs = 10
+	batchRate   = 3.0
+	batchEpochs = 15
 	biasShare   = 0.1  // the bias moves that much slower
 	margin      = 0.02 // what is judged better than that teaches nothing (TONE)
 	decay       = 1e-4 // of the weights that a step touches, in batches
 
 	onlineRate   = 6.0
-	onlineMargin = 0.2
+	onlineMargin = 0.05
 	onlineSteps  = 3 // times that one message is learnt until it is judged within the margin
 )
 
@@ -116,6 +116,11 @@ func (m *Model) Learn(f *Features, prior float64, bad bool) (steps float64) {
 		m.info.Good++
 	}
 	return steps
+}
+
+// LearnExample learns an example on line.
+func (m *Model) LearnExample(e *Example, bad bool) float64 {
+	return m.Learn(e.features(), e.Prior, bad)
 }
 
 // Unlearn takes back what Learn did with the same message.

@@ -65,13 +65,15 @@ type Settings struct {
 
 // Timeouts bound the waits for a client; zero fields mean the defaults. Those for a destination stand in relay.Timeouts.
 type Timeouts struct {
-	Gate    time.Duration // for the greeting of a session above the bounds (AUT8); 60 s
-	Command time.Duration // for the next command (RFC 5321 4.5.3.2.7: at least 5 min); 5 min
-	Block   time.Duration // for the next bytes of a body (RFC 5321 4.5.3.2.5: at least 3 min); 3 min
-	Verdict time.Duration // for all checks at the end of data; 30 s
-	Answer  time.Duration // for everything after the client's final dot (RFC 5321 4.5.3.2.6: 10 min); 9 min
-	Noop    time.Duration // between two NOOP to a destination while a client uploads; 75 s
-	Bye     time.Duration // for the client's FIN after our last reply; 2 s
+	Gate      time.Duration // for the greeting of a session above the bounds (AUT8); 60 s
+	Command   time.Duration // for the next command (RFC 5321 4.5.3.2.7: at least 5 min); 5 min
+	Block     time.Duration // for the next bytes of a body (RFC 5321 4.5.3.2.5: at least 3 min); 3 min
+	Message   time.Duration // from MAIL to the end of its data, whatever progress the client makes; 4 h
+	Verdict   time.Duration // for all checks at the end of data; 30 s
+	Fruitless time.Duration // from the last message, or the connection, to the last command that brings no mail; 1 h
+	Answer    time.Duration // for everything after the client's final dot (RFC 5321 4.5.3.2.6: 10 min); 9 min
+	Noop      time.Duration // between two NOOP to a destination while a client uploads; 75 s
+	Bye       time.Duration // for the client's FIN after our last reply; 2 s
 }
 
 // adminPerHour is how many mails a locked user may send to the administrator in an hour (LCK3).
@@ -99,6 +101,8 @@ func (s Settings) resolve() (*resolved, error) {
 	positive(&t.Gate, 60*time.Second)
 	positive(&t.Command, 5*time.Minute)
 	positive(&t.Block, 3*time.Minute)
+	positive(&t.Message, 4*time.Hour)
+	positive(&t.Fruitless, time.Hour)
 	positive(&t.Verdict, 30*time.Second)
 	positive(&t.Answer, 9*time.Minute)
 	positive(&t.Noop, 75*time.Second)

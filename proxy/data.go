@@ -87,6 +87,7 @@ func (s *session) expect() {
 	s.data = smtp.DataOptions{
 		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),
 		OpenSpill: s.set.spill, RefuseBareLF: s.set.RefuseBareLF, Reserve: s.srv.reserve,
+		Until: s.tx.start.Add(s.set.Timeouts.Message),
 	}
 	if s.draft != nil {
 		s.data.OpenSpill = s.draft.OpenSpill

@@ -71,7 +71,8 @@ func (s *session) noisy(reply []byte) {
 // noise counts a command that brings no mail, and slows down whoever sends many.
 func (s *session) noise() {
 	wait, over := s.manner.noise()
-	if over {
+	since := time.Unix(0, s.stageAt.Load()) // the last MAIL, or the connection
+	if over || time.Since(since) > s.set.Timeouts.Fruitless {
 		s.leave(tooMuchNoise)
 		return
 	}

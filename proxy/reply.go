@@ -76,6 +76,7 @@ var (
 	splitTerms     = answer{452, smtp.Enhanced{4, 5, 3}, "this recipient's mail needs a better protected way, send it in another message"}
 	noProof        = answer{550, smtp.Enhanced{5, 7, 30}, "REQUIRETLS cannot be kept: nothing vouches for the servers of this recipient's domain"}
 	termsUnknown   = answer{451, smtp.Enhanced{4, 7, 5}, "could not find out how this recipient's mail must be protected, try again"}
+	endlessRcpts   = answer{421, smtp.Enhanced{4, 5, 3}, "too many recipients in one transaction, closing the connection"}
 	splitAdmin     = answer{452, smtp.Enhanced{4, 5, 3}, "send to the administrator and to others apart"}
 )
 

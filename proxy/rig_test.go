@@ -29,6 +29,7 @@ type rig struct {
 	cfg    Config
 	log    *memLog
 	locks  *fakeLocks
+	quick  bool // idle talk is answered at once
 	policy *policy.Settings
 	target netip.AddrPort
 	ln     net.Listener
@@ -63,6 +64,9 @@ func newRig(t testing.TB, target netip.AddrPort, change ...func(*rig)) *rig {
 	}
 	r.srv, err = New(r.cfg)
 	must(t, err)
+	if r.quick {
+		r.srv.noiseStep = 0 // idle talk is answered at once
+	}
 	if _, measured := t.(*testing.B); !measured {
 		r.srv.parkAfter = 2 * time.Millisecond // so that sessions are parked and resumed all the time
 	}

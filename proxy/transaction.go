@@ -20,6 +20,7 @@ const batch = 64
 const (
 	mostRcpts   = 2000     // that are accepted
 	mostRefused = 2000     // in the record, of those that are not
+	mostTried   = 10_000   // RCPT commands, after which the session ends
 	mostTexts   = 64 << 10 // bytes of replies to recipients in the record
 )
 
@@ -39,6 +40,7 @@ type transaction struct {
 	passed  []smtp.Rcpt // recipients that were accepted
 	tried   int         // RCPT commands that were answered
 	refused int         // of them, those not accepted
+	heard   int         // RCPT commands in all
 	temp    bool        // one of them with 4xx
 	texts   int         // bytes of their replies in the record
 	counted int         // RCPT commands that went on their way to the destination
@@ -177,6 +179,13 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		return
 	}
 	if s.house != nil && s.houseRcpt(&r, refuse) {
+		return
+	}
+	if t.heard++; t.heard > mostTried {
+		s.sendAsked()
+		if !s.bye {
+			s.leave(endlessRcpts)
+		}
 		return
 	}
 	if len(t.passed)+len(t.asked) >= mostRcpts {

@@ -36,6 +36,9 @@ type DataOptions struct {
 	// Reserve is asked before a body takes delta more bytes of memory, and told with a negative
 	// delta when they are given back; false sends the body to the spill. May be nil.
 	Reserve func(delta int) bool
+	// Until is when a body must be there whole, whatever progress it makes (ErrTimeout), give or take an eighth of the
+	// read time-out; zero: no bound.
+	Until time.Time
 	// Tick, if not nil, is called by the reading goroutine at least every TickEvery (or a
 	// quarter less) while a body is uploaded. Its first error ends the calls and is Body.TickErr.
 	Tick      func() error

@@ -66,8 +66,10 @@ type Command struct {
 // the midst of a line), network errors. ErrIdle is none: see SetIdle.
 func (c *Conn) ReadCommand() (Command, error) {
 	c.leaves = c.patience > 0
+	c.piece = piece{kind: aCommand}
 	line, bareLF, err := c.readLine(0)
 	c.leaves = false
+	c.piece = piece{}
 	if err != nil {
 		return Command{}, err
 	}

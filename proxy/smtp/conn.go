@@ -41,6 +41,7 @@ type Conn struct {
 	// fromBuf: the last take came from buf, where what it gave still stands before r.
 	fromBuf bool
 	secret  bool   // what is being read is to leave no copy
+	piece   piece  // what is being read
 	out     []byte // pooled; output not yet sent
 	werr    error  // first error of a write: sticky
 	rerr    error  // first error of a read that no later read can mend: sticky
@@ -162,7 +163,7 @@ func (c *Conn) readFailed(err error) error {
 		return err
 	}
 	now, begun := time.Now(), !c.rd.fresh
-	if c.rd.over(now, c.until) {
+	if c.rd.over(now, c.until) || c.piece.over(now, c.rd.timeout, c.w > c.r) {
 		c.rd.armed = 0
 		return ErrTimeout
 	}

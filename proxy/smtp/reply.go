@@ -71,6 +71,8 @@ func (c *Conn) ReadReply(r *Reply) error {
 	if cap(r.Raw) > MaxReplyLine { // one endless reply is no reason to hold its room for the connection's life
 		r.Raw = nil
 	}
+	c.piece = piece{kind: aReply}
+	defer func() { c.piece = piece{} }()
 	for {
 		line, _, err := c.readLine(MaxReplyLine)
 		switch err {

@@ -56,4 +56,32 @@ func (w *wait) over(now, until time.Time) bool {
 	return now.Sub(w.idle) >= w.timeout
 }
 
+// piece is what is being read as a whole. A peer that sends a byte now and then makes progress for ever: so a whole
+// command or reply is given the time of one wait as well, and a body a moment of its own. It is looked at only when a
+// socket deadline passes, and so costs a quick peer nothing.
+type piece struct {
+	until time.Time // zero: not known yet, or no bound
+	kind  pieceKind
+}
+
+type pieceKind uint8
+
+const (
+	noPiece pieceKind = iota
+	aCommand
+	aReply
+)
+
+// over tells whether the piece takes too long; begun, whether a part of it is there. The wait for a command is the
+// session's own affair until its first byte.
+func (p *piece) over(now time.Time, timeout time.Duration, begun bool) bool {
+	if !p.until.IsZero() {
+		return !now.Before(p.until)
+	}
+	if p.kind == aReply || p.kind == aCommand && begun {
+		p.until = now.Add(timeout)
+	}
+	return false
+}
+
 func isDeadline(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

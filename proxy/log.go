@@ -88,6 +88,14 @@ func (s *session) logEmpty() {
 	s.srv.cfg.Log.Put(r)
 }
 
+// TLSOf describes a leg by the state of its connection; nil is plain text.
+func TLSOf(st *tls.ConnectionState) TLS {
+	if st == nil {
+		return TLS{}
+	}
+	return tlsOf(*st, true)
+}
+
 // tlsOf describes a leg.
 func tlsOf(st tls.ConnectionState, encrypted bool) TLS {
 	if !encrypted {

@@ -202,7 +202,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -236,6 +236,8 @@ func TestOutput(t *testing.T) {
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
 		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
+		"queue", "queue list", "queue list --domain example.net --held", "queue show 6rnhgw6s8k26", "queue hold --user alice", "queue hold --user alice --reason why", "queue release --all",
+		"queue retry", "queue delete 6rnhgw6s8k26 --reason why", "queue submit testdata/password --from a@example.com --to b@example.net", "queue submit testdata/password",
 		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
 		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 		"tls policy bank.example", "tls policy nowhere.example", "tls broken", "tls retry 198.51.100.30", "tls retry 198.51.100.31:25", "tls retry mx.example", "tls policy",

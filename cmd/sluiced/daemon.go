@@ -28,17 +28,17 @@ import (
 	"sluice/proxy/cert"
 	"sluice/proxy/distrust"
 	"sluice/proxy/relay"
-	"sluice/proxy/spool"
 )
 
 // options are what tests set.
 type options struct {
-	log    *slog.Logger
-	socket *os.File                            // accept here instead of asking the helper
-	ports  []uint16                            // its port
-	local  bool                                // connections to this host's own addresses are mail too
-	target func(netip.AddrPort) netip.AddrPort // where a flow was going; nil leaves it
-	ready  func()                              // called when connections are accepted
+	log         *slog.Logger
+	socket      *os.File                            // accept here instead of asking the helper
+	ports       []uint16                            // its port
+	local       bool                                // connections to this host's own addresses are mail too
+	target      func(netip.AddrPort) netip.AddrPort // where a flow was going; nil leaves it
+	ready       func()                              // called when connections are accepted
+	undelivered bool                                // what is in the spool stays there
 }
 
 // daemon is the whole program; it is made, run once, and closed by the end of the run.
@@ -71,7 +71,6 @@ type daemon struct {
 	logins       logins
 	guard        *auth.Guard
 	door         *auth.Door
-	spool        *spool.Spool
 	keeper       proxy.Keeper
 	observations observations
 	guesses      guesses
@@ -85,6 +84,7 @@ type daemon struct {
 	unenforced   *unenforced
 	onward       *onward
 	dialer       *relay.Dialer
+	mail         *mailQueue
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]
@@ -172,7 +172,14 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
-	return d, d.makeProxy(cfg)
+	if err := d.makeProxy(cfg); err != nil {
+		return nil, err
+	}
+	if d.mail, err = newMailQueue(d, cfg); err != nil {
+		return nil, err
+	}
+	d.keeper = keeper{d.mail}
+	return d, nil
 }
 
 // maker makes users for unknown sources, or refuses to. The kernel hears of them a moment later, for its counters.
@@ -270,6 +277,10 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { keepMemory(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
+	if !d.o.undelivered {
+		d.mail.start()
+	}
+	background.Go(func() { d.mail.keep(ctx) })
 	var apiClosed error
 	select {
 	case <-ctx.Done():
@@ -278,6 +289,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.finish(ctx)
 	}
 	d.drain()
+	d.mail.stop(context.Background(), d.cfg.Load().SMTP.Drain.D())
 	cancel(nil)
 	background.Wait()
 	return errors.Join(apiClosed, d.api.Close(), <-apiDone, d.closeFiles())

@@ -13,7 +13,6 @@ import (
 	"sluice/filter/limit"
 	"sluice/intercept/control"
 	"sluice/proxy/pool"
-	"sluice/proxy/spool"
 )
 
 // openFiles opens what is kept on disk.
@@ -35,10 +34,6 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.spool, err = spool.Open(spoolDir(cfg), spool.Options{Alarm: func(err error) { d.log.Error("the spool", "err", err) }}); err != nil {
-		return err
-	}
-	d.keeper = keeper{d.spool}
 	d.tally = &tally{next: d.messages, flush: d.messages.Flush}
 	if d.counts, err = openCounts(cfg.Store.Dir, limit.NewCounts(0)); err != nil {
 		if d.counts.files[0] == nil {
@@ -90,6 +85,9 @@ func (d *daemon) closeFiles() error {
 	if c := d.linkClient(); c != nil {
 		errs = append(errs, c.Close())
 	}
+	if d.mail != nil {
+		errs = append(errs, d.mail.close())
+	}
 	if d.locks != nil {
 		errs = append(errs, d.locks.Close())
 	}
@@ -102,9 +100,6 @@ func (d *daemon) closeFiles() error {
 	d.audits.Wait()
 	if d.journal != nil {
 		errs = append(errs, d.journal.Close())
-	}
-	if d.spool != nil {
-		errs = append(errs, d.spool.Close())
 	}
 	if d.counts != nil {
 		errs = append(errs, d.counts.close())

@@ -160,7 +160,7 @@ func (g *gateway) run(socket *os.File, port uint16) {
 	}
 	ready := make(chan struct{})
 	var once sync.Once
-	o := options{log: slog.New(slog.NewTextHandler(g.log, nil)), socket: socket, ports: []uint16{port}, local: true,
+	o := options{log: slog.New(slog.NewTextHandler(g.log, nil)), socket: socket, ports: []uint16{port}, local: true, undelivered: true,
 		target: func(netip.AddrPort) netip.AddrPort { return g.mx.addr }, ready: func() { once.Do(func() { close(ready) }) }}
 	if g.daemon, err = newDaemon(cfg, o); err != nil {
 		g.t.Fatal(err)

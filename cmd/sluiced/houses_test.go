@@ -45,12 +45,12 @@ func opened(t *testing.T, kinds ...string) (config string, at []netip.AddrPort, 
 func (g *gateway) kept() (all []*spool.Lease) {
 	g.t.Helper()
 	var ids []spool.ID
-	g.daemon.spool.Each(0, func(d *spool.Delivery) bool {
+	g.daemon.mail.spool.Each(0, func(d *spool.Delivery) bool {
 		ids = append(ids, d.ID)
 		return true
 	})
 	for _, id := range ids {
-		l, err := g.daemon.spool.Look(id)
+		l, err := g.daemon.mail.spool.Look(id)
 		if err != nil {
 			g.t.Fatal(err)
 		}

@@ -21,11 +21,11 @@ func spoolDir(cfg *config.Config) string {
 }
 
 // keeper keeps messages of the smarthost in the spool.
-type keeper struct{ spool *spool.Spool }
+type keeper struct{ mail *mailQueue }
 
 // Begin implements proxy.Keeper.
 func (k keeper) Begin() (proxy.Draft, error) {
-	d, err := k.spool.Create()
+	d, err := k.mail.create()
 	if err != nil {
 		return nil, unkept(err)
 	}

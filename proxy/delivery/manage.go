@@ -90,30 +90,53 @@ func (q *Queue) show(d *spool.Delivery) (Entry, error) {
 
 // Hold puts deliveries on hold, and returns how many. One that is being tried is when that ends.
 func (q *Queue) Hold(f Filter, why string) (int, error) {
-	return q.each(f, func(id spool.ID) error { return q.s.Hold(id, why) })
+	return q.each(f, true, func(id spool.ID) error { return q.s.Hold(id, why) })
 }
 
 // Release lifts holds; what was held is due at once.
 func (q *Queue) Release(f Filter) (int, error) {
 	held := true
 	f.Held = &held
-	return q.each(f, func(id spool.ID) error { return q.again(id, q.s.Release) })
+	return q.each(f, false, func(id spool.ID) error { return q.again(id, q.s.Release) })
 }
 
 // Retry has deliveries due at once, and forgets that their destinations were not reached.
 func (q *Queue) Retry(f Filter) (int, error) {
 	held := false
 	f.Held = &held
-	return q.each(f, func(id spool.ID) error { return q.again(id, q.s.Retry) })
+	return q.each(f, false, func(id spool.ID) error { return q.again(id, q.s.Retry) })
 }
 
 // Delete drops deliveries without a word to anybody. One that is being tried goes when that ends.
 func (q *Queue) Delete(f Filter) (int, error) {
-	return q.each(f, q.s.Delete)
+	return q.each(f, true, q.s.Delete)
 }
 
-// each does something to all deliveries that are meant.
-func (q *Queue) each(f Filter, do func(spool.ID) error) (n int, err error) {
+// forget takes deliveries out of their lanes.
+func (q *Queue) forget(gone map[spool.ID]bool) {
+	if len(gone) == 0 {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range q.lanes {
+		before := len(l.items)
+		l.items = slices.DeleteFunc(l.items, func(it item) bool { return gone[it.id] })
+		if len(l.items) != before {
+			reheap(l)
+			q.fix(l)
+		}
+	}
+}
+
+// each does something to all deliveries that are meant; leave tells that they do not wait in their lanes then.
+func (q *Queue) each(f Filter, leave bool, do func(spool.ID) error) (n int, err error) {
+	gone := map[spool.ID]bool{}
+	defer func() {
+		if leave {
+			q.forget(gone)
+		}
+	}()
 	var ids []spool.ID
 	if f.ID != 0 {
 		ids = []spool.ID{f.ID}
@@ -153,6 +176,7 @@ func (q *Queue) each(f Filter, do func(spool.ID) error) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
+		gone[id] = true
 		n++
 	}
 	return n, nil

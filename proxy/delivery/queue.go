@@ -160,7 +160,7 @@ func (q *Queue) fix(l *lane) {
 	default:
 		heap.Fix(&q.ready, l.at)
 	}
-	if len(l.items) == 0 && l.active == 0 && l.pause.Before(q.o.Now()) {
+	if len(l.items) == 0 && l.active == 0 {
 		q.leave(l)
 		delete(q.lanes, l.domain)
 	}

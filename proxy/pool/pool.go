@@ -72,6 +72,9 @@ func (p *Pool) Has(ip netip.Addr) bool {
 	return ok
 }
 
+// Empty tells whether there are no addresses.
+func (p *Pool) Empty() bool { return p == nil || len(p.all) == 0 }
+
 // Choose returns the address for k in the family of to. It is false when the pool has none in that family.
 func (p *Pool) Choose(k Key, to netip.Addr) (Address, bool) {
 	if p == nil {

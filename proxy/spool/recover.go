@@ -207,6 +207,12 @@ func (r *replay) read() error {
 			return fmt.Errorf("could not read %s%s: %w", f.name, suffixSeg, err)
 		}
 		r.note(g, holes)
+		// What a killed program wrote and never synced is on disk before anything is built on it.
+		if g.suspect {
+			if err := g.file.sync(); err != nil {
+				return fmt.Errorf("could not have %s%s on disk: %w", f.name, suffixSeg, err)
+			}
+		}
 	}
 	return nil
 }

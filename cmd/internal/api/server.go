@@ -94,6 +94,7 @@ type Backend struct {
 	StartTLS
 	Refusals
 	Onward
+	MailQueue
 }
 
 // Server answers requests.

@@ -20,7 +20,7 @@ type Config struct {
 	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
 	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
 	Smarthost Smarthost `toml:"smarthost" doc:"Names and ports at which customers hand in their mail with a login. Without a listener there is none."`
-	Spool     Spool     `toml:"spool" doc:"Mail that was taken and waits to be delivered."`
+	Spool     Spool     `toml:"spool" doc:"Where mail waits that is taken to be delivered later, and how it is."`
 	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
@@ -145,9 +145,32 @@ type Listener struct {
 	Trusted []Prefix       `toml:"trusted" doc:"Sources that need no login, beside the prefixes of outgoing users. What they send is the mail of the user who has the address."`
 }
 
-// Spool keeps mail of the smarthost, and notices, until they are delivered.
+// Spool keeps what is to be delivered.
 type Spool struct {
-	Dir string `toml:"dir" doc:"Folder of the spool, on a disk that keeps what was synced. Empty: the folder spool in store.dir."`
+	Dir         string   `toml:"dir" doc:"Directory of the spool; mail that was taken is nowhere else. Left out: the directory spool in store.dir."`
+	MinFree     Size     `toml:"min_free" default:"256MiB" min:"1MiB" max:"1GiB" doc:"What new mail leaves free of its file system, or one part in twenty of a small one. Below that it is answered 452."`
+	Sessions    int      `toml:"sessions" default:"500" min:"1" max:"10000" doc:"Deliveries at once."`
+	PerSite     int      `toml:"sessions_per_site" default:"20" min:"1" max:"1000" doc:"Of these, at most to the same mail exchangers. It begins with two and grows with what goes well."`
+	PerSession  int      `toml:"messages_per_session" default:"100" min:"1" max:"10000" doc:"Messages after which a connection ends."`
+	PerHour     int      `toml:"messages_per_site_and_hour" default:"0" min:"0" doc:"Messages to the same mail exchangers in any 60 minutes. 0: no limit."`
+	FirstRetry  Duration `toml:"first_retry" default:"15m" min:"1s" max:"8h" doc:"Between two tries in the first two hours; then the pause grows by half each time, up to 8h."`
+	GiveUp      Duration `toml:"give_up" default:"5d" min:"1m" max:"30d" doc:"Age at which the sender is told that it failed."`
+	Delayed     Duration `toml:"delayed" default:"4h" min:"1m" max:"30d" doc:"Age at which the sender is told that it takes long."`
+	Prefer      string   `toml:"prefer" default:"ipv6" enum:"ipv6|ipv4" doc:"Which addresses of a mail exchanger are tried first."`
+	Destination uint16   `toml:"destination_port" default:"25" min:"1" doc:"Port of destinations; another than 25 is for tests."`
+	Relay       []Relay  `toml:"relay" doc:"A server that takes mail in place of its destinations. The first that matches counts."`
+}
+
+// Relay takes mail in place of its destinations.
+type Relay struct {
+	Host         string   `toml:"host" required:"true" doc:"Name or address."`
+	Port         uint16   `toml:"port" default:"25" min:"1" doc:"587 is usual with a login."`
+	Users        []string `toml:"users" doc:"Only mail of these outgoing users."`
+	Senders      []string `toml:"senders" doc:"Only mail from these domains."`
+	Domains      []string `toml:"domains" doc:"Only mail to these domains."`
+	Login        string   `toml:"login" doc:"Name to log in with, within TLS alone."`
+	PasswordFile string   `toml:"password_file" doc:"File with the password in its first line."`
+	TLS          string   `toml:"tls" default:"opportunistic" enum:"opportunistic|required|verified" doc:"How the connection is to be protected."`
 }
 
 // Template says what happens to unknown sources.

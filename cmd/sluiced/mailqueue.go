@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/cmd/internal/config"
+	"sluice/filter"
+	"sluice/intercept/flow"
+	"sluice/proxy"
+	"sluice/proxy/delivery"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+	"sluice/proxy/spool"
+	"sluice/proxy/tlspolicy"
+)
+
+// takeoverEvery is how often it is looked whether another process of sluiced has ended and left mail.
+const takeoverEvery = 2 * time.Second
+
+// mailQueue is the spool with the queue that delivers from it.
+type mailQueue struct {
+	d      *daemon
+	dir    string
+	dialer *relay.Dialer
+	queue  *delivery.Queue
+	cancel context.CancelFunc
+
+	mu    sync.RWMutex // held for reading while something is committed
+	spool *spool.Spool // after a hand-over one of its own, which nothing is delivered from here
+	relay []upstream
+	gave  bool
+}
+
+// upstream is a configured relay.
+type upstream struct {
+	config.Relay
+	delivery.Upstream
+}
+
+// newMailQueue opens the spool. Nothing is delivered before start.
+func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
+	m := &mailQueue{d: d, dir: spoolDir(cfg)}
+	var err error
+	if m.relay, err = upstreams(cfg.Spool.Relay); err != nil {
+		return nil, err
+	}
+	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Servers: d.onward.finder, Roots: d.onward.roots})
+	m.queue = delivery.New(delivery.Options{
+		Name: cfg.Gateway.Name, Domains: domains{d.onward}, Dialer: m.dialer, Log: m, Senders: m, Upstream: m.upstream, Terms: m.terms,
+		Pool: func() *pool.Pool {
+			if p := d.locals.pool.Load(); p != nil && !p.Empty() {
+				return p
+			}
+			return nil
+		},
+		Self: d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, IPv4: cfg.Spool.Prefer == "ipv4", AtOnce: cfg.Spool.Sessions, PerSite: cfg.Spool.PerSite,
+		PerWay: cfg.Spool.PerSession, PerHour: cfg.Spool.PerHour,
+		Schedule: delivery.Schedule{First: cfg.Spool.FirstRetry.D(), Until: cfg.Spool.GiveUp.D(), Delayed: cfg.Spool.Delayed.D()},
+		Panicked: func(id spool.ID, cause any, stack []byte) {
+			d.log.Error("a mistake of ours ended a delivery, which is on hold; please report it", "delivery", id, "cause", cause, "stack", string(stack))
+		},
+	})
+	m.spool, err = spool.Open(m.dir, spool.Options{MinFree: uint64(cfg.Spool.MinFree), Arrived: m.queue.Arrived, Alarm: m.alarm, Keep: true})
+	if err == nil {
+		err = m.takeover()
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *mailQueue) alarm(err error) { m.d.log.Error("the spool needs attention", "err", err) }
+
+// takeover takes what processes left that have ended.
+func (m *mailQueue) takeover() error {
+	r, err := m.spool.Takeover()
+	if err != nil {
+		return fmt.Errorf("could not read the spool: %w", err)
+	}
+	if r.Generations > 0 {
+		m.d.log.Info("took mail over from processes that have ended", "deliveries", r.Deliveries, "interrupted", len(r.Interrupted), "torn records", r.Torn)
+	}
+	for _, id := range r.Interrupted {
+		m.d.log.Warn("a delivery's fate is unknown: sluiced ended while it was being tried; it is tried again", "delivery", id)
+	}
+	for _, id := range r.SetAside {
+		m.d.log.Error("a delivery is on hold: sluiced ended too often while it was being tried; look at it with `sluice queue show`", "delivery", id)
+	}
+	return nil
+}
+
+// start delivers until stop.
+func (m *mailQueue) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = cancel
+	m.queue.Start(ctx, m.spool)
+}
+
+// keep looks for what other processes leave, until ctx ends or this one has handed over.
+func (m *mailQueue) keep(ctx context.Context) {
+	t := time.NewTicker(takeoverEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := m.takeover(); err != nil {
+				m.alarm(err)
+			}
+		case <-m.d.handedOver:
+			m.yield(ctx)
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// yield gives the queue to the process that took over, as soon as no try is under way; what sessions of this process still
+// take goes into a spool of its own, which that process finds when this one ends.
+func (m *mailQueue) yield(ctx context.Context) {
+	m.stop(ctx, oldSessions)
+	next, err := spool.Open(m.dir, spool.Options{MinFree: uint64(m.d.cfg.Load().Spool.MinFree), Alarm: m.alarm, Keep: true})
+	if err != nil {
+		m.alarm(err)
+		return
+	}
+	m.mu.Lock()
+	old := m.spool
+	m.spool, m.gave = next, true
+	m.mu.Unlock()
+	if err := old.Close(); err != nil {
+		m.alarm(err)
+	}
+	m.d.log.Info("handed the queue over")
+}
+
+// stop begins no more tries and waits for those that are under way.
+func (m *mailQueue) stop(ctx context.Context, patience time.Duration) {
+	if m.cancel == nil {
+		return
+	}
+	m.cancel()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	m.queue.Stop(ctx)
+}
+
+func (m *mailQueue) close() error {
+	if m.spool == nil {
+		return nil
+	}
+	m.dialer.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.spool.Close()
+}
+
+// commit takes a message: prefix, header lines of ours that stand before it, may be nil.
+func (m *mailQueue) commit(env *spool.Envelope, prefix []byte, body *smtp.Body) ([]spool.ID, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	d, err := m.spool.Create()
+	if err != nil {
+		return nil, err
+	}
+	defer d.Abort()
+	return d.Commit(env, prefix, body)
+}
+
+// create begins a message. One that is not committed when this process hands its queue over is refused for now.
+func (m *mailQueue) create() (*spool.Draft, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.spool.Create()
+}
+
+// NoticeTo sends notices to senders that are known to be those who sent it, else to the user's contact.
+func (m *mailQueue) NoticeTo(e *spool.Envelope) (string, bool) {
+	if e.Verified {
+		return e.From, true
+	}
+	if u := m.d.roster.Load().user(e.User); u != nil && strings.Contains(u.Contact, "@") {
+		return u.Contact, true
+	}
+	return "", false
+}
+
+// terms are the operator's for a connection.
+func (m *mailQueue) terms(ctx context.Context, user uint32, target netip.AddrPort, domain string) (*tlspolicy.Policy, error) {
+	return m.d.onward.Terms(ctx, m.d.policy.Settings(user), target, domain)
+}
+
+// upstream chooses a relay.
+func (m *mailQueue) upstream(user uint32, sender, domain string) *delivery.Upstream {
+	for i := range m.relay {
+		r := &m.relay[i]
+		if len(r.Users) > 0 {
+			u := m.d.roster.Load().user(user)
+			if u == nil || !slices.Contains(r.Users, u.Name) {
+				continue
+			}
+		}
+		if (len(r.Senders) == 0 || smtp.HasFold(r.Senders, sender)) && (len(r.Domains) == 0 || smtp.HasFold(r.Domains, domain)) {
+			return &r.Upstream
+		}
+	}
+	return nil
+}
+
+func upstreams(all []config.Relay) (out []upstream, err error) {
+	for _, r := range all {
+		u := upstream{Relay: r, Upstream: delivery.Upstream{Host: r.Host, Port: r.Port, User: r.Login}}
+		if r.Login != "" {
+			text, err := os.ReadFile(r.PasswordFile)
+			if err != nil {
+				return nil, fmt.Errorf("could not read the password for the relay %s: %w; name a file that this user can read in password_file", r.Host, err)
+			}
+			line, _, _ := strings.Cut(string(text), "\n")
+			u.Password = strings.TrimRight(line, "\r")
+		}
+		switch r.TLS {
+		case "required":
+			u.Policy = required
+		case "verified":
+			u.Policy = &tlspolicy.Policy{Level: tlspolicy.Verify, Source: tlspolicy.Setting, Names: []string{strings.ToLower(r.Host)}, SNI: strings.ToLower(r.Host), Why: "spool.relay"}
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// domains asks for mail exchangers and addresses.
+type domains struct{ o *onward }
+
+func (d domains) Domain(ctx context.Context, name string) (*tlspolicy.Domain, error) {
+	return d.o.finder.Domain(ctx, name)
+}
+
+func (d domains) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	a, err := d.o.dns.Look(ctx, host, tlspolicy.Addresses)
+	return a.Addrs, err
+}
+
+// Tried puts the result of a try into the message log.
+func (m *mailQueue) Tried(r *delivery.Result) {
+	e := r.Envelope
+	rec := &proxy.Record{
+		ID: e.Message, Start: r.At, Duration: r.Took, From: e.From, Size: r.Size, Source: r.Source, Note: r.Note, Status: tried(r),
+		Flow:    flow.Flow{Client: netip.AddrPortFrom(e.Client, 0), Target: r.Target, User: flow.User{ID: e.User, Name: e.UserName}, Start: r.At},
+		Verdict: filter.Verdict{Cause: -1},
+	}
+	if !e.Client.IsValid() {
+		rec.Flow.Client = netip.AddrPort{}
+	}
+	if r.Leg != nil {
+		rec.Out = proxy.TLSOf(r.Leg.State)
+	}
+	for _, o := range r.Rcpts {
+		rec.To = append(rec.To, proxy.Recipient{Address: o.Rcpt.Address, Code: o.Reply.Code, Reply: o.Reply.Text})
+		if o.Reply.Host != "" {
+			rec.Remote = fmt.Sprintf("%d %v %s", o.Reply.Code, o.Reply.Enh, o.Reply.Text)
+		}
+	}
+	if r.Notice != 0 {
+		rec.Note = strings.TrimPrefix(rec.Note+"; notice "+r.Notice.String(), "; ")
+	}
+	m.d.tally.Put(rec)
+	m.d.log.LogAttrs(context.Background(), slog.LevelDebug, "tried", slog.String("delivery", r.Delivery.String()), slog.String("host", r.Host), slog.Int("tries", r.Tries))
+}
+
+// tried is the status of a try: of several recipients that which is furthest from done.
+func tried(r *delivery.Result) proxy.Status {
+	if r.Ambiguous {
+		return proxy.Ambiguous
+	}
+	status := proxy.Delivered
+	for _, o := range r.Rcpts {
+		switch o.Fate {
+		case delivery.Deferred:
+			return proxy.Deferred
+		case delivery.Failed, delivery.Expired:
+			status = proxy.Refused
+		}
+	}
+	return status
+}

@@ -18,7 +18,6 @@ var (
 	authShut    = answer{421, smtp.Enhanced{4, 7, 0}, "too many wrong passwords from this address, try again later"}
 	authCancel  = answer{501, smtp.Enhanced{5, 7, 0}, "authentication cancelled"}
 	authGarbled = answer{501, smtp.Enhanced{5, 5, 2}, "this is not base64"}
-	authLong    = answer{500, smtp.Enhanced{5, 5, 6}, "this answer is too long"}
 	authDone    = answer{235, smtp.Enhanced{2, 7, 0}, "welcome"}
 )
 

@@ -45,7 +45,8 @@ const eximRecipients = `  deny
     local_parts = ^defer
 `
 
-// eximMX are macros of Debian's configuration: TLS at all addresses but these, and the lab's recipients.
+// eximMX is for Debian's configuration: TLS at all addresses but these, the lab's recipients, and delivery at once however
+// many messages come by one connection (else the eleventh waits for the queue runner).
 func eximMX(bare []string) string {
 	var none []string
 	for _, a := range bare {
@@ -56,6 +57,7 @@ MAIN_TLS_CERTIFICATE = /etc/ssl/certs/ssl-cert-snakeoil.pem
 MAIN_TLS_PRIVATEKEY = /etc/ssl/private/ssl-cert-snakeoil.key
 MAIN_TLS_ADVERTISE_HOSTS = ${if or{` + strings.Join(none, "") + `}{}{*}}
 CHECK_RCPT_LOCAL_ACL_FILE = /etc/exim4/lab-recipients
+smtp_accept_queue_per_connection = 0
 `
 }
 

@@ -102,8 +102,9 @@ soak-spool: ## the spool: 10,000 crashes and 10,000 lives on failing disks in pr
 	SLUICE_DELIVERIES=1000000 $(GO) test -count 1 -v -timeout 60m -run TestManyDeliveries ./proxy/spool
 
 .PHONY: bench-spool
-bench-spool: ## commits per second of the spool with 1, 10 and 100 sessions, and CPU of each (10 KiB messages)
+bench-spool: ## 10 KiB messages: commits per second with 1, 10 and 100 sessions; kept, delivered and removed; CPU of each
 	$(GO) test -run XXX -bench Commit -benchtime 5s ./proxy/spool
+	$(GO) test -run XXX -bench Deliver -benchtime 10s ./proxy/delivery
 
 .PHONY: soak-interfaces
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,9 @@ import (
 
 // takeoverEvery is how often it is looked whether another process of sluiced has ended and left mail.
 const takeoverEvery = 2 * time.Second
+
+// manyDeliveries is where giving memory back is worth the pause.
+const manyDeliveries = 50_000
 
 // mailQueue is the spool with the queue that delivers from it.
 type mailQueue struct {
@@ -90,6 +94,9 @@ func (m *mailQueue) takeover() error {
 	}
 	if r.Generations > 0 {
 		m.d.log.Info("took mail over from processes that have ended", "deliveries", r.Deliveries, "interrupted", len(r.Interrupted), "torn records", r.Torn)
+	}
+	if r.Deliveries > manyDeliveries {
+		debug.FreeOSMemory() // what reading them took is not needed again
 	}
 	for _, id := range r.Interrupted {
 		m.d.log.Warn("a delivery's fate is unknown: sluiced ended while it was being tried; it is tried again", "delivery", id)

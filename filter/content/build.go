@@ -2,6 +2,8 @@ package content
 
 import (
 	"bytes"
+	"math"
+	"slices"
 	"time"
 
 	"sluice/filter/content/learn"
@@ -21,9 +23,36 @@ func Build(name string, built time.Time, from []string, examples []learn.Example
 	}
 	m := learn.NewModel(name)
 	m.Train(examples, seed)
-	m.Calibrate(learn.Fit(scores, bad))
+	m.Calibrate(cautious(learn.Fit(scores, bad), scores, bad))
 	m.Rename(name, built, from)
 	return m
+}
+
+// What a fit to all messages says of the few good ones that look worst is too sure of itself, and those are who is hurt. So
+// the calibration is moved, by maxShift at most, until of the good messages no more than allowed, and one, would be called
+// spam by a model that did not see them.
+const (
+	allowed  = 0.0002
+	maxShift = 1.5
+)
+
+func cautious(c learn.Calibration, scores []float64, bad []bool) learn.Calibration {
+	var good []float64
+	for i, s := range scores {
+		if !bad[i] {
+			good = append(good, s)
+		}
+	}
+	slices.Sort(good)
+	k := len(good) - 2 - int(allowed*float64(len(good)))
+	if k < 0 {
+		return c
+	}
+	spam := DefaultThresholds.Spam
+	if over := c.A*good[k] + c.B - math.Log(spam/(1-spam)); over > 0 {
+		c.B -= min(over, maxShift)
+	}
+	return c
 }
 
 // group tells near-duplicates by the first letters of their text, whatever their figures and blanks.

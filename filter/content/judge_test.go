@@ -102,6 +102,32 @@ func TestBuildIsCalibrated(t *testing.T) {
 	}
 }
 
+func TestCalibrationSparesGoodMail(t *testing.T) {
+	t.Parallel()
+	var scores []float64
+	var bad []bool
+	for i := range 10000 { // three good messages in 10,000 look worse than the threshold of spam
+		s := -3.0
+		if i < 4 {
+			s = 4.1 + float64(i)/10
+		}
+		scores, bad = append(scores, s, 6), append(bad, false, true)
+	}
+	c := cautious(learn.Calibration{A: 1}, scores, bad)
+	over := 0
+	for i, s := range scores {
+		if !bad[i] && learn.Sigmoid(c.A*s+c.B) > DefaultThresholds.Spam+1e-9 {
+			over++
+		}
+	}
+	if c.B >= 0 || over != 3 {
+		t.Errorf("moved by %.3f, %d good messages are above spam; three are allowed of 10,000", c.B, over)
+	}
+	if c := cautious(learn.Calibration{A: 1, B: -3}, scores, bad); c.B != -3 {
+		t.Errorf("what is cautious already was moved to %.3f", c.B)
+	}
+}
+
 func TestCRLF(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{"": "", "a": "a", "a\nb": "a\r\nb", "a\r\nb\n": "a\r\nb\r\n", "\n\n": "\r\n\r\n", "a\r\n": "a\r\n"} {

@@ -76,7 +76,9 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	})
 	m.spool, err = spool.Open(m.dir, spool.Options{MinFree: uint64(cfg.Spool.MinFree), Arrived: m.queue.Arrived, Alarm: m.alarm, Keep: true})
 	if err == nil {
+		usual := debug.SetGCPercent(25) // a queue of a million is read into little more than it needs
 		err = m.takeover()
+		debug.SetGCPercent(usual)
 	}
 	if err != nil {
 		return nil, errors.Join(err, m.close())

@@ -99,8 +99,31 @@ func TestSmarthostTakesMail(t *testing.T) {
 	place, _, _ := strings.Cut(strings.Fields(strings.Split(shown, "\n")[1])[0], "/")
 	sluice(t, g, "guessers", "forgive", place)
 	taken("behind sluice guessers forgive", send(HostInternet, ways[0], login...))
+	all, err := l.Sink("sink").Wait(ctx, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]int{}
+	for _, m := range all {
+		text := string(m.Data)
+		_, id, _ := strings.Cut(text, "Message-Id: ")
+		id, _, _ = strings.Cut(id, "\r\n")
+		if ids[id]++; ids[id] > 1 || id == "" {
+			t.Errorf("message %q came %d times", id, ids[id])
+		}
+		if !deliveredFrom(m) || !strings.HasPrefix(text, "Received: from client.example") || strings.Count(text, "\r\nReceived: ") > 0 {
+			t.Errorf("it came from %v as\n%.300s", m.Peer, text)
+		}
+	}
 	var ms []json.RawMessage
 	if err := sluiceJSON(ctx, g, &ms, "log", "--status", "queued"); err != nil || len(ms) != n {
 		t.Errorf("%d of %d messages stand in the log as queued, %v", len(ms), n, err)
 	}
+	untilQueue(ctx, t, g, "the queue does not empty", func(q map[string]queued) bool { return len(q) == 0 })
+}
+
+// deliveredFrom tells whether a message came from one of the gateway's delivery addresses.
+func deliveredFrom(m *Message) bool {
+	a := m.Peer.Addr().Unmap()
+	return DeliveryV4.Contains(a) || DeliveryV6.Contains(a)
 }

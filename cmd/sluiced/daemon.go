@@ -68,23 +68,24 @@ type daemon struct {
 	ids       *flow.IDs
 	made      chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
-	logins       logins
-	guard        *auth.Guard
-	door         *auth.Door
-	keeper       proxy.Keeper
-	observations observations
-	guesses      guesses
-	admin        *adminDoor
-	senders      *senderDNS
-	tlsRules     *tlsRules
-	distrust     *distrust.Ledger
-	passed       passed
-	told         [2]toldBudget // of clients that refuse the certificate
-	reporting    chan struct{} // held by the one reader of the whole log
-	unenforced   *unenforced
-	onward       *onward
-	dialer       *relay.Dialer
-	mail         *mailQueue
+	logins         logins
+	guard          *auth.Guard
+	door           *auth.Door
+	savingGuessers sync.Mutex
+	keeper         proxy.Keeper
+	observations   observations
+	guesses        guesses
+	admin          *adminDoor
+	senders        *senderDNS
+	tlsRules       *tlsRules
+	distrust       *distrust.Ledger
+	passed         passed
+	told           [2]toldBudget // of clients that refuse the certificate
+	reporting      chan struct{} // held by the one reader of the whole log
+	unenforced     *unenforced
+	onward         *onward
+	dialer         *relay.Dialer
+	mail           *mailQueue
 
 	cfg    atomic.Pointer[loaded]
 	roster atomic.Pointer[roster]

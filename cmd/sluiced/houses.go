@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"sluice/cmd/internal/config"
@@ -33,8 +36,40 @@ func (d *daemon) openDoor() error {
 		return err
 	}
 	c, err := auth.NewChecker(&d.logins)
-	d.door = &auth.Door{Checker: c, Guard: d.guard}
+	d.door = &auth.Door{Checker: c, Guard: d.guard, Shut: d.saveGuessers}
+	d.recallGuessers()
 	return err
+}
+
+// guessersFile keeps who is shut out, so that a restart lets nobody in.
+func (d *daemon) guessersFile() string {
+	return filepath.Join(d.cfg.Load().Store.Dir, "guessers.json")
+}
+
+func (d *daemon) recallGuessers() {
+	var list []auth.Offender
+	b, err := os.ReadFile(d.guessersFile())
+	if err == nil {
+		err = json.Unmarshal(b, &list)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.log.Error("could not read who guesses passwords; their waits begin anew", "err", err)
+	}
+	d.guard.Restore(list)
+}
+
+// saveGuessers writes who is shut out. It is seldom: each has tried ten passwords before.
+func (d *daemon) saveGuessers() {
+	d.savingGuessers.Lock()
+	defer d.savingGuessers.Unlock()
+	list := slices.DeleteFunc(d.guard.List(), func(o auth.Offender) bool { return o.Until.IsZero() })
+	b, err := json.Marshal(list)
+	if err == nil {
+		err = writeDurably(d.guessersFile(), b)
+	}
+	if err != nil {
+		d.log.Error("could not save who guesses passwords; a restart lets them in", "err", err)
+	}
 }
 
 // Login implements proxy.Logins: an account whose user is gone is nobody's.

@@ -195,6 +195,7 @@ func (b backend) Forgive(_ context.Context, who string, a netip.Addr) error {
 	if !b.d.guard.Forgive(a) {
 		return &api.Problem{Status: http.StatusNotFound, Code: "not-shut-out", What: fmt.Sprintf("%s is neither slowed down nor shut out", a), Remedy: "`sluice guessers` lists who is"}
 	}
+	b.d.saveGuessers()
 	return b.d.store.Audit(store.Act{At: time.Now(), Who: who, What: "guesser forgiven", Subject: a.String()})
 }
 

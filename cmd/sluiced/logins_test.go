@@ -73,6 +73,12 @@ func TestLoginsByCommand(t *testing.T) {
 	if all := get[[]api.Guesser](g, "/v1/guessers"); len(all) != 1 || all[0].Until == nil || all[0].Login != "admin" {
 		t.Errorf("%+v", all)
 	}
+	g.daemon.saveGuessers()
+	g.end()
+	g.start()
+	if _, _, shut := g.daemon.guard.Admit(a, "admin"); !shut {
+		t.Error("a restart let the guesser in")
+	}
 	if err := g.api.Do(t.Context(), "DELETE", "/v1/guessers/192.0.2.66", nil, nil); err != nil {
 		t.Error(err)
 	}

@@ -15,6 +15,7 @@ var ErrShut = errors.New("too many wrong passwords from this address")
 type Door struct {
 	Checker *Checker
 	Guard   *Guard
+	Shut    func() // hears that one more address is shut out; may be nil
 }
 
 // Try tells whose login it is, after the wait that the address has earned. The error is ErrWrong, ErrShut or wraps
@@ -39,7 +40,9 @@ func (d *Door) Try(ctx context.Context, from netip.Addr, login, password string)
 	case err == nil:
 		d.Guard.Succeeded(from)
 	case errors.Is(err, ErrWrong):
-		d.Guard.Failed(from, login, password)
+		if d.Guard.Failed(from, login, password) && d.Shut != nil {
+			d.Shut()
+		}
 	}
 	return a, err
 }

@@ -7,6 +7,7 @@ import (
 
 // Bounds of the sessions that are kept for reuse.
 const (
+	keptMessages = 10   // that it has had: behind the tenth of a connection some servers (Exim) only queue
 	keptPerWay   = 4    // of one user, from one address under one name, to one destination
 	keptPerPair  = 10   // of all users, from one address to one destination: it counts ours, idle or not
 	keptRoom     = 1024 // all together
@@ -52,7 +53,7 @@ func (s *Session) Reusable() bool {
 // Keep takes s for later use by the same user, or refuses; then it is still the caller's. Sessions from a customer's own
 // address are never kept: they are his, and end with his connection.
 func (d *Dialer) Keep(user uint32, s *Session) bool {
-	if d.keep <= 0 || s.route.Own || !s.Reusable() {
+	if d.keep <= 0 || s.route.Own || s.begun >= keptMessages || !s.Reusable() {
 		return false
 	}
 	k, w := &d.kept, way{user, s.route}

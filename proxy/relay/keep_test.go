@@ -113,7 +113,7 @@ func TestWhatIsNotKept(t *testing.T) {
 		"refused MAIL":     {refuse("MAIL", "550 no"), func(s *Session) { _ = s.Recipients(&mail, rcpt, deaf{}) }},
 		"failed RSET":      {refuse("RSET", "500 no"), func(s *Session) { _ = s.Recipients(&mail, rcpt, deaf{}); s.Abandon(); _ = s.Reset() }},
 		"421":              {refuse("NOOP", "421 later"), func(s *Session) { _ = s.Noop(); s.Close() }},
-		"many enough":      {usual, func(s *Session) { s.begun = mostReuse }},
+		"many enough":      {usual, func(s *Session) { s.begun = keptMessages }},
 		"an unasked reply": {refuse("NOOP", "250 ok\r\n250 and more"), func(s *Session) { _ = s.Noop(); await(t, func() bool { return !s.Alive() }) }},
 		"it has left":      {refuse("NOOP", ""), func(s *Session) { _ = s.Noop() }},
 		"of his own":       {usual, func(s *Session) { s.route.Own = true }},

@@ -62,7 +62,12 @@ func TestAuthIsRelayed(t *testing.T) {
 	p.cmd("QUIT", "221")
 	said := mx.commands()
 	i := slices.IndexFunc(said, func(s string) bool { return strings.Contains(s, "AUTH LOGIN") })
-	if i < 1 || said[i-1] != said[i][:1]+" EHLO client.example" {
+	if i >= 0 { // other sessions end meanwhile
+		own := said[i][:2]
+		said = slices.DeleteFunc(said, func(s string) bool { return !strings.HasPrefix(s, own) })
+		i = slices.IndexFunc(said, func(s string) bool { return strings.Contains(s, "AUTH LOGIN") })
+	}
+	if i < 1 || said[i-1] != said[i][:2]+"EHLO client.example" {
 		t.Fatalf("the dialogue does not begin in a session of the customer's name: %q", said)
 	}
 	want := []string{"AUTH LOGIN", "bm9ib2R5", "cGFzcw==", "AUTH PLAIN AG5vYm9keQ==", "AUTH PLAIN AHVzZXIAcGFzcw==", "MAIL FROM:<a@client.example>"}

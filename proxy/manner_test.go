@@ -11,9 +11,7 @@ import (
 // patient is a rig whose answers do not wait.
 func patient(t *testing.T, mx *remote, change ...func(*rig)) *rig {
 	t.Helper()
-	r := newRig(t, mx.addr(), change...)
-	r.srv.noiseStep = 0
-	return r
+	return newRig(t, mx.addr(), append(change, func(r *rig) { r.quick = true })...)
 }
 
 // TestTalkWithoutMailEnds: a hundred commands that bring no mail are answered, whatever they are, and then no more.

@@ -137,6 +137,10 @@ soak-smuggling: ## every way to write an end of data or a reply, in every cut, i
 soak-flood: deps build ## one host opens 8,000 connections a second for 20 s while 100 others send mail, on each path (two minutes)
 	SLUICE_SOAK=20 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -parallel 1 -tags labtest -run TestFloodOfConnections ./scripts/lab
 
+.PHONY: soak-hostile
+soak-hostile: deps build ## a good client alone for 60 s, then beside 1,000 hostile sessions and hostile destinations: its latency, sluiced's memory (about five minutes)
+	SLUICE_SOAK=60 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestHostileSessions ./scripts/lab
+
 .PHONY: soak-large
 soak-large: ## 100 messages of 50 MiB at once in bounded memory (a few minutes, 5 GiB of temporary files)
 	SLUICE_LARGE=100x50 $(GO) test -count 1 -v -timeout 30m -run TestLargeMessages ./proxy

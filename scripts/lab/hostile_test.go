@@ -29,7 +29,7 @@ type hostility struct {
 
 func hostileSize() hostility {
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK")); err == nil && n > 0 {
-		return hostility{sources: 50, sessions: 20, mails: 1000, time: time.Duration(n) * time.Second, patience: "20s"}
+		return hostility{sources: 50, sessions: 20, mails: 100, time: time.Duration(n) * time.Second, patience: "20s"}
 	}
 	return hostility{sources: 5, sessions: 12, mails: 20, patience: "5s"}
 }

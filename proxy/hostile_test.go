@@ -170,3 +170,63 @@ func TestAClientThatReadsNothing(t *testing.T) {
 	go func() { _, _ = io.WriteString(p.nc, strings.Repeat("RCPT TO:<b@sink.example>\r\n", 9000)) }() // until it is cut off
 	eventually(t, "the session has ended", func() bool { return r.srv.Sessions() == 0 })
 }
+
+// TestHalfClosedClient: a FIN right behind the final dot looks like one of a client that is gone. Until the message leaves it
+// is not sent, and no answer is said of it; from then on the answer is the destination's.
+func TestHalfClosedClient(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"before the message leaves": false, "while the destination thinks": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}) })
+			j := sentOnly{make(chan struct{})}
+			r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
+			var p *peer
+			half := func() { _ = p.nc.(*net.TCPConn).CloseWrite() } // where it fails, the record says so
+			want := Lost
+			if late {
+				want = Ambiguous
+				go func() { <-j.sent; half(); <-time.After(2 * longWait); close(mx.hold) }()
+			} else {
+				close(mx.hold)
+				mx.before = func(verb string) {
+					if verb == "DATA" {
+						half()
+					}
+				}
+			}
+			p = r.hello()
+			p.envelope()
+			p.cmd("DATA", "354")
+			p.write(goodMail + ".\r\n")
+			if late {
+				p.want("250 2.0.0 queued as X1")
+			}
+			p.closed()
+			if rec, n := r.log.wait(t, 1)[0], len(mx.messages()); rec.Status != want || n != btoi(late) {
+				t.Errorf("status %v (%s), %d messages; want %v", rec.Status, rec.Note, n, want)
+			}
+			eventually(t, "the session has ended", func() bool { return r.srv.Sessions() == 0 })
+		})
+	}
+}
+
+// TestDestinationThatReadsNoBody: one that takes DATA and leaves its window shut is given up in time. The dot has not left,
+// so the client may send again.
+func TestDestinationThatReadsNoBody(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}) })
+	t.Cleanup(func() { close(mx.hold) })
+	r := newRig(t, mx.addr(), impatient)
+	p := r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	line := strings.Repeat("x", 998) + "\r\n"
+	p.write(strings.Repeat(line, 24000) + ".\r\n") // more than the kernel's buffers hold
+	p.want("451 4.4.2 gw.example: ")
+	p.cmd("QUIT", "221")
+	rec := r.log.wait(t, 1)[0]
+	if rec.Status != Deferred || rec.Source.IsValid() || len(mx.messages()) != 0 {
+		t.Errorf("status %v, source %v, %d messages; want deferred and no dot", rec.Status, rec.Source, len(mx.messages()))
+	}
+}

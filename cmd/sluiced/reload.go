@@ -103,6 +103,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 			Block:   cfg.SMTP.DataTimeout.D(),
 			Verdict: cfg.SMTP.FilterTimeout.D(),
 			Answer:  cfg.Delivery.AnswerTimeout.D(),
+			Noop:    cfg.SMTP.NoopInterval.D(),
 			Bye:     cfg.SMTP.FinWait.D(),
 		},
 	}

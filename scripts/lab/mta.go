@@ -115,10 +115,16 @@ func (l *Lab) OpenSMTPD(ctx context.Context, host string) (*MTA, error) {
 // MX starts one of the internet's real mail servers (postfix, exim, opensmtpd,
 // haraka, aiosmtpd) or returns the one that runs. The other MX hosts run from
 // the start. As at the sinks, recipients reject…@ get 550 and defer…@ get 451.
-func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
+func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) { return l.MXWith(ctx, name) }
+
+// MXWith is MX with settings of Postfix (lines of main.cf), which count only for the start.
+func (l *Lab) MXWith(ctx context.Context, name string, settings ...string) (*MTA, error) {
 	plan, err := HostMX(name)
 	if err != nil {
 		return nil, err
+	}
+	if len(settings) > 0 && plan.Kind != KindPostfix {
+		return nil, fmt.Errorf("could not start MX %s with settings: only Postfix takes them", name)
 	}
 	m := &MTA{host: HostInternet, domain: plan.Domain(), fqdn: plan.Hostname(), mx: &plan}
 	for _, a := range plan.Addrs() {
@@ -126,7 +132,7 @@ func (l *Lab) MX(ctx context.Context, name string) (*MTA, error) {
 	}
 	switch plan.Kind {
 	case KindPostfix:
-		m.kind = &postfix{}
+		m.kind = &postfix{settings: settings}
 	case KindExim:
 		m.kind = &exim{}
 	case KindOpenSMTPD:

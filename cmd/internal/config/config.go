@@ -253,6 +253,7 @@ type SMTP struct {
 	Greeting        string   `toml:"greeting" default:"own" enum:"own|mirror" doc:"own: greeting and reply to EHLO carry gateway.name. mirror: the destination's own greeting and name, so the greeting waits for it; where it cannot be asked so early (from a customer's own address, for a locked user) it is our own. Every other reply of ours carries gateway.name."`
 	CommandTimeout  Duration `toml:"command_timeout" default:"5m" min:"5s" max:"1h" doc:"How long a client may be silent between commands (RFC 5321 4.5.3.2.7)."`
 	DataTimeout     Duration `toml:"data_timeout" default:"3m" min:"5s" max:"1h" doc:"How long a client may be silent inside a message (RFC 5321 4.5.3.2.5)."`
+	NoopInterval    Duration `toml:"noop_interval" default:"75s" min:"1s" max:"5m" doc:"Between two NOOP to a destination while a client uploads slowly. One that leaves all the same is asked again for the same recipients at the end of the message; where it answers otherwise, the client hears 451."`
 	FilterTimeout   Duration `toml:"filter_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for all checks of one message together."`
 	FinWait         Duration `toml:"fin_wait" default:"2s" max:"30s" doc:"How long we wait after 221 for the client to close, so that it may use its port again at once."`
 	GreetingWait    Duration `toml:"greeting_wait" default:"60s" max:"4m" doc:"How long a connection above the session limits waits for its greeting before it gets 421."`

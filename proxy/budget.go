@@ -68,3 +68,27 @@ func (b *budget) end() {
 		b.cancel()
 	}
 }
+
+// entry is the budget of a session that is to be let in; its end is that of the wait, too. Most do not wait, and then
+// the session's context is left as small as it was.
+type entry struct {
+	*budget
+	session context.Context
+	once    sync.Once
+	stop    func() bool
+}
+
+// Done returns a channel that closes at the end of the budget or of the session.
+func (e *entry) Done() <-chan struct{} {
+	done := e.budget.Done()
+	e.once.Do(func() { e.stop = context.AfterFunc(e.session, e.budget.end) })
+	return done
+}
+
+// end gives the budget back.
+func (e *entry) end() {
+	e.budget.end()
+	if e.stop != nil {
+		e.stop()
+	}
+}

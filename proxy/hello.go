@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -28,10 +27,9 @@ func (s *session) greet() bool {
 		return s.leave(ownSource)
 	}
 	if s.srv.cfg.Gate != nil {
-		ctx, cancel := context.WithTimeout(s.srv.drain, s.set.Timeouts.Gate)
-		defer cancel()
-		defer context.AfterFunc(s.ctx, cancel)() // a session that is cut waits no more
 		begin := time.Now()
+		ctx := &entry{budget: newBudget(s.srv.drain, begin.Add(s.set.Timeouts.Gate)), session: s.ctx}
+		defer ctx.end()
 		r, err := s.srv.cfg.Gate.Enter(ctx, client, target, s.user.SessionsPerSource, s.user.SessionsPerPair)
 		if wait := time.Since(begin); wait >= noticed {
 			s.waited = wait

@@ -86,7 +86,10 @@ func (s *Server) serve(ctx context.Context, ss *session, greet func() bool, done
 		ss.turnAway(*refused)
 		return
 	}
-	stop := context.AfterFunc(ctx, ss.kill)
+	stop := func() bool { return true }
+	if ctx.Done() != nil {
+		stop = context.AfterFunc(ctx, ss.kill)
+	}
 	ss.over = func() {
 		stop()
 		s.leave(ss)
@@ -136,7 +139,9 @@ func (s *Server) survive(ss *session) {
 		}
 		ss.closeBlind()
 		ss.dropEarly()
-		ss.body.Release()
+		if ss.work != nil {
+			ss.body.Release()
+		}
 		if s.cfg.Panicked != nil {
 			s.cfg.Panicked(ss.flow, cause, debug.Stack())
 		}

@@ -11,7 +11,6 @@ import (
 	"sluice/filter"
 	"sluice/filter/message"
 	"sluice/filter/policy"
-	"sluice/filter/sign"
 	"sluice/intercept/flow"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -53,15 +52,12 @@ type session struct {
 	blind  *relay.Session  // one in plain text, for the client's own handshake with the destination; nil: none
 	used   time.Time       // last use of remote
 	fed    time.Time       // when the client last got what was ready, while a batch of recipients is answered
-	tx     transaction
+	*work                  // nil while the session is parked without a transaction
 	manner manner
 
-	next    smtp.Command // a command read ahead
-	nextErr error
+	nextErr error // of the command read ahead
 	ahead   bool
 
-	data     smtp.DataOptions
-	body     smtp.Body
 	starttls policy.StartTLS // what becomes of STARTTLS
 	why      string          // somebody said so
 	withheld string          // that it was not offered, though the destination does
@@ -83,13 +79,13 @@ type session struct {
 	bye      bool            // the last reply is written: close
 	gone     bool            // nobody is there to be answered: close
 
-	tick    func() error // noop, made once
-	slot    int          // of the message in flight; -1: none
-	hopRoom sign.Hop
+	tick func() error // noop, made once
+	slot int          // of the message in flight; -1: none
 }
 
 func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
 	s := &session{srv: srv, set: srv.set.Load(), flow: f, slot: -1, manner: manner{step: srv.noiseStep}}
+	s.takeUp()
 	s.ctx, s.cancel = context.WithCancel(srv.base)
 	s.tick = s.noop
 	s.client.Conn = nc
@@ -103,9 +99,12 @@ func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
 
 // lead takes the session on with one step and what follows, until it ends or is parked.
 func (s *session) lead(step func() (ok, parked bool)) {
-	parked := false
+	parked, mistake := false, true
 	defer func() {
 		if !parked {
+			if !mistake { // else nobody is to work in what it left
+				s.layDown()
+			}
 			s.over()
 		}
 	}()
@@ -119,6 +118,7 @@ func (s *session) lead(step func() (ok, parked bool)) {
 	for ok && !parked && !s.bye && !s.gone {
 		ok, parked = s.step()
 	}
+	mistake = false
 }
 
 // step reads and answers one command; not ok ends the session. One that is parked is somebody else's from then on.
@@ -366,6 +366,7 @@ func (s *session) reset() {
 func (s *session) turnAway(why answer) {
 	s.leave(why)
 	s.end()
+	s.layDown()
 }
 
 // wake ends the session if it is idle.

@@ -35,11 +35,10 @@ func (s *session) park() bool {
 	if s.remote != nil {
 		s.remote.Idle()
 	}
-	if !s.tx.open {
-		s.tx, s.trace = transaction{}, nil
-	}
+	s.layDown()
 	place := &s.client.place
 	if !s.srv.lot.Park(place, s.until) {
+		s.takeUp()
 		s.conn.SetIdle(0)
 		return false
 	}
@@ -51,6 +50,7 @@ func (s *session) park() bool {
 
 // Resume goes on with a session that was parked.
 func (s *session) Resume() {
+	s.takeUp()
 	s.lead(func() (ok, parked bool) {
 		if s.client.place.Overdue(time.Now()) {
 			return s.heed(&smtp.Command{}, smtp.ErrTimeout), false

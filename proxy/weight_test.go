@@ -73,7 +73,7 @@ func TestIdleSessionsWeighLittle(t *testing.T) { // not parallel: the process is
 		open()
 	}
 	r.parked(many + 1)
-	if each := (weigh() - before) / many; each > 5<<10 {
-		t.Errorf("%d bytes for each idle session, at most 5 KiB", each)
+	if each := (weigh() - before) / many; each > 4<<10 {
+		t.Errorf("%d bytes for each idle session, at most 4 KiB", each)
 	}
 }

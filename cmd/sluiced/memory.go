@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
@@ -37,14 +38,19 @@ type memoryKeeper struct {
 }
 
 func newMemoryKeeper() *memoryKeeper {
-	k := &memoryKeeper{setGC: debug.SetGCPercent, giveBack: debug.FreeOSMemory}
+	k := &memoryKeeper{setGC: debug.SetGCPercent, giveBack: giveBack}
 	for _, name := range []string{
 		"/gc/heap/live:bytes", "/memory/classes/heap/stacks:bytes", "/gc/heap/allocs:bytes",
-		"/memory/classes/heap/objects:bytes", "/memory/classes/heap/unused:bytes", "/memory/classes/heap/free:bytes",
 	} {
 		k.samples = append(k.samples, metrics.Sample{Name: name})
 	}
 	return k
+}
+
+// giveBack collects twice: what lies in pools of things to be used again survives once.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
 }
 
 // keepMemory looks now and then until ctx ends.
@@ -76,8 +82,9 @@ func (k *memoryKeeper) look() {
 	}
 	idle := allocated-k.allocated < quiet
 	k.allocated = allocated
-	// What the heap holds of the machine's memory beyond what was in use when it was last collected.
-	if held := at(3) + at(4) + at(5); idle && allocated-k.gave > slack && held > live+live/4+slack {
+	// What was allocated since it was given back last is garbage by now, for the most part. What the last collection found
+	// in use says little: it may have been in the middle of what went on.
+	if idle && allocated-k.gave > slack+live/8 {
 		k.gave = allocated
 		k.giveBack()
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"runtime/metrics"
 	"testing"
 )
@@ -25,6 +26,21 @@ func TestMemoryKeeper(t *testing.T) {
 	k.look() // nothing was allocated and nothing has changed
 	if len(set) != 1 || back > 1 {
 		t.Errorf("set to %v, gave back %d times", set, back)
+	}
+	k = newMemoryKeeper()
+	k.setGC, k.giveBack = func(int) int { return 0 }, func() { back++ }
+	garbage := make([]byte, 64<<20)
+	runtime.KeepAlive(&garbage)
+	metrics.Read(k.samples)
+	back = 0
+	if k.look(); back != 0 {
+		t.Error("memory was given back while much was allocated")
+	}
+	if k.look(); back != 1 {
+		t.Errorf("memory was given back %d times in the first quiet look, want 1", back)
+	}
+	if k.look(); back != 1 {
+		t.Error("memory was given back again, though nothing was allocated")
 	}
 	for used, want := range map[uint64]int{0: mostGC, 1 << 20: mostGC, headroom: 100, 50 << 20: 64, 1 << 30: leastGC} {
 		if got := gcPercent(used); got != want {

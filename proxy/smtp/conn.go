@@ -28,19 +28,20 @@ type Conn struct {
 	base      net.Conn // as given to NewConn
 	nc        net.Conn
 	sock      socket // under it
-	encrypted bool
-	met       bool // the last handshake came as far as a version
 	handshake time.Duration
 	maxTotal  int64
 	until     time.Time
 
-	buf  []byte // pooled; buf[r:w] is input not yet consumed
-	r, w int
+	buf       []byte // pooled; buf[r:w] is input not yet consumed
+	r, w      int
+	encrypted bool
+	met       bool // the last handshake came as far as a version
 	// burst: the last read filled the buffer, so more may be waiting (a pipelining client).
 	burst bool
 	// fromBuf: the last take came from buf, where what it gave still stands before r.
 	fromBuf bool
 	secret  bool   // what is being read is to leave no copy
+	leaves  bool   // what is being read is a command, which may take longer than patience
 	piece   piece  // what is being read
 	out     []byte // pooled; output not yet sent
 	werr    error  // first error of a write: sticky
@@ -48,12 +49,9 @@ type Conn struct {
 
 	rd, wr                    wait
 	patience                  time.Duration // see SetIdle
-	leaves                    bool          // what is being read is a command, which may take longer than patience
 	in, sent, nreads, nwrites int64
 
 	tick tickState
-	iov  [4][]byte    // backing of one vectored write
-	vec  [][]byte     // net.Buffers over iov, here so that it does not escape on each write
 	ask  func() error // see WriteDataAsking
 }
 

@@ -99,7 +99,7 @@ func (c *Conn) asked() error {
 // sendWhole writes everything with one vectored write, or two where somebody is to be asked before the end of a body
 // that a slow remote may take minutes for.
 func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
-	n, mem := 0, b.mem
+	mem := b.mem
 	apart := dots && c.ask != nil && len(mem) > size64K
 	if !apart {
 		if err := c.asked(); err != nil {
@@ -109,20 +109,20 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 	if dots && !apart {
 		mem = b.mem[:len(b.mem)+b.term]
 	}
-	for _, p := range [][]byte{c.out, prefix, mem} {
+	g := newGather()
+	for _, p := range [...][]byte{c.out, prefix, mem} {
 		if len(p) > 0 {
-			c.iov[n] = p
-			n++
+			g.add(p)
 		}
 	}
 	if dots && b.term == 0 && !apart {
-		c.iov[n] = []byte(endOf(b.mem))
-		n++
+		g.add([]byte(endOf(b.mem)))
 	}
-	if n == 0 {
+	if g.n == 0 {
+		g.release()
 		return nil // an empty chunk, its command already sent
 	}
-	if err := c.writev(n); err != nil || !apart {
+	if err := c.writev(g); err != nil || !apart {
 		return err
 	}
 	if err := c.asked(); err != nil {

@@ -1,21 +1,47 @@
 package smtp
 
-import "time"
+import (
+	"sync"
+	"time"
+)
+
+// gather is the slices of one vectored write. It is apart from Conn, since a connection seldom writes, and taken from a
+// pool, since it escapes.
+type gather struct {
+	parts [4][]byte
+	n     int
+	vec   [][]byte // net.Buffers over parts
+}
+
+var gathers = sync.Pool{New: func() any { return new(gather) }}
+
+func newGather() *gather { return gathers.Get().(*gather) }
+
+func (g *gather) add(p []byte) {
+	g.parts[g.n] = p
+	g.n++
+}
+
+func (g *gather) release() {
+	*g = gather{}
+	gathers.Put(g)
+}
 
 // write sends p whole. On a plain connection the time-out counts from the last progress; a TLS
 // connection cannot be resumed after a time-out, so there it counts for one write.
 func (c *Conn) write(p []byte) error {
-	c.iov[0] = p
-	return c.writev(1)
+	g := newGather()
+	g.add(p)
+	return c.writev(g)
 }
 
-// writev sends the first n slices of iov in as few system calls as the connection allows.
-func (c *Conn) writev(n int) error {
-	defer clear(c.iov[:n])
+// writev sends the slices of g in as few system calls as the connection allows, and releases g.
+func (c *Conn) writev(g *gather) error {
+	defer g.release()
 	if c.encrypted {
-		return c.writeEach(c.iov[:n])
+		return c.writeEach(g.parts[:g.n])
 	}
-	c.vec = c.iov[:n]
+	g.vec = g.parts[:g.n]
 	c.wr.fresh = true
 	c.nwrites++
 	for {
@@ -24,7 +50,7 @@ func (c *Conn) writev(n int) error {
 				return err
 			}
 		}
-		w, err := c.sendVec()
+		w, err := c.sendVec(&g.vec)
 		c.sent += w
 		if err == nil {
 			return nil
@@ -37,12 +63,12 @@ func (c *Conn) writev(n int) error {
 
 // sendVec writes vec, of which the part that was sent is removed. There are several slices only
 // if the socket is vectored.
-func (c *Conn) sendVec() (int64, error) {
-	if len(c.vec) > 1 {
-		return c.sock.write(&c.vec)
+func (c *Conn) sendVec(vec *[][]byte) (int64, error) {
+	if len(*vec) > 1 {
+		return c.sock.write(vec)
 	}
-	n, err := c.nc.Write(c.vec[0])
-	c.vec[0] = c.vec[0][n:]
+	n, err := c.nc.Write((*vec)[0])
+	(*vec)[0] = (*vec)[0][n:]
 	return int64(n), err
 }
 

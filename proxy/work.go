@@ -1,0 +1,35 @@
+package proxy
+
+import (
+	"sync"
+
+	"sluice/filter/sign"
+	"sluice/proxy/smtp"
+)
+
+// work is what a session has only while a goroutine leads it: most sessions wait for a command most of the time.
+type work struct {
+	tx      transaction
+	next    smtp.Command // a command read ahead
+	data    smtp.DataOptions
+	body    smtp.Body
+	hopRoom sign.Hop
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
+
+// takeUp gives the session room to work in, unless it has some.
+func (s *session) takeUp() {
+	if s.work == nil {
+		s.work = works.Get().(*work)
+	}
+}
+
+// layDown gives the room back where no transaction is open. What was in it is gone.
+func (s *session) layDown() {
+	if w := s.work; w != nil && !w.tx.open {
+		s.work, s.trace = nil, nil
+		*w = work{}
+		works.Put(w)
+	}
+}

@@ -126,6 +126,9 @@ func measureIdle(ctx context.Context, o options, kind idle, mode string, session
 	if err := group.Add(speaker); err != nil {
 		return cost{}, err
 	}
+	if err := rest(ctx); err != nil { // what its start took and does not need is not to be taken off what sessions need
+		return cost{}, err
+	}
 	before, err := used(speaker, group)
 	if err != nil {
 		return cost{}, err
@@ -135,14 +138,22 @@ func measureIdle(ctx context.Context, o options, kind idle, mode string, session
 		return cost{}, errors.Join(err, g.explain())
 	}
 	defer func() { err = errors.Join(err, h.end()) }()
-	select {
-	case <-ctx.Done():
-		return cost{}, ctx.Err()
-	case <-time.After(asleep):
+	if err := rest(ctx); err != nil {
+		return cost{}, err
 	}
 	after, err := used(speaker, group)
 	n := float64(sessions)
 	return cost{(after.process - before.process) / n, (after.kernel - before.kernel) / n}, err
+}
+
+// rest waits until a gateway that is left alone has given up what it does.
+func rest(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(asleep):
+		return nil
+	}
 }
 
 // used reads the memory of a process and, of its group, the kernel's.

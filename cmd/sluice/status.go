@@ -74,6 +74,7 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"flows", fmt.Sprintf("%d open, %d waiting for their greeting, %d in the kernel's queue of %d", st.Flows, st.Waiting, st.Queue.Waiting, st.Queue.Limit)},
 		[2]string{"users", fmt.Sprintf("%d, %s", st.Users, s.locked(st.Locks))},
 		[2]string{"messages", messages(st.Messages)},
+		[2]string{"queue", s.spool(&st.Spool)},
 		[2]string{"log", s.logStats(st.Log)},
 		[2]string{"unread", unreadOf(&st.Unread)},
 		[2]string{"observer", s.observer(&st.Observer)},
@@ -90,6 +91,17 @@ func (s *screen) status(st *api.Status) {
 	for _, problem := range st.Helper.Problems {
 		s.say("%s %s", s.paint(yellow, "problem:"), plain(problem))
 	}
+}
+
+// spool tells what waits to be delivered; nothing where nothing does.
+func (s *screen) spool(f *api.Spool) string {
+	switch {
+	case f.Error != "":
+		return s.paint(red, plain(f.Error))
+	case f.Deliveries == 0:
+		return ""
+	}
+	return fmt.Sprintf("%s, %d on hold, %s on disk", count(f.Deliveries, "delivery waits", "deliveries wait"), f.Held, size(f.Bytes))
 }
 
 // unreadOf tells what passed encrypted between clients and destinations.

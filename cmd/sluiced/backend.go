@@ -45,6 +45,7 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 	for _, a := range cfg.Delivery.Address {
 		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
 	}
+	st.Spool = d.mail.figures()
 	d.accepting.Lock()
 	defer d.accepting.Unlock()
 	st.Accepting = len(d.acceptors) > 0 && !d.stopped
@@ -103,6 +104,8 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["sessions_waited"], c.Daemon["sessions_refused"] = gate.Capped, gate.Refused
 	c.Daemon["log_records"], c.Daemon["log_lost"] = log.Records, log.Lost
 	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
+	spool := d.mail.figures()
+	c.Daemon["spool_deliveries"], c.Daemon["spool_held"], c.Daemon["spool_bytes"] = uint64(spool.Deliveries), uint64(spool.Held), uint64(spool.Bytes)
 	d.observations.counters(c.Daemon)
 	d.guesses.counters(c.Daemon)
 	d.passed.counters(c.Daemon)

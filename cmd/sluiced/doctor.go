@@ -56,6 +56,7 @@ func (b backend) own(st *api.Status) []api.Finding {
 			"journalctl -u sluiced: it waits for sluice-intercept, or is stopping"),
 		finding("configuration", st.Config.Error != "", api.Fail, "in force since "+st.Config.Loaded.Format(time.DateTime)+", "+orGood(st.Config.Error),
 			"sluiced -check; then systemctl reload sluiced sluice-intercept"),
+		finding("spool", st.Spool.Error != "", api.Fail, spoolState(&st.Spool), "check the disk of the spool, then restart sluiced: what was taken is safe, the smarthost answers 451"),
 		finding("message log", st.Log.Lost > 0, api.Fail, fmt.Sprintf("%d records since start, %d lost", st.Log.Records, st.Log.Lost), "journalctl -u sluiced: the disk took no writes"),
 		finding("certificate", left < 14*24*time.Hour, certificateState(left), fmt.Sprintf("valid for %d more days", int(left.Hours()/24)),
 			"renew tls.certificate, then systemctl reload sluiced"),
@@ -211,4 +212,11 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+func spoolState(s *api.Spool) string {
+	if s.Error != "" {
+		return s.Error
+	}
+	return fmt.Sprintf("%d deliveries wait, %d of them on hold", s.Deliveries, s.Held)
 }

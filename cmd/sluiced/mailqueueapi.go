@@ -185,3 +185,15 @@ func (b backend) Submit(_ context.Context, who string, s api.Submission) (*api.S
 	}
 	return out, b.d.store.Audit(store.Act{At: now, Who: who, What: "queue submit", Subject: env.Message, Detail: fmt.Sprintf("from <%s> to %v", s.From, s.To)})
 }
+
+// figures are those of status; a spool that takes nothing any more says why.
+func (m *mailQueue) figures() api.Spool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	f := m.spool.Figures()
+	s := api.Spool{Deliveries: f.Deliveries, Held: f.Held, Bytes: f.Bytes}
+	if err := m.spool.Err(); err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}

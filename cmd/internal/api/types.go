@@ -26,6 +26,15 @@ type Status struct {
 	Observer  Observer          `json:"observer"`
 	Unread    Unread            `json:"unread"`
 	Onward    OnwardTLS         `json:"onward" doc:"how the leg to destinations is encrypted"`
+	Spool     Spool             `json:"spool" doc:"mail that waits to be delivered"`
+}
+
+// Spool is what waits on disk.
+type Spool struct {
+	Deliveries int    `json:"deliveries" doc:"messages, each to the recipients of one domain"`
+	Held       int    `json:"held" doc:"of these, on hold until somebody releases them"`
+	Bytes      int64  `json:"bytes" doc:"on disk"`
+	Error      string `json:"error,omitempty" doc:"why nothing is taken any more"`
 }
 
 // Queue is the kernel's accept queue of the listening socket.

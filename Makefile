@@ -61,7 +61,7 @@ bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU 
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
 .PHONY: bench-memory
-bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process and kernel (two minutes)
+bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process and kernel (three minutes)
 	$(GO) run ./scripts/bench memory --binaries $(BIN) $(MEMORYFLAGS)
 
 .PHONY: bench-locks

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -79,8 +80,9 @@ type session struct {
 	bye      bool            // the last reply is written: close
 	gone     bool            // nobody is there to be answered: close
 
-	tick func() error // noop, made once
-	slot int          // of the message in flight; -1: none
+	tick  func() error // noop, made once
+	turns uint8        // commands so far
+	slot  int          // of the message in flight; -1: none
 }
 
 func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
@@ -171,11 +173,22 @@ func (s *session) heed(cmd *smtp.Command, err error) bool {
 	if !s.parts && s.lockedOut() { // a message in chunks has its answer first, like one in DATA
 		return false
 	}
+	s.yield()
 	s.dispatch(cmd)
 	if s.manner.worn() && !s.bye {
 		return s.leave(tooManyErrors)
 	}
 	return true
+}
+
+// turn is how many commands in a row one session has before it is another's turn: whoever pipelines without end would
+// otherwise keep the processor for ten milliseconds each time.
+const turn = 16
+
+func (s *session) yield() {
+	if s.turns++; s.turns%turn == 0 {
+		runtime.Gosched()
+	}
 }
 
 // read gives the next command, the one read ahead first.

@@ -3,6 +3,7 @@ package smtp
 import (
 	"crypto/tls"
 	"net"
+	"runtime"
 	"time"
 )
 
@@ -37,7 +38,8 @@ type Conn struct {
 	encrypted bool
 	met       bool // the last handshake came as far as a version
 	// burst: the last read filled the buffer, so more may be waiting (a pipelining client).
-	burst bool
+	burst  bool
+	bursts uint // such reads so far
 	// fromBuf: the last take came from buf, where what it gave still stands before r.
 	fromBuf bool
 	secret  bool   // what is being read is to leave no copy
@@ -207,8 +209,16 @@ func (c *Conn) fill(most int) error {
 	n, err := c.read(room)
 	c.w += n
 	c.burst = n == len(room)
+	if c.burst { // a peer that always has more must not keep the processor from those who send little
+		if c.bursts++; c.bursts%burstTurn == 0 {
+			runtime.Gosched()
+		}
+	}
 	return err
 }
+
+// burstTurn is how many full reads in a row one connection has before it is another's turn.
+const burstTurn = 4
 
 // resize takes another buffer of at least n bytes for what is buffered.
 func (c *Conn) resize(n int) {

@@ -48,12 +48,6 @@ func Hash(password string) (string, error) {
 
 var errHash = errors.New("the stored hash of the password is damaged; set the password again")
 
-// CheckHash tells whether encoded is a hash that verify understands.
-func CheckHash(encoded string) error {
-	_, err := parseHash(encoded)
-	return err
-}
-
 type parsed struct {
 	memory, passes uint32
 	lanes          uint8

@@ -64,7 +64,7 @@ func TestReadCommand(t *testing.T) {
 			if cmd, err = c.ReadCommand(); err != nil || cmd.Verb != QUIT {
 				t.Fatalf("%.40q in pieces of %d: then %q, %v", tc.in, size, cmd.Line, err)
 			}
-			if _, err = c.ReadCommand(); err != io.EOF || !Gone(err) {
+			if _, err = c.ReadCommand(); err != io.EOF || !gone(err) {
 				t.Fatalf("at the end: %v", err)
 			}
 		}

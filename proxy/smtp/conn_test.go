@@ -56,7 +56,7 @@ func TestReadTimeout(t *testing.T) {
 	c := NewConn(a, Options{ReadTimeout: 40 * time.Millisecond})
 	begun := time.Now()
 	_, err := c.ReadCommand()
-	if err != ErrTimeout || !errors.Is(err, os.ErrDeadlineExceeded) || Recoverable(err) || Gone(err) {
+	if err != ErrTimeout || !errors.Is(err, os.ErrDeadlineExceeded) || Recoverable(err) || gone(err) {
 		t.Errorf("%v", err)
 	}
 	if d := time.Since(begun); d < 40*time.Millisecond {
@@ -189,7 +189,7 @@ func TestProbe(t *testing.T) {
 		for end := time.Now().Add(5 * time.Second); (pending != tc.pending || (err != nil) != tc.gone) && time.Now().Before(end); {
 			pending, err = c.Probe()
 		}
-		if pending != tc.pending || (err != nil) != tc.gone || tc.gone && !Gone(err) {
+		if pending != tc.pending || (err != nil) != tc.gone || tc.gone && !gone(err) {
 			t.Errorf("%s: %v, %v", tc.name, pending, err)
 		}
 		if tc.pending {

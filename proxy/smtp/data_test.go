@@ -172,7 +172,7 @@ func TestReadDataGivesUp(t *testing.T) {
 		t.Errorf("flood: %v", err)
 	}
 	c, _ = script("a\r\n.\r")
-	if _, err := c.ReadData(nil); err != io.ErrUnexpectedEOF || !Gone(err) {
+	if _, err := c.ReadData(nil); err != io.ErrUnexpectedEOF || !gone(err) {
 		t.Errorf("cut off: %v", err)
 	}
 	_, s := script(cut(endless, 4096)...)

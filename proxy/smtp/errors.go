@@ -2,8 +2,6 @@ package smtp
 
 import (
 	"errors"
-	"io"
-	"net"
 	"os"
 )
 
@@ -76,13 +74,4 @@ func ReplyFor(err error) (code int, enh Enhanced, text string, ok bool) {
 		return pe.Code, pe.Enh, pe.Text, true
 	}
 	return 0, Enhanced{}, "", false
-}
-
-// Gone tells whether err means that the peer closed or reset the connection.
-func Gone(err error) bool {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
-		return true
-	}
-	var op *net.OpError
-	return errors.As(err, &op) && !op.Timeout()
 }

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -105,4 +106,13 @@ func readAll(t testing.TB, b *Body) string {
 		t.Fatalf("read body: %v", err)
 	}
 	return string(out)
+}
+
+// gone tells whether err means that the peer closed or reset the connection.
+func gone(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	var op *net.OpError
+	return errors.As(err, &op) && !op.Timeout()
 }

@@ -222,7 +222,7 @@ func TestProbeTLS(t *testing.T) {
 	for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
 		_, err = cli.Probe()
 	}
-	if !Gone(err) {
+	if !gone(err) {
 		t.Errorf("closed: %v", err)
 	}
 }

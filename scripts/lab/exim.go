@@ -19,7 +19,9 @@ func (*exim) pkg() string       { return "exim" }
 func (*exim) listening() string { return "daemon started" }
 func (*exim) logPath() string   { return "var/log/exim4/mainlog" }
 func (*exim) sendmail() string  { return "/usr/sbin/exim4" }
-func (*exim) command() []string { return []string{"/usr/sbin/exim4", "-bdf", "-q30m"} }
+
+// command runs no queue by itself: a run that begins with the daemon would hold the messages that flush wants to try.
+func (*exim) command() []string { return []string{"/usr/sbin/exim4", "-bdf"} }
 
 const eximRouter = `lab_archive:
   driver = accept

@@ -123,17 +123,15 @@ func (s *Server) removeExemption(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var port uint64
-	if text := r.URL.Query().Get("port"); text != "" {
-		if port, err = strconv.ParseUint(text, 10, 16); err != nil {
-			return nil, invalid(fmt.Sprintf("port=%q is not a port", text), "give a number, or leave it out for every mail port")
-		}
+	port, err := queryPort(r)
+	if err != nil {
+		return nil, err
 	}
 	reason := r.URL.Query().Get("reason")
 	if err := checkWhy(reason); err != nil {
 		return nil, err
 	}
-	return s.back.RemoveExemption(r.Context(), who(r.Context()), p, uint16(port), reason)
+	return s.back.RemoveExemption(r.Context(), who(r.Context()), p, port, reason)
 }
 
 // checkRule refuses what no rule can be, whatever is in force.
@@ -147,10 +145,28 @@ func checkRule(prefix, mode string, modes []string, reason string, until *time.T
 	if err := checkReason(reason); err != nil {
 		return p, err
 	}
+	return p, checkUntil(until)
+}
+
+// checkUntil refuses an end that has passed; nil is for good.
+func checkUntil(until *time.Time) error {
 	if until != nil && !until.After(time.Now()) {
-		return p, invalid(fmt.Sprintf("the end %s has passed", until.Format(time.RFC3339)), "give a later one, or none")
+		return invalid(fmt.Sprintf("the end %s has passed", until.Format(time.RFC3339)), "give a later one, or none")
 	}
-	return p, nil
+	return nil
+}
+
+// queryPort reads the port of a destination; 0 is every mail port.
+func queryPort(r *http.Request) (uint16, error) {
+	text := r.URL.Query().Get("port")
+	if text == "" {
+		return 0, nil
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, invalid(fmt.Sprintf("port=%q is not a port", text), "give a number, or leave it out for every mail port")
+	}
+	return uint16(port), nil
 }
 
 // maxReason bounds what tables and journals have to show.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -126,8 +125,8 @@ func (s *Server) setTLS(r *http.Request) (any, error) {
 	if t.Until != nil && t.User != "" {
 		return nil, invalid("a user's setting has no end", "leave until out, or make a rule for the destination")
 	}
-	if t.Until != nil && !t.Until.After(time.Now()) {
-		return nil, invalid(fmt.Sprintf("the end %s has passed", t.Until.Format(time.RFC3339)), "give a later one, or none")
+	if err := checkUntil(t.Until); err != nil {
+		return nil, err
 	}
 	return s.back.SetTLS(r.Context(), who(r.Context()), p, t)
 }
@@ -135,12 +134,9 @@ func (s *Server) setTLS(r *http.Request) (any, error) {
 func (s *Server) removeTLS(r *http.Request) (any, error) {
 	q := r.URL.Query()
 	t := TLSRequest{User: q.Get("user"), Prefix: q.Get("prefix"), Reason: q.Get("reason")}
-	if text := q.Get("port"); text != "" {
-		port, err := strconv.ParseUint(text, 10, 16)
-		if err != nil {
-			return nil, invalid(fmt.Sprintf("port=%q is not a port", text), "give a number, or leave it out for every mail port")
-		}
-		t.Port = uint16(port)
+	var err error
+	if t.Port, err = queryPort(r); err != nil {
+		return nil, err
 	}
 	p, err := t.one()
 	if err == nil {
@@ -179,8 +175,8 @@ func (s *Server) allowRefusal(r *http.Request) (any, error) {
 	if err == nil {
 		err = checkReason(q.Reason)
 	}
-	if err == nil && q.Until != nil && !q.Until.After(time.Now()) {
-		err = invalid(fmt.Sprintf("the end %s has passed", q.Until.Format(time.RFC3339)), "give a later one, or none")
+	if err == nil {
+		err = checkUntil(q.Until)
 	}
 	if err != nil {
 		return nil, err

@@ -46,12 +46,9 @@ func (s *session) greet() bool {
 		}
 		s.gate = r
 	}
-	m := s.base()
-	if v := s.ask(filter.Connect, &m); v.Refused() {
-		return s.leave(refusal(s.set, &v))
+	if !s.passes() {
+		return false
 	}
-	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
-	s.explains.Store(is)
 	if s.decideTLS(); s.starttls != policy.Pass {
 		s.dialEarly()
 	}
@@ -59,6 +56,16 @@ func (s *session) greet() bool {
 		return s.mirror()
 	}
 	s.conn.WriteRaw(s.set.fixed.greeting)
+	return true
+}
+
+// passes asks the filter about a session that is let in, and notes whether it begins under a lock; else that is answered.
+func (s *session) passes() bool {
+	m := s.base()
+	if v := s.ask(filter.Connect, &m); v.Refused() {
+		return s.leave(refusal(s.set, &v))
+	}
+	s.explains.Store(s.locked())
 	return true
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/filter"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 	"sluice/proxy/auth"
@@ -120,12 +119,9 @@ func (s *session) greetHouse() bool {
 		}
 		s.gate = r
 	}
-	m := s.base()
-	if v := s.ask(filter.Connect, &m); v.Refused() {
-		return s.leave(refusal(s.set, &v))
+	if !s.passes() {
+		return false
 	}
-	_, is := s.srv.cfg.Locks.Locked(s.flow.User.ID)
-	s.explains.Store(is)
 	s.conn.WriteReply(220, smtp.Enhanced{}, h.Name+" ESMTP Sluice")
 	return true
 }
@@ -171,8 +167,9 @@ func (s *session) houseMail(mail *smtp.Mail) bool {
 	if s.who.mayUse(mail.Address) {
 		return false
 	}
+	s.begin(mail)
 	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "SENDER", "whoever logs in as "+s.who.Login+" may not send as <"+brief(mail.Address)+">")})
-	s.sent.Add(1)
+	s.finish(ending{status: Refused})
 	return true
 }
 
@@ -182,9 +179,7 @@ func (s *session) houseRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
 	case s.stranger():
 		refuse(strangerNo)
 		s.noteRcpt(r.Address, strangerNo.code, s.set.Name+": "+strangerNo.text)
-		if s.noise(); s.bye {
-			return true
-		}
+		s.noise() // his recipients bring no mail
 		return true
 	case strings.LastIndexByte(r.Address, '@') < 1 || strings.HasSuffix(r.Address, "@"):
 		refuse(noDomain)

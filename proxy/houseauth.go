@@ -129,8 +129,7 @@ func (s *session) loggedIn(who *Client, checked, err error) {
 	if u := s.srv.cfg.Policy.Settings(who.User.ID); u != nil {
 		s.user = u
 	}
-	_, is := s.srv.cfg.Locks.Locked(who.User.ID)
-	s.explains.Store(is)
+	s.explains.Store(s.locked())
 	s.note = "logged in as " + who.Login
 	s.offerHouse()
 	s.say(authDone)

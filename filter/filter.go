@@ -144,3 +144,9 @@ type Outcome struct {
 type Settler interface {
 	Settle(m *message.Message, o Outcome)
 }
+
+// Identifier tells which sender inside its user a message is of. The pipeline asks it at phases mail and data, before the
+// checks of the phase; the answer becomes the message's Identity and must not be part of its data.
+type Identifier interface {
+	Identify(p Phase, m *message.Message) string
+}

@@ -8,8 +8,9 @@ import (
 
 // Pipeline holds the checks in the order in which they are asked. It is immutable and safe for concurrent use.
 type Pipeline struct {
-	byPhase  [phases][]Step
-	settlers []Settler
+	byPhase    [phases][]Step
+	settlers   []Settler
+	identifier Identifier // nil: nobody has identities
 }
 
 // NewPipeline returns the pipeline that asks the steps in their order. Cheap checks belong first.
@@ -22,6 +23,9 @@ func NewPipeline(steps ...Step) *Pipeline {
 		if st, ok := s.Check.(Settler); ok {
 			p.settlers = append(p.settlers, st)
 		}
+		if id, ok := s.Check.(Identifier); ok {
+			p.identifier = id
+		}
 	}
 	return p
 }
@@ -29,6 +33,9 @@ func NewPipeline(steps ...Step) *Pipeline {
 // Ask runs the checks of phase ph over m. Before the end of data the first refusal decides, since nothing further can
 // change the answer; at data every check is heard, so that the log explains the whole verdict.
 func (p *Pipeline) Ask(ctx context.Context, ph Phase, m *message.Message) Verdict {
+	if p.identifier != nil && (ph == Mail || ph == Data) {
+		m.Identity = p.identifier.Identify(ph, m)
+	}
 	var hits []Hit
 	for i := range p.byPhase[ph] {
 		s := &p.byPhase[ph][i]

@@ -51,6 +51,7 @@ func (s *session) log(e *ending) {
 		r.Size = e.size
 	}
 	r.Duration = time.Since(r.Start)
+	r.Identity = s.tx.msg.Identity
 	r.Status, r.Ticket, r.Note, r.Waited = e.status, e.ticket, e.note, s.waited
 	r.Reply, r.Remote = s.last, s.heard
 	r.In = tlsOf(s.conn.TLS())

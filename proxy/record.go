@@ -42,6 +42,7 @@ type Record struct {
 	Start    time.Time     // MAIL, or accept where there was no message
 	Duration time.Duration // until the answer
 	Helo     string
+	Identity string // the finer sender inside the user, "" where none is told
 	From     string
 	To       []Recipient
 	Size     int64 // bytes of the message as received, 0 where it never came or was not wholly read

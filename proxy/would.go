@@ -28,9 +28,10 @@ type Overheard struct {
 
 // Would is what enforcement would have done with an overheard transaction.
 type Would struct {
-	Verdict filter.Verdict
-	Code    string // public code of what would have stopped it
-	Reply   string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
+	Verdict  filter.Verdict
+	Identity string // of the message
+	Code     string // public code of what would have stopped it
+	Reply    string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
 }
 
 // Would asks the filter as a session does, without a session: by is the pipeline, whose limits this transaction is booked
@@ -45,7 +46,9 @@ func (s *Server) Would(f *flow.Flow, id string, o *Overheard, by *filter.Pipelin
 	if e.user == nil {
 		return e.stopped(filter.Verdict{Cause: -1}, "", unknownUser)
 	}
-	return e.run()
+	w := e.run()
+	w.Identity = e.msg.Identity
+	return w
 }
 
 // evaluation is one transaction on its way through the phases.
@@ -156,7 +159,7 @@ func (s *session) judgeOverheard(o *overheard) {
 	o.Status = o.ended()
 	w := s.srv.Would(&s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
 	s.srv.cfg.Log.Put(&Record{
-		ID: id, Flow: s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, From: o.Mail.Address, To: o.To, Size: o.Size,
+		ID: id, Flow: s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, Identity: w.Identity, From: o.Mail.Address, To: o.To, Size: o.Size,
 		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply,
 	})
 }

@@ -48,6 +48,7 @@ func (p *program) logCommand() *cobra.Command {
 	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld or queued")
 	fl.StringVar(&f.q.ID, "id", "", "only this message, or this flow")
 	fl.StringVar(&f.q.Ticket, "ticket", "", "only what this lock answered")
+	fl.StringVar(&f.q.Identity, "identity", "", "only of this sender inside a user")
 	fl.StringVar(&f.q.From, "from", "", "only from this address or domain")
 	fl.StringVar(&f.q.To, "to", "", "only to this address or domain")
 	fl.StringVar(&f.client, "client", "", "only from this source address or prefix")
@@ -245,6 +246,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"had to be", plain(m.TLSTerms)},
 		[2]string{"domain asks", plain(asked(m))},
 		[2]string{"left from", m.Source},
+		[2]string{"identity", plain(m.Identity)},
 		[2]string{"from", "<" + plain(m.From) + ">"},
 		[2]string{"to", strings.Join(to, "\n")},
 		[2]string{"size", size(m.Size)},

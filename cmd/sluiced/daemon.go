@@ -18,6 +18,7 @@ import (
 	"sluice/cmd/internal/resolver"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
+	"sluice/filter/identity"
 	"sluice/filter/limit"
 	"sluice/filter/lock"
 	"sluice/filter/policy"
@@ -48,25 +49,27 @@ type daemon struct {
 	started time.Time
 	systemd supervisor
 
-	store     *store.Store
-	messages  *msglog.Log
-	tally     *tally
-	journal   *inflight.Journal
-	counts    *countsFile
-	choices   *choicesFile
-	school    *schoolFile
-	policy    *policy.Table
-	locks     *lock.Locks
-	gate      *limit.Sessions
-	elsewhere elsewhere
-	checks    *filter.Pipeline // made once: its checks count, and read the policy as it changes
-	proxy     *proxy.Server
-	api       *api.Server
-	link      *link
-	locals    *locals
-	sources   *flow.Attribution
-	ids       *flow.IDs
-	made      chan policy.Listed // users made for unknown sources that the kernel has not heard of
+	store    *store.Store
+	messages *msglog.Log
+	tally    *tally
+	journal  *inflight.Journal
+	counts   *countsFile
+	choices  *choicesFile
+	school   *schoolFile
+	policy   *policy.Table
+	locks    *lock.Locks
+	gate     *limit.Sessions
+
+	identities *identity.Book
+	elsewhere  elsewhere
+	checks     *filter.Pipeline // made once: its checks count, and read the policy as it changes
+	proxy      *proxy.Server
+	api        *api.Server
+	link       *link
+	locals     *locals
+	sources    *flow.Attribution
+	ids        *flow.IDs
+	made       chan policy.Listed // users made for unknown sources that the kernel has not heard of
 
 	logins         logins
 	guard          *auth.Guard
@@ -118,7 +121,7 @@ type loaded struct {
 
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
-	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), made: make(chan policy.Listed, control.MaxPutUsers),
+	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), identities: identity.NewBook(0), made: make(chan policy.Listed, control.MaxPutUsers),
 		ruled: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {

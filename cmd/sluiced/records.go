@@ -48,7 +48,7 @@ func (l logOf) Tail(ctx context.Context, q api.Query, take func(*api.Message) er
 }
 
 func (l logOf) query(q api.Query) (msglog.Query, error) {
-	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
+	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Identity: q.Identity, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
 	if q.User != "" {
 		m, err := backend(l).find(q.User)
 		if err != nil {
@@ -68,7 +68,7 @@ func (l logOf) query(q api.Query) (msglog.Query, error) {
 func message(r *proxy.Record) *api.Message {
 	m := &api.Message{
 		ID: r.ID, Time: r.Start, DurationMS: r.Duration.Milliseconds(), User: r.Flow.User.Name, Client: r.Flow.Client, Target: r.Flow.Target,
-		Helo: r.Helo, From: r.From, Size: r.Size, Status: r.Status.String(), Class: r.Verdict.Class.String(), Reply: r.Reply, Remote: r.Remote,
+		Helo: r.Helo, Identity: r.Identity, From: r.From, Size: r.Size, Status: r.Status.String(), Class: r.Verdict.Class.String(), Reply: r.Reply, Remote: r.Remote,
 		Source: address(r.Source), TLSIn: r.In.Version, TLSOut: r.Out.Version, TLSTerms: r.Terms, TLSTrust: r.Asks.Trust, TLSPolicy: r.Asks.Policy, TLSResult: r.Asks.Result,
 		Ticket: r.Ticket, Shadow: r.Shadow, Would: r.Would, Note: r.Note,
 		UnreadOut: r.Unread.Out, UnreadIn: r.Unread.In, WaitedMS: r.Waited.Milliseconds(), Obstacle: string(r.Obstacle),

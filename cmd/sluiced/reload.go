@@ -9,6 +9,7 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/filter"
 	"sluice/filter/content"
+	"sluice/filter/identity"
 	"sluice/filter/limit"
 	"sluice/filter/sender"
 	"sluice/intercept/control"
@@ -71,6 +72,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 func (d *daemon) pipeline(counts limit.Counter) *filter.Pipeline {
 	settings := d.policy
 	return filter.NewPipeline(
+		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},

@@ -64,7 +64,8 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 			m.fail = r.fail
 		}
 		r.members = append(r.members, m)
-		settings[l.ID] = withTLS(userSettings(u.Delivery, u.Auth, u.TLS, &u.Limits, &u.Lock, u.Content), u.StartTLS, u.StartTLSReason)
+		s := withTLS(userSettings(u.Delivery, u.Auth, u.TLS, &u.Limits, &u.Lock, u.Content), u.StartTLS, u.StartTLSReason)
+		settings[l.ID] = withIdentity(s, &u.Identity)
 	}
 	all, err := st.Users()
 	if err != nil {

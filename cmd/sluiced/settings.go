@@ -52,9 +52,26 @@ func withTLS(s policy.Settings, how, why string) policy.Settings {
 	return s
 }
 
+// withIdentity adds how identities are told; the configuration has checked the rules.
+func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
+	id := policy.Identify{Hosts: c.Hosts, Remove: c.Remove}
+	if id.Method.UnmarshalText([]byte(c.Method)) != nil || id.Method == policy.ByNothing {
+		return s
+	}
+	for _, h := range c.Headers {
+		var r policy.HeaderRule
+		if r.UnmarshalText([]byte(h)) == nil {
+			id.Headers = append(id.Headers, r)
+		}
+	}
+	s.Identify = &id
+	return s
+}
+
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
-	return withTLS(userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam}), cfg.TLS.StartTLS, cfg.TLS.StartTLSReason)
+	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam})
+	return withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
 }
 
 // addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.

@@ -35,7 +35,9 @@ type Message struct {
 	ID       string // <flow id>.<n>, the id of the transaction in log and replies
 	Flow     *flow.Flow
 	Helo     string
-	TLS      bool // the client leg is encrypted
+	Login    string // who logged in at the smarthost; "" where nobody did
+	Identity string // the finer sender inside the user (ATT4), "" where none is told; known from phase mail or data on
+	TLS      bool   // the client leg is encrypted
 	Envelope Envelope
 	Rcpt     Address // the recipient being asked about, in phase rcpt
 	Data     []byte  // header and body, dots unstuffed, lines ending in CRLF; nil before phase data

@@ -24,6 +24,7 @@ type Overrides struct {
 	LockMaxUnlocks    *int      `json:"lock_max_unlocks,omitempty"`
 	LockExplained     *int      `json:"lock_explained,omitempty"` // connections per minute
 	LockKeepPassed    *bool     `json:"lock_keep_passed,omitempty"`
+	Identify          *Identify `json:"identity,omitempty"`
 }
 
 // Apply returns s with the overrides in place of what they name.
@@ -45,6 +46,9 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Lock.MaxUnlocks, o.LockMaxUnlocks)
 	set(&s.Lock.Explained, o.LockExplained)
 	set(&s.Lock.KeepPassed, o.LockKeepPassed)
+	if o.Identify != nil {
+		s.Identify = o.Identify
+	}
 	return s
 }
 

@@ -39,6 +39,7 @@ type Settings struct {
 	PerSecond         int       // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
 	Content           Content
+	Identify          *Identify // ATT4; nil: the user is one sender
 }
 
 // Content are the settings of the content filter (CON1).

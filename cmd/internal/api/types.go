@@ -283,6 +283,7 @@ type Message struct {
 	Client     netip.AddrPort `json:"client"`
 	Target     netip.AddrPort `json:"target"`
 	Helo       string         `json:"helo,omitempty"`
+	Identity   string         `json:"identity,omitempty" doc:"the finer sender inside the user"`
 	From       string         `json:"from"`
 	To         []Recipient    `json:"to,omitempty"`
 	Size       int64          `json:"size"`
@@ -334,6 +335,7 @@ type Query struct {
 	Status       string
 	ID           string // of a message or a flow
 	Ticket       string
+	Identity     string
 	From, To     string // address or domain
 	Client       netip.Prefix
 	Limit        int // 0 is 100

@@ -25,6 +25,7 @@ type Config struct {
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
 	Content   Content   `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
+	Identity  Identity  `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
 	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
 	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
@@ -219,6 +220,14 @@ type UserContent struct {
 	Spam      float64 `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
 }
 
+// Identity tells the finer senders inside a user.
+type Identity struct {
+	Method  string   `toml:"method" default:"none" enum:"none|sender|login|header" doc:"none: a user is one sender. sender: by the envelope sender. login: by who logged in at the smarthost. header: by a header field that the user's own servers write; limits of the user count whatever it says."`
+	Headers []string `toml:"headers" doc:"For method header: fields that are believed, tried in order. A field must occur exactly once; Received must be the topmost one and name one of hosts as its writer. X-AuthUser: the whole value, or by the known forms of X-PHP-Script, X-Get-Message-Sender-Via, X-Authenticated-Sender, and of Received as Postfix, Exim and Sendmail write it. X-Source-Dir: ^([^:]+) is a regular expression with one capturing group."`
+	Hosts   []string `toml:"hosts" doc:"Names by which the user's own servers write Received fields. Empty: the name that the client gives in HELO."`
+	Remove  bool     `toml:"remove" doc:"The field that told is not sent on, unless it is Received or a signature covers it."`
+}
+
 // User is one outgoing user.
 type User struct {
 	Name           string   `toml:"name" required:"true" doc:"Name of the user in logs, commands and counters."`
@@ -236,6 +245,8 @@ type User struct {
 	Lock           Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`
 
 	Content UserContent `toml:"content" inherit:"content" doc:"The user's own settings of the content filter; keys left out inherit those of [content]."`
+
+	Identity Identity `toml:"identity" inherit:"identity" doc:"How the senders inside this user are told; keys left out inherit those of [identity]."`
 
 	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file
 }

@@ -40,6 +40,7 @@ func validate(c *Config, doc *document) Errors {
 	v.paths(c)
 	v.tls(c)
 	v.content(c)
+	v.identities(c)
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}

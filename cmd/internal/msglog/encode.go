@@ -32,6 +32,7 @@ func (e *encoder) encode(r *proxy.Record) {
 	e.text("status", r.Status.String())
 	e.flow(r)
 	e.text("helo", r.Helo)
+	e.text("identity", r.Identity)
 	e.text("from", r.From)
 	e.recipients(r.To)
 	e.number("size", r.Size)
@@ -155,6 +156,9 @@ func (e *encoder) addKeys(r *proxy.Record) {
 		hashNumber(keyStatus, uint64(r.Status)))
 	if r.Flow.Client.IsValid() {
 		e.keys = append(e.keys, hashAddr(keyClient, r.Flow.Client.Addr()))
+	}
+	if r.Identity != "" {
+		e.keys = append(e.keys, hashText(keyIdentity, r.Identity))
 	}
 	if r.Ticket != "" {
 		e.keys = append(e.keys, hashText(keyTicket, r.Ticket))

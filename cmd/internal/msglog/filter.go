@@ -18,6 +18,7 @@ const (
 	keyClient
 	keyUser
 	keyStatus
+	keyIdentity
 )
 
 // hashes returned by the functions below are FNV-1a with a final mix; letters count without case, as domains do.

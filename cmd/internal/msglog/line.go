@@ -28,6 +28,7 @@ type line struct {
 	Prefix netip.Prefix   `json:"prefix"`
 	Made   bool           `json:"made"`
 	Helo   string         `json:"helo"`
+	Ident  string         `json:"identity"`
 	From   string         `json:"from"`
 	To     []struct {
 		A string
@@ -89,7 +90,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		return nil, fmt.Errorf("could not read a line of the message log: flow %q: %w", l.Flow, err)
 	}
 	r := &proxy.Record{
-		ID: l.ID, Start: l.Start, Duration: time.Duration(l.Micros) * time.Microsecond, Helo: l.Helo, From: l.From, Size: l.Size, Status: status,
+		ID: l.ID, Start: l.Start, Duration: time.Duration(l.Micros) * time.Microsecond, Helo: l.Helo, Identity: l.Ident, From: l.From, Size: l.Size, Status: status,
 		Flow: flow.Flow{
 			ID: flow.ID(id), Client: l.Client, Target: l.Target,
 			User: flow.User{ID: l.User, Name: l.Name, Prefix: l.Prefix, Made: l.Made},

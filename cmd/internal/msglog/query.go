@@ -24,6 +24,7 @@ type Query struct {
 	Status      *proxy.Status
 	ID          string // of a message ("abc.1"), or of a flow ("abc") for all its records
 	Ticket      string
+	Identity    string
 	Sender      string // an address, or a domain without "@"
 	Recipient   string // likewise, of any recipient
 	Client      netip.Prefix
@@ -90,6 +91,9 @@ func (q *Query) keys() []uint64 {
 	if q.Ticket != "" {
 		k = append(k, hashText(keyTicket, q.Ticket))
 	}
+	if q.Identity != "" {
+		k = append(k, hashText(keyIdentity, q.Identity))
+	}
 	if q.Client.IsValid() && q.Client.IsSingleIP() {
 		k = append(k, hashAddr(keyClient, q.Client.Addr()))
 	}
@@ -115,6 +119,7 @@ func (q *Query) match(r *proxy.Record) bool {
 		q.Status != nil && r.Status != *q.Status,
 		q.ID != "" && !strings.EqualFold(r.ID, q.ID) && !strings.EqualFold(r.Flow.ID.String(), q.ID),
 		q.Ticket != "" && !strings.EqualFold(r.Ticket, q.Ticket),
+		q.Identity != "" && !strings.EqualFold(r.Identity, q.Identity),
 		q.Client.IsValid() && !q.Client.Contains(r.Flow.Client.Addr()),
 		q.Sender != "" && !matchAddress(r.From, q.Sender):
 		return false

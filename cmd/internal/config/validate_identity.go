@@ -1,0 +1,37 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// mostHeaders bounds the fields that tell an identity.
+const mostHeaders = 16
+
+func (v *validator) identities(c *Config) {
+	v.identity("identity", &c.Identity)
+	for i := range c.User {
+		v.identity(fmt.Sprintf("user[%d].identity", i), &c.User[i].Identity)
+	}
+}
+
+func (v *validator) identity(key string, id *Identity) {
+	if id.Method == "header" && len(id.Headers) == 0 {
+		v.report(key+".headers", "is missing", `name the fields that the user's servers write, like headers = ["X-AuthUser", "X-PHP-Originating-Script", "Received"]`)
+	}
+	if len(id.Headers) > mostHeaders {
+		v.report(key+".headers", fmt.Sprintf("%d fields are more than %d", len(id.Headers), mostHeaders), "keep those that are met")
+	}
+	for _, h := range id.Headers {
+		name, pattern, _ := strings.Cut(h, ":")
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			v.report(key+".headers", fmt.Sprintf("%q is not the name of a header field", name), `write it like "X-AuthUser" or "X-Source-Dir: ^([^:]+)"`)
+		}
+		if re, err := regexp.Compile(strings.TrimSpace(pattern)); err != nil {
+			v.report(key+".headers", fmt.Sprintf("%q: %v", h, err), "correct the regular expression")
+		} else if pattern != "" && re.NumSubexp() != 1 {
+			v.report(key+".headers", fmt.Sprintf("%q has %d capturing groups, want one", h, re.NumSubexp()), "write (?:…) for those that only group")
+		}
+	}
+}

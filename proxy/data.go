@@ -145,6 +145,12 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.finish(ending{status: Deferred, note: err.Error(), size: body.Size()})
 		return
 	}
+	if s.house != nil {
+		var ok bool
+		if data, ok = s.authored(body, data); !ok {
+			return
+		}
+	}
 	t.msg.Data, t.msg.DataSize = data, body.Size()
 	defer func() { t.msg.Data = nil }()
 	v := s.srv.verdict(s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -24,6 +25,10 @@ type House struct {
 	Sessions int         // of one source at once (AUT8); 10
 	Logins   Logins      // may be nil: only sources that need none
 	Keeper   Keeper
+	AnyFrom  bool // whoever logs in may write as anybody in the message's From field (FRM1)
+	// Tenants are the customers whose mail a service at an address hands in without a login; may be nil.
+	Tenants func(netip.Addr) []Tenant
+	Roots   *x509.CertPool // that such a service's certificate is verified by; nil: the system's
 	// Stranger are the settings of sessions that nobody answers for yet.
 	Stranger policy.Settings
 }
@@ -130,7 +135,7 @@ func (s *session) greetHouse() bool {
 const houseSessions = 10
 
 // stranger tells whether nobody answers for the session.
-func (s *session) stranger() bool { return s.house != nil && s.flow.User.ID == 0 }
+func (s *session) stranger() bool { return s.house != nil && s.flow.User.ID == 0 && !s.unclaimed() }
 
 // houseSkills is what a smarthost can do by itself. What a destination lacks later is the queue's to translate or to
 // report (DEL3).
@@ -159,6 +164,9 @@ var (
 
 // houseMail answers MAIL at a smarthost as far as it differs; true when it is answered.
 func (s *session) houseMail(mail *smtp.Mail) bool {
+	if s.byTenant() {
+		return s.tenantMail(mail)
+	}
 	if s.stranger() { // he hears at RCPT that this is no open relay, and no check is troubled with him
 		s.begin(mail)
 		s.conn.WriteRaw(s.set.fixed.senderOK)
@@ -167,10 +175,15 @@ func (s *session) houseMail(mail *smtp.Mail) bool {
 	if s.who.mayUse(mail.Address) {
 		return false
 	}
-	s.begin(mail)
-	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "SENDER", "whoever logs in as "+s.who.Login+" may not send as <"+brief(mail.Address)+">")})
-	s.finish(ending{status: Refused})
+	s.refuseSender(mail, "SENDER", "whoever logs in as "+s.who.Login+" may not send as <"+brief(mail.Address)+">")
 	return true
+}
+
+// refuseSender answers MAIL of somebody who may not send as the sender.
+func (s *session) refuseSender(mail *smtp.Mail, code, text string) {
+	s.begin(mail)
+	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, code, text)})
+	s.finish(ending{status: Refused})
 }
 
 // houseRcpt refuses a recipient at a smarthost before any check; true when it did.
@@ -225,7 +238,7 @@ func (s *session) keepMessage(body *smtp.Body, e *ending) {
 	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
 	t.rec.Size = body.Size()
 	err := s.draft.Keep(s.ctx, &Kept{
-		ID: t.msg.ID, Flow: &s.flow, Login: s.who.Login, Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body,
+		ID: t.msg.ID, Flow: &s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body,
 		At: t.start, Secure: s.secure.Load(),
 	})
 	if err == nil {

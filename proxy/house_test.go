@@ -92,7 +92,7 @@ func newHouse(t *testing.T, source uint32, change ...func(*rig, *House)) (*rig, 
 	k := &keeper{}
 	c, err := cert.New(cert.Options{Name: "smtp.gw.example"})
 	must(t, err)
-	h := &House{Name: "smtp.gw.example", TLS: c.Config(), Keeper: k, Logins: people{
+	h := &House{Name: "smtp.gw.example", TLS: c.Config(), Keeper: k, AnyFrom: true, Logins: people{
 		"customer.example":     {User: houseUser, Login: "customer.example", Kind: auth.Domain},
 		"bob@customer.example": {User: houseUser, Login: "bob@customer.example", Kind: auth.Mailbox},
 	}, Stranger: policy.Default()}

@@ -305,7 +305,12 @@ func (p *peer) startTLS() tls.ConnectionState {
 // handshake begins TLS once STARTTLS is answered.
 func (p *peer) handshake() tls.ConnectionState {
 	p.t.Helper()
-	c := tls.Client(p.nc, &tls.Config{InsecureSkipVerify: true})
+	return p.encrypt(&tls.Config{InsecureSkipVerify: true})
+}
+
+func (p *peer) encrypt(cfg *tls.Config) tls.ConnectionState {
+	p.t.Helper()
+	c := tls.Client(p.nc, cfg)
 	must(p.t, c.Handshake())
 	p.nc, p.br = c, bufio.NewReader(c)
 	return c.ConnectionState()

@@ -19,20 +19,21 @@ import (
 
 // session is one connection's dialogue. One goroutine leads it; others touch only what is atomic.
 type session struct {
-	srv    *Server
-	set    *resolved
-	user   *policy.Settings
-	ctx    context.Context // ends when the session is cut
-	over   func()          // hears, once, that the session has ended
-	gate   func()          // gives back the place of a session that was let in; may be nil
-	until  time.Time       // how long a command is waited for, where that is begun; else zero
-	cancel context.CancelFunc
-	house  *House // the smarthost that it is a session of; nil: it is intercepted
-	who    Client // who logged in there
-	draft  Draft  // of the message that is coming there; nil: none
-	client clientConn
-	conn   *smtp.Conn
-	flow   flow.Flow
+	srv     *Server
+	set     *resolved
+	user    *policy.Settings
+	ctx     context.Context // ends when the session is cut
+	over    func()          // hears, once, that the session has ended
+	gate    func()          // gives back the place of a session that was let in; may be nil
+	until   time.Time       // how long a command is waited for, where that is begun; else zero
+	cancel  context.CancelFunc
+	house   *House   // the smarthost that it is a session of; nil: it is intercepted
+	who     Client   // who logged in there
+	tenancy *tenancy // whom the service at the source may speak for there; nil: nobody
+	draft   Draft    // of the message that is coming there; nil: none
+	client  clientConn
+	conn    *smtp.Conn
+	flow    flow.Flow
 
 	stageAt atomic.Int64 // unix nanoseconds
 	sent    atomic.Int32 // transactions begun

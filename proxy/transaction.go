@@ -32,6 +32,7 @@ type transaction struct {
 	msg    message.Message
 	rec    *Record
 	ticket string // of the lock on the user; "" is none
+	late   bool   // whose message it is came to light at its end
 	admin  bool   // a locked user's mail to the administrator: it goes on
 	failed *relay.Failure
 	terms  *tlspolicy.Policy // what the onward leg must be
@@ -82,6 +83,10 @@ func (s *session) mail(cmd *smtp.Command) {
 	s.dropBlind()
 	s.begin(&mail)
 	s.trusted()
+	if s.unclaimed() {
+		s.conn.WriteRaw(s.set.fixed.senderOK)
+		return
+	}
 	v := s.ask(filter.Mail, &s.tx.msg)
 	if v.Refused() {
 		s.say(refusal(s.set, &v))
@@ -203,10 +208,7 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 	if !s.agree(&r, refuse) {
 		return
 	}
-	t.msg.Rcpt = message.Address(r.Address)
-	v := s.ask(filter.Rcpt, &t.msg)
-	t.msg.Rcpt = ""
-	if v.Refused() {
+	if v := s.askRcpt(r.Address); v.Refused() {
 		a := refusal(s.set, &v)
 		refuse(a)
 		s.noteRcpt(r.Address, a.code, s.set.Name+": "+a.text)
@@ -222,6 +224,17 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 	if s.offer.Has(smtp.ExtLimits) {
 		t.count(r.Domain)
 	}
+}
+
+// askRcpt asks the filter about a recipient. Whose message it is may show only in the message: then it is asked later.
+func (s *session) askRcpt(address string) (v filter.Verdict) {
+	if s.unclaimed() {
+		return filter.Verdict{Cause: -1}
+	}
+	s.tx.msg.Rcpt = message.Address(address)
+	v = s.ask(filter.Rcpt, &s.tx.msg)
+	s.tx.msg.Rcpt = ""
+	return v
 }
 
 // lockedRcpt decides about a recipient of a locked user: only mail for the administrator goes on, and not mixed with

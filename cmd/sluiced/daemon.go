@@ -75,6 +75,7 @@ type daemon struct {
 	guard          *auth.Guard
 	door           *auth.Door
 	savingGuessers sync.Mutex
+	connectors     atomic.Pointer[[]connector]
 	keeper         proxy.Keeper
 	observations   observations
 	guesses        guesses

@@ -31,6 +31,11 @@ type house struct {
 
 // openDoor makes what tells logins apart.
 func (d *daemon) openDoor() error {
+	cs, err := connectors(&d.cfg.Load().Smarthost)
+	if err != nil {
+		return err
+	}
+	d.connectors.Store(&cs)
 	d.guard = auth.NewGuard()
 	if err := d.logins.load(d.store); err != nil {
 		return err
@@ -125,7 +130,8 @@ func (d *daemon) houseAt(at config.Listener) proxy.House {
 	cfg := d.cfg.Load()
 	stranger := policy.Default()
 	stranger.MessageSize = int64(cfg.Limits.MessageSize)
-	return proxy.House{Name: cfg.Smarthost.Name, TLS: d.houseTLS(), Implicit: at.TLS == "implicit", Sessions: cfg.Smarthost.SessionsPerSource, Logins: d, Keeper: d.keeper, Stranger: stranger}
+	return proxy.House{Name: cfg.Smarthost.Name, TLS: d.houseTLS(), Implicit: at.TLS == "implicit", Sessions: cfg.Smarthost.SessionsPerSource, Logins: d, Keeper: d.keeper, Stranger: stranger,
+		AnyFrom: cfg.Smarthost.From == "any", Tenants: d.tenants, Roots: d.onward.roots}
 }
 
 // houseTLS follows the certificate of the configuration in force, whatever becomes of STARTTLS of intercepted mail.
@@ -133,6 +139,14 @@ func (d *daemon) houseTLS() *tls.Config {
 	c := d.certs.Load().Config()
 	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return d.certs.Load().Config().GetCertificate(h)
+	}
+	asked := c.Clone()
+	asked.ClientAuth = tls.RequestClientCert // of services alone: mail programs would ask people which one to show
+	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		if a, ok := h.Conn.RemoteAddr().(*net.TCPAddr); ok && len(d.tenants(a.AddrPort().Addr())) > 0 {
+			return asked, nil
+		}
+		return nil, nil
 	}
 	return c
 }
@@ -171,7 +185,7 @@ func (d *daemon) closeHouses() {
 // rehouse brings the listeners in line with a configuration that changed: what is gone is closed, and the helper is asked
 // anew for what is missing.
 func (d *daemon) rehouse(old, now *config.Smarthost) {
-	if slices.EqualFunc(old.Listener, now.Listener, sameListener) && old.Name == now.Name && old.SessionsPerSource == now.SessionsPerSource {
+	if slices.EqualFunc(old.Listener, now.Listener, sameListener) && old.Name == now.Name && old.SessionsPerSource == now.SessionsPerSource && old.From == now.From {
 		return
 	}
 	d.accepting.Lock()

@@ -177,6 +177,10 @@ func (d *daemon) reloadFile() error {
 	if later := needRestart(old.Config, cfg); len(later) > 0 {
 		d.log.Warn("changes that take effect with the next restart only", "keys", strings.Join(later, ", "))
 	}
+	cs, err := connectors(&cfg.Smarthost)
+	if err != nil {
+		return err
+	}
 	r, settings, err := newRoster(d.store, cfg)
 	if err != nil {
 		return err
@@ -200,6 +204,7 @@ func (d *daemon) reloadFile() error {
 	d.rules.Store(rs)
 	d.rulesChanged()
 	d.enroll(r)
+	d.connectors.Store(&cs)
 	d.rehouse(&old.Smarthost, &cfg.Smarthost)
 	d.log.Info("configuration reloaded", "users", len(r.all()), "delivery addresses", len(cfg.Delivery.Address))
 	return nil

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -132,6 +133,28 @@ func (b *Body) HadBareLF() bool { return b.dec.bareLF }
 
 // Canonical tells whether the body can be sent with DATA: no NUL, no bare CR or LF.
 func (b *Body) Canonical() bool { return !b.dec.binary || !(b.dec.nul || b.dec.bareCR || b.dec.bareLF) }
+
+// CutHeader takes the lines from offset from to offset to, whole lines of the header, out of the body. False: they are not
+// in memory, and nothing is changed.
+func (b *Body) CutHeader(from, to int) bool {
+	n := int64(to - from)
+	if from < 0 || n < 0 || int64(to) > min(b.HeaderLen(), int64(len(b.mem))) {
+		return false
+	}
+	gone := b.mem[from:to]
+	b.dec.lines -= bytes.Count(gone, []byte("\n"))
+	if len(gone) > 0 && gone[0] == '.' {
+		b.dec.ndots--
+	}
+	if b.dec.header >= 0 {
+		b.dec.header -= n
+	}
+	whole := b.mem[:len(b.mem)+b.term] // the end of data stands behind
+	copy(whole[from:], whole[to:])
+	b.mem = b.mem[:len(b.mem)-int(n)]
+	b.size -= n
+	return true
+}
 
 // TickErr gives the error of DataOptions.Tick, if it had one.
 func (b *Body) TickErr() error { return b.tickErr }

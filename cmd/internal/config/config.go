@@ -134,9 +134,24 @@ type Address struct {
 
 // Smarthost takes mail from customers who name it in their settings.
 type Smarthost struct {
-	Name              string     `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
-	SessionsPerSource int        `toml:"sessions_per_source" default:"10" min:"1" max:"10000" doc:"Connections open at once from one address; further ones get 421."`
-	Listener          []Listener `toml:"listener" doc:"One address and port of the smarthost."`
+	Name              string      `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
+	SessionsPerSource int         `toml:"sessions_per_source" default:"10" min:"1" max:"10000" doc:"Connections open at once from one address; further ones get 421."`
+	From              string      `toml:"from" default:"own" enum:"own|any" doc:"Who may stand in the From field of what is sent with a login. own: the login's mailbox, or anybody of its domain; mail that is sent on (resent, by a list of the domain, with a rewritten sender) keeps its author. any: anybody."`
+	Listener          []Listener  `toml:"listener" doc:"One address and port of the smarthost."`
+	Connector         []Connector `toml:"connector" doc:"A customer at a service that sends the mail of many from the same addresses. He hands in mail without a login; it must be proved to be his."`
+}
+
+// Connector is a customer at a service that sends the mail of many.
+type Connector struct {
+	Name        string   `toml:"name" required:"true" doc:"In log and queue it stands in place of a login."`
+	User        string   `toml:"user" required:"true" doc:"The outgoing user who answers for what is sent."`
+	Service     string   `toml:"service" required:"true" enum:"microsoft365|google|other" doc:"microsoft365: Exchange Online; it writes into each message whose it is. google: Google Workspace; it does not, so the customer has it add a field that nobody else knows (proof_header, proof_file). other: any that shows a certificate."`
+	Domains     []string `toml:"domains" required:"true" doc:"Sender domains, in the envelope and in the From field. No other connector may have them."`
+	Tenants     []string `toml:"tenants" doc:"What Exchange Online writes into X-OriginatorOrg: the customer's default domain, such as contoso.onmicrosoft.com, or a custom one. Left out: domains."`
+	ProofHeader string   `toml:"proof_header" doc:"Name of the field that the service is told to add, such as X-Provider-Proof. It is taken out of the message."`
+	ProofFile   string   `toml:"proof_file" doc:"File with what stands in that field, in its first line; a long random word, as for a password."`
+	Certificate string   `toml:"certificate" doc:"Name in the certificate that the service shows. Left out: mail.protection.outlook.com and smtp.gmail.com."`
+	Ranges      []Prefix `toml:"ranges" doc:"Addresses of the service. Left out: those that Microsoft and Google publish, as of this version."`
 }
 
 // Listener is one address and port of the smarthost.

@@ -37,6 +37,7 @@ func validate(c *Config, doc *document) Errors {
 	v.exempt(c.Exempt)
 	v.shadow(c)
 	v.smarthost(&c.Smarthost)
+	v.connectors(c)
 	v.paths(c)
 	v.tls(c)
 	v.content(c)

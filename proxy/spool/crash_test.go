@@ -36,6 +36,7 @@ type owing struct {
 	tried  bool     // somebody has it leased
 	unsure bool     // nobody was told that it is kept
 	ended  bool     // a change without recipients left returned nil
+	held   bool     // it came to be held, and nobody has released it
 }
 
 // life is one run of a program on the disk.
@@ -99,9 +100,13 @@ func (f *life) arrive(r *rand.Rand, settle func(*Draft, *Envelope, *smtp.Body) (
 		env = to("a@one.example", "b@two.example", "c@three.example", "d@two.example")
 	}
 	var ids []ID
-	if settle != nil {
+	held := settle == nil && r.IntN(4) == 0
+	switch {
+	case settle != nil:
 		ids, err = settle(d, env, b)
-	} else {
+	case held:
+		ids, err = d.CommitHeld(env, nil, b, "looked at")
+	default:
 		ids, err = d.Commit(env, nil, b)
 	}
 	if err != nil {
@@ -115,7 +120,7 @@ func (f *life) arrive(r *rand.Rand, settle func(*Draft, *Envelope, *smtp.Body) (
 		if len(ids) == 1 || i == 1 {
 			left = 0b11
 		}
-		f.l.owed[id] = &owing{text: text, left: left}
+		f.l.owed[id] = &owing{text: text, left: left, held: held}
 	}
 	return nil
 }
@@ -215,6 +220,9 @@ func (f *life) operate(r *rand.Rand) error {
 	case 0:
 		return f.s.Hold(id, "test")
 	case 1:
+		f.l.mu.Lock()
+		o.held = false
+		f.l.mu.Unlock()
 		return f.s.Release(id)
 	}
 	return f.s.Retry(id)
@@ -244,7 +252,9 @@ func (f *life) audit(when string) {
 			if text, err := readText(l); err != nil || text != o.text {
 				f.t.Errorf("%s: delivery %v holds another message: %v", when, id, err)
 			}
-			left = l.State.Left
+			if left = l.State.Left; o.held && (!d.Held || l.State.Hold == "") {
+				f.t.Errorf("%s: delivery %v came to be held, and is free", when, id)
+			}
 		}
 		switch {
 		case d != nil && o.ended:

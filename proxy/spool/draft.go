@@ -47,10 +47,19 @@ func (d *Draft) OpenSpill() (smtp.Spill, error) {
 // spilled, then by OpenSpill. An error is ErrFull, ErrBad or ErrClosed with its cause, or says what is wrong with the
 // envelope; nothing is kept then that could be delivered.
 func (d *Draft) Commit(env *Envelope, prefix []byte, body *smtp.Body) ([]ID, error) {
-	return d.commit(env, prefix, body, nil)
+	return d.commit(env, prefix, body, "", nil)
 }
 
-func (d *Draft) commit(env *Envelope, prefix []byte, body *smtp.Body, also []*state) ([]ID, error) {
+// CommitHeld does as Commit, and the deliveries are on hold from the first moment, which no crash can make undone.
+func (d *Draft) CommitHeld(env *Envelope, prefix []byte, body *smtp.Body, why string) ([]ID, error) {
+	if why == "" {
+		return nil, errors.New("a hold needs a reason")
+	}
+	return d.commit(env, prefix, body, why, nil)
+}
+
+// commit stores the message: on hold where hold says why, and in one step with it what became of other deliveries.
+func (d *Draft) commit(env *Envelope, prefix []byte, body *smtp.Body, hold string, also []*state) ([]ID, error) {
 	if d.over {
 		return nil, errors.New("the message was committed or aborted before")
 	}
@@ -76,7 +85,10 @@ func (d *Draft) commit(env *Envelope, prefix []byte, body *smtp.Body, also []*st
 		e.tailID = d.tail.id
 	}
 	e.first = d.s.newIDs(len(e.parts))
-	ids, err := d.s.store(e, prefix, body.Bytes())
+	if hold != "" {
+		e.hold(hold)
+	}
+	ids, err := d.s.store(e, prefix, body.Bytes(), len(also) == 0)
 	if e.tail > 0 && (err == nil || errors.Is(err, ErrBad)) { // what is on disk of it nobody knows: the next start does
 		d.tail = nil
 	}
@@ -92,29 +104,32 @@ func (d *Draft) Abort() {
 	}
 }
 
-// store writes an entry and makes its deliveries known.
-func (s *Spool) store(e *entry, prefix, mem []byte) ([]ID, error) {
+// store writes an entry and makes its deliveries known. mail tells that it is new mail, which may be refused for lack of room.
+func (s *Spool) store(e *entry, prefix, mem []byte, mail bool) ([]ID, error) {
 	meta := e.append(nil)
 	if len(meta) > maxMeta || len(prefix)+len(mem) > maxBody {
 		return nil, fmt.Errorf("the message has an envelope of %d bytes or %d bytes in memory, which is more than the spool takes", len(meta), len(mem))
 	}
-	o := &op{kind: kEntry, meta: meta, body: [2][]byte{prefix, mem}, bodySum: sumOf(prefix, mem), sync: true, mail: len(e.states) == 0, done: make(chan struct{})}
+	o := &op{kind: kEntry, meta: meta, body: [2][]byte{prefix, mem}, bodySum: sumOf(prefix, mem), sync: true, mail: mail, done: make(chan struct{})}
 	ids := make([]ID, len(e.parts))
 	for i := range ids {
 		ids[i] = e.first.nth(i)
 	}
 	var news []*Delivery
 	o.landed = func(p place, g *segment) {
-		for _, st := range e.states {
-			s.stateLanded(st, p, g)
-		}
 		g.live += int64(p.size)
 		s.countTail(e, 1)
 		for i := range e.parts {
-			slot := s.place(e, i, p)
-			if s.o.Arrived != nil {
-				news = append(news, s.delivery(slot))
-			}
+			s.place(e, i, p)
+		}
+		for _, st := range e.states {
+			s.stateLanded(st, p, g)
+		}
+		if s.o.Arrived == nil {
+			return
+		}
+		for _, id := range ids {
+			news = append(news, s.delivery(s.x.get(id)))
 		}
 	}
 	s.mu.Lock()
@@ -136,7 +151,7 @@ func (s *Spool) store(e *entry, prefix, mem []byte) ([]ID, error) {
 func (s *Spool) place(e *entry, i int, p place) *slot {
 	slot := s.x.add(e.first.nth(i))
 	slot.at, slot.nth, slot.user, slot.move = p, uint16(i), e.env.User, e.move
-	slot.left = 1<<uint(e.parts[i].count) - 1
+	slot.left = e.parts[i].all()
 	slot.domain = s.x.intern(e.parts[i].domain)
 	slot.born = seconds(e.env.Received)
 	slot.due = slot.born

@@ -248,6 +248,16 @@ func (e *entry) sound() bool {
 	return e.first != 0 && n == len(e.env.Rcpts) && n > 0 && e.size >= 0 && e.tail >= 0 && e.tail <= e.size
 }
 
+// hold has all deliveries of a new entry on hold.
+func (e *entry) hold(why string) {
+	for i := range e.parts {
+		e.states = append(e.states, &state{id: e.first.nth(i), ver: 1, State: State{Due: e.env.Received, Hold: why, Left: e.parts[i].all()}})
+	}
+}
+
+// all has a bit set for each recipient.
+func (p part) all() uint64 { return 1<<uint(p.count) - 1 }
+
 // rcpts are those of delivery number n.
 func (e *entry) rcpts(n int) []Rcpt {
 	from := 0

@@ -23,7 +23,7 @@ func (l *Lease) Return() error {
 func (l *Lease) SettleWith(st State, d *Draft, env *Envelope, body *smtp.Body) ([]ID, error) {
 	x := l.next(&st)
 	l.s.prepare(x)
-	ids, err := d.commit(env, nil, body, []*state{x})
+	ids, err := d.commit(env, nil, body, "", []*state{x})
 	if err == nil {
 		l.s.dropTail(l.e, x)
 	}

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -292,5 +293,47 @@ func TestManyRecipientsAreSeveralDeliveries(t *testing.T) {
 	}
 	if _, err := tryCommit(s, to(), message(1)); err == nil {
 		t.Error("a message without recipients was taken")
+	}
+}
+
+// TestHeldFromTheFirstMoment: nobody can lease what came to be looked at, before or after a restart, until it is released.
+func TestHeldFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var arrived []*Delivery
+	s := open(t, dir, Options{Arrived: func(d *Delivery) { arrived = append(arrived, d) }})
+	d, err := s.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.CommitHeld(to("x@one.example"), nil, bodyOf(t, "no\r\n"), ""); err == nil {
+		t.Fatal("held without a reason")
+	}
+	ids, err := d.CommitHeld(to("a@one.example", "b@two.example", "c@one.example"), []byte("Received: x\r\n"), bodyOf(t, "Subject: q\r\n\r\nhm\r\n"), "hold: [URL] looked at")
+	if err != nil || len(ids) != 2 || len(arrived) != 2 || !arrived[0].Held || !arrived[1].Held || s.Figures().Held != 2 {
+		t.Fatalf("committed %v, %v; arrived %+v, %d on hold", ids, err, arrived, s.Figures().Held)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	for _, id := range ids {
+		if _, err := s.Lease(id); !errors.Is(err, ErrHeld) {
+			t.Errorf("lease of what is on hold: %v", err)
+		}
+		l, err := s.Look(id)
+		if err != nil || l.State.Hold != "hold: [URL] looked at" {
+			t.Errorf("hold %q, %v", l.State.Hold, err)
+		}
+	}
+	if err := s.Release(ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	l := lease(t, s, ids[0])
+	if got := textOf(t, l); got != "Received: x\r\nSubject: q\r\n\r\nhm\r\n" || len(l.Envelope.Rcpts) != 2 || l.State.Left != 0b11 {
+		t.Errorf("released: %q for %+v, open %b", got, l.Envelope.Rcpts, l.State.Left)
+	}
+	if _, err := s.Lease(ids[1]); !errors.Is(err, ErrHeld) || s.Figures().Held != 1 {
+		t.Errorf("the other delivery: %v, %d on hold", err, s.Figures().Held)
 	}
 }

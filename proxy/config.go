@@ -32,6 +32,7 @@ type Config struct {
 	Choices  *pool.Choices
 	Gate     Gate        // may be nil: sessions are not bounded
 	Inflight Inflight    // may be nil
+	Keeper   LateKeeper  // may be nil: of intercepted mail nothing is kept, whatever a user's settings say
 	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
 	Guard    Guard       // may be nil
 	StartTLS TLSRules    // may be nil: users' settings alone decide about STARTTLS

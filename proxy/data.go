@@ -171,6 +171,9 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.say(lockedAnswer(s.set, ticket, s.reason()))
 		e.status, e.ticket = Deferred, ticket
 	case v.Refused():
+		if s.holdMessage(body, &v, &e) {
+			return
+		}
 		s.say(refusal(s.set, &v))
 		e.status = statusOf(&v)
 	default:
@@ -228,11 +231,15 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		s.keepMessage(body, e)
 		return
 	}
+	if s.tx.keeping {
+		s.deliverLater(body, e)
+		return
+	}
 	s.stage(onward)
 	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
 	if s.remote == nil || time.Since(s.used) > time.Second && !s.remote.Alive() {
 		if f := s.replay(until); f != nil {
-			s.undelivered(f, e)
+			s.undelivered(f, body, e)
 			return
 		}
 	}
@@ -253,8 +260,11 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	s.used = time.Now()
 	switch {
 	case err == nil:
+		s.heard = firstLine(reply.Raw)
+		if reply.Class() == 4 && s.keepDeferred(body, e) {
+			return
+		}
 		s.pass(reply.Raw)
-		s.heard = s.last
 		s.answered(reply, at, e)
 	case errors.Is(err, relay.ErrGone):
 		s.closeRemote() // the destination waits for a body: without its dot there is no message
@@ -268,7 +278,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		if !f.Sent {
 			t.rec.Source = netip.Addr{}
 		}
-		s.undelivered(f, e)
+		s.undelivered(f, body, e)
 	}
 }
 
@@ -307,9 +317,12 @@ func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 }
 
 // undelivered answers a message whose destination failed.
-func (s *session) undelivered(f *relay.Failure, e *ending) {
-	s.tellFailure(f)
+func (s *session) undelivered(f *relay.Failure, body *smtp.Body, e *ending) {
 	e.note = f.Error()
+	if !f.Sent && f.Code/100 == 4 && s.keepDeferred(body, e) {
+		return
+	}
+	s.tellFailure(f)
 	e.status = failedStatus(f)
 	s.told(e)
 }

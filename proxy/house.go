@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/filter"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 	"sluice/proxy/auth"
@@ -77,15 +78,17 @@ var ErrNoRoom = errors.New("there is no room for messages")
 
 // Kept is a message that is to be kept. Nothing in it may be used once Keep returned.
 type Kept struct {
-	ID     string // as the log has it
-	Flow   *flow.Flow
-	Login  string // "" where none was needed
-	Mail   *smtp.Mail
-	Rcpts  []smtp.Rcpt
-	Trace  []byte // our trace field, to be put before the message
-	Body   *smtp.Body
-	At     time.Time
-	Secure bool // the client's leg was encrypted
+	ID   string // as the log has it
+	Flow *flow.Flow
+	// Withheld is what the filter said of a message that is not to leave before somebody releases it; nil: it may at once.
+	Withheld *filter.Verdict
+	Login    string // "" where none was needed
+	Mail     *smtp.Mail
+	Rcpts    []smtp.Rcpt
+	Trace    []byte // our trace field, to be put before the message
+	Body     *smtp.Body
+	At       time.Time
+	Secure   bool // the client's leg was encrypted
 }
 
 // ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source
@@ -229,27 +232,4 @@ func (s *session) sayUnkept(err error) {
 		return
 	}
 	s.say(notKept)
-}
-
-// keepMessage keeps a good message, and answers 250 once it is on disk.
-func (s *session) keepMessage(body *smtp.Body, e *ending) {
-	s.stage(onward)
-	t := &s.tx
-	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
-	t.rec.Size = body.Size()
-	err := s.draft.Keep(s.ctx, &Kept{
-		ID: t.msg.ID, Flow: &s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body,
-		At: t.start, Secure: s.secure.Load(),
-	})
-	if err == nil {
-		s.say(answer{250, smtp.Enhanced{2, 0, 0}, "kept as " + t.msg.ID + ", it is delivered from here"})
-		e.status, e.accepted = Queued, len(t.passed)
-	} else {
-		s.sayUnkept(err)
-		e.status, e.note = Deferred, err.Error()
-	}
-	if err := s.conn.Flush(); err != nil && e.status == Queued {
-		e.note = leftUnheard
-	}
-	s.finish(*e)
 }

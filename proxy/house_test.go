@@ -27,6 +27,7 @@ type keeper struct {
 	all  []kept
 	fail error
 	full error
+	dir  string // of large messages; "" takes none
 }
 
 type kept struct {
@@ -34,6 +35,15 @@ type kept struct {
 	to                []string
 	user              uint32
 	secure            bool
+	withheld          *filter.Verdict
+}
+
+// Later takes everything but mail for elsewhere.example.
+func (k *keeper) Later(_ context.Context, _ *flow.Flow, _ *smtp.Mail, domain string, _ bool) error {
+	if domain == "elsewhere.example" {
+		return errors.New("its destination is no mail exchanger of elsewhere.example")
+	}
+	return nil
 }
 
 func (k *keeper) Begin() (Draft, error) { return &draft{k}, k.full }
@@ -41,7 +51,12 @@ func (k *keeper) Begin() (Draft, error) { return &draft{k}, k.full }
 // draft is a message on its way to a keeper.
 type draft struct{ k *keeper }
 
-func (d *draft) OpenSpill() (smtp.Spill, error)          { return nil, errors.New("no large messages here") }
+func (d *draft) OpenSpill() (smtp.Spill, error) {
+	if d.k.dir == "" {
+		return nil, errors.New("no large messages here")
+	}
+	return openSpill(d.k.dir)
+}
 func (d *draft) Abort()                                  {}
 func (d *draft) Keep(ctx context.Context, m *Kept) error { return d.k.keep(ctx, m) }
 
@@ -50,7 +65,7 @@ func (k *keeper) keep(_ context.Context, m *Kept) error {
 	if err != nil {
 		return err
 	}
-	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure}
+	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure, withheld: m.Withheld}
 	for _, r := range m.Rcpts {
 		x.to = append(x.to, r.Address)
 	}

@@ -35,7 +35,9 @@ type transaction struct {
 	late   bool   // whose message it is came to light at its end
 	admin  bool   // a locked user's mail to the administrator: it goes on
 	failed *relay.Failure
-	terms  *tlspolicy.Policy // what the onward leg must be
+	// The destination put the first recipient off, and what it takes of the others counts for nothing: the message is kept.
+	keeping bool
+	terms   *tlspolicy.Policy // what the onward leg must be
 
 	asked   []smtp.Rcpt // recipients of this batch, on their way
 	passed  []smtp.Rcpt // recipients that were accepted
@@ -270,17 +272,23 @@ func (s *session) sendAsked() {
 		}
 		return
 	}
+	if t.keeping && s.remote == nil {
+		s.noteLater(0)
+		return
+	}
 	told := t.tried
 	if t.failed == nil {
 		if t.failed = s.relayAsked(); told == 0 {
 			s.report() // begins to find out
 		}
 	}
-	t.msg.Envelope.To = t.msg.Envelope.To[:0]
-	for i := range t.passed {
-		t.msg.Envelope.To = append(t.msg.Envelope.To, message.Address(t.passed[i].Address))
-	}
+	t.seen()
 	if t.failed == nil {
+		return
+	}
+	if t.keeping { // it left: those it has not answered are kept, too
+		t.failed = nil
+		s.noteLater(t.tried - told)
 		return
 	}
 	for i := t.tried - told; i < len(t.asked); i++ {
@@ -289,6 +297,14 @@ func (s *session) sendAsked() {
 		}
 		s.tellFailure(t.failed)
 		s.noteRcpt(t.asked[i].Address, t.failed.Code, t.failed.Text)
+	}
+}
+
+// seen has the checks see those recipients that were accepted, and no others.
+func (t *transaction) seen() {
+	t.msg.Envelope.To = t.msg.Envelope.To[:0]
+	for i := range t.passed {
+		t.msg.Envelope.To = append(t.msg.Envelope.To, message.Address(t.passed[i].Address))
 	}
 }
 
@@ -317,6 +333,10 @@ func (s *session) relayAsked() *relay.Failure {
 
 // Answer hears the destination's reply to recipient i of those asked.
 func (s *session) Answer(i int, r *smtp.Reply) {
+	if s.later(i, r) {
+		s.heard = firstLine(r.Raw)
+		return
+	}
 	s.pass(r.Raw)
 	s.heard = s.last
 	text := s.last

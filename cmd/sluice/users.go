@@ -172,6 +172,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"mode", userMode(&u.User) + ", when the proxy is dead: " + u.Fail},
 		[2]string{"delivery", set.Delivery + ", encryption " + set.OnwardTLS},
 		[2]string{"STARTTLS", startTLSOf(&set)},
+		[2]string{"kept here", keptHere(&set)},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},
 		[2]string{"automatic lock", auto},
@@ -217,6 +218,21 @@ func startTLSOf(set *api.Settings) string {
 		return set.StartTLS
 	}
 	return set.StartTLS + ": " + plain(set.StartTLSReason)
+}
+
+// keptHere tells what of a user's mail waits in the queue, and not with him.
+func keptHere(set *api.Settings) string {
+	var what []string
+	if set.KeepWithheld {
+		what = append(what, "what the filter withholds, on hold")
+	}
+	if set.KeepDeferred {
+		what = append(what, "what destinations put off")
+	}
+	if what == nil {
+		return "nothing that he sends to destinations himself"
+	}
+	return strings.Join(what, "; ")
 }
 
 // explained tells what becomes of a locked user's connections.

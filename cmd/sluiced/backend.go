@@ -225,6 +225,7 @@ func shown(s *policy.Settings) api.Settings {
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
 		LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
+		KeepWithheld: s.KeepWithheld, KeepDeferred: s.KeepDeferred,
 	}
 }
 

@@ -76,7 +76,7 @@ type daemon struct {
 	door           *auth.Door
 	savingGuessers sync.Mutex
 	connectors     atomic.Pointer[[]connector]
-	keeper         proxy.Keeper
+	keeper         keeper
 	observations   observations
 	guesses        guesses
 	admin          *adminDoor
@@ -177,13 +177,13 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
+	d.keeper = keeper{d}
 	if err := d.makeProxy(cfg); err != nil {
 		return nil, err
 	}
 	if d.mail, err = newMailQueue(d, cfg); err != nil {
 		return nil, err
 	}
-	d.keeper = keeper{d.mail}
 	return d, nil
 }
 

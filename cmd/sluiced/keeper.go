@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"sluice/cmd/internal/config"
+	"sluice/filter"
+	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
+	"sluice/proxy/tlspolicy"
 )
 
 // spoolDir is where messages wait that were taken and not delivered yet.
@@ -20,12 +24,12 @@ func spoolDir(cfg *config.Config) string {
 	return filepath.Join(cfg.Store.Dir, "spool")
 }
 
-// keeper keeps messages of the smarthost in the spool.
-type keeper struct{ mail *mailQueue }
+// keeper keeps messages in the spool: those of the smarthost, and of intercepted ones what users' settings say.
+type keeper struct{ d *daemon }
 
 // Begin implements proxy.Keeper.
 func (k keeper) Begin() (proxy.Draft, error) {
-	d, err := k.mail.create()
+	d, err := k.d.mail.create()
 	if err != nil {
 		return nil, unkept(err)
 	}
@@ -58,9 +62,44 @@ func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
 		r := &m.Rcpts[i]
 		env.Rcpts[i] = spool.Rcpt{Address: r.Address, Notify: r.Notify, ORcpt: r.ORcpt}
 	}
-	_, err := d.d.Commit(&env, m.Trace, m.Body)
+	var err error
+	if m.Withheld == nil {
+		_, err = d.d.Commit(&env, m.Trace, m.Body)
+	} else {
+		_, err = d.d.CommitHeld(&env, m.Trace, m.Body, heldBecause(m.Withheld))
+	}
 	if err != nil {
 		return unkept(err)
 	}
 	return nil
+}
+
+// Later implements proxy.LateKeeper. Of mail that is on hold whoever releases it sees what becomes of it.
+func (k keeper) Later(ctx context.Context, f *flow.Flow, m *smtp.Mail, name string, held bool) error {
+	if m.RequireTLS {
+		return errors.New("REQUIRETLS was asked of its destination")
+	}
+	if _, ok := k.d.mail.NoticeTo(&spool.Envelope{User: f.User.ID}); !ok && !held && m.Address != "" {
+		return errors.New("a notice about it could go nowhere; give its user a contact")
+	}
+	ctx, cancel := context.WithTimeout(ctx, termsWait)
+	defer cancel()
+	domain, err := k.d.onward.finder.Domain(ctx, name)
+	if err != nil {
+		return err
+	}
+	to := f.Target.Addr().Unmap()
+	if !slices.ContainsFunc(domain.Hosts, func(h tlspolicy.Host) bool { return slices.Contains(h.Answer.Addrs, to) }) {
+		return fmt.Errorf("its destination %v is no mail exchanger of %s", to, name)
+	}
+	return nil
+}
+
+// heldBecause is why a message is on hold, as the queue shows it.
+func heldBecause(v *filter.Verdict) string {
+	h := v.Decisive()
+	if h == nil {
+		return v.Action.String()
+	}
+	return v.Action.String() + ": [" + h.Code + "] " + h.Text
 }

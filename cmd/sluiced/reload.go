@@ -54,6 +54,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Choices:    d.choices.choices,
 		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
+		Keeper:     d.keeper,
 		TLS:        d.clientTLS(),
 		Guard:      &d.guesses,
 		StartTLS:   d.tlsRules,

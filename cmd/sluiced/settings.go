@@ -68,10 +68,17 @@ func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
 	return s
 }
 
+// withKeeping adds what is kept for its sender.
+func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
+	s.KeepWithheld, s.KeepDeferred = withheld == "spool", deferred == "spool"
+	return s
+}
+
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
 	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam})
-	return withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
+	s = withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
+	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
 }
 
 // addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.

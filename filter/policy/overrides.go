@@ -16,6 +16,8 @@ type Overrides struct {
 	SessionsPerPair   *int      `json:"sessions_per_pair,omitempty"`
 	StartTLS          *StartTLS `json:"starttls,omitempty"` // "terminate", "pass" or "strip"
 	StartTLSWhy       *string   `json:"starttls_reason,omitempty"`
+	KeepWithheld      *bool     `json:"keep_withheld,omitempty"`
+	KeepDeferred      *bool     `json:"keep_deferred,omitempty"`
 	LockAutomatic     *bool     `json:"lock_automatic,omitempty"`
 	LockSpamCount     *int      `json:"lock_spam_count,omitempty"`
 	LockSpamShare     *float64  `json:"lock_spam_share,omitempty"`     // 0 to 1
@@ -38,6 +40,8 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.SessionsPerPair, o.SessionsPerPair)
 	set(&s.StartTLS, o.StartTLS)
 	set(&s.StartTLSWhy, o.StartTLSWhy)
+	set(&s.KeepWithheld, o.KeepWithheld)
+	set(&s.KeepDeferred, o.KeepDeferred)
 	set(&s.Lock.Automatic, o.LockAutomatic)
 	set(&s.Lock.SpamCount, o.LockSpamCount)
 	set(&s.Lock.SpamShare, o.LockSpamShare)

@@ -36,6 +36,8 @@ type Settings struct {
 	StartTLS          StartTLS  // DEL7: on the client's leg, where the destination has no rule of its own
 	StartTLSWhy       string    // why it is not Terminate
 	Onward            OnwardTLS // DEL6: of the leg to destinations that have no rule of their own
+	KeepWithheld      bool      // DEL1: what the filter neither lets go nor refuses is kept on hold, and the client hears 250
+	KeepDeferred      bool      // DEL2: what a destination puts off is kept and tried again, and the client hears 250
 	PerSecond         int       // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
 	Content           Content

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -66,3 +67,23 @@ func StoredBody(n int, fill func([]byte) error, rest Rest, size int64, f Facts) 
 type stored struct{ Rest }
 
 func (stored) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// Move puts what is not in memory into another spill, where there is such a part. After an error the body is as before.
+func (b *Body) Move(open func() (Spill, error)) error {
+	if !b.Spilled() {
+		return nil
+	}
+	to, err := open()
+	if err != nil {
+		return err
+	}
+	from := io.NewSectionReader(b.spill, 0, b.size-int64(len(b.mem)))
+	piece := getBuf(size64K)
+	defer putBuf(piece)
+	if _, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, piece); err != nil {
+		return errors.Join(err, to.Close())
+	}
+	old := b.spill
+	b.spill = to
+	return old.Close()
+}

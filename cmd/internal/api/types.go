@@ -209,6 +209,8 @@ type Settings struct {
 	OnwardTLS            string  `json:"tls" doc:"of the leg to destinations without a rule: opportunistic, required or verified"`
 	StartTLS             string  `json:"starttls" doc:"terminate, pass or strip"`
 	StartTLSReason       string  `json:"starttls_reason,omitempty"`
+	KeepWithheld         bool    `json:"keep_withheld" doc:"mail that the filter neither lets go nor refuses is on hold in the queue"`
+	KeepDeferred         bool    `json:"keep_deferred" doc:"mail that a destination puts off is tried again from here"`
 }
 
 // NewUser asks for a user to be added.

@@ -1,0 +1,58 @@
+//go:build labtest
+
+package lab
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// keepingConfig keeps what is withheld and what is put off; alice alone has somebody who can be told of a failure.
+var keepingConfig = strings.NewReplacer(
+	`mode = "managed"`, "mode = \"managed\"\nwithheld = \"spool\"\ndeferred = \"spool\"",
+	`name = "{{.Name}}"`, "name = \"{{.Name}}\"{{if eq .Name \"alice\"}}\ncontact = \"alice@sink.example\"{{else if eq .Name \"mallory\"}}\nwithheld = \"451\"\ndeferred = \"pass\"\ncontact = \"m@sink.example\"{{end}}",
+).Replace(GatewayConfig)
+
+// TestDeferredMailIsTriedAgain: a greylisted mail of alice is answered 250 and arrives later, once, from a delivery address;
+// bob has nobody to be told of a failure and mallory's setting hands it back, so both hear the destination's own answer, as
+// alice does where the destination she talks to is no exchanger of the recipient's domain.
+func TestDeferredMailIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, keepingConfig+"\n[spool]\nfirst_retry = \"2s\"\n")
+	send := func(host, server, to string) Output {
+		t.Helper()
+		out, err := l.Swaks(ctx, host, "--server", server, "--from", "a@"+host+".example", "--to", to, "--body", "kept for "+host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if out := send("alice", "mx.grey.example", "u@grey.example"); out.Code != 0 || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as ") {
+		t.Fatalf("alice: exit %d\n%s", out.Code, out.Stdout)
+	}
+	got, err := l.Sink("grey").Wait(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := got[0]; !bytes.Contains(m.Data, []byte("kept for alice")) || m.Sender() != "a@alice.example" || !DeliveryV4.Contains(m.Peer.Addr().Unmap()) && !DeliveryV6.Contains(m.Peer.Addr()) {
+		t.Errorf("it arrived from %v: %q", m.Peer, m.Data)
+	}
+	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	for _, c := range []struct{ host, server, to string }{
+		{"bob", "mx.grey.example", "v@grey.example"},
+		{"mallory", "mx.grey.example", "w@grey.example"},
+		{"alice", "mx.grey.example", "x@sink.example"},
+	} {
+		if out := send(c.host, c.server, c.to); out.Code == 0 || !strings.Contains(out.Stdout, "451 4.7.1 Greylisted, try again later") {
+			t.Errorf("%s to %s: exit %d\n%s", c.host, c.to, out.Code, out.Stdout)
+		}
+	}
+	if q := queue(ctx, t, g); len(q) != 0 {
+		t.Errorf("the queue has %+v", q)
+	}
+	if all := l.Sink("grey").Messages(); len(all) != 1 {
+		t.Errorf("the greylisting server has %d messages", len(all))
+	}
+}

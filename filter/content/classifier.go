@@ -30,6 +30,7 @@ const (
 	LearnedAuto   = "auto"   // acts once the model has proved itself here
 	LearnedNever  = "never"  // only says what it would do
 	LearnedAlways = "always" // acts at once
+	LearnedOff    = "off"    // judges nothing and costs nothing
 )
 
 // NewClassifier returns the check; learned says, at each message, what the learned part may do.
@@ -39,7 +40,7 @@ func NewClassifier(l Learner, settings policy.Resolver, learned func() string) *
 
 // Check implements filter.Check in phase data.
 func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if p != filter.Data || len(m.Data) == 0 { // of what was only observed there may be no text
+	if p != filter.Data || len(m.Data) == 0 || c.learned() == LearnedOff { // of what was only observed there may be no text
 		return hits
 	}
 	s := c.settings.Settings(m.Flow.User.ID)

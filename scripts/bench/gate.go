@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/filter/content"
 	"sluice/scripts/bench/testbed"
 )
 
@@ -25,11 +26,12 @@ type gate struct {
 var starters = map[string]func(context.Context, *bench, *gate, options) error{
 	"forward": func(context.Context, *bench, *gate, options) error { return nil },
 	"relay":   startRelay,
-	"sluice":  startSluice,
+	"sluice":  withContent(content.LearnedOff),
+	"content": withContent(content.LearnedNever),
 }
 
 // greeters are the names by which clients are greeted: a gateway that is not ready yet may forward like any other.
-var greeters = map[string]string{"forward": "sink.example", "relay": "sink.example", "sluice": "gateway.example"}
+var greeters = map[string]string{"forward": "sink.example", "relay": "sink.example", "sluice": "gateway.example", "content": "gateway.example"}
 
 // launch starts a program of the gateway; its output goes to a log that explain shows.
 func (b *bench) launch(g *gate, name string, c *exec.Cmd) error {

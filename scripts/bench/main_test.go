@@ -87,7 +87,7 @@ func TestSluiceConfigIsTOML(t *testing.T) {
 			Address []struct{ Address netip.Addr }
 		}
 	}
-	if err := toml.Unmarshal([]byte(sluiceConfigFor(g, "/run/x")), &c); err != nil {
+	if err := toml.Unmarshal([]byte(sluiceConfigFor(g, "/run/x", "off")), &c); err != nil {
 		t.Fatal(err)
 	}
 	if c.Intercept.CustomerInterfaces[0] != "cust0" || c.Intercept.PinDir != "/run/x/bpf/sluice" || len(c.Delivery.Address) != 8 {

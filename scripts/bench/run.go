@@ -45,7 +45,7 @@ type result struct {
 func parseOptions(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	modes := fs.String("modes", "forward,relay,sluice", "`ways` through the gateway to compare")
+	modes := fs.String("modes", "forward,relay,sluice,content", "`ways` through the gateway to compare")
 	quick := fs.Bool("quick", false, "about a minute and a half: 2 rounds of 1.5 s samples, without more")
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each measures every cell through every way once")
 	fs.DurationVar(&o.slice, "slice", 4*time.Second, "length of one sample")
@@ -65,7 +65,7 @@ func parseOptions(args []string) (options, error) {
 	o.modes = strings.Split(*modes, ",")
 	for i, m := range o.modes {
 		if _, ok := starters[m]; !ok || slices.Contains(o.modes[:i], m) {
-			return o, fmt.Errorf("could not measure %q: the ways are forward, relay and sluice, each once", m)
+			return o, fmt.Errorf("could not measure %q: the ways are forward, relay, sluice and content, each once", m)
 		}
 	}
 	if o.rounds < 1 || o.slice <= 0 {
@@ -147,9 +147,14 @@ func sweep() error {
 		if !testbed.Gone(dir) {
 			continue
 		}
-		err := unix.Unmount(filepath.Join(dir, bpfDir), unix.MNT_DETACH)
-		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("could not unmount what %s left: %w", dir, err)
+		mounts, err := filepath.Glob(filepath.Join(dir, "*", bpfDir))
+		if err != nil {
+			return err
+		}
+		for _, at := range mounts {
+			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("could not unmount %s, which an earlier run left: %w", at, err)
+			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return err

@@ -55,6 +55,9 @@ connections_per_second = 0
 [lock]
 automatic = true
 
+[content]
+learned = "%[7]s"
+
 [smtp]
 spill_dir = "%[3]s/daemon/spill"
 
@@ -68,19 +71,26 @@ dir = "%[3]s/daemon/log"
 socket = "%[3]s/daemon/api.sock"
 `
 
-func sluiceConfigFor(g *gate, dir string) string {
+func sluiceConfigFor(g *gate, dir, learned string) string {
 	var addresses strings.Builder
 	a := g.Delivery.Addr()
 	for i := range 8 {
 		a = a.Next()
 		fmt.Fprintf(&addresses, "[[delivery.address]]\naddress = \"%s\"\nhelo = \"out%d.gateway.example\"\n", a, i+1)
 	}
-	return fmt.Sprintf(sluiceConfig, g.Customer, g.Uplink, dir, daemonUser, g.Delivery, addresses.String())
+	return fmt.Sprintf(sluiceConfig, g.Customer, g.Uplink, dir, daemonUser, g.Delivery, addresses.String(), learned)
+}
+
+// withContent returns a way through the programs with the learned content filter off or on; the other checks are on.
+func withContent(learned string) func(context.Context, *bench, *gate, options) error {
+	return func(ctx context.Context, b *bench, g *gate, o options) error {
+		return startSluice(ctx, b, g, o, learned)
+	}
 }
 
 // startSluice runs the programs as they run on a real gateway: the helper as
 // root, the daemon as an account without privileges.
-func startSluice(ctx context.Context, b *bench, g *gate, o options) error {
+func startSluice(ctx context.Context, b *bench, g *gate, o options, learned string) error {
 	helper, daemon := filepath.Join(o.binaries, "sluice-intercept"), filepath.Join(o.binaries, "sluiced")
 	for _, path := range []string{helper, daemon} {
 		if _, err := os.Stat(path); err != nil {
@@ -94,14 +104,15 @@ func startSluice(ctx context.Context, b *bench, g *gate, o options) error {
 	if err := sluiceDirs(b, g, credential); err != nil {
 		return err
 	}
-	config := b.path("sluice.toml")
-	if err := os.WriteFile(config, []byte(sluiceConfigFor(g, b.dir)), 0o644); err != nil {
+	dir := b.path(g.Name)
+	config := filepath.Join(dir, "sluice.toml")
+	if err := os.WriteFile(config, []byte(sluiceConfigFor(g, dir, learned)), 0o644); err != nil {
 		return err
 	}
 	if err := b.launch(g, "intercept", exec.Command(helper, "--config", config)); err != nil {
 		return err
 	}
-	if err := awaitFile(ctx, g, b.path("intercept/control.sock")); err != nil {
+	if err := awaitFile(ctx, g, filepath.Join(dir, "intercept/control.sock")); err != nil {
 		return errors.Join(err, g.explain())
 	}
 	c := exec.Command(daemon, "--config", config)
@@ -115,20 +126,22 @@ func sluiceDirs(b *bench, g *gate, owner *syscall.Credential) error {
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{bpfDir, "intercept", "daemon", "daemon/spill", "daemon/log"} {
-		if err := os.Mkdir(b.path(name), 0o755); err != nil {
+	dir := b.path(g.Name)
+	for _, name := range []string{"", bpfDir, "intercept", "daemon", "daemon/spill", "daemon/log"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			return err
 		}
 	}
 	for _, name := range []string{"daemon", "daemon/spill", "daemon/log"} {
-		if err := os.Chown(b.path(name), int(owner.Uid), int(owner.Gid)); err != nil {
+		if err := os.Chown(filepath.Join(dir, name), int(owner.Uid), int(owner.Gid)); err != nil {
 			return err
 		}
 	}
-	if err := unix.Mount("bpf", b.path(bpfDir), "bpf", 0, ""); err != nil {
+	bpf := filepath.Join(dir, bpfDir)
+	if err := unix.Mount("bpf", bpf, "bpf", 0, ""); err != nil {
 		return fmt.Errorf("could not mount a BPF file system: %w", err)
 	}
-	g.undo = append(g.undo, func() error { return unix.Unmount(b.path(bpfDir), unix.MNT_DETACH) })
+	g.undo = append(g.undo, func() error { return unix.Unmount(bpf, unix.MNT_DETACH) })
 	return nil
 }
 

@@ -226,7 +226,7 @@ type Content struct {
 	BlockSpam bool    `toml:"block_spam" default:"true" doc:"Refuse what the content filter takes for spam or phishing. Off: it is only said in the log."`
 	Unsure    float64 `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
 	Spam      float64 `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
-	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once."`
+	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
 	Lessons   int     `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
 }
 

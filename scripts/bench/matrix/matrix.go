@@ -13,6 +13,9 @@ import (
 // Yardstick is the way of forwarding that ratios refer to.
 const Yardstick = "relay"
 
+// Filtered is Sluice with the content filter on, which the way "sluice" does without.
+const Filtered = "content"
+
 // Cell is one kind of traffic.
 type Cell struct {
 	Size     int  `json:"size"` // bytes of one message
@@ -46,9 +49,12 @@ func (c Cell) Kind() sink.Kind {
 	return sink.Plain
 }
 
-// Has tells whether a way can carry the traffic: only Sluice ends TLS, and where nothing does the client encrypts all
-// the way or nothing.
+// Has tells whether a way is measured with the traffic: only Sluice ends TLS, and where nothing does the client encrypts
+// all the way or nothing. The content filter, which looks at text alone, is measured by fast messages in plain text.
 func (c Cell) Has(mode string) bool {
+	if mode == Filtered {
+		return c.TLS == NoTLS && !c.Slow && c.Size < 1<<20
+	}
 	switch c.TLS {
 	case OnwardTLS:
 		return mode == "sluice"

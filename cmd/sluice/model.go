@@ -94,6 +94,8 @@ func (s *screen) model(m *api.Model) {
 	switch {
 	case m.Learned == "always":
 		s.say("learned    refuses at once (content.learned is always)")
+	case m.Learned == "off":
+		s.say("learned    does not look at messages (content.learned is off)")
 	case m.Learned == "never":
 		s.say("learned    only says what it would do (content.learned is never)")
 	case m.Acting:

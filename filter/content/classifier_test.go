@@ -73,6 +73,12 @@ func TestClassifier(t *testing.T) {
 			t.Errorf("%s: nothing says what was learnt: %+v", x.name, hits)
 		}
 	}
+	judged := len(l.seen)
+	learned = LearnedOff
+	if hits := ask(pills); len(hits) != 0 || len(l.seen) != judged {
+		t.Errorf("off, it judged %d messages and said %+v", len(l.seen)-judged, hits)
+	}
+	learned = LearnedAuto
 	settings.Content.Spam = 1
 	if h := ask(pills); h[0].Code != "UNSURE" || h[0].Action != filter.None {
 		t.Errorf("below the user's threshold: %+v", h[0])

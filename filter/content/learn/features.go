@@ -134,9 +134,9 @@ func (f *Features) words(space byte, text []byte, most int) (n int) {
 	var prev uint64 // hash of the word before, which starts at before
 	before := 0
 	for i := 0; i < len(text) && n < most; {
-		c := text[i]
-		if !wordByte[c] {
-			if c == '!' || c == '$' || c == '?' || c == '%' {
+		c := wordByte[text[i]]
+		if c == 0 {
+			if c := text[i]; c == '!' || c == '$' || c == '?' || c == '%' {
 				f.add(hashOf(space, text[i:i+1]))
 			}
 			i++
@@ -144,15 +144,17 @@ func (f *Features) words(space byte, text []byte, most int) (n int) {
 		}
 		h := (uint64(offset64) ^ uint64(space)) * prime64
 		start, digits := i, 0
-		for i < len(text) && wordByte[text[i]] {
-			c := folded[text[i]]
+		for c != 0 {
 			if c == '0' {
 				digits++
 			}
 			if i-start < 20 {
 				h = (h ^ uint64(c)) * prime64
 			}
-			i++
+			if i++; i == len(text) {
+				break
+			}
+			c = wordByte[text[i]]
 		}
 		if l := i - start; digits > 2 && digits < l || l > 30 { // an identifier: its form is all that it tells
 			h = hashOf(space, []byte("\x01id"))
@@ -198,20 +200,22 @@ func (f *Features) grams(space byte, text []byte) {
 	}
 }
 
-var wordByte, folded, gramByte = func() (w [256]bool, fold, gram [256]byte) {
+// wordByte is each byte of a word, letters in lower case and digits all alike, and 0 for what stands between words;
+// gramByte is each byte in the same way, and a space for blanks.
+var wordByte, gramByte = func() (word, gram [256]byte) {
 	for i := range 256 {
 		c := byte(i)
-		fold[i], gram[i] = c, c
+		gram[i] = c
 		switch {
 		case c >= 'A' && c <= 'Z':
-			fold[i], gram[i], w[i] = c|0x20, c|0x20, true
+			word[i], gram[i] = c|0x20, c|0x20
 		case c >= '0' && c <= '9':
-			fold[i], gram[i], w[i] = '0', '0', true
+			word[i], gram[i] = '0', '0'
 		case c >= 'a' && c <= 'z' || c >= 0x80 || c == '\'' || c == '-':
-			w[i] = true
+			word[i] = c
 		case c <= ' ':
 			gram[i] = ' '
 		}
 	}
-	return w, fold, gram
+	return word, gram
 }()

@@ -55,15 +55,11 @@ func mailer(s string) string {
 }
 
 func caps(s []byte) string {
-	up, low := 0, 0
+	var count [3]int
 	for _, c := range s {
-		switch {
-		case c >= 'A' && c <= 'Z':
-			up++
-		case c >= 'a' && c <= 'z':
-			low++
-		}
+		count[letter[c]]++
 	}
+	up, low := count[1], count[2]
 	switch {
 	case up+low == 0:
 		return "none"
@@ -76,6 +72,14 @@ func caps(s []byte) string {
 	}
 	return "mixed"
 }
+
+// letter is 1 for capital letters, 2 for small ones.
+var letter = func() (t [256]byte) {
+	for c := 'a'; c <= 'z'; c++ {
+		t[c], t[c&^0x20] = 2, 1
+	}
+	return t
+}()
 
 func bucket(n int) string {
 	switch {

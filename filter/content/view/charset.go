@@ -1,6 +1,7 @@
 package view
 
 import (
+	"encoding/binary"
 	"strings"
 	"unicode/utf8"
 
@@ -30,6 +31,11 @@ func toUTF8(dst, src []byte, charset string) []byte {
 
 // plain reports whether src is ASCII.
 func plain(src []byte) bool {
+	for ; len(src) >= 8; src = src[8:] {
+		if binary.LittleEndian.Uint64(src)&highs != 0 {
+			return false
+		}
+	}
 	for _, c := range src {
 		if c >= 0x80 {
 			return false

@@ -8,9 +8,13 @@ import (
 // findLinks notes the links that are written out in text.
 func findLinks(v *View, text []byte) {
 	for at := 0; at < len(text); {
-		i := bytes.Index(text[at:], []byte("://"))
+		i := bytes.IndexByte(text[at:], ':') // rarer than what a search for all three begins with
 		if i < 0 {
 			break
+		}
+		if !bytes.HasPrefix(text[at+i:], []byte("://")) {
+			at += i + 1
+			continue
 		}
 		start := at + i
 		for start > at && isLetter(text[start-1]) && at+i-start < 8 {

@@ -2,7 +2,6 @@ package view
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 
 	"sluice/filter/content/transfer"
@@ -159,43 +158,6 @@ func (r *Reader) plain(raw []byte) (cut bool) {
 	v.Text, cut = appendFolded(v.Text, raw)
 	findLinks(v, v.Text[start:])
 	return cut
-}
-
-// appendFolded appends text with runs of blanks folded into one, of line ends into one line end.
-func appendFolded(dst, text []byte) (_ []byte, cut bool) {
-	last := byte('\n')
-	if len(dst) > 0 {
-		last = dst[len(dst)-1]
-	}
-	n := len(dst)
-	dst = slices.Grow(dst, len(text))[:min(n+len(text), max(n, MaxText))]
-	for i, c := range text {
-		if n == len(dst) {
-			return dst, i < len(text)
-		}
-		if c > ' ' {
-			dst[n], last = c, c
-			n++
-			continue
-		}
-		switch {
-		case c == '\n' || c == '\r':
-			if last == '\n' {
-				continue
-			}
-			if last == ' ' {
-				n--
-			}
-			c = '\n'
-		case last == ' ' || last == '\n':
-			continue
-		default:
-			c = ' '
-		}
-		dst[n], last = c, c
-		n++
-	}
-	return dst[:n], false
 }
 
 // file notes an attachment with the beginning of its content.

@@ -1,8 +1,10 @@
 package view
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -255,5 +257,53 @@ func bench(b *testing.B, s string) {
 	b.SetBytes(int64(len(data)))
 	for range b.N {
 		r.Read(data)
+	}
+}
+
+// foldedPlainly is the rule of appendFolded, byte by byte.
+func foldedPlainly(dst, text []byte) ([]byte, bool) {
+	for i, c := range text {
+		if len(dst) >= MaxText {
+			return dst, i < len(text)
+		}
+		last := byte('\n')
+		if n := len(dst); n > 0 {
+			last = dst[n-1]
+		}
+		switch end := c == '\n' || c == '\r'; {
+		case c > ' ':
+			dst = append(dst, c)
+		case end && last == ' ':
+			dst[len(dst)-1] = '\n'
+		case end && last != '\n':
+			dst = append(dst, '\n')
+		case !end && last != ' ' && last != '\n':
+			dst = append(dst, ' ')
+		}
+	}
+	return dst, false
+}
+
+func TestFoldedBlanks(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	const letters = "abcdefgh!!!   \t\r\n\x00\x1f\x80\xa0\xff"
+	for range 20_000 {
+		text := make([]byte, r.IntN(60))
+		for i := range text {
+			text[i] = letters[r.IntN(len(letters))]
+		}
+		before := []byte("x ab \n"[:r.IntN(7)])
+		got, cut := appendFolded(bytes.Clone(before), text)
+		want, wantCut := foldedPlainly(bytes.Clone(before), text)
+		if !bytes.Equal(got, want) || cut != wantCut {
+			t.Fatalf("%q behind %q is folded to %q, %v; want %q, %v", text, before, got, cut, want, wantCut)
+		}
+	}
+	for _, text := range []string{strings.Repeat("word ", MaxText/4), strings.Repeat("a", MaxText), strings.Repeat("a", MaxText+1), strings.Repeat("a", MaxText) + "  ", strings.Repeat("  a", MaxText/2)} {
+		got, cut := appendFolded([]byte("ab"), []byte(text))
+		if want, wantCut := foldedPlainly([]byte("ab"), []byte(text)); !bytes.Equal(got, want) || cut != wantCut {
+			t.Errorf("%q… of %d bytes is cut %v at %d, want %v at %d", text[:5], len(text), cut, len(got), wantCut, len(want))
+		}
 	}
 }

@@ -86,6 +86,9 @@ func TestCellsAreBounded(t *testing.T) {
 		if (BoundsOf(c) == Bounds{}) != (c.TLS != NoTLS) {
 			t.Errorf("%v: bounds %+v", c, BoundsOf(c))
 		}
+		if c.Has(Filtered) != (c.TLS == NoTLS && !c.Slow && c.Size <= 100<<10) {
+			t.Errorf("%v: measured with the content filter: %v", c, c.Has(Filtered))
+		}
 	}
 	slow := Row{Cell: Cell{Slow: true}, CPURatio: 9, RateRatio: 0.1, Forwarded: 0.9}
 	if missed := BoundsOf(slow.Cell).Missed(slow); len(missed) != 1 || !strings.Contains(missed[0], "of forwarding 0.90") {

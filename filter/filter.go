@@ -146,7 +146,7 @@ type Settler interface {
 }
 
 // Identifier tells which sender inside its user a message is of. The pipeline asks it at phases mail and data, before the
-// checks of the phase; the answer becomes the message's Identity and must not be part of its data.
+// checks of the phase. What it answers becomes the message's Identity and Told, and must not be part of its data.
 type Identifier interface {
-	Identify(p Phase, m *message.Message) string
+	Identify(p Phase, m *message.Message) (identity, told string)
 }

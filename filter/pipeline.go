@@ -34,7 +34,7 @@ func NewPipeline(steps ...Step) *Pipeline {
 // change the answer; at data every check is heard, so that the log explains the whole verdict.
 func (p *Pipeline) Ask(ctx context.Context, ph Phase, m *message.Message) Verdict {
 	if p.identifier != nil && (ph == Mail || ph == Data) {
-		m.Identity = p.identifier.Identify(ph, m)
+		m.Identity, m.Told = p.identifier.Identify(ph, m)
 	}
 	var hits []Hit
 	for i := range p.byPhase[ph] {

@@ -227,6 +227,9 @@ func statusOf(v *filter.Verdict) Status {
 
 // deliver sends the message onward and passes the destination's answer back.
 func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
+	if s.tx.msg.Told != "" {
+		body.CutField(s.tx.msg.Told)
+	}
 	if s.house != nil {
 		s.keepMessage(body, e)
 		return

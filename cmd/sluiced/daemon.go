@@ -133,6 +133,9 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if err := d.openFiles(cfg); err != nil {
 		return nil, err
 	}
+	if err := d.loadIdentities(); err != nil {
+		return nil, err
+	}
 	r, settings, err := newRoster(d.store, cfg)
 	if err != nil {
 		return nil, err
@@ -273,6 +276,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepRules(ctx) })
 	background.Go(func() { d.keepAdmin(ctx) })
 	background.Go(func() { d.keepOnward(ctx) })
+	background.Go(func() { d.keepIdentities(ctx) })
 	background.Go(func() { d.keepKept(ctx, &d.counts.keptFile, "limits begin anew after a restart") })
 	background.Go(func() {
 		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")

@@ -114,7 +114,7 @@ func (d *daemon) closeFiles() error {
 		errs = append(errs, d.messages.Close())
 	}
 	if d.store != nil {
-		errs = append(errs, d.store.Close())
+		errs = append(errs, d.saveIdentities(), d.store.Close())
 	}
 	return errors.Join(errs...)
 }

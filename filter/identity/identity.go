@@ -155,16 +155,40 @@ func (*Finder) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits
 }
 
 // Identify implements filter.Identifier: by sender or login from phase mail on, by header at phase data.
-func (f *Finder) Identify(p filter.Phase, m *message.Message) string {
+func (f *Finder) Identify(p filter.Phase, m *message.Message) (identity, told string) {
 	id := f.settings.Settings(m.Flow.User.ID).Identify
 	if id == nil || (p == filter.Data) != (id.Method == policy.ByHeader) {
-		return m.Identity
+		return m.Identity, m.Told
 	}
-	name := Find(m, id).Name
-	if name == "" {
-		return ""
+	found := Find(m, id)
+	if found.Name == "" {
+		return "", ""
 	}
-	return f.book.Meet(m.Flow.User.ID, name, m.Received)
+	if id.Remove && found.Header != "" && !strings.EqualFold(found.Header, "Received") && !signed(m.Data, found.Header) {
+		told = found.Header
+	}
+	return f.book.Meet(m.Flow.User.ID, found.Name, m.Received), told
+}
+
+// signed tells whether a signature of the message covers a header field (RFC 6376 3.5, RFC 8617 4.1.2).
+func signed(data []byte, field string) bool {
+	for name, value := range message.Header(data) {
+		if !bytes.EqualFold(name, []byte("DKIM-Signature")) && !bytes.EqualFold(name, []byte("ARC-Message-Signature")) {
+			continue
+		}
+		for tag := range strings.SplitSeq(unfold(value), ";") {
+			key, covered, _ := strings.Cut(tag, "=")
+			if strings.TrimSpace(key) != "h" {
+				continue
+			}
+			for f := range strings.SplitSeq(covered, ":") {
+				if strings.EqualFold(strings.TrimSpace(f), field) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // Settle implements filter.Settler.

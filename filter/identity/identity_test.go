@@ -125,6 +125,31 @@ func (l look) Check(_ context.Context, p filter.Phase, m *message.Message, hits 
 	return hits
 }
 
+func TestTheFieldThatToldIsRemovedUnlessSigned(t *testing.T) {
+	t.Parallel()
+	set := &one{policy.Default()}
+	set.s.Identify = &policy.Identify{Method: policy.ByHeader, Headers: rulesOf(t, "X-AuthUser, Received"), Remove: true}
+	f := NewFinder(set, NewBook(0))
+	const field = "X-AuthUser: u\r\n"
+	for header, want := range map[string]string{
+		field: "X-AuthUser",
+		field + "DKIM-Signature: v=1; a=rsa-sha256; h=from:to:subject;\r\n\tb=x-authuser\r\n": "X-AuthUser",
+		field + "DKIM-Signature: v=1; h=from:X-Auth\r\n\tUser:to; b=x\r\n":                    "X-AuthUser", // a name is not folded
+		field + "DKIM-Signature: v=1;\r\n\th=from:\r\n\tx-authuser : to; b=x\r\n":             "",
+		field + "ARC-Message-Signature: i=1; h=X-AuthUser; b=x\r\n":                           "",
+		"Received: by h.example (Postfix, from userid 7)\r\n":                                 "",
+		"Subject: x\r\n": "",
+	} {
+		if _, told := f.Identify(filter.Data, mailFrom(1, "a@x.example", header+"\r\n")); told != want {
+			t.Errorf("of %q the field %q is removed, want %q", header, told, want)
+		}
+	}
+	set.s.Identify = &policy.Identify{Method: policy.ByHeader, Headers: rulesOf(t, "X-AuthUser")}
+	if _, told := f.Identify(filter.Data, mailFrom(1, "a@x.example", field+"\r\n")); told != "" {
+		t.Errorf("unasked, %q is removed", told)
+	}
+}
+
 func TestRulesThatMakeNoSense(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

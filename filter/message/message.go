@@ -37,6 +37,7 @@ type Message struct {
 	Helo     string
 	Login    string // who logged in at the smarthost; "" where nobody did
 	Identity string // the finer sender inside the user (ATT4), "" where none is told; known from phase mail or data on
+	Told     string // the header field that told it, where that is not to be sent on; else ""
 	TLS      bool   // the client leg is encrypted
 	Envelope Envelope
 	Rcpt     Address // the recipient being asked about, in phase rcpt

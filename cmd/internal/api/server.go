@@ -95,6 +95,7 @@ type Backend struct {
 	Refusals
 	Onward
 	MailQueue
+	Identities
 }
 
 // Server answers requests.

@@ -100,6 +100,19 @@ var migrations = []string{
 		entry  TEXT NOT NULL,
 		PRIMARY KEY (source, target)
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE identities (
+		user       INTEGER NOT NULL,
+		name       TEXT NOT NULL,
+		first      INTEGER NOT NULL,
+		last       INTEGER NOT NULL,
+		messages   INTEGER NOT NULL,
+		recipients INTEGER NOT NULL,
+		refused    INTEGER NOT NULL,
+		bad        INTEGER NOT NULL,
+		code       TEXT NOT NULL,
+		reset      INTEGER NOT NULL,
+		PRIMARY KEY (user, name)
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

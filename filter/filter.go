@@ -98,6 +98,8 @@ type Hit struct {
 	Enhanced string  // enhanced status code (RFC 3463); "" leaves it to the action (4.7.1 or 5.7.1)
 	Text     string  // what the client reads: plain, one line, no secrets
 	Evidence string  // what the log keeps: the bytes or figures the opinion rests on
+	Group    uint64  // the same for copies of one message, whoever sends them; 0: nothing is known of copies
+	Outside  bool    // rests on more than the words: on a list, or on where links lead; then every copy speaks for itself
 }
 
 // Verdict is the one answer made of all hits.
@@ -117,6 +119,19 @@ func (v *Verdict) Decisive() *Hit {
 		return nil
 	}
 	return &v.Hits[v.Cause]
+}
+
+// Copies tells which bad messages count once together (LCK1): those of one group, 0 where none is known. Where lists or
+// links speak against them, too, each copy counts.
+func (v *Verdict) Copies() (group uint64, each bool) {
+	for i := range v.Hits {
+		h := &v.Hits[i]
+		each = each || h.Outside && h.Class.Bad()
+		if h.Group != 0 {
+			group = h.Group
+		}
+	}
+	return group, each
 }
 
 // Check is one opinion. It appends its hits to hits and returns the result, so that a clean mail costs no allocation.

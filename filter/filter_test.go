@@ -154,3 +154,21 @@ func TestActionsHaveAnOrder(t *testing.T) {
 		t.Error("an action that is none has a strength")
 	}
 }
+
+// TestCopies: copies of one message count together, unless more than their words speaks against them.
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	words := Hit{Code: "SPAM", Class: Spam, Action: Reject, Group: 7}
+	listed := Hit{Code: "HASH", Class: Spam, Action: Reject, Outside: true}
+	opinion := Hit{Code: "LIST", Class: Clean, Outside: true}
+	for _, c := range []struct {
+		hits  []Hit
+		group uint64
+		each  bool
+	}{{nil, 0, false}, {[]Hit{words}, 7, false}, {[]Hit{words, listed}, 7, true}, {[]Hit{listed}, 0, true}, {[]Hit{opinion, words}, 7, false}} {
+		v := Judge(c.hits)
+		if group, each := v.Copies(); group != c.group || each != c.each {
+			t.Errorf("%+v: group %d, each %t", c.hits, group, each)
+		}
+	}
+}

@@ -109,6 +109,7 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(p.statusCommand(), p.usersCommand(), p.identitiesCommand(), p.modeCommand(), p.exemptCommand(), p.tlsCommand(), p.rolloutCommand(), p.flowsCommand(), p.queueCommand(), p.locksCommand(), p.lockCommand(), p.unlockCommand(), p.loginCommand(), p.guessersCommand(),
 		p.logCommand(), p.whyCommand(), p.observeCommand(), p.bypassCommand(), p.gateCommand(), p.doctorCommand(), p.probeCommand(), p.setupCommand(), p.classifyCommand(), p.trainCommand(), p.untrainCommand(), p.modelCommand())
+	root.AddCommand(p.campaignCommand())
 	return root
 }
 

@@ -49,16 +49,17 @@ type daemon struct {
 	started time.Time
 	systemd supervisor
 
-	store    *store.Store
-	messages *msglog.Log
-	tally    *tally
-	journal  *inflight.Journal
-	counts   *countsFile
-	choices  *choicesFile
-	school   *schoolFile
-	policy   *policy.Table
-	locks    *lock.Locks
-	gate     *limit.Sessions
+	store     *store.Store
+	messages  *msglog.Log
+	tally     *tally
+	journal   *inflight.Journal
+	counts    *countsFile
+	choices   *choicesFile
+	school    *schoolFile
+	campaigns *campaignsFile
+	policy    *policy.Table
+	locks     *lock.Locks
+	gate      *limit.Sessions
 
 	identities *identity.Book
 	elsewhere  elsewhere
@@ -282,6 +283,9 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")
 	})
 	background.Go(func() { d.keepLessons(ctx) })
+	background.Go(func() {
+		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
+	})
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { keepMemory(ctx) })

@@ -53,6 +53,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what the learned content filter is worth; it has to prove itself anew", "err", err)
 	}
+	if d.campaigns, err = openCampaigns(cfg.Store.Dir, d.campaignSettings, d.store, d.campaignEvent); err != nil {
+		if d.campaigns == nil || d.campaigns.files[0] == nil {
+			return err
+		}
+		d.log.Error("could not restore what is known of campaigns; they begin anew", "err", err)
+	}
 	return nil
 }
 
@@ -106,6 +112,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.school != nil {
 		errs = append(errs, d.school.closeLessons())
+	}
+	if d.campaigns != nil {
+		errs = append(errs, d.campaigns.close())
 	}
 	if d.choices != nil {
 		errs = append(errs, d.choices.close())

@@ -69,6 +69,9 @@ func (d *daemon) retire() {
 	if err := errors.Join(d.school.saveLessons(), d.school.release()); err != nil {
 		d.log.Error("could not save what the content filter knows for the next process", "err", err)
 	}
+	if err := d.campaigns.release(); err != nil {
+		d.log.Error("could not save what is known of campaigns for the next process", "err", err)
+	}
 	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
 }
 

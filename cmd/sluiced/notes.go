@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"sluice/filter"
 	"sluice/filter/limit"
@@ -124,8 +125,15 @@ func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 	if h := v.Decisive(); h != nil {
 		hit := *h
 		hit.Text, hit.Evidence = "", hit.Evidence[:min(len(hit.Evidence), 200)]
-		sum := sha256.Sum256(mail.Body(m.Data))
-		j.Hit, j.Body = &hit, sum[:]
+		var each bool
+		hit.Group, each = v.Copies()
+		hit.Outside = hit.Outside || each
+		digest := sha256.New()
+		digest.Write(mail.Body(m.Data))
+		if each {
+			fmt.Fprint(digest, m.Envelope.To)
+		}
+		j.Hit, j.Body = &hit, digest.Sum(nil)
 	}
 	return j
 }

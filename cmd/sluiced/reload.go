@@ -79,7 +79,7 @@ func (d *daemon) pipeline(counts limit.Counter) *filter.Pipeline {
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
-		filter.Step{Name: "learned", Phases: content.Phases, Check: content.NewClassifier(d.school, settings, func() string { return d.cfg.Load().Content.Learned })},
+		filter.Step{Name: "learned", Phases: content.Phases, Check: content.NewClassifier(d.school, settings, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)},
 	)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"sluice/filter"
+	"sluice/filter/content/view"
 	"sluice/filter/message"
 	"sluice/filter/policy"
 )
@@ -18,11 +19,24 @@ type Learner interface {
 	Acting() bool
 }
 
+// Watcher sees each message that is judged, with what its recipient would see of it.
+type Watcher interface {
+	// Watch may keep nothing of v, which is taken apart once for all who look at a message. It appends its hits.
+	Watch(m *message.Message, v *view.View, o *Opinion, t Thresholds, hits []filter.Hit) ([]filter.Hit, Watched)
+}
+
+// Watched is what a watcher knows of a message.
+type Watched struct {
+	Group  uint64 // the same for all copies of a message; 0 where nothing is known
+	Passes string // why nothing that was learnt may stop it; "" where it may
+}
+
 // Classifier is the check that judges messages by rules and by what was learnt. Safe for concurrent use.
 type Classifier struct {
 	learner  Learner
 	settings policy.Resolver
 	learned  func() string
+	watcher  Watcher
 }
 
 // The words of the setting content.learned.
@@ -35,7 +49,13 @@ const (
 
 // NewClassifier returns the check; learned says, at each message, what the learned part may do.
 func NewClassifier(l Learner, settings policy.Resolver, learned func() string) *Classifier {
-	return &Classifier{l, settings, learned}
+	return &Classifier{learner: l, settings: settings, learned: learned}
+}
+
+// Watching has each message shown to w.
+func (c *Classifier) Watching(w Watcher) *Classifier {
+	c.watcher = w
+	return c
 }
 
 // Check implements filter.Check in phase data.
@@ -49,18 +69,18 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	t := Thresholds{s.Content.Unsure, s.Content.Spam}
 	j := c.learner.Judge()
-	o := j.Judge(m.Data, t, t.Unsure)
+	o, hits, w := j.show(m, t, c.watcher, hits)
 	c.learner.Seen(m.ID, &o, t)
 	if o.Probability < t.Unsure {
 		return hits
 	}
-	hits = append(hits, c.verdict(s, &o, t))
+	hits = append(hits, c.verdict(s, &o, t, &w))
 	return o.Hits(j.Model().Info().Name, hits)
 }
 
 // verdict is the one hit that stands for the whole opinion.
-func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds) filter.Hit {
-	h := filter.Hit{Points: o.Probability, Evidence: fmt.Sprintf("probability %.4f, unsure from %.2f, spam from %.2f", o.Probability, t.Unsure, t.Spam)}
+func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds, w *Watched) filter.Hit {
+	h := filter.Hit{Points: o.Probability, Group: w.Group, Outside: o.links(), Evidence: fmt.Sprintf("probability %.4f, unsure from %.2f, spam from %.2f", o.Probability, t.Unsure, t.Spam)}
 	switch o.Class {
 	case filter.Phish:
 		h.Code, h.Class, h.Text = "PHISH", filter.Phish, "message looks like phishing"
@@ -70,7 +90,7 @@ func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds) filte
 		h.Code, h.Text = "UNSURE", "message has much of spam, and not enough to be called so"
 		return h
 	}
-	if why := c.holdsBack(s); why != "" {
+	if why := c.holdsBack(s, w); why != "" {
 		h.Evidence += "; not refused: " + why
 		return h
 	}
@@ -79,9 +99,11 @@ func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds) filte
 }
 
 // holdsBack says why spam is not refused, "" where it is.
-func (c *Classifier) holdsBack(s *policy.Settings) string {
+func (c *Classifier) holdsBack(s *policy.Settings, w *Watched) string {
 	learned := c.learned()
 	switch {
+	case w.Passes != "":
+		return w.Passes
 	case !s.Content.BlockSpam:
 		return "content.block_spam is off"
 	case learned == LearnedNever:

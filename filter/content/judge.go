@@ -10,6 +10,7 @@ import (
 	"sluice/filter/content/learn"
 	"sluice/filter/content/rules"
 	"sluice/filter/content/view"
+	"sluice/filter/message"
 )
 
 // Thresholds say from which probability on a message is unsure or spam (CON1).
@@ -60,7 +61,23 @@ const maxReasons = 6
 func (j *Judge) Judge(data []byte, t Thresholds, explain float64) Opinion {
 	d := j.desks.Get().(*desk)
 	defer j.desks.Put(d)
-	v := d.reader.Read(data)
+	return j.judge(d, d.reader.Read(data), t, explain)
+}
+
+// show judges a message and shows it to w, which may be nil.
+func (j *Judge) show(m *message.Message, t Thresholds, w Watcher, hits []filter.Hit) (Opinion, []filter.Hit, Watched) {
+	d := j.desks.Get().(*desk)
+	defer j.desks.Put(d)
+	v := d.reader.Read(m.Data)
+	o := j.judge(d, v, t, t.Unsure)
+	var known Watched
+	if w != nil {
+		hits, known = w.Watch(m, v, &o, t, hits)
+	}
+	return o, hits, known
+}
+
+func (j *Judge) judge(d *desk, v *view.View, t Thresholds, explain float64) Opinion {
 	prior, phish := d.rules(v)
 	d.features.Extract(v)
 	o := Opinion{Score: j.model.Score(d.features, prior)}
@@ -150,6 +167,21 @@ func (o *Opinion) Hits(model string, hits []filter.Hit) []filter.Hit {
 	}
 	return hits
 }
+
+// links tells whether where links lead speaks against the message by itself, beside its words.
+func (o *Opinion) links() bool {
+	points := 0.0
+	for i := range o.Findings {
+		if strings.HasPrefix(o.Findings[i].Code, "URL-") {
+			points += o.Findings[i].Points
+		}
+	}
+	return points >= linkPoints
+}
+
+// linkPoints is from how many points of rules about links on these speak by themselves: one link that pretends, and
+// something beside it.
+const linkPoints = 2
 
 // learned is the share of the learned part in the score.
 func (o *Opinion) learned() float64 {

@@ -72,7 +72,7 @@ func (t *tallies) judged(m *message.Message, v *filter.Verdict, s *policy.Lock) 
 	bad := d != nil && d.Class.Bad()
 	var body uint64
 	if bad {
-		body = t.bodyOf(m)
+		body = t.bodyOf(m, v)
 	}
 	sh := &t.shards[m.Flow.User.ID%shards]
 	sh.mu.Lock()
@@ -103,13 +103,28 @@ func (t *tallies) forget(user uint32) {
 	delete(sh.users, user)
 }
 
-// bodyOf tells bodies apart. Two copies of one message differ in their headers (Message-ID, Date) but not here.
-func (t *tallies) bodyOf(m *message.Message) uint64 {
+// bodyOf tells messages apart: two tries to send one have the same body, although their headers (Message-ID, Date) may
+// differ. Copies of one message are the same too, unless more than their words speaks against them.
+func (t *tallies) bodyOf(m *message.Message, v *filter.Verdict) uint64 {
+	group, each := v.Copies()
+	if group != 0 && !each {
+		return group
+	}
 	body := message.Body(m.Data)
 	if body == nil {
 		body = m.Data
 	}
-	return maphash.Bytes(t.seed, body)
+	if !each {
+		return maphash.Bytes(t.seed, body)
+	}
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	_, _ = h.Write(body)
+	for _, to := range m.Envelope.To { // the same words to somebody else are another message here
+		_, _ = h.WriteString(string(to))
+		_ = h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 // rule returns why the user is to be locked, or "".

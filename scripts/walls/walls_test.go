@@ -85,7 +85,7 @@ var walls = []wall{
 	},
 	{
 		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/probe",
-			"filter", "filter/message", "filter/policy", "filter/content", "filter/content/...", "intercept/flow"},
+			"filter", "filter/message", "filter/policy", "filter/content", "filter/content/...", "filter/campaign", "intercept/flow"},
 		because: "the operator's command asks the daemons; of the host it looks at what any program may see, and files of mail it judges with the gateway's own code",
 	},
 }

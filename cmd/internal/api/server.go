@@ -96,6 +96,7 @@ type Backend struct {
 	Onward
 	MailQueue
 	Identities
+	Campaigns
 }
 
 // Server answers requests.

@@ -26,6 +26,7 @@ type Config struct {
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
 	Content   Content   `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
 	Identity  Identity  `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
+	Campaign  Campaign  `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
 	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
 	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
@@ -228,6 +229,17 @@ type Content struct {
 	Spam      float64 `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
 	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
 	Lessons   int     `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
+}
+
+// Campaign says how copies of one message are found and when they are held.
+type Campaign struct {
+	Window     Duration `toml:"window" default:"6h" min:"10m" max:"48h" doc:"For so long after its last copy a message is remembered."`
+	Remember   int      `toml:"remember" default:"1000000" min:"10000" max:"20000000" doc:"Kinds of messages that are remembered at most, the latest ones; each takes some 250 bytes of memory."`
+	Act        string   `toml:"act" default:"hold" enum:"say|hold|reject" doc:"What becomes of further copies once a rule is met. hold: they are withheld until a person has looked (sluice campaign). reject: they are refused for good. say: nothing, the log tells what would have been."`
+	Copies     int      `toml:"copies" default:"5" min:"2" max:"10000" doc:"The rule burst: so many copies to different recipients, whoever sends them ..."`
+	Share      float64  `toml:"share" default:"0.5" min:"0.1" max:"1" doc:"... of which the content filter takes at least this share for bad; an unsure one counts half."`
+	Users      int      `toml:"users" default:"3" min:"2" max:"1000" doc:"The rule users: so many outgoing users send the same ..."`
+	UsersShare float64  `toml:"users_share" default:"0.3" min:"0.1" max:"1" doc:"... and at least this share of it is taken for bad."`
 }
 
 // UserContent are those that a user may have of his own.

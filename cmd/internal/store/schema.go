@@ -113,6 +113,13 @@ var migrations = []string{
 		reset      INTEGER NOT NULL,
 		PRIMARY KEY (user, name)
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE digests (
+		hash  TEXT PRIMARY KEY,
+		why   TEXT NOT NULL,
+		by    TEXT NOT NULL,
+		since INTEGER NOT NULL,
+		until INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

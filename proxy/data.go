@@ -123,8 +123,8 @@ func (s *session) unreceived(err error) {
 	s.finish(e)
 }
 
-// openSpill opens a file that vanishes with its descriptor.
-func openSpill(dir string) (smtp.Spill, error) {
+// OpenSpill opens a file in dir for what of a message is beyond memory; it vanishes with its descriptor.
+func OpenSpill(dir string) (smtp.Spill, error) {
 	f, err := os.CreateTemp(dir, "body-*")
 	if err != nil {
 		return nil, fmt.Errorf("could not open a file for a large message: %w; make %q writable", err, dir)

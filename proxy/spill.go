@@ -28,7 +28,7 @@ func (s boundedSpill) Write(p []byte) (int, error) {
 
 // spillTo opens files in dir for as long as its file system has room.
 func spillTo(dir string, room func() bool) (smtp.Spill, error) {
-	f, err := openSpill(dir)
+	f, err := OpenSpill(dir)
 	if err != nil {
 		return nil, err
 	}

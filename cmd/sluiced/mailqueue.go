@@ -68,6 +68,7 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 			return nil
 		},
 		Self: d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, IPv4: cfg.Spool.Prefer == "ipv4", AtOnce: cfg.Spool.Sessions, PerSite: cfg.Spool.PerSite,
+		Spill:  func() (smtp.Spill, error) { return proxy.OpenSpill(d.cfg.Load().SMTP.SpillDir) },
 		PerWay: cfg.Spool.PerSession, PerHour: cfg.Spool.PerHour,
 		Schedule: delivery.Schedule{First: cfg.Spool.FirstRetry.D(), Until: cfg.Spool.GiveUp.D(), Delayed: cfg.Spool.Delayed.D()},
 		Panicked: func(id spool.ID, cause any, stack []byte) {

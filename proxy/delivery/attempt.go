@@ -25,6 +25,7 @@ type try struct {
 	told   []Outcome
 	asked  []int // indices of the recipients of the transaction
 	missed string
+	low    *smtp.Body // the message in 7 bits, once some destination needed it
 }
 
 // one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
@@ -146,6 +147,7 @@ func (t *try) deliver() {
 		return
 	}
 	defer body.Release()
+	defer func() { t.low.Release() }()
 	tried := 0
 	for i := range r.ways {
 		w := &r.ways[i]
@@ -289,7 +291,8 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 		t.res.Source = s.Local()
 	}
 	t.res.Leg = s.Leg()
-	if r, ok := t.unfit(s.Caps(), body); !ok {
+	body, r, ok := t.fit(s.Caps(), body)
+	if !ok {
 		t.all(r)
 		t.end(s, true)
 		return r.Code/100 == 5

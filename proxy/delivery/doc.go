@@ -58,6 +58,8 @@ type Options struct {
 	Terms func(ctx context.Context, user uint32, target netip.AddrPort, domain string) (*tlspolicy.Policy, error)
 	// Self tells the gateway's own addresses: mail that would go there goes round in a loop. May be nil.
 	Self func(netip.Addr) bool
+	// Spill opens the file for what of a converted message is beyond memory; nil: large ones wait.
+	Spill func() (smtp.Spill, error)
 	// Panicked hears of a mistake of ours that ended one try; may be nil.
 	Panicked func(id spool.ID, cause any, stack []byte)
 	// Alarm hears what an operator must know; may be nil.

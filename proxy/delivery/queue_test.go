@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -311,7 +312,7 @@ func TestWhatTheDestinationCannotTake(t *testing.T) {
 	}{
 		"SMTPUTF8":   {func(e *spool.Envelope) { e.UTF8 = true }, text, smtp.Enhanced{5, 6, 7}},
 		"REQUIRETLS": {func(e *spool.Envelope) { e.RequireTLS = true }, text, smtp.Enhanced{5, 7, 30}},
-		"8-bit":      {func(*spool.Envelope) {}, "DKIM-Signature: v=1; b=x\r\nSubject: x\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n", smtp.Enhanced{5, 6, 3}},
+		"signed":     {func(*spool.Envelope) {}, "DKIM-Signature: v=1; b=x\r\nSubject: x\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n", smtp.Enhanced{5, 6, 3}},
 	} {
 		env := w.mail("x@old.example")
 		env.Verified = false
@@ -324,5 +325,39 @@ func TestWhatTheDestinationCannotTake(t *testing.T) {
 	w.send(w.mail("x@old.example"), text)
 	if r := w.next(); r.Rcpts[0].Fate != Delivered {
 		t.Errorf("an ordinary message: %+v", r)
+	}
+	w.send(w.mail("x@old.example"), "Subject: x\r\n\r\ngr\xc3\xbc\xc3\x9fe\r\n")
+	if r := w.next(); r.Rcpts[0].Fate != Delivered || !strings.Contains(r.Note, "7 bits") {
+		t.Errorf("an unsigned 8-bit message: %+v", r)
+	}
+	if got := mx.taken(); got[0] != text || !strings.HasSuffix(got[1], "Content-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BC=C3=9Fe\r\n") {
+		t.Errorf("the destination has %q", got)
+	}
+}
+
+// TestLargeMessagesAreConverted, and wait where there is no room for that.
+func TestLargeMessagesAreConverted(t *testing.T) {
+	t.Parallel()
+	large := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("\xc3\xbc", 30)+"\r\n", 30_000)
+	for _, room := range []bool{true, false} {
+		w := newWorld(t, func(o *Options) {
+			if room {
+				o.Spill = func() (smtp.Spill, error) { return os.CreateTemp(t.TempDir(), "") }
+			}
+		})
+		w.host("old.example", "127.0.0.2")
+		mx := w.serve("127.0.0.2", nil)
+		mx.caps = "250 mx"
+		w.sendLarge(w.mail("x@old.example"), large)
+		want := Deferred
+		if room {
+			want = Delivered
+		}
+		if r := w.next(); r.Rcpts[0].Fate != want {
+			t.Errorf("room %t: %+v", room, r)
+		}
+		if room && strings.Count(strings.ReplaceAll(mx.taken()[0], "=\r\n", ""), "=C3=BC") != 30*30_000 {
+			t.Errorf("%d bytes arrived", len(mx.taken()[0]))
+		}
 	}
 }

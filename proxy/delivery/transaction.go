@@ -119,10 +119,6 @@ func (t *try) unfit(c *relay.Caps, body *smtp.Body) (spool.Reply, bool) {
 		return ours(554, smtp.Enhanced{5, 7, 30}, "REQUIRETLS is asked for, and the destination cannot keep it"), false
 	case !body.Canonical() && !(c.Has(smtp.ExtBinaryMIME) && c.Has(smtp.ExtChunking)):
 		return ours(554, smtp.Enhanced{5, 6, 3}, "the message is binary, and the destination takes text alone"), false
-	case body.Has8Bit() && !c.Has(smtp.Ext8BitMIME):
-		return ours(554, smtp.Enhanced{5, 6, 3}, "the message has 8-bit characters, and the destination takes 7-bit text alone"), false
-	case c.Size > 0 && body.Size() > c.Size:
-		return ours(552, smtp.Enhanced{5, 3, 4}, fmt.Sprintf("the message has %d bytes, and the destination takes %d", body.Size(), c.Size)), false
 	}
 	return spool.Reply{}, true
 }

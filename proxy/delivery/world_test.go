@@ -235,6 +235,23 @@ func (w *world) send(env *spool.Envelope, text string) []spool.ID {
 	return ids
 }
 
+// sendLarge commits a message, the end of which stands in a file of its own.
+func (w *world) sendLarge(env *spool.Envelope, text string) {
+	w.t.Helper()
+	d, err := w.s.Create()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b := smtp.NewBody(&smtp.DataOptions{OpenSpill: d.OpenSpill})
+	defer b.Release()
+	if err := errors.Join(b.Append([]byte(text)), b.Finish()); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := d.Commit(env, nil, b); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) mail(to ...string) *spool.Envelope {
 	e := &spool.Envelope{Message: "m1", User: 7, UserName: "alice", From: "a@sender.example", Verified: true, Received: w.now()}
 	for _, a := range to {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +111,7 @@ func TestQueueDelivers(t *testing.T) {
 			}
 		}
 	}
+	queueConverts(ctx, t, l, g)
 	left := untilQueue(ctx, t, g, "only the dead destination is left", func(q map[string]queued) bool {
 		return len(q) == 1 && q["refused.example"].Tries >= 1
 	})
@@ -118,6 +120,34 @@ func TestQueueDelivers(t *testing.T) {
 	}
 	queueCommands(ctx, t, g)
 	queueSurvives(ctx, t, g, submit)
+}
+
+// queueConverts: a destination that takes 7-bit text alone gets 8-bit mail encoded, unless it is signed.
+func queueConverts(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
+	file := filepath.Join(g.Dir, "eight.eml")
+	for to, signed := range map[string]string{"u8@plain.example": "", "u9@plain.example": "DKIM-Signature: v=1; d=sink.example\n"} {
+		text := signed + "From: a@sink.example\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nkeep = this\n--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\ngrün\n--b--\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := g.Sluice(ctx, "queue", "submit", file, "--from", "a@sink.example", "--to", to); err != nil || out.Code != 0 {
+			t.Fatal(err, out)
+		}
+	}
+	if n := noticeAbout(ctx, t, l, "u9@plain.example"); !strings.Contains(n, "Status: 5.6.3\r\n") {
+		t.Errorf("the notice about a signed message is %s", n)
+	}
+	all, err := l.Sink("plain").WaitMatch(ctx, func(all []*Message) bool {
+		return slices.ContainsFunc(all, func(m *Message) bool { return m.Recipients()[0] == "u8@plain.example" })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "\r\nkeep = this\r\n--b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\ngr=C3=BCn\r\n--b--\r\n"
+	if got := all[len(all)-1]; !bytes.HasSuffix(got.Data, []byte(want)) {
+		t.Errorf("plain has %q", got.Data)
+	}
 }
 
 func noticeAbout(ctx context.Context, t *testing.T, l *Lab, rcpt string) string {

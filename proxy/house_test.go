@@ -55,7 +55,7 @@ func (d *draft) OpenSpill() (smtp.Spill, error) {
 	if d.k.dir == "" {
 		return nil, errors.New("no large messages here")
 	}
-	return openSpill(d.k.dir)
+	return OpenSpill(d.k.dir)
 }
 func (d *draft) Abort()                                  {}
 func (d *draft) Keep(ctx context.Context, m *Kept) error { return d.k.keep(ctx, m) }

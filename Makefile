@@ -114,6 +114,11 @@ soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come
 bench-filter: ## what the content filter is worth on the development corpus, beside bogofilter and SpamAssassin where they are installed (minutes)
 	$(GO) run ./scripts/model figures $(FILTERFLAGS)
 
+.PHONY: bench-campaign
+bench-campaign: ## each cluster of the development corpus as one account's burst: what passes before it is held, good bursts stopped; look-ups, memory (two minutes)
+	$(GO) run ./scripts/model campaigns $(FILTERFLAGS)
+	$(GO) test -run XXX -bench . -benchtime 2s ./filter/campaign
+
 .PHONY: model
 model: ## the shipped model anew, from the development corpus
 	$(GO) run ./scripts/model build $(FILTERFLAGS)

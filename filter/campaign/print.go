@@ -17,13 +17,13 @@ const lanes = 32
 type Print [lanes]uint16
 
 const (
-	maxPrinted = 16 << 10 // bytes of visible text that are looked at
-	shingle    = 3        // words in a row that make one feature
-	fewest     = 8        // features below which a message says too little to be told from others
-	perLink    = 3        // features that one link stands for
-	perFile    = 12       // and one file: who sends the same one sends the same message
-	maxLinks   = 24       // of a message
-	longRun    = 10       // letters and figures in one part of a path from which on it is one recipient's own
+	maxPrinted = 8 << 10 // bytes of visible text that are looked at
+	shingle    = 3       // words in a row that make one feature
+	fewest     = 8       // features below which a message says too little to be told from others
+	perLink    = 3       // features that one link stands for
+	perFile    = 12      // and one file: who sends the same one sends the same message
+	maxLinks   = 24      // of a message
+	longRun    = 10      // letters and figures in one part of a path from which on it is one recipient's own
 )
 
 // Take makes the print of a message as its recipient sees it: words in a row without figures and whatever the case, where
@@ -102,9 +102,12 @@ func (t *taker) text(b []byte) {
 			i++
 		}
 		start, h := i, uint64(0)
-		for i < len(b) && class[b[i]] != 0 {
-			h = (h ^ uint64(class[b[i]])) * 0x100000001b3
-			i++
+		for ; i < len(b); i++ { // no multiplication for each letter: add spreads the bits of the sum
+			c := class[b[i]]
+			if c == 0 {
+				break
+			}
+			h = bits.RotateLeft64(h, 7) ^ uint64(c)
 		}
 		if i < len(b) && b[i] == ':' && bytes.HasPrefix(b[i:], []byte("://")) {
 			for i < len(b) && b[i] > ' ' {
@@ -117,7 +120,7 @@ func (t *taker) text(b []byte) {
 		}
 		last[words%shingle] = h
 		if words++; words >= shingle {
-			t.add(last[words%shingle]*3 + last[(words+1)%shingle]*5 + last[(words+2)%shingle]*7)
+			t.add(last[words%shingle]*0x9e3779b97f4a7c15 + last[(words+1)%shingle]*0xbf58476d1ce4e5b9 + last[(words+2)%shingle]*0x94d049bb133111eb)
 		}
 	}
 }

@@ -2,6 +2,7 @@
 //
 //	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
 //	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations cost peers crossed
+//	go run ./scripts/model campaigns -corpus DIR  each cluster of the corpus as a burst of copies, and what stops it
 //	go run ./scripts/model synth -out DIR         the made-up mails, to look at them
 package main
 
@@ -28,7 +29,7 @@ var built = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to do: build, figures or synth")
+		return fmt.Errorf("say what to do: build, figures, campaigns or synth")
 	}
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	corpus := fs.String("corpus", defaultCorpus(), "`folder` of the development corpus")
@@ -41,10 +42,16 @@ func run(args []string) error {
 		return build(*corpus, *out)
 	case "figures":
 		return figures(*corpus, fs.Args())
+	case "campaigns":
+		all, err := readCorpus(*corpus)
+		if err != nil {
+			return err
+		}
+		return campaigns(os.Stdout, all)
 	case "synth":
 		return writeMadeUp(*out)
 	}
-	return fmt.Errorf("%q is not known; say build, figures or synth", args[0])
+	return fmt.Errorf("%q is not known; say build, figures, campaigns or synth", args[0])
 }
 
 func defaultCorpus() string {

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/campaign"
+	"sluice/filter/content"
+	"sluice/filter/content/shipped"
+	"sluice/filter/content/view"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
+)
+
+// The replay of bursts: how long one is, how many other messages come between two copies, and how many good messages the
+// gateway has seen before.
+const (
+	burstLength = 60
+	between     = 3
+	seenBefore  = 1000
+)
+
+// learnt is a model that may or may not act.
+type learnt struct {
+	judge  *content.Judge
+	acting bool
+}
+
+func (l learnt) Judge() *content.Judge                           { return l.judge }
+func (learnt) Seen(string, *content.Opinion, content.Thresholds) {}
+func (l learnt) Acting() bool                                    { return l.acting }
+
+// same gives every user the same settings.
+type same struct{ s policy.Settings }
+
+func (s *same) Settings(uint32) *policy.Settings { return &s.s }
+
+// stage is the gateway's filter with a clock of its own.
+type stage struct {
+	checks  *filter.Pipeline
+	tracker *campaign.Tracker
+	now     time.Time
+	n       int
+}
+
+func newStage(j *content.Judge, acting bool) *stage {
+	s := &stage{now: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)}
+	s.tracker = campaign.New(campaign.Options{Now: func() time.Time { return s.now }})
+	c := content.NewClassifier(learnt{j, acting}, &same{policy.Default()}, func() string { return content.LearnedAuto }).Watching(s.tracker)
+	s.checks = filter.NewPipeline(filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()}, filter.Step{Name: "learned", Phases: content.Phases, Check: c})
+	return s
+}
+
+// send lets a user send a message, and tells whether it passes.
+func (s *stage) send(user uint32, data []byte) bool {
+	s.n++
+	s.now = s.now.Add(time.Second)
+	m := &message.Message{ID: fmt.Sprintf("m%d.1", s.n), Data: data, DataSize: int64(len(data)),
+		Flow:     &flow.Flow{User: flow.User{ID: user, Name: fmt.Sprint("user", user)}, Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(user >> 8), byte(user)}), 2525)},
+		Envelope: message.Envelope{From: "a@customer.example", To: []message.Address{message.Address(fmt.Sprintf("r%d@example.net", s.n))}}}
+	v := s.checks.Ask(context.Background(), filter.Data, m)
+	return v.Action == filter.None
+}
+
+// replay sends a burst of the messages in turn, amid good mail of others, and counts what passed of it.
+func (s *stage) replay(burst, good []*letter, r *rand.Rand) (passed int) {
+	for i := range burstLength {
+		if s.send(7777, burst[i%len(burst)].data) {
+			passed++
+		}
+		for range between {
+			s.send(uint32(r.IntN(200)), good[r.IntN(len(good))].data)
+		}
+	}
+	return passed
+}
+
+// campaigns measures what the rules about copies do with the corpus's clusters, each as the burst of one account.
+func campaigns(w io.Writer, all []*letter) error {
+	m, err := shipped.Model()
+	if err != nil {
+		return err
+	}
+	j := content.NewJudge(m)
+	bad, ham := clusters(all)
+	var good []*letter
+	for _, x := range all {
+		if !x.bad && x.headline {
+			good = append(good, x)
+		}
+	}
+	fmt.Fprintf(w, "campaigns: each cluster of the corpus with three or more members as a burst of %d copies of one account, %d good messages of others between two copies\n", burstLength, between)
+	fmt.Fprintln(w, "(unseen: clusters of which the shipped model saw no message)")
+	for _, acting := range []bool{false, true} {
+		how := "on day one, when what was learnt refuses nothing by itself"
+		if acting {
+			how = "once what was learnt refuses spam by itself"
+		}
+		fmt.Fprintf(w, "\n%s\n", how)
+		bursts(w, "bad bursts, unseen", ofSeen(bad, false), good, j, acting, true)
+		bursts(w, "bad bursts, seen", ofSeen(bad, true), good, j, acting, true)
+		bursts(w, "good bursts, unseen", ofSeen(ham, false), good, j, acting, false)
+		bursts(w, "good bursts, seen", ofSeen(ham, true), good, j, acting, false)
+		bursts(w, "newsletters, each to 60", news(all), good, j, acting, false)
+	}
+	fmt.Fprintln(w)
+	copyCost(w, all)
+	return nil
+}
+
+// cluster is messages of one kind.
+type cluster struct {
+	mails []*letter
+	seen  bool // the shipped model learnt from one
+}
+
+// clusters are those with three or more members.
+func clusters(all []*letter) (bad, good []cluster) {
+	by := map[int][]*letter{}
+	for _, x := range all {
+		if x.headline {
+			by[x.cluster] = append(by[x.cluster], x)
+		}
+	}
+	for _, mails := range by {
+		if len(mails) < 3 {
+			continue
+		}
+		slices.SortFunc(mails, func(a, b *letter) int { return cmp.Compare(a.seq, b.seq) })
+		c := cluster{mails, slices.ContainsFunc(mails, func(x *letter) bool { return x.split == "train" && free[x.source] })}
+		if mails[0].bad {
+			bad = append(bad, c)
+		} else {
+			good = append(good, c)
+		}
+	}
+	byFirst := func(a, b cluster) int { return cmp.Compare(a.mails[0].file, b.mails[0].file) }
+	slices.SortFunc(bad, byFirst)
+	slices.SortFunc(good, byFirst)
+	return bad, good
+}
+
+func ofSeen(all []cluster, seen bool) (some []cluster) {
+	for _, c := range all {
+		if c.seen == seen {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// news are newsletters and mail of shops, each as a burst of its own, that the shipped model did not see.
+func news(all []*letter) (some []cluster) {
+	for _, x := range all {
+		if !x.bad && strings.HasPrefix(x.kind, "newsletter") && x.split == "test" {
+			some = append(some, cluster{mails: []*letter{x}})
+		}
+	}
+	return some
+}
+
+// bursts replays and tells how many copies passed.
+func bursts(w io.Writer, name string, some []cluster, good []*letter, j *content.Judge, acting, wanted bool) {
+	var passed []int
+	stopped := 0
+	for i, c := range some {
+		r := rand.New(rand.NewPCG(uint64(i), 1))
+		s := newStage(j, acting)
+		n := s.replay(c.mails, good, r)
+		if n < burstLength {
+			stopped++
+		}
+		passed = append(passed, n)
+	}
+	if len(passed) == 0 {
+		fmt.Fprintf(w, "  %-26s none\n", name)
+		return
+	}
+	slices.Sort(passed)
+	sum := 0
+	for _, n := range passed {
+		sum += n
+	}
+	if wanted {
+		fmt.Fprintf(w, "  %-26s %4d, stopped %4d (%.0f %%); copies that passed: median %d, mean %.1f, 90 %% at most %d\n", name, len(passed), stopped, 100*float64(stopped)/float64(len(passed)),
+			passed[len(passed)/2], float64(sum)/float64(len(passed)), passed[len(passed)*9/10])
+		return
+	}
+	fmt.Fprintf(w, "  %-26s %4d, stopped %4d; copies held or refused %d of %d\n", name, len(passed), stopped, burstLength*len(passed)-sum, burstLength*len(passed))
+}
+
+// copyCost measures time and memory.
+func copyCost(w io.Writer, all []*letter) {
+	var rd view.Reader
+	var spent time.Duration
+	n, bytes := 0, 0
+	for _, x := range all {
+		v := rd.Read(x.data)
+		var p campaign.Print
+		begin := time.Now()
+		campaign.Take(v, &p)
+		spent += time.Since(begin)
+		n++
+		bytes += len(x.data)
+	}
+	fmt.Fprintf(w, "a print costs %.1f µs of a message of %d bytes, the mean of the corpus\n", spent.Seconds()*1e6/float64(n), bytes/n)
+	const kinds = 1_000_000
+	before := heap()
+	t := campaign.New(campaign.Options{})
+	watch := func(i int) time.Duration {
+		v := &view.View{Text: fmt.Appendf(nil, "%s %s %s %s %s %s %s %s %s %s %s", word(i), word(i+1), word(i*3), word(i*5), word(i*7), word(i*11), word(i*13), word(i*17), word(i*19), word(i*23), word(i*29))}
+		m := &message.Message{ID: "m", Flow: &flow.Flow{}}
+		begin := time.Now()
+		t.Watch(m, v, &content.Opinion{}, content.DefaultThresholds, nil)
+		return time.Since(begin)
+	}
+	var first, again time.Duration
+	for i := range kinds {
+		first += watch(i)
+	}
+	memory := heap() - before
+	for i := range kinds / 10 {
+		again += watch(i * 10)
+	}
+	fmt.Fprintf(w, "%d kinds of messages remembered take %.0f MB; one more takes %.2f µs, one that is known %.2f µs, its print of 11 words and all\n", t.Figures().Kinds, float64(memory)/1e6,
+		first.Seconds()*1e6/kinds, again.Seconds()*1e6/(kinds/10))
+}
+
+// word makes a word of a number.
+func word(i int) string {
+	b := []byte("aaaaaaaa")
+	h := uint64(i+1) * 0x9e3779b97f4a7c15
+	for k := range b {
+		b[k] += byte(h >> (8 * k) % 26)
+	}
+	return string(b)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ type queue struct {
 	ahead  chan []byte
 	last   uint32 // number of the last packet
 	missed atomic.Uint64
+	lease  sync.Mutex
+	until  time.Time // packets are sent to the queue
 	failed chan error
 }
 
@@ -79,7 +82,37 @@ func (s *queue) send() error {
 	if err := nft.Watch(s.number, s.limit/1024+4, s.limit); err != nil {
 		return err
 	}
-	return nft.Watching(reading)
+	return s.renew()
+}
+
+// renew says that this process reads the queue. What passed after it had last said so for long enough was not read.
+func (s *queue) renew() error {
+	s.lease.Lock()
+	defer s.lease.Unlock()
+	began := time.Now()
+	if err := nft.Watching(reading); err != nil {
+		return err
+	}
+	if late := time.Since(s.until); !s.until.IsZero() && late > 0 {
+		s.missed.Add(1)
+		s.log.Warn("packets went on unread while this program did not run", "for", late.Round(time.Millisecond))
+	}
+	s.until = began.Add(reading)
+	return nil
+}
+
+// keepReading renews until ctx ends, however long the reader takes.
+func (s *queue) keepReading(ctx context.Context) {
+	tick := time.NewTicker(reading / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = s.renew() // look finds out what has become of the table, and says so
+		}
+	}
 }
 
 // take lets a packet go and keeps a copy for the reader.
@@ -114,6 +147,11 @@ func (s *queue) fail(err error) {
 }
 
 func (s *queue) run(ctx context.Context, to *feed) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var renewal sync.WaitGroup
+	defer renewal.Wait()
+	defer cancel()
+	renewal.Go(func() { s.keepReading(ctx) })
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -156,9 +194,10 @@ func (s *queue) look(to *feed) error {
 		return err
 	}
 	if watched {
-		return nft.Watching(reading)
+		return s.renew()
 	}
 	s.log.Info("the table was made anew: it is watched again")
+	s.missed.Add(1) // what has passed meanwhile
 	return s.send()
 }
 

@@ -89,11 +89,13 @@ func observedMessage(f flow.Flow, id string, o *control.Observed, m *control.Obs
 	rec := observedBase(f, o)
 	rec.ID, rec.Start, rec.Duration, rec.From, rec.To, rec.Size = id, m.Start, max(0, m.End.Sub(m.Start)), m.From, h.To, m.Size
 	rec.Verdict, rec.Would, rec.Identity = w.Verdict, w.Reply, w.Identity
-	if m.Code != 0 {
+	if m.Code != 0 && !m.Torn {
 		rec.Remote = fmt.Sprintf("%d %s", m.Code, m.Reply)
 		rec.Reply = rec.Remote
 	}
 	switch {
+	case m.Torn:
+		rec.Note = "parts were lost or unreadable: what became of it is not known"
 	case m.Code == 0:
 		rec.Note = "the answer was not seen"
 	case !m.Whole:

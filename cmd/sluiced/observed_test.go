@@ -24,6 +24,7 @@ func TestObservedRecords(t *testing.T) {
 			{Start: at, End: at.Add(time.Second), From: "a@b.example", To: []control.ObservedRecipient{{Address: "c@d.example", Code: 250, Reply: "ok"}, {Address: "e@f.example", Code: 550, Reply: "no"}}, Code: 250, Reply: "queued", Whole: true},
 			{Start: at, End: at, From: "g@h.example", Code: 530, Reply: "log in"},
 			{Start: at, End: at, From: "i@j.example"},
+			{Start: at, End: at, From: "k@l.example", To: []control.ObservedRecipient{{Address: "c@d.example", Code: 250, Reply: "ok"}}, Code: 250, Reply: "ok", Torn: true},
 		},
 	}
 	f := flow.Flow{ID: 36, Client: o.Client, Target: o.Target, User: flow.User{ID: 7, Name: "alice"}}
@@ -37,7 +38,7 @@ func TestObservedRecords(t *testing.T) {
 		}
 		counts.message(7, &o.Messages[i], &w)
 		got = append(got, observedMessage(f, fmt.Sprintf("%s.%d", f.ID, i+1), o, &o.Messages[i], h, &w))
-		if want := []proxy.Status{proxy.Delivered, proxy.Refused, proxy.Lost}[i]; h.Status != want {
+		if want := []proxy.Status{proxy.Delivered, proxy.Refused, proxy.Lost, proxy.Lost}[i]; h.Status != want {
 			t.Errorf("message %d ended as %v, want %v", i, h.Status, want)
 		}
 	}
@@ -49,6 +50,7 @@ func TestObservedRecords(t *testing.T) {
 		{"10.1", "a@b.example", "250 queued", "judged by its beginning", ""},
 		{"10.2", "g@h.example", "530 log in", "no message was sent", ""},
 		{"10.3", "i@j.example", "", "the answer was not seen", ""},
+		{"10.4", "k@l.example", "", "parts were lost or unreadable: what became of it is not known", ""},
 		{"10", "", "220 go", "STARTTLS: what followed is not known", proxy.Opaque},
 	}
 	if len(got) != len(want) {
@@ -76,7 +78,7 @@ func TestObservedRecords(t *testing.T) {
 	counts.locked(7)
 	counts.locked(8)
 	c, locks := counts.of(7)
-	if c.Flows != 2 || c.Messages != 3 || c.Accepted != 1 || c.Recipients != 2 || c.RefusedRecipients != 1 || c.Opaque != 1 || c.OpaqueShare != 0.5 || c.Unread != 1 || c.WouldRefuse["RATE-MSG"] != 1 || locks != 1 {
+	if c.Flows != 2 || c.Messages != 4 || c.Accepted != 1 || c.Recipients != 3 || c.RefusedRecipients != 1 || c.Opaque != 1 || c.OpaqueShare != 0.5 || c.Unread != 1 || c.WouldRefuse["RATE-MSG"] != 1 || locks != 1 {
 		t.Errorf("counts are %+v", c)
 	}
 	if c, locks := counts.of(8); c != nil || locks != 1 {

@@ -48,6 +48,7 @@ type ObservedMessage struct {
 	Reply string              `json:"reply,omitempty"` // its first line
 	Whole bool                `json:"whole,omitempty"` // that reply answered the end of data
 	Sent  bool                `json:"sent,omitempty"`  // data came to its end, and no reply was heard
+	Torn  bool                `json:"torn,omitempty"`  // bytes are missing before its end: what became of it is not known
 	Body  []byte              `json:"body,omitempty"`  // the beginning of the message, dots taken out, as far as it was copied
 	Size  int64               `json:"size,omitempty"`  // bytes of the message; 0 where its end was not copied
 }

@@ -19,18 +19,18 @@ const (
 )
 
 // watchText are the rules that send to the queue: every SYN, FIN and RST, and the first words that a side says before the
-// other side speaks: some packets however large, and then as many bytes in small ones. Each side's budgets are elements of
-// two sets; words of the other side take them away, so that they begin anew. None needs conntrack. Whoever reads the queue
-// says so again and again, see Watching: packets do not wait for one who is stopped.
+// other side speaks, see spent. None needs conntrack. Whoever reads the queue says so again and again, see Watching:
+// packets do not wait for one who is stopped. The sets hold what a gateway's mail can say in the time that an element
+// lasts; where they are full more is read, not less.
 const watchText = `add table inet TABLE
 add chain inet TABLE observe_queue
 add chain inet TABLE observe
 flush chain inet TABLE observe
 add set inet TABLE observing { type inet_proto; flags timeout; }
-add set inet TABLE said4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
-add set inet TABLE said6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
-add set inet TABLE more4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
-add set inet TABLE more6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; timeout 5m; size 65536; }
+add set inet TABLE words4 { type ipv4_addr . inet_service . ipv4_addr . inet_service . mark; flags dynamic, timeout; timeout 10s; size 262144; }
+add set inet TABLE words6 { type ipv6_addr . inet_service . ipv6_addr . inet_service . mark; flags dynamic, timeout; timeout 10s; size 262144; }
+add set inet TABLE bytes4 { type ipv4_addr . inet_service . ipv4_addr . inet_service . mark; flags dynamic, timeout; timeout 10s; size 262144; }
+add set inet TABLE bytes6 { type ipv6_addr . inet_service . ipv6_addr . inet_service . mark; flags dynamic, timeout; timeout 10s; size 262144; }
 add chain inet TABLE observe_words4
 add chain inet TABLE observe_words6
 flush chain inet TABLE observe_words4
@@ -38,28 +38,16 @@ flush chain inet TABLE observe_words6
 table inet TABLE {
 	chain observe {
 		meta l4proto != @observing return
-		tcp flags & (syn | fin | rst) == 0x0 tcp flags & psh == 0x0 meta length < 100 return
+		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
+		tcp flags & psh == 0x0 meta length < 100 return
 		meta nfproto vmap { ipv4 : goto observe_words4, ipv6 : goto observe_words6 }
 	}
-	chain observe_words4 {
-		tcp flags & (syn | ack) == syn delete @said4 { ip saddr . tcp sport . ip daddr . tcp dport }
-		tcp flags & (syn | ack) == syn delete @more4 { ip saddr . tcp sport . ip daddr . tcp dport }
-		tcp flags & (syn | psh) != 0x0 delete @said4 { ip daddr . tcp dport . ip saddr . tcp sport }
-		tcp flags & (syn | psh) != 0x0 delete @more4 { ip daddr . tcp dport . ip saddr . tcp sport }
-		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
-		update @said4 { ip saddr . tcp sport . ip daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
-		update @more4 { ip saddr . tcp sport . ip daddr . tcp dport quota until BYTES bytes } goto observe_queue
-	}
-	chain observe_words6 {
-		tcp flags & (syn | ack) == syn delete @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
-		tcp flags & (syn | ack) == syn delete @more6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport }
-		tcp flags & (syn | psh) != 0x0 delete @said6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
-		tcp flags & (syn | psh) != 0x0 delete @more6 { ip6 daddr . tcp dport . ip6 saddr . tcp sport }
-		tcp flags & (syn | fin | rst) != 0x0 goto observe_queue
-		update @said6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport limit rate 1/day burst PACKETS packets } goto observe_queue
-		update @more6 { ip6 saddr . tcp sport . ip6 daddr . tcp dport quota until BYTES bytes } goto observe_queue
-	}
 }
+`
+
+// thenQueue is what remains where no budget is spent.
+const thenQueue = `add rule inet TABLE observe_words4 goto observe_queue
+add rule inet TABLE observe_words6 goto observe_queue
 `
 
 // Watch has the kernel send the beginnings of what both sides of observed flows say to a queue: so many packets of
@@ -77,8 +65,16 @@ func Watch(queue uint16, packets, bytes int) error {
 	if err != nil {
 		return err
 	}
-	text := strings.NewReplacer("TABLE", ruleset.FilterTable, "PACKETS", fmt.Sprint(packets), "BYTES", fmt.Sprint(bytes)).Replace(watchText)
-	if err := t.run(text); err != nil {
+	if err := t.run(strings.ReplaceAll(watchText, "TABLE", ruleset.FilterTable)); err != nil {
+		return err
+	}
+	b := newBatch()
+	b.spent("observe_words4", false, packets, bytes)
+	b.spent("observe_words6", true, packets, bytes)
+	if err := b.commit(); err != nil {
+		return err
+	}
+	if err := t.run(strings.ReplaceAll(thenQueue, "TABLE", ruleset.FilterTable)); err != nil {
 		return err
 	}
 	// The expression first, which newer nft shows as it is; then the target of iptables, which kernels without it have.
@@ -156,14 +152,11 @@ func queueByTarget(queue uint16) error {
 	b.attribute(unix.NFTA_RULE_TABLE, ruleset.FilterTable+"\x00")
 	b.attribute(unix.NFTA_RULE_CHAIN, queueChain+"\x00")
 	list := b.open(unix.NFTA_RULE_EXPRESSIONS | nested)
-	item := b.open(unix.NFTA_LIST_ELEM | nested)
-	b.attribute(unix.NFTA_EXPR_NAME, "target\x00")
-	data := b.open(unix.NFTA_EXPR_DATA | nested)
-	b.attribute(targetName, "NFQUEUE\x00")
-	b.number32(targetRev, xtQueueRev)
-	b.attribute(targetInfo, string(info))
-	b.shut(data)
-	b.shut(item)
+	b.expression("target", func() {
+		b.attribute(targetName, "NFQUEUE\x00")
+		b.number32(targetRev, xtQueueRev)
+		b.attribute(targetInfo, string(info))
+	})
 	b.shut(list)
 	b.end(start)
 	return b.commit()

@@ -148,6 +148,7 @@ func (d *dialogue) finish(at time.Time) {
 	}
 	m := *d.message
 	m.End = at
+	m.Torn = !m.Whole && (d.adrift || d.lost || d.full[1])
 	if d.part || d.adrift || !m.Whole && !m.Sent {
 		m.Size = 0
 	}

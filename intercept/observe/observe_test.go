@@ -282,6 +282,31 @@ func TestMissingBytesAreTold(t *testing.T) {
 	}
 }
 
+// TestTornMessage: a message whose last reply nobody copied is not told as one that was never sent.
+func TestTornMessage(t *testing.T) {
+	t.Parallel()
+	script := []string{"S: 220 mx", "EHLO c.example", "S: 250 mx", "MAIL FROM:<a@b.example>", "S: 250 ok", "RCPT TO:<c@d.example>", "S: 250 good", "DATA", "S: 354 go",
+		"A: b\r\n\r\nx\r\n.", "S: 250 queued", "MAIL FROM:<e@f.example>", "S: 250 ok", "RSET", "S: 250 ok", "QUIT", "S: 221 bye", "FIN"}
+	segments := talk(1, script...)
+	missing := slices.IndexFunc(segments, func(s bpf.Segment) bool { return strings.Contains(string(s.Data), "queued") })
+	var got []control.ObservedMessage
+	lossy := false
+	obs := New(Options{}, func(r *control.Observed) { got, lossy = append(got, r.Messages...), lossy || r.Lossy })
+	for i, s := range segments {
+		switch {
+		case i == missing: // what the client says next tells that it has come
+			obs.Add(bpf.Segment{Client: s.Client, Server: s.Server, Began: s.Began, FromServer: true, Cut: true}, noon)
+			obs.Add(bpf.Segment{Client: s.Client, Server: s.Server, Began: s.Began, FromServer: true, Resumed: true, Seq: s.Seq + uint32(len(s.Data))}, noon)
+		default:
+			obs.Add(s, noon)
+		}
+	}
+	obs.Close(noon.Add(time.Second))
+	if len(got) != 2 || !lossy || got[0].From != "a@b.example" || got[0].Whole || !got[0].Torn || got[1].From != "e@f.example" || got[1].Torn {
+		t.Errorf("lossy %v, %+v; want a torn message, and one that is not", lossy, got)
+	}
+}
+
 func TestPortsUsedAgain(t *testing.T) {
 	t.Parallel()
 	first := talk(1, "S: 220 mx", "EHLO one.example", "S: 250 mx")

@@ -24,6 +24,22 @@ func Default() Settings {
 			Time:       time.Hour,
 			MaxUnlocks: 3,
 			Explained:  10,
+
+			DayCount:     20,
+			DayShare:     0.05,
+			Viruses:      1,
+			Phish:        2,
+			Traps:        1,
+			Complaints:   3,
+			RemoteSpam:   10,
+			Unknown:      50,
+			UnknownShare: 0.30,
+			Guesses:      30,
+			Origins:      3,
+
+			Throttled:     20,
+			Probation:     24 * time.Hour,
+			ProbationRate: 100,
 		},
 		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98},
 	}
@@ -35,6 +51,8 @@ const (
 	MaxLockWindow = 24 * time.Hour
 	MaxUnlocks    = 100
 	MaxSpamCount  = 1000
+	MaxOrigins    = 8
+	MaxProbation  = 30 * 24 * time.Hour
 )
 
 // Validate reports every setting that is out of its bounds, by name.
@@ -78,8 +96,27 @@ func (l *Lock) validate() []error {
 	between("lock time", int64(l.Time/time.Second), 60, int64(MaxLockTime/time.Second), " s")
 	between("lock max_unlocks", int64(l.MaxUnlocks), 1, MaxUnlocks, "")
 	between("lock explained", int64(l.Explained), 0, 1<<16, "")
-	if !(l.SpamShare >= 0 && l.SpamShare <= 1) { // also refuses NaN
-		errs = append(errs, fmt.Errorf("lock spam_share is %g, want 0 to 1", l.SpamShare))
+	for _, n := range []struct {
+		name string
+		v    int
+	}{
+		{"day_count", l.DayCount}, {"viruses", l.Viruses}, {"phish", l.Phish}, {"traps", l.Traps}, {"complaints", l.Complaints},
+		{"remote_spam", l.RemoteSpam}, {"guesses", l.Guesses},
+	} {
+		between("lock "+n.name, int64(n.v), 0, MaxSpamCount, "")
+	}
+	between("lock unknown_recipients", int64(l.Unknown), 0, 1<<20, "")
+	between("lock origins", int64(l.Origins), 0, MaxOrigins, "")
+	between("lock throttled", int64(l.Throttled), 0, 1<<20, "")
+	between("lock probation", int64(l.Probation/time.Second), 0, int64(MaxProbation/time.Second), " s")
+	between("lock probation_rate", int64(l.ProbationRate), 0, 1<<20, "")
+	for _, n := range []struct {
+		name string
+		v    float64
+	}{{"spam_share", l.SpamShare}, {"day_share", l.DayShare}, {"unknown_share", l.UnknownShare}} {
+		if !(n.v >= 0 && n.v <= 1) { // also refuses NaN
+			errs = append(errs, fmt.Errorf("lock %s is %g, want 0 to 1", n.name, n.v))
+		}
 	}
 	return errs
 }

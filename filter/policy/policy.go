@@ -51,9 +51,10 @@ type Content struct {
 	Spam      float64 // probability from which it is spam
 }
 
-// Lock are the settings of automatic locks (LCK1, LCK2).
+// Lock are the settings of automatic locks (LCK1, LCK2, LCK8). A number of 0 switches its rule off.
 type Lock struct {
 	Automatic  bool          // off: refuse and alarm only
+	Never      bool          // no lock at all, not even by hand (LCK4)
 	SpamCount  int           // bad messages within Window that lock
 	SpamShare  float64       // and their least share of the messages in Window
 	Window     time.Duration // sliding
@@ -61,6 +62,22 @@ type Lock struct {
 	MaxUnlocks int           // automatic unlocks before only a person may unlock
 	Explained  int           // new connections per minute that are explained while locked (INT6)
 	KeepPassed bool          // flows past the proxy that are open at the lock may end by themselves
+
+	DayCount     int     // bad messages within a day that lock
+	DayShare     float64 // and their least share
+	Viruses      int     // messages with a virus, within a day
+	Phish        int     // phishing messages within a day
+	Traps        int     // messages to addresses that nobody has, within a day
+	Complaints   int     // within a day
+	RemoteSpam   int     // messages that destinations refused as spam, within an hour, at least SpamShare of all
+	Unknown      int     // recipients that do not exist, within an hour
+	UnknownShare float64 // and their least share of the recipients
+	Guesses      int     // logins that destinations refused, within an hour
+	Origins      int     // identities with bad mail within an hour from which on it is their user's (ATT4)
+
+	Throttled     int           // messages within Window of a sender who comes near a lock
+	Probation     time.Duration // after a lock: half of what locks does so again
+	ProbationRate int           // messages per hour meanwhile
 }
 
 // Resolver answers the effective settings of a user by its id.

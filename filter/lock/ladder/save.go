@@ -1,0 +1,130 @@
+package ladder
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// errSaved says that bytes are not of Append.
+var errSaved = errors.New("what was saved of a sender is damaged")
+
+// Append appends what is known of a sender to dst, for Restore.
+func (s *Sender) Append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(s.probation))
+	dst = binary.AppendUvarint(dst, uint64(len(s.marks)))
+	for i := range s.marks {
+		m := &s.marks[i]
+		dst = binary.AppendUvarint(dst, uint64(m.at))
+		dst = binary.LittleEndian.AppendUint64(dst, m.print)
+		dst = binary.AppendUvarint(dst, uint64(m.origin))
+		flags := uint64(m.kind) << 1
+		if m.firm {
+			flags |= 1
+		}
+		dst = binary.AppendUvarint(dst, flags)
+	}
+	for _, r := range s.rings() {
+		dst = r.append(dst)
+	}
+	return dst
+}
+
+func (s *Sender) rings() [5]*ring {
+	return [...]*ring{&s.short, &s.hour, &s.day, &s.known, &s.unknown}
+}
+
+func (r *ring) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(r.total))
+	if r.total == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(r.length))
+	dst = binary.AppendUvarint(dst, uint64(r.last))
+	for _, n := range r.n {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	return dst
+}
+
+// Restore replaces what is known of a sender by what Append wrote, and returns the bytes behind it. What is later than
+// now, because the clock was set back, happened now.
+func (s *Sender) Restore(b []byte, now time.Duration) (rest []byte, err error) {
+	r := reader{b: b}
+	fresh := Sender{probation: time.Duration(r.next())}
+	n := r.next()
+	if n > Keep || fresh.probation < 0 {
+		return nil, errSaved
+	}
+	for range n {
+		m := mark{at: min(now, time.Duration(r.next())), print: r.word(), origin: uint32(r.next())}
+		flags := r.next()
+		if m.kind, m.firm = Kind(flags>>1), flags&1 == 1; r.bad || flags>>1 >= uint64(kinds) || m.at < 0 {
+			return nil, errSaved
+		}
+		fresh.marks = append(fresh.marks, m)
+	}
+	for _, g := range fresh.rings() {
+		g.restore(&r, now)
+	}
+	if r.bad {
+		return nil, errSaved
+	}
+	*s = fresh
+	return r.b, nil
+}
+
+func (g *ring) restore(r *reader, now time.Duration) {
+	total := r.next()
+	if r.bad || total == 0 {
+		return
+	}
+	g.length, g.last = time.Duration(r.next()), int64(r.next())
+	if g.length <= 0 || g.length > day || g.last < 0 {
+		r.bad = true
+		return
+	}
+	for i := range g.n {
+		n := r.next()
+		if n > total {
+			r.bad = true
+			return
+		}
+		g.n[i] = uint32(n)
+		g.total += int(n)
+	}
+	if uint64(g.total) != total {
+		r.bad = true
+		return
+	}
+	if later := g.last - slotOf(now, g.length); later > 0 { // it counts as of now
+		*g = ring{length: g.length, last: slotOf(now, g.length), total: g.total}
+		g.n[g.last%(slots+1)] = uint32(g.total)
+	}
+}
+
+// reader reads numbers until they end too early.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) next() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || r.bad {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) word() uint64 {
+	if len(r.b) < 8 || r.bad {
+		r.bad = true
+		return 0
+	}
+	v := binary.LittleEndian.Uint64(r.b)
+	r.b = r.b[8:]
+	return v
+}

@@ -107,7 +107,8 @@ type Verdict struct {
 	Action Action
 	Class  Class
 	Hits   []Hit
-	Cause  int // index in Hits of the hit that decided; -1 when nothing was refused
+	Cause  int    // index in Hits of the hit that decided; -1 when nothing was refused
+	Ticket string // of the lock that decided, "" where none did
 }
 
 // Refused reports whether the mail, or the step, is not to go on.

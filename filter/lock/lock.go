@@ -12,7 +12,10 @@ import (
 type Lock struct {
 	Ticket    string    `json:"ticket"` // short enough to be spoken; names the lock in replies, log and history
 	User      flow.User `json:"user"`
-	Code      string    `json:"code"` // public code of what locked: that of the deciding hit, or "MANUAL"
+	Identity  string    `json:"identity,omitempty"` // locked alone; "": the whole user
+	Check     string    `json:"check,omitempty"`    // that spoke last, of an automatic lock
+	Rule      string    `json:"rule,omitempty"`     // that was met
+	Code      string    `json:"code"`               // public code of what locked: that of the deciding hit, or "MANUAL"
 	Reason    string    `json:"reason"`
 	By        string    `json:"by"` // who locked; "" for an automatic lock
 	Automatic bool      `json:"automatic"`
@@ -27,15 +30,34 @@ type Lock struct {
 	EndedWhy   string     `json:"ended_why,omitempty"`
 }
 
+// Scope is whom a lock stops: a user, or one identity of his.
+type Scope struct {
+	User     uint32
+	Identity string // "": the user himself
+}
+
+// Scope returns whom the lock stops.
+func (l *Lock) Scope() Scope { return Scope{l.User.ID, l.Identity} }
+
+// Name names whom the lock stops, for people.
+func (l *Lock) Name() string {
+	if l.Identity == "" {
+		return l.User.Name
+	}
+	return l.Identity + " of " + l.User.Name
+}
+
 // Evidence is one message that the lock rests on.
 type Evidence struct {
-	Message string    `json:"message"` // its id in the log
-	At      time.Time `json:"at"`
-	From    string    `json:"from"`
-	Check   string    `json:"check"`
-	Code    string    `json:"code"`
-	Class   string    `json:"class"`
-	Detail  string    `json:"detail"` // what the check saw
+	Message  string    `json:"message"` // its id in the log
+	At       time.Time `json:"at"`
+	From     string    `json:"from"`
+	Identity string    `json:"identity,omitempty"` // who sent it inside of the user
+	Check    string    `json:"check"`
+	Code     string    `json:"code"`
+	Class    string    `json:"class"`
+	Detail   string    `json:"detail"`          // what the check saw
+	Print    uint64    `json:"print,omitempty"` // of its text
 }
 
 // Kind is what an event tells.
@@ -48,14 +70,15 @@ const (
 	Alarm                // a rule was met that locks nobody here: automatic locks are off, or the user is never locked
 	Failed               // kernel or disk did not take a change; it is tried again
 	Reset                // a user's automatic unlocks were set back by hand
+	Brake                // a check locked too many within a short time and locks nobody for a while
 )
 
 // String returns the kind's name as it stands in the audit log.
 func (k Kind) String() string {
-	if k > Reset {
+	if k > Brake {
 		return "?"
 	}
-	return [...]string{"locked", "unlocked", "alarm", "failed", "reset"}[k]
+	return [...]string{"locked", "unlocked", "alarm", "failed", "reset", "brake"}[k]
 }
 
 // Event is what audit, notices and alarms hear of.
@@ -76,8 +99,8 @@ type Blocker interface {
 // Store keeps locks and the numbers of automatic unlocks over a restart. Its methods return once the disk has them.
 type Store interface {
 	SaveLock(l *Lock) error // replaces what was saved under the ticket
-	SaveUnlocks(user uint32, n int) error
-	LoadLocks() (active []Lock, unlocks map[uint32]int, err error)
+	SaveUnlocks(s Scope, n int) error
+	LoadLocks() (active []Lock, unlocks map[Scope]int, err error)
 }
 
 // Deps are what a lock keeper works with.
@@ -85,14 +108,14 @@ type Deps struct {
 	Settings policy.Resolver
 	Blocker  Blocker
 	Store    Store
-	Never    func(user uint32) bool // users who are never locked; may be nil
-	Events   func(Event)            // called outside all locks; must not block; may be nil
+	Events   func(Event) // called outside all locks; must not block; may be nil
 }
 
 // Request is a lock by hand.
 type Request struct {
 	Who    string
 	Reason string
+	Only   string        // this identity alone; "": the whole user
 	Time   time.Duration // 0: until a person unlocks
 	Cut    bool          // open flows past the proxy are reset, whatever the user's settings say
 }

@@ -22,7 +22,7 @@ type world struct {
 	mu       sync.Mutex
 	kernel   map[uint32]string // user -> ticket
 	saved    map[string]Lock   // ticket -> lock
-	unlocks  map[uint32]int
+	unlocks  map[Scope]int
 	events   []Event
 	order    []string // who heard of changes, in order
 	noKernel bool
@@ -63,7 +63,7 @@ func (w *world) SaveLock(l *Lock) error {
 	return nil
 }
 
-func (w *world) SaveUnlocks(user uint32, n int) error {
+func (w *world) SaveUnlocks(user Scope, n int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.noDisk {
@@ -73,7 +73,7 @@ func (w *world) SaveUnlocks(user uint32, n int) error {
 	return nil
 }
 
-func (w *world) LoadLocks() ([]Lock, map[uint32]int, error) {
+func (w *world) LoadLocks() ([]Lock, map[Scope]int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var active []Lock
@@ -121,17 +121,26 @@ func (w *world) fail(kernel, disk bool) {
 
 func (w *world) start(t *testing.T) {
 	t.Helper()
-	l, err := New(Deps{Settings: w.table, Blocker: w, Store: w, Events: w.hear, Never: func(u uint32) bool { return u == 99 }})
+	l, err := New(Deps{Settings: w.table, Blocker: w, Store: w, Events: w.hear})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.keeper != nil { // a restart
+		if err := l.Restore(w.keeper.Append(nil)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.keeper = l
 }
 
-func newWorld(t *testing.T) *world {
+func newTable(automatic bool) *policy.Table {
 	s := policy.Default()
-	s.Lock.Automatic = true
-	w := &world{kernel: map[uint32]string{}, saved: map[string]Lock{}, unlocks: map[uint32]int{}, table: policy.NewTable(s)}
+	s.Lock.Automatic = automatic
+	return policy.NewTable(s)
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{kernel: map[uint32]string{}, saved: map[string]Lock{}, unlocks: map[Scope]int{}, table: newTable(true)}
 	w.start(t)
 	return w
 }
@@ -156,6 +165,13 @@ func verdict(c filter.Class) *filter.Verdict {
 
 func (w *world) send(user uint32, body string, c filter.Class) {
 	w.keeper.Judged(mail(user, body), verdict(c))
+}
+
+func (w *world) sendAs(user uint32, identity, body string, c filter.Class) *filter.Verdict {
+	m, v := mail(user, body), verdict(c)
+	m.Identity = identity
+	w.keeper.Judged(m, v)
+	return v
 }
 
 func (w *world) locked(user uint32) bool {
@@ -259,7 +275,9 @@ func TestAlarmOnceWhereNothingLocks(t *testing.T) {
 		}
 		s.Lock.Automatic = true
 		w.table.SetDefault(s)
-		w.send(99, "virus", filter.Virus) // on the never-lock list
+		never := true
+		w.table.Override(99, policy.Overrides{LockNever: &never})
+		w.send(99, "virus", filter.Virus)
 		if w.locked(99) || w.kinds() != "alarm alarm alarm" {
 			t.Errorf("locked %v, events %q", w.locked(99), w.kinds())
 		}
@@ -290,8 +308,8 @@ func TestUnlocksByItselfThreeTimes(t *testing.T) {
 		if !w.locked(1) {
 			t.Fatal("the fourth lock ended by itself")
 		}
-		if err := w.keeper.Reset(1, "op"); err != nil || w.unlocks[1] != 0 {
-			t.Errorf("Reset: %v, saved %d", err, w.unlocks[1])
+		if err := w.keeper.Reset(1, "op"); err != nil || w.unlocks[Scope{User: 1}] != 0 {
+			t.Errorf("Reset: %v, saved %d", err, w.unlocks[Scope{User: 1}])
 		}
 		lk, err := w.keeper.Unlock(1, "op", "cleaned up")
 		if err != nil || lk.EndedBy != "op" || lk.EndedWhy != "cleaned up" || !w.saved[lk.Ticket].Ended.Equal(lk.Ended) {

@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"sluice/filter"
-	"sluice/filter/message"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 )
@@ -26,9 +23,11 @@ type Locks struct {
 	d       Deps
 	tallies *tallies
 	tickets tickets
+	within  scopes // tickets of identities
+	brake   brake
 
-	mu     sync.Mutex // guards users and what is in their states
-	users  map[uint32]*state
+	mu     sync.Mutex // guards states and what is in them
+	states map[Scope]*state
 	closed bool
 
 	following bool // another process ends the locks
@@ -55,20 +54,20 @@ func New(d Deps) (*Locks, error) {
 	if err != nil {
 		return nil, fmt.Errorf("could not load the locks: %w", err)
 	}
-	l := &Locks{d: d, tallies: newTallies(), users: map[uint32]*state{}}
-	for user, n := range unlocks {
-		l.state(user).unlocks = n
+	l := &Locks{d: d, tallies: newTallies(), states: map[Scope]*state{}}
+	for whom, n := range unlocks {
+		l.state(whom).unlocks = n
 	}
 	for i := range active {
 		lk := &active[i]
-		st := l.state(lk.User.ID)
+		st := l.state(lk.Scope())
 		st.lock, st.kernel = lk, true
-		l.tickets.set(lk.User.ID, lk.Ticket)
+		l.setTicket(lk.Scope(), lk.Ticket)
 		if left := time.Until(lk.Until); lk.Until.IsZero() || left > 0 {
 			l.expire(st, lk, left)
-			l.push(lk.User.ID)
+			l.push(lk.Scope())
 		} else {
-			l.expired(lk.User.ID, lk.Ticket, lk.Until)
+			l.expired(lk.Scope(), lk.Ticket, lk.Until)
 		}
 	}
 	return l, nil
@@ -77,29 +76,17 @@ func New(d Deps) (*Locks, error) {
 // Locked returns the ticket of the lock on user, if there is one. It costs a few nanoseconds and takes no lock.
 func (l *Locks) Locked(user uint32) (ticket string, locked bool) { return l.tickets.get(user) }
 
-// Judged counts the verdict of a whole message and locks its user where that meets a rule (LCK1). It returns after the
-// lock, also one that another session has just brought, is in force.
-func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
-	user := m.Flow.User
-	if user.ID == 0 {
-		return
+// LockedIdentity returns the ticket of the lock on one identity of a user, if there is one.
+func (l *Locks) LockedIdentity(user uint32, identity string) (ticket string, locked bool) {
+	return l.within.get(Scope{user, identity})
+}
+
+func (l *Locks) setTicket(whom Scope, ticket string) {
+	if whom.Identity == "" {
+		l.tickets.set(whom.User, ticket)
+	} else {
+		l.within.set(whom, ticket)
 	}
-	if _, locked := l.Locked(user.ID); locked {
-		l.await(user.ID) // the lock may still be on its way to kernel and disk
-		return
-	}
-	s := &l.d.Settings.Settings(user.ID).Lock
-	f := l.tallies.judged(m, v, s)
-	if f == nil {
-		return
-	}
-	if !s.Automatic || l.never(user.ID) {
-		if f.alarm {
-			l.tell(Event{Kind: Alarm, Lock: Lock{User: user, Code: f.code, Reason: f.reason, Evidence: f.evidence, Since: wall()}})
-		}
-		return
-	}
-	l.lockFor(user, f, s)
 }
 
 // Lock locks a user by hand (LCK4). A lock that is in force keeps its ticket and takes over reason and time.
@@ -111,59 +98,88 @@ func (l *Locks) Lock(u flow.User, r Request) (Lock, error) {
 		return Lock{}, fmt.Errorf("could not lock %s: a lock by hand needs who does it and a reason", u.Name)
 	case r.Time < 0:
 		return Lock{}, fmt.Errorf("could not lock %s for %v: the time is negative; use 0 for a lock without an end", u.Name, r.Time)
-	case l.never(u.ID):
-		return Lock{}, fmt.Errorf("could not lock %s: the user is on the never-lock list; take it off first", u.Name)
 	}
 	s := &l.d.Settings.Settings(u.ID).Lock
+	if s.Never {
+		return Lock{}, fmt.Errorf("could not lock %s: the user is never to be locked; change his setting lock.never first", u.Name)
+	}
 	lk := Lock{
-		User: u, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,
+		User: u, Identity: r.Only, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,
 	}
 	if r.Time > 0 {
 		lk.Until = lk.Since.Add(r.Time)
 	}
 	l.mu.Lock()
-	if old := l.state(u.ID).lock; old != nil {
+	if old := l.state(lk.Scope()).lock; old != nil {
 		lk.Ticket, lk.Since, lk.Evidence = old.Ticket, old.Since, old.Evidence
 	}
 	lk = l.begin(lk)
 	l.mu.Unlock()
-	l.push(u.ID)
+	l.push(lk.Scope())
 	l.tell(Event{Kind: Locked, Lock: lk})
 	return lk, nil
 }
 
 // Unlock ends the lock of a user by hand.
 func (l *Locks) Unlock(user uint32, who, why string) (Lock, error) {
+	return l.UnlockIn(Scope{User: user}, who, why)
+}
+
+// UnlockIn ends the lock of a user or an identity by hand.
+func (l *Locks) UnlockIn(whom Scope, who, why string) (Lock, error) {
 	l.mu.Lock()
-	st, ok := l.users[user]
+	st, ok := l.states[whom]
 	if !ok || st.lock == nil {
 		l.mu.Unlock()
 		return Lock{}, ErrNotLocked
 	}
-	lk := l.end(user, st, who, why)
+	lk := l.end(whom, st, who, why)
 	l.mu.Unlock()
-	l.push(user)
+	l.push(whom)
 	l.tell(Event{Kind: Unlocked, Lock: lk})
 	return lk, nil
 }
 
-// Reset lets a user's next locks end by themselves again.
+// Reset lets a user's next locks, those of his identities too, end by themselves again.
 func (l *Locks) Reset(user uint32, who string) error {
 	l.mu.Lock()
-	st := l.state(user)
-	st.unlocks, st.saveCount = 0, true
+	whose := []Scope{{User: user}}
+	l.state(whose[0]).unlocks, l.state(whose[0]).saveCount = 0, true
+	for whom, st := range l.states {
+		if whom.User == user && st.unlocks > 0 {
+			st.unlocks, st.saveCount = 0, true
+			whose = append(whose, whom)
+		}
+	}
 	l.mu.Unlock()
-	l.push(user)
+	for _, whom := range whose {
+		l.push(whom)
+	}
 	l.tell(Event{Kind: Reset, Lock: Lock{User: flow.User{ID: user}}, Who: who})
 	return nil
 }
 
 // Find returns the lock of a user, if there is one.
-func (l *Locks) Find(user uint32) (Lock, bool) {
+func (l *Locks) Find(user uint32) (Lock, bool) { return l.FindIn(Scope{User: user}) }
+
+// FindIn returns the lock of a user or an identity, if there is one.
+func (l *Locks) FindIn(whom Scope) (Lock, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if st, ok := l.users[user]; ok && st.lock != nil {
+	if st, ok := l.states[whom]; ok && st.lock != nil {
 		return *st.lock, true
+	}
+	return Lock{}, false
+}
+
+// Ticket returns the lock in force that has the ticket, if there is one.
+func (l *Locks) Ticket(ticket string) (Lock, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, st := range l.states {
+		if st.lock != nil && st.lock.Ticket == ticket {
+			return *st.lock, true
+		}
 	}
 	return Lock{}, false
 }
@@ -179,7 +195,7 @@ func (l *Locks) List() []Lock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []Lock
-	for _, st := range l.users {
+	for _, st := range l.states {
 		if st.lock != nil {
 			all = append(all, *st.lock)
 		}
@@ -192,7 +208,7 @@ func (l *Locks) List() []Lock {
 func (l *Locks) Unlocks(user uint32) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if st, ok := l.users[user]; ok {
+	if st, ok := l.states[Scope{User: user}]; ok {
 		return st.unlocks
 	}
 	return 0
@@ -201,16 +217,16 @@ func (l *Locks) Unlocks(user uint32) int {
 // Reapply puts every lock into the kernel again, for a kernel or a helper that has lost them.
 func (l *Locks) Reapply() {
 	l.mu.Lock()
-	var users []uint32
-	for user, st := range l.users {
-		if st.lock != nil {
+	var users []Scope
+	for whom, st := range l.states {
+		if st.lock != nil && whom.Identity == "" {
 			st.kernel = true
-			users = append(users, user)
+			users = append(users, whom)
 		}
 	}
 	l.mu.Unlock()
-	for _, user := range users {
-		l.push(user)
+	for _, whom := range users {
+		l.push(whom)
 	}
 }
 
@@ -219,7 +235,7 @@ func (l *Locks) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	for _, st := range l.users {
+	for _, st := range l.states {
 		if st.expiry != nil {
 			st.expiry.Stop()
 		}
@@ -227,14 +243,12 @@ func (l *Locks) Close() error {
 	return nil
 }
 
-// lockFor locks a user by a rule, unless another session was faster.
+// lockFor locks by a rule, unless another session was faster.
 func (l *Locks) lockFor(u flow.User, f *finding, s *policy.Lock) {
-	lk := Lock{
-		User: u, Code: f.code, Reason: f.reason, Automatic: true, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed,
-		Evidence: f.evidence,
-	}
+	lk := f.lock(u)
+	lk.Automatic, lk.PerMinute, lk.KeepPassed = true, s.Explained, s.KeepPassed
 	l.mu.Lock()
-	st := l.state(u.ID)
+	st := l.state(lk.Scope())
 	faster := st.lock != nil
 	if !faster {
 		if st.unlocks < s.MaxUnlocks {
@@ -243,7 +257,7 @@ func (l *Locks) lockFor(u flow.User, f *finding, s *policy.Lock) {
 		lk = l.begin(lk)
 	}
 	l.mu.Unlock()
-	l.push(u.ID)
+	l.push(lk.Scope())
 	if !faster {
 		l.tell(Event{Kind: Locked, Lock: lk})
 	}
@@ -254,23 +268,23 @@ func (l *Locks) begin(lk Lock) Lock {
 	if lk.Ticket == "" {
 		lk.Ticket = newTicket()
 	}
-	st := l.state(lk.User.ID)
+	st := l.state(lk.Scope())
 	st.lock, st.kernel = &lk, true
 	st.save = append(st.save, lk)
-	l.tickets.set(lk.User.ID, lk.Ticket)
-	l.tallies.forget(lk.User.ID)
+	l.setTicket(lk.Scope(), lk.Ticket)
+	l.tallies.forget(lk.Scope())
 	l.expire(st, &lk, time.Until(lk.Until))
 	return lk
 }
 
 // end takes a lock out of force in memory. l.mu is held.
-func (l *Locks) end(user uint32, st *state, who, why string) Lock {
+func (l *Locks) end(whom Scope, st *state, who, why string) Lock {
 	lk := *st.lock
 	lk.Ended, lk.EndedBy, lk.EndedWhy = wall(), who, why
 	st.lock, st.kernel = nil, true
 	st.save = append(st.save, lk)
-	l.tickets.set(user, "")
-	l.tallies.forget(user)
+	l.setTicket(whom, "")
+	l.tallies.release(whom, &l.d.Settings.Settings(whom.User).Lock)
 	if st.expiry != nil {
 		st.expiry.Stop()
 	}
@@ -286,44 +300,42 @@ func (l *Locks) expire(st *state, lk *Lock, left time.Duration) {
 	if lk.Until.IsZero() || l.closed {
 		return
 	}
-	user, ticket, until := lk.User.ID, lk.Ticket, lk.Until
-	st.expiry = time.AfterFunc(left, func() { l.expired(user, ticket, until) })
+	whom, ticket, until := lk.Scope(), lk.Ticket, lk.Until
+	st.expiry = time.AfterFunc(left, func() { l.expired(whom, ticket, until) })
 }
 
 // expired ends the lock whose time is over, unless it was changed or ended meanwhile.
-func (l *Locks) expired(user uint32, ticket string, until time.Time) {
+func (l *Locks) expired(whom Scope, ticket string, until time.Time) {
 	l.mu.Lock()
-	st := l.users[user]
+	st := l.states[whom]
 	if l.closed || st.lock == nil || st.lock.Ticket != ticket || !st.lock.Until.Equal(until) {
 		l.mu.Unlock()
 		return
 	}
 	if l.following {
-		l.forget(user, st)
+		l.forget(whom, st)
 		l.mu.Unlock()
 		return
 	}
-	lk := l.end(user, st, "", "its time was over")
+	lk := l.end(whom, st, "", "its time was over")
 	if lk.Automatic {
 		st.unlocks++
 		st.saveCount = true
 	}
 	l.mu.Unlock()
-	l.push(user)
+	l.push(whom)
 	l.tell(Event{Kind: Unlocked, Lock: lk})
 }
 
 // state returns what is known of a user, making it where it is missing. l.mu is held, or l is new.
-func (l *Locks) state(user uint32) *state {
-	st, ok := l.users[user]
+func (l *Locks) state(whom Scope) *state {
+	st, ok := l.states[whom]
 	if !ok {
 		st = &state{}
-		l.users[user] = st
+		l.states[whom] = st
 	}
 	return st
 }
-
-func (l *Locks) never(user uint32) bool { return l.d.Never != nil && l.d.Never(user) }
 
 func (l *Locks) tell(e Event) {
 	if l.d.Events != nil {
@@ -334,44 +346,3 @@ func (l *Locks) tell(e Event) {
 
 // wall returns the time of day without the monotonic part, which means nothing on disk.
 func wall() time.Time { return time.Now().UTC().Round(0) }
-
-const ticketShards = 1024
-
-// tickets answers who is locked without a lock of its own.
-type tickets struct {
-	n      atomic.Int64
-	mu     sync.Mutex
-	shards [ticketShards]atomic.Pointer[map[uint32]string] // a change copies one of them: many, so that they stay small
-}
-
-func (t *tickets) get(user uint32) (string, bool) {
-	if t.n.Load() == 0 {
-		return "", false
-	}
-	m := t.shards[user%ticketShards].Load()
-	if m == nil {
-		return "", false
-	}
-	ticket, ok := (*m)[user]
-	return ticket, ok
-}
-
-// set names the ticket of a user, or takes it away where it is "".
-func (t *tickets) set(user uint32, ticket string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p := &t.shards[user%ticketShards]
-	next := map[uint32]string{}
-	if m := p.Load(); m != nil {
-		for k, v := range *m {
-			next[k] = v
-		}
-	}
-	before := len(next)
-	delete(next, user)
-	if ticket != "" {
-		next[user] = ticket
-	}
-	t.n.Add(int64(len(next) - before)) // before the map is seen when it grows from none
-	p.Store(&next)
-}

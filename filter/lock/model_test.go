@@ -12,67 +12,114 @@ import (
 	"sluice/intercept/flow"
 )
 
-// modelUser is the reference: what one user's lock should be, kept as plain lists.
-type modelUser struct {
-	good    []time.Duration // slot ends are not modelled: the test's good mail comes at multiples of the slot
-	bad     map[string]time.Duration
-	locked  bool
-	auto    bool
-	until   time.Duration // 0: no end
-	unlocks int
+// modelled is the reference: what one sender's lock should be, kept as a plain list of all that he sent.
+type modelled struct {
+	sent      []sent
+	probation time.Duration
+	locked    bool
+	auto      bool
+	until     time.Duration // 0: no end
+	unlocks   int
 }
 
-func (m *modelUser) forget() { m.good, m.bad = nil, map[string]time.Duration{} }
+type sent struct {
+	at           time.Duration
+	body, origin string
+	class        filter.Class
+}
+
+// model is all of them.
+type model map[Scope]*modelled
+
+func (m model) of(user uint32, identity string) *modelled {
+	whom := Scope{user, identity}
+	if m[whom] == nil {
+		m[whom] = &modelled{}
+	}
+	return m[whom]
+}
 
 // pass lets time go on to now.
-func (m *modelUser) pass(now time.Duration) {
-	if m.locked && m.until > 0 && m.until <= now {
-		m.locked = false
-		if m.auto {
-			m.unlocks++
+func (m model) pass(now time.Duration, s *policy.Lock) {
+	for _, u := range m {
+		if u.locked && u.until > 0 && u.until <= now {
+			u.release(u.until, s)
+			if u.auto {
+				u.unlocks++
+			}
 		}
-		m.forget()
 	}
 }
 
-func (m *modelUser) send(now time.Duration, s *policy.Lock, body string, c filter.Class) {
-	if m.locked {
-		return
-	}
-	if !c.Bad() {
-		m.good = append(m.good, now)
-		return
-	}
-	for b, at := range m.bad {
-		if at <= now-s.Window {
-			delete(m.bad, b)
+func (u *modelled) release(at time.Duration, s *policy.Lock) {
+	u.locked, u.sent, u.probation = false, nil, at+s.Probation
+}
+
+func (u *modelled) lock(auto bool, until time.Duration) {
+	u.locked, u.auto, u.until, u.sent, u.probation = true, auto, until, nil, 0
+}
+
+// meets is the rule book, for these messages: five bad ones in ten minutes and 20 %, or a virus; half of it on probation.
+func (u *modelled) meets(now time.Duration, s *policy.Lock) bool {
+	half := func(n int) int {
+		if now < u.probation {
+			return n / 2
 		}
+		return n
 	}
-	if _, seen := m.bad[body]; !seen {
-		m.bad[body] = now
-	}
+	texts, origins := map[string]sent{}, map[string]bool{}
 	good := 0
-	for _, at := range m.good {
-		// A good message counts until its slot has left the window.
-		if int64(at/slot) >= int64(now/slot)-64 {
-			good++
+	for _, x := range u.sent {
+		if x.class == filter.Clean {
+			if slot := s.Window / 16; int64(x.at/slot) >= int64(now/slot)-16 { // a good message counts until its slot has left the window
+				good++
+			}
+			continue
+		}
+		texts[x.body] = x // of copies the latest
+	}
+	for _, x := range texts {
+		if x.class == filter.Spam && x.at > now-time.Hour && x.origin != "" {
+			origins[x.origin] = true
 		}
 	}
-	n := len(m.bad)
-	if c == filter.Virus || n >= s.SpamCount && 100*n >= int(100*s.SpamShare)*(n+good) {
-		m.lock(true, 0)
-		if m.unlocks < s.MaxUnlocks {
-			m.until = now + s.Time
+	bad, viruses := 0, 0
+	for _, x := range texts {
+		if x.origin != "" && len(origins) < s.Origins {
+			continue
+		}
+		if x.class == filter.Virus && x.at > now-24*time.Hour {
+			viruses++
+		}
+		if x.class == filter.Spam && x.at > now-s.Window {
+			bad++
+		}
+	}
+	return viruses > 0 || bad >= half(s.SpamCount) && 100*bad >= int(100*s.SpamShare)*(bad+good)
+}
+
+func (m model) send(now time.Duration, s *policy.Lock, user uint32, identity, body string, c filter.Class) {
+	all, own := m.of(user, ""), m.of(user, identity)
+	if all.locked || own.locked {
+		return
+	}
+	if identity != "" {
+		own.sent = append(own.sent, sent{now, body, "", c})
+	}
+	all.sent = append(all.sent, sent{now, body, identity, c})
+	if c == filter.Clean {
+		return
+	}
+	for _, u := range []*modelled{own, all} { // the smaller first
+		if u.meets(now, s) {
+			u.lock(true, 0)
+			if u.unlocks < s.MaxUnlocks {
+				u.until = now + s.Time
+			}
+			return
 		}
 	}
 }
-
-func (m *modelUser) lock(auto bool, until time.Duration) {
-	m.locked, m.auto, m.until = true, auto, until
-	m.forget()
-}
-
-const slot = 10 * time.Minute / 64
 
 // TestAgainstModel sends random sequences of events to the keeper and to the model.
 func TestAgainstModel(t *testing.T) {
@@ -90,32 +137,25 @@ func runModel(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(t)
 	s := w.table.Settings(1).Lock
-	model := map[uint32]*modelUser{}
-	for u := range uint32(users) {
-		model[u+1] = &modelUser{}
-		model[u+1].forget()
-	}
-	began, tallied := time.Now(), time.Now()
+	m := model{}
+	clock := func() time.Duration { return time.Duration(time.Now().UnixNano()) }
 	for step := range 400 {
-		user := uint32(rnd.IntN(users)) + 1
-		m := model[user]
-		// The tallies of keeper and model start their slots at the same moment.
-		now := time.Since(tallied)
+		user, identity := uint32(rnd.IntN(users))+1, []string{"", "", "a", "b", "c", "d"}[rnd.IntN(6)]
 		what := ""
 		switch n := rnd.IntN(100); {
-		case n < 40:
+		case n < 42:
 			what = "spam"
-			body := fmt.Sprint("spam ", rnd.IntN(8))
-			m.send(now, &s, body, filter.Spam)
-			w.send(user, body, filter.Spam)
+			body := fmt.Sprint("spam ", rnd.IntN(9))
+			m.send(clock(), &s, user, identity, body, filter.Spam)
+			w.sendAs(user, identity, body, filter.Spam)
 		case n < 65:
 			what = "good"
-			m.send(now, &s, "", filter.Clean)
-			w.send(user, "good", filter.Clean)
+			m.send(clock(), &s, user, identity, "", filter.Clean)
+			w.sendAs(user, identity, "good", filter.Clean)
 		case n < 67:
 			what = "virus"
-			m.send(now, &s, "virus", filter.Virus)
-			w.send(user, "virus", filter.Virus)
+			m.send(clock(), &s, user, identity, "virus", filter.Virus)
+			w.sendAs(user, identity, "virus", filter.Virus)
 		case n < 85:
 			d := time.Duration(rnd.Int64N(int64(4 * time.Minute)))
 			if rnd.IntN(10) == 0 {
@@ -123,32 +163,32 @@ func runModel(t *testing.T, seed uint64) {
 			}
 			what = fmt.Sprint("sleep ", d)
 			time.Sleep(d)
-			synctest.Wait()
-			now = time.Since(tallied)
 		case n < 90:
 			what = "unlock"
-			_, err := w.keeper.Unlock(user, "op", "r")
-			if (err == nil) != m.locked {
-				t.Fatalf("step %d: Unlock of user %d says %v, the model is locked %v", step, user, err, m.locked)
+			u := m.of(user, identity)
+			if _, err := w.keeper.UnlockIn(Scope{user, identity}, "op", "r"); (err == nil) != u.locked {
+				t.Fatalf("step %d: unlock of %d %q says %v, the model is locked %v", step, user, identity, err, u.locked)
 			}
-			if m.locked {
-				m.locked = false
-				m.forget()
+			if u.locked {
+				u.release(clock(), &s)
 			}
 		case n < 94:
 			d := time.Duration(rnd.IntN(2)) * 30 * time.Minute
 			what = fmt.Sprint("lock ", d)
-			if _, err := w.keeper.Lock(flow.User{ID: user}, Request{Who: "op", Reason: "r", Time: d}); err != nil {
+			if _, err := w.keeper.Lock(flow.User{ID: user}, Request{Who: "op", Reason: "r", Time: d, Only: identity}); err != nil {
 				t.Fatal(err)
 			}
-			until := time.Duration(0)
+			m.of(user, identity).lock(false, 0)
 			if d > 0 {
-				until = now + d
+				m.of(user, identity).until = clock() + d
 			}
-			m.lock(false, until)
 		case n < 96:
 			what = "reset"
-			m.unlocks = 0
+			for whom, u := range m {
+				if whom.User == user {
+					u.unlocks = 0
+				}
+			}
 			if err := w.keeper.Reset(user, "op"); err != nil {
 				t.Fatal(err)
 			}
@@ -157,30 +197,34 @@ func runModel(t *testing.T, seed uint64) {
 			w.keeper.Close()
 			time.Sleep(time.Duration(rnd.IntN(2)) * 45 * time.Minute)
 			w.start(t)
-			shift := time.Since(tallied)
-			for _, other := range model {
-				other.pass(shift)
-				other.forget()
-				other.until = max(0, other.until-shift)
-			}
-			tallied, now = time.Now(), 0
 		}
 		synctest.Wait() // for locks that ended at this very moment
-		kernel := w.inKernel()
-		for u, m := range model {
-			m.pass(now)
-			if w.locked(u) != m.locked || w.keeper.Unlocks(u) != m.unlocks {
-				t.Fatalf("seed %d, step %d (%s of user %d) after %v: user %d is locked %v with %d unlocks, the model %v with %d",
-					seed, step, what, user, time.Since(began), u, w.locked(u), w.keeper.Unlocks(u), m.locked, m.unlocks)
-			}
-			lk, found := w.keeper.Find(u)
-			if found != m.locked || found && lk.Until.IsZero() != (m.until == 0) || (kernel[u] == lk.Ticket) != m.locked && lk.Ticket != "" {
-				t.Fatalf("seed %d, step %d (%s): user %d has lock %+v, kernel %v, the model %+v", seed, step, what, u, lk, kernel, m)
-			}
-			if _, inKernel := kernel[u]; inKernel != m.locked {
-				t.Fatalf("seed %d, step %d (%s): kernel %v, the model %+v", seed, step, what, kernel, m)
-			}
-		}
+		m.pass(clock(), &s)
+		w.compare(t, m, fmt.Sprintf("seed %d, step %d (%s of %d %q)", seed, step, what, user, identity))
 	}
 	w.keeper.Close()
+}
+
+// compare holds the keeper, and the kernel, to the model.
+func (w *world) compare(t *testing.T, m model, when string) {
+	t.Helper()
+	kernel := w.inKernel()
+	for whom, u := range m {
+		lk, found := w.keeper.FindIn(whom)
+		if found != u.locked || found && lk.Until.IsZero() != (u.until == 0) {
+			t.Fatalf("%s: %v has lock %+v, the model %+v", when, whom, lk, u)
+		}
+		if whom.Identity != "" {
+			if ticket, locked := w.keeper.LockedIdentity(whom.User, whom.Identity); locked != u.locked || ticket != lk.Ticket {
+				t.Fatalf("%s: %v: ticket %q, the model %+v", when, whom, ticket, u)
+			}
+			continue
+		}
+		if w.keeper.Unlocks(whom.User) != u.unlocks {
+			t.Fatalf("%s: %v had %d unlocks, the model says %d", when, whom, w.keeper.Unlocks(whom.User), u.unlocks)
+		}
+		if ticket, inKernel := kernel[whom.User]; inKernel != u.locked || ticket != lk.Ticket || w.locked(whom.User) != u.locked {
+			t.Fatalf("%s: kernel %v, the model of %v %+v", when, kernel, whom, u)
+		}
+	}
 }

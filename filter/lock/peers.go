@@ -17,14 +17,14 @@ func (l *Locks) Follow() {
 // Heard takes over what another process did, which has told kernel and disk itself: a lock, a change of one, or, where
 // Ended is set, its end. Where both have locked a user at the same moment the lower ticket stays, on both sides.
 func (l *Locks) Heard(lk Lock) {
-	user := lk.User.ID
+	whom := lk.Scope()
 	l.mu.Lock()
-	st := l.state(user)
+	st := l.state(whom)
 	mine := st.lock
 	switch {
 	case !lk.Ended.IsZero():
 		if mine != nil && mine.Ticket == lk.Ticket {
-			l.forget(user, st)
+			l.forget(whom, st)
 		}
 	case mine != nil && mine.Ticket < lk.Ticket: // the other side takes this one
 	default:
@@ -34,15 +34,15 @@ func (l *Locks) Heard(lk Lock) {
 			st.save = append(st.save, double)
 		}
 		st.lock = &lk
-		l.tickets.set(user, lk.Ticket)
-		l.tallies.forget(user)
+		l.setTicket(whom, lk.Ticket)
+		l.tallies.forget(whom)
 		l.expire(st, &lk, time.Until(lk.Until))
 		// Told once more: this process may just have replaced the kernel's whole set by one without it. One that follows
 		// must not, for by now the lock may have ended.
 		st.kernel = st.kernel || !l.following
 	}
 	l.mu.Unlock()
-	l.push(user)
+	l.push(whom)
 }
 
 // Refresh takes over what another process has saved since this one loaded the locks.
@@ -55,30 +55,30 @@ func (l *Locks) Refresh() error {
 	saved := make(map[string]bool, len(active))
 	for _, lk := range active {
 		saved[lk.Ticket] = true
-		if have, ok := l.Find(lk.User.ID); !ok || have.Ticket != lk.Ticket || !have.Until.Equal(lk.Until) {
+		if have, ok := l.FindIn(lk.Scope()); !ok || have.Ticket != lk.Ticket || !have.Until.Equal(lk.Until) {
 			l.Heard(lk)
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for user, n := range unlocks {
-		if st := l.state(user); !st.saveCount {
+	for whom, n := range unlocks {
+		if st := l.state(whom); !st.saveCount {
 			st.unlocks = n
 		}
 	}
-	for user, st := range l.users {
+	for whom, st := range l.states {
 		if st.lock != nil && !saved[st.lock.Ticket] && len(st.save) == 0 && st.lock.Since.Before(begin) {
-			l.forget(user, st)
+			l.forget(whom, st)
 		}
 	}
 	return nil
 }
 
 // forget ends a lock in memory only. l.mu is held.
-func (l *Locks) forget(user uint32, st *state) {
+func (l *Locks) forget(whom Scope, st *state) {
 	st.lock = nil
-	l.tickets.set(user, "")
-	l.tallies.forget(user)
+	l.setTicket(whom, "")
+	l.tallies.release(whom, &l.d.Settings.Settings(whom.User).Lock)
 	if st.expiry != nil {
 		st.expiry.Stop()
 	}

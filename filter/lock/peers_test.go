@@ -43,7 +43,7 @@ func TestLocksAreKnownToBothGenerations(t *testing.T) {
 		}
 		time.Sleep(time.Hour + time.Second)
 		synctest.Wait()
-		if older.locked(2) || newer.locked(2) || newer.keeper.Unlocks(2) != 1 || older.unlocks[2] != 1 {
+		if older.locked(2) || newer.locked(2) || newer.keeper.Unlocks(2) != 1 || older.unlocks[Scope{User: 2}] != 1 {
 			t.Errorf("after its time: locked %v and %v, unlocks %d", older.locked(2), newer.locked(2), newer.keeper.Unlocks(2))
 		}
 	})

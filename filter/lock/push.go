@@ -11,23 +11,23 @@ const retellAfter = time.Minute
 
 // push tells the kernel, then the disk, what they have not heard of a user. It returns when both have it or have
 // failed; whoever calls it while another push is on its way waits for that.
-func (l *Locks) push(user uint32) {
+func (l *Locks) push(whom Scope) {
 	l.mu.Lock()
-	st := l.users[user]
+	st := l.states[whom]
 	l.mu.Unlock()
 	if st == nil {
 		return
 	}
 	st.pushing.Lock()
-	err := errors.Join(l.pushKernel(user, st), l.pushDisk(user, st))
+	err := errors.Join(l.pushKernel(whom, st), l.pushDisk(whom, st))
 	st.pushing.Unlock()
-	if e, tell := l.pushed(user, st, err); tell {
+	if e, tell := l.pushed(whom, st, err); tell {
 		l.tell(e)
 	}
 }
 
 // pushed notes how a push ended: what failed is tried again, and told once, then once a while.
-func (l *Locks) pushed(user uint32, st *state, err error) (e Event, tell bool) {
+func (l *Locks) pushed(whom Scope, st *state, err error) (e Event, tell bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
@@ -36,14 +36,14 @@ func (l *Locks) pushed(user uint32, st *state, err error) (e Event, tell bool) {
 	}
 	if !st.retrying && !l.closed {
 		st.retrying = true
-		time.AfterFunc(retryAfter, func() { l.retry(user, st) })
+		time.AfterFunc(retryAfter, func() { l.retry(whom, st) })
 	}
 	if time.Since(st.told) < retellAfter {
 		return Event{}, false
 	}
 	st.told = time.Now()
 	e = Event{Kind: Failed, Err: err}
-	e.Lock.User.ID = user
+	e.Lock.User.ID, e.Lock.Identity = whom.User, whom.Identity
 	if st.lock != nil {
 		e.Lock = *st.lock
 	}
@@ -52,9 +52,9 @@ func (l *Locks) pushed(user uint32, st *state, err error) (e Event, tell bool) {
 
 // await returns once no push of the user is on its way. A lock whose push has failed is in force here at least; its
 // user's mail does not wait for the next try.
-func (l *Locks) await(user uint32) {
+func (l *Locks) await(whom Scope) {
 	l.mu.Lock()
-	st := l.users[user]
+	st := l.states[whom]
 	l.mu.Unlock()
 	if st != nil {
 		st.pushing.Lock() // only the waiting counts
@@ -62,18 +62,22 @@ func (l *Locks) await(user uint32) {
 	}
 }
 
-func (l *Locks) retry(user uint32, st *state) {
+func (l *Locks) retry(whom Scope, st *state) {
 	l.mu.Lock()
 	st.retrying = false
 	closed := l.closed
 	l.mu.Unlock()
 	if !closed {
-		l.push(user)
+		l.push(whom)
 	}
 }
 
-// pushKernel is called with st.pushing held.
-func (l *Locks) pushKernel(user uint32, st *state) error {
+// pushKernel is called with st.pushing held. The kernel knows users; it cannot tell identities apart.
+func (l *Locks) pushKernel(whom Scope, st *state) error {
+	if whom.Identity != "" {
+		return nil
+	}
+	user := whom.User
 	l.mu.Lock()
 	dirty := st.kernel
 	st.kernel = false
@@ -105,7 +109,7 @@ func (l *Locks) pushKernel(user uint32, st *state) error {
 }
 
 // pushDisk is called with st.pushing held.
-func (l *Locks) pushDisk(user uint32, st *state) error {
+func (l *Locks) pushDisk(whom Scope, st *state) error {
 	for {
 		l.mu.Lock()
 		count, n := st.saveCount, st.unlocks
@@ -119,11 +123,11 @@ func (l *Locks) pushDisk(user uint32, st *state) error {
 		if next == nil && !count {
 			return nil
 		}
-		if err := l.saveOne(user, next, count, n); err != nil {
+		if err := l.saveOne(whom, next, count, n); err != nil {
 			l.mu.Lock()
 			st.saveCount = st.saveCount || count
 			l.mu.Unlock()
-			return fmt.Errorf("could not save the lock of user %d: %w", user, err)
+			return fmt.Errorf("could not save the lock of user %d: %w", whom.User, err)
 		}
 		if next != nil {
 			l.mu.Lock()
@@ -134,9 +138,9 @@ func (l *Locks) pushDisk(user uint32, st *state) error {
 }
 
 // saveOne saves the number of unlocks first: a crash in between then errs towards fewer of them.
-func (l *Locks) saveOne(user uint32, lk *Lock, count bool, n int) error {
+func (l *Locks) saveOne(whom Scope, lk *Lock, count bool, n int) error {
 	if count {
-		if err := l.d.Store.SaveUnlocks(user, n); err != nil {
+		if err := l.d.Store.SaveUnlocks(whom, n); err != nil {
 			return err
 		}
 	}

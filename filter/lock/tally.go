@@ -1,205 +1,233 @@
 package lock
 
 import (
-	"fmt"
-	"hash/maphash"
+	"hash/fnv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"sluice/filter"
-	"sluice/filter/limit"
-	"sluice/filter/message"
+	"sluice/filter/lock/ladder"
 	"sluice/filter/policy"
+	"sluice/intercept/flow"
 )
 
 const (
 	shards = 64
-	// keepBad bounds the bad messages of a user that are told apart within one window. It is far above any count that
-	// locks, so only a user whom nothing locks reaches it; then the oldest are forgotten.
-	keepBad = policy.MaxSpamCount + 24
 	// keepEvidence bounds the messages that a lock shows.
 	keepEvidence = 10
 	sweepEvery   = 10 * time.Minute
 )
 
-// tallies count the verdicts of users in sliding windows.
+// tallies hold what is known of senders: of users, and of the identities inside of them.
 type tallies struct {
 	start  time.Time
-	seed   maphash.Seed
+	epoch  time.Duration // from 1970 to start: marks mean the same after a restart
+	n      atomic.Int64  // users held
+	dirty  atomic.Bool   // something speaks against somebody since the last Append
 	shards [shards]tallyShard
 }
 
 type tallyShard struct {
-	mu    sync.Mutex
-	users map[uint32]*tally
-	swept time.Duration
+	mu      sync.Mutex
+	senders map[Scope]*tally
+	swept   time.Duration
 }
 
-// tally is what one user sent lately.
+// tally is what one user or identity did lately.
 type tally struct {
-	good     limit.Window
-	bad      []badMail // oldest first; messages with the same body stand once
+	ladder.Sender
 	evidence []Evidence
 	quiet    time.Duration // no alarm before this; one a window is enough
-	window   time.Duration
-}
-
-type badMail struct {
-	at   time.Duration
-	body uint64
 }
 
 // finding is a lock rule that was met.
 type finding struct {
-	code, reason string
-	evidence     []Evidence
-	alarm        bool // nobody was alarmed about this user within the window
+	whom     Scope
+	check    string
+	code     string
+	cause    ladder.Cause
+	reason   string
+	evidence []Evidence
+	alarm    bool // nobody was alarmed about this sender within the window
+}
+
+// lock is what the finding asks for.
+func (f *finding) lock(u flow.User) Lock {
+	return Lock{User: u, Identity: f.whom.Identity, Check: f.check, Rule: f.cause.Rule, Code: f.code, Reason: f.reason, Since: wall(), Evidence: f.evidence}
+}
+
+// standing is where a sender stands after an event.
+type standing struct {
+	finding *finding
+	rung    ladder.Rung
+	slow    bool
 }
 
 func newTallies() *tallies {
-	t := &tallies{start: time.Now(), seed: maphash.MakeSeed()}
+	t := &tallies{start: time.Now()}
+	t.epoch = time.Duration(t.start.UnixNano())
 	for i := range t.shards {
-		t.shards[i].users = map[uint32]*tally{}
+		t.shards[i].senders = map[Scope]*tally{}
 	}
 	return t
 }
 
-// judged counts one verdict and returns the rule that it meets, or nil.
-func (t *tallies) judged(m *message.Message, v *filter.Verdict, s *policy.Lock) *finding {
-	now := time.Since(t.start)
-	d := v.Decisive()
-	bad := d != nil && d.Class.Bad()
-	var body uint64
-	if bad {
-		body = t.bodyOf(m, v)
-	}
-	sh := &t.shards[m.Flow.User.ID%shards]
+// now is the time since 1970 by the clock of the start.
+func (t *tallies) now() time.Duration { return t.epoch + time.Since(t.start) }
+
+func (t *tallies) shard(user uint32) *tallyShard { return &t.shards[user%shards] }
+
+// tell counts an event for an identity, where there is one, and for its user, and returns where they stand. The smaller
+// of the two is found first (LCK6).
+func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) standing {
+	now := t.now()
+	sh := t.shard(whom.User)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	u := sh.user(m.Flow.User.ID, now)
-	u.window = s.Window
-	if !bad {
-		u.good.Add(now, s.Window, 1)
-		return nil
+	user := t.sender(sh, Scope{User: whom.User}, now, s)
+	if whom.Identity == "" {
+		return t.tellOne(user, whom, e, ev, now, s)
 	}
-	u.addBad(now, body, m, d)
-	reason := u.rule(now, d, s)
-	if reason == "" {
-		return nil
+	own := t.tellOne(t.sender(sh, whom, now, s), whom, e, ev, now, s)
+	e.Origin = originOf(whom.Identity)
+	all := t.tellOne(user, Scope{User: whom.User}, e, ev, now, s)
+	if own.finding == nil {
+		own.finding = all.finding
 	}
-	f := &finding{code: d.Code, reason: reason, evidence: append([]Evidence(nil), u.evidence...)}
+	return standing{finding: own.finding, rung: max(own.rung, all.rung), slow: own.slow || all.slow}
+}
+
+// originOf tells identities apart inside of their user, over restarts too.
+func originOf(identity string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(identity))
+	return max(1, h.Sum32())
+}
+
+// tellOne counts an event for one sender. The shard is locked.
+func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now time.Duration, s *policy.Lock) standing {
+	slow := u.slow(now, s)
+	u.Tell(now, e, s)
+	against := e.Kind != ladder.Good && e.Kind != ladder.Known
+	if against && ev.Code != "" {
+		u.remember(ev, e)
+	}
+	if against || u.Marked(now) {
+		t.dirty.Store(true)
+	}
+	if !against {
+		rung, _ := u.Judge(now, s)
+		return standing{rung: rung, slow: slow}
+	}
+	rung, cause := u.Judge(now, s)
+	if rung != ladder.Locked {
+		return standing{rung: rung, slow: slow}
+	}
+	f := &finding{whom: whom, check: ev.Check, code: ev.Code, cause: cause, reason: cause.String(), evidence: append([]Evidence(nil), u.evidence...)}
+	if cause.Rule == "virus" {
+		f.reason += " (" + ev.Code + ")"
+	}
 	if f.alarm = now >= u.quiet; f.alarm {
 		u.quiet = now + s.Window
 	}
-	return f
+	return standing{finding: f, rung: rung}
 }
 
-// forget lets a user begin anew.
-func (t *tallies) forget(user uint32) {
-	sh := &t.shards[user%shards]
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	delete(sh.users, user)
+// slow tells whether a sender has sent all that he may for now, before the message at hand counts.
+func (u *tally) slow(now time.Duration, s *policy.Lock) bool {
+	if !u.Marked(now) {
+		return false
+	}
+	rung, _ := u.Judge(now, s)
+	return u.Slow(now, rung, s)
 }
 
-// bodyOf tells messages apart: two tries to send one have the same body, although their headers (Message-ID, Date) may
-// differ. Copies of one message are the same too, unless more than their words speaks against them.
-func (t *tallies) bodyOf(m *message.Message, v *filter.Verdict) uint64 {
-	group, each := v.Copies()
-	if group != 0 && !each {
-		return group
-	}
-	body := message.Body(m.Data)
-	if body == nil {
-		body = m.Data
-	}
-	if !each {
-		return maphash.Bytes(t.seed, body)
-	}
-	var h maphash.Hash
-	h.SetSeed(t.seed)
-	_, _ = h.Write(body)
-	for _, to := range m.Envelope.To { // the same words to somebody else are another message here
-		_, _ = h.WriteString(string(to))
-		_ = h.WriteByte(0)
-	}
-	return h.Sum64()
-}
-
-// rule returns why the user is to be locked, or "".
-func (u *tally) rule(now time.Duration, d *filter.Hit, s *policy.Lock) string {
-	if d.Class == filter.Virus {
-		return fmt.Sprintf("sent a virus (%s)", d.Code)
-	}
-	bad := len(u.bad)
-	all := bad + u.good.Sum(now, s.Window)
-	if !Meets(bad, all, s) {
-		return ""
-	}
-	return fmt.Sprintf("sent %d spam messages in %s, %d %% of all", bad, minutes(s.Window), 100*bad/all)
-}
-
-// Meets reports whether so many bad messages among all of one window lock a user. A virus locks by itself.
-func Meets(bad, all int, s *policy.Lock) bool {
-	// The tiny allowance keeps 1 of 5 at a share of 20 % although 0.2 has no exact binary form.
-	return bad >= s.SpamCount && float64(bad) >= s.SpamShare*float64(all)-1e-9
-}
-
-// addBad counts a bad message unless one with the same body counts already. The window is exact here.
-func (u *tally) addBad(now time.Duration, body uint64, m *message.Message, d *filter.Hit) {
-	gone := 0
-	for gone < len(u.bad) && (u.bad[gone].at <= now-u.window || len(u.bad)-gone >= keepBad) {
-		gone++
-	}
-	u.bad = append(u.bad[:0], u.bad[gone:]...)
-	for i := range u.bad {
-		if u.bad[i].body == body {
-			return
+// remember keeps a message as evidence, once for all copies of a text.
+func (u *tally) remember(ev Evidence, e ladder.Event) {
+	if e.Print != 0 && !e.Firm {
+		for i := range u.evidence {
+			if o := &u.evidence[i]; o.Print != 0 && ladder.Alike(o.Print, e.Print) {
+				return
+			}
 		}
+		ev.Print = e.Print
 	}
-	u.bad = append(u.bad, badMail{now, body})
 	if len(u.evidence) >= keepEvidence {
 		u.evidence = append(u.evidence[:0], u.evidence[1:]...)
 	}
-	u.evidence = append(u.evidence, Evidence{
-		Message: strings.Clone(m.ID), At: time.Now().Round(0), From: strings.Clone(string(m.Envelope.From)),
-		Check: d.Check, Code: d.Code, Class: d.Class.String(), Detail: short(d.Evidence),
-	})
-	// What has left the window is evidence no more.
-	if extra := len(u.evidence) - len(u.bad); extra > 0 {
-		u.evidence = append(u.evidence[:0], u.evidence[extra:]...)
-	}
+	u.evidence = append(u.evidence, ev)
 }
 
-// user returns the tally of a user, and now and then forgets those who sent nothing lately. The shard is locked.
-func (sh *tallyShard) user(id uint32, now time.Duration) *tally {
+// sender returns the tally of a sender, and now and then forgets those who did nothing lately. The shard is locked.
+func (t *tallies) sender(sh *tallyShard, whom Scope, now time.Duration, s *policy.Lock) *tally {
 	if now-sh.swept > sweepEvery {
-		sh.swept = now
-		for other, u := range sh.users {
-			if u.idle(now) {
-				delete(sh.users, other)
-			}
-		}
+		t.sweep(sh, now, s)
 	}
-	u, ok := sh.users[id]
+	u, ok := sh.senders[whom]
 	if !ok {
 		u = &tally{}
-		sh.users[id] = u
+		whom.Identity = strings.Clone(whom.Identity)
+		sh.senders[whom] = u
+		if whom.Identity == "" {
+			t.n.Add(1)
+		}
 	}
 	return u
 }
 
-func (u *tally) idle(now time.Duration) bool {
-	last := len(u.bad) - 1
-	return u.good.Sum(now, u.window) == 0 && (last < 0 || u.bad[last].at <= now-u.window) && u.quiet <= now
+func (t *tallies) sweep(sh *tallyShard, now time.Duration, s *policy.Lock) {
+	sh.swept = now
+	for whom, u := range sh.senders {
+		switch {
+		case u.quiet <= now && u.Quiet(now, s):
+			t.drop(sh, whom)
+		case !u.Marked(now):
+			u.evidence = nil
+		}
+	}
 }
 
-func minutes(d time.Duration) string {
-	if d%time.Minute == 0 {
-		return fmt.Sprintf("%d minutes", d/time.Minute)
+func (t *tallies) drop(sh *tallyShard, whom Scope) {
+	if _, ok := sh.senders[whom]; ok {
+		delete(sh.senders, whom)
+		if whom.Identity == "" {
+			t.n.Add(-1)
+		}
 	}
-	return d.String()
+}
+
+// forget lets a sender begin anew.
+func (t *tallies) forget(whom Scope) {
+	sh := t.shard(whom.User)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	t.drop(sh, whom)
+	t.dirty.Store(true)
+}
+
+// release begins a sender's probation.
+func (t *tallies) release(whom Scope, s *policy.Lock) {
+	sh, now := t.shard(whom.User), t.now()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	u := t.sender(sh, whom, now, s)
+	u.Release(now, s)
+	u.evidence = nil
+	t.dirty.Store(true)
+}
+
+// of returns where a sender stands now.
+func (t *tallies) of(whom Scope, s *policy.Lock) (rung ladder.Rung, cause ladder.Cause, probation bool) {
+	sh, now := t.shard(whom.User), t.now()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	u, ok := sh.senders[whom]
+	if !ok {
+		return ladder.Free, ladder.Cause{}, false
+	}
+	rung, cause = u.Judge(now, s)
+	return rung, cause, u.OnProbation(now)
 }
 
 // short bounds what a lock keeps of a hit's evidence.

@@ -44,4 +44,6 @@ type Message struct {
 	Data     []byte  // header and body, dots unstuffed, lines ending in CRLF; nil before phase data
 	DataSize int64   // bytes of the whole message; larger than len(Data) when the rest was spilled to disk
 	Received time.Time
+
+	Forwarded bool // it came from elsewhere and is only passed on (ATT10): its badness is not its sender's
 }

@@ -27,6 +27,22 @@ type Overrides struct {
 	LockExplained     *int      `json:"lock_explained,omitempty"` // connections per minute
 	LockKeepPassed    *bool     `json:"lock_keep_passed,omitempty"`
 	Identify          *Identify `json:"identity,omitempty"`
+	LockNever         *bool     `json:"lock_never,omitempty"`
+
+	LockDayCount         *int     `json:"lock_day_count,omitempty"`
+	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
+	LockViruses          *int     `json:"lock_viruses,omitempty"`
+	LockPhish            *int     `json:"lock_phish,omitempty"`
+	LockTraps            *int     `json:"lock_traps,omitempty"`
+	LockComplaints       *int     `json:"lock_complaints,omitempty"`
+	LockRemoteSpam       *int     `json:"lock_remote_spam,omitempty"`
+	LockUnknown          *int     `json:"lock_unknown_recipients,omitempty"`
+	LockUnknownShare     *float64 `json:"lock_unknown_share,omitempty"` // 0 to 1
+	LockGuesses          *int     `json:"lock_guesses,omitempty"`
+	LockOrigins          *int     `json:"lock_identities,omitempty"`
+	LockThrottled        *int     `json:"lock_throttled,omitempty"`
+	LockProbationMinutes *int     `json:"lock_probation_minutes,omitempty"`
+	LockProbationRate    *int     `json:"lock_probation_per_hour,omitempty"`
 }
 
 // Apply returns s with the overrides in place of what they name.
@@ -53,15 +69,35 @@ func (o *Overrides) Apply(s Settings) Settings {
 	if o.Identify != nil {
 		s.Identify = o.Identify
 	}
+	o.applyRules(&s.Lock)
 	return s
+}
+
+// applyRules does so with the rules of locks.
+func (o *Overrides) applyRules(l *Lock) {
+	set(&l.Never, o.LockNever)
+	set(&l.DayCount, o.LockDayCount)
+	set(&l.DayShare, o.LockDayShare)
+	set(&l.Viruses, o.LockViruses)
+	set(&l.Phish, o.LockPhish)
+	set(&l.Traps, o.LockTraps)
+	set(&l.Complaints, o.LockComplaints)
+	set(&l.RemoteSpam, o.LockRemoteSpam)
+	set(&l.Unknown, o.LockUnknown)
+	set(&l.UnknownShare, o.LockUnknownShare)
+	set(&l.Guesses, o.LockGuesses)
+	set(&l.Origins, o.LockOrigins)
+	set(&l.Throttled, o.LockThrottled)
+	setMinutes(&l.Probation, o.LockProbationMinutes)
+	set(&l.ProbationRate, o.LockProbationRate)
 }
 
 // Validate reports every override that is out of its bounds, by name.
 func (o *Overrides) Validate() error {
-	for _, m := range []*int{o.LockWindowMinutes, o.LockMinutes} {
+	for _, m := range []*int{o.LockWindowMinutes, o.LockMinutes, o.LockProbationMinutes} {
 		// Beyond these the multiplication to a duration could wrap round into the allowed range.
-		if m != nil && (*m < 0 || *m > int(MaxLockTime/time.Minute)) {
-			return fmt.Errorf("%d minutes are not between 1 and %d", *m, int(MaxLockTime/time.Minute))
+		if m != nil && (*m < 0 || *m > int(MaxProbation/time.Minute)) {
+			return fmt.Errorf("%d minutes are not between 0 and %d", *m, int(MaxProbation/time.Minute))
 		}
 	}
 	s := o.Apply(Default())

@@ -51,7 +51,7 @@ const (
 type Event struct {
 	Kind   Kind
 	Print  uint64 // of what was sent: copies of one text have prints that differ in few bits. 0: it is like nothing else
-	Firm   bool   // a list, an address or a signature speaks against it: each copy counts, and no share is asked for
+	Firm   bool   // a list, a link or a signature speaks against it: each message counts, and no share is asked for
 	Origin uint32 // who sent it inside of a larger sender; 0: nobody known
 }
 
@@ -113,9 +113,9 @@ func (s *Sender) Tell(now time.Duration, e Event, r *policy.Lock) {
 func (s *Sender) mark(now time.Duration, e Event) {
 	s.expire(now)
 	m := mark{at: now, print: e.Print, origin: e.Origin, kind: e.Kind, firm: e.Firm}
-	if !e.Firm && e.Print != 0 {
+	if e.Print != 0 {
 		for i := range s.marks {
-			if s.marks[i].kind == e.Kind && !s.marks[i].firm && Alike(s.marks[i].print, e.Print) {
+			if s.marks[i].same(&m) {
 				s.marks = append(s.marks[:i], s.marks[i+1:]...)
 				break
 			}
@@ -125,6 +125,17 @@ func (s *Sender) mark(now time.Duration, e Event) {
 		s.marks = append(s.marks[:0], s.marks[1:]...)
 	}
 	s.marks = append(s.marks, m)
+}
+
+// same tells whether two marks are of one text; of what is firm, of one message.
+func (m *mark) same(o *mark) bool {
+	switch {
+	case m.kind != o.kind || m.firm != o.firm:
+		return false
+	case m.firm:
+		return m.print == o.print
+	}
+	return Alike(m.print, o.print)
 }
 
 // expire drops the marks that no rule looks at any more.

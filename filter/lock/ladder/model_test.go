@@ -28,13 +28,11 @@ func (m *model) marks(now, over time.Duration) (all []Event) {
 		if t.at <= now-over || t.e.Kind == Good || t.e.Kind == Known || t.e.Kind == Unknown {
 			continue
 		}
-		key := fmt.Sprint(t.e.Kind, t.e.Print)
-		if t.e.Firm || t.e.Print == 0 || !texts[key] {
+		key := fmt.Sprint(t.e.Kind, t.e.Print, t.e.Firm)
+		if t.e.Print == 0 || !texts[key] {
 			all = append(all, t.e)
 		}
-		if !t.e.Firm {
-			texts[key] = true
-		}
+		texts[key] = true
 	}
 	return all
 }

@@ -108,6 +108,9 @@ var spread = func() (t [256]uint64) {
 	return t
 }()
 
+// Spread makes a print of any other name of a text: only those of one text are Alike.
+func Spread(name uint64) uint64 { return max(1, mix(name)) }
+
 // mix spreads a hash over all bits.
 func mix(h uint64) uint64 {
 	h ^= h >> 33

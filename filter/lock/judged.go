@@ -1,0 +1,235 @@
+package lock
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+
+	"sluice/filter"
+	"sluice/filter/lock/ladder"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+	"sluice/intercept/flow"
+)
+
+// CheckName is how hits of this package are named in verdicts.
+const CheckName = "lock"
+
+// The public codes of what a sender hears who is not locked as a whole.
+const (
+	CodeLocked = "LOCKED" // this identity is locked
+	CodeHeld   = "HELD"   // too much of what he sent lately was bad
+	CodeSlow   = "SLOW"   // he may send no more for now
+)
+
+// Judged counts the verdict of a whole message and locks its sender where that meets a rule (LCK1). It returns after the
+// lock, also one that another session has just brought, is in force. Where the message is good and its sender is not to
+// send now, the verdict has a hit more and is a refusal; of a locked user it is left as it is.
+func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
+	user := m.Flow.User
+	if user.ID == 0 {
+		return
+	}
+	if _, locked := l.Locked(user.ID); locked {
+		l.await(Scope{User: user.ID}) // the lock may still be on its way to kernel and disk
+		return
+	}
+	s := &l.d.Settings.Settings(user.ID).Lock
+	whom := Scope{user.ID, m.Identity}
+	if m.Identity != "" {
+		if ticket, locked := l.within.get(whom); locked {
+			l.await(whom)
+			l.stop(v, CodeLocked, ticket, l.lockedText(whom, ticket))
+			return
+		}
+	}
+	e, ev, counts := eventOf(m, v)
+	if !counts {
+		return
+	}
+	st := l.tallies.tell(whom, e, ev, s)
+	if st.finding != nil {
+		l.found(user, st.finding, s)
+		return
+	}
+	if e.Kind == ladder.Good && s.Automatic && !s.Never {
+		l.slowed(v, st, s)
+	}
+}
+
+// slowed refuses, for now, the good message of a sender who has come near a lock or whose lock ended lately.
+func (l *Locks) slowed(v *filter.Verdict, st standing, s *policy.Lock) {
+	switch {
+	case st.rung == ladder.Held:
+		l.stop(v, CodeHeld, "", "too much of what this sender sent lately was bad; what is good goes out in some minutes")
+	case st.slow:
+		l.stop(v, CodeSlow, "", "this sender sends slowly for now, since some of his mail was bad lately; try again later")
+	}
+}
+
+// stop makes a refusal of a verdict that was none.
+func (l *Locks) stop(v *filter.Verdict, code, ticket, text string) {
+	if v.Refused() {
+		return
+	}
+	hits := append(v.Hits[:len(v.Hits):len(v.Hits)], filter.Hit{Check: CheckName, Code: code, Class: filter.Policy, Action: filter.Defer, SMTP: 451, Enhanced: "4.7.1", Text: text})
+	*v = filter.Judge(hits)
+	v.Ticket = ticket
+}
+
+func (l *Locks) lockedText(whom Scope, ticket string) string {
+	lk, _ := l.FindIn(whom)
+	return fmt.Sprintf("%s is locked, ticket %s; reason: %s", whom.Identity, ticket, lk.Reason)
+}
+
+// found locks whom a rule met, or alarms where nobody is to be locked.
+func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
+	if s.Automatic && !s.Never {
+		holds, tell := l.brake.holds(l.tallies.now(), f.check, u.ID, int(l.tallies.n.Load()))
+		if !holds {
+			l.lockFor(u, f, s)
+			return
+		}
+		if tell {
+			l.tell(Event{Kind: Brake, Lock: f.lock(u)})
+			return
+		}
+	}
+	if f.alarm {
+		l.tell(Event{Kind: Alarm, Lock: f.lock(u)})
+	}
+}
+
+// eventOf tells what a verdict says about its sender. Mail that was only passed on, and what is not sure, says nothing.
+func eventOf(m *message.Message, v *filter.Verdict) (ladder.Event, Evidence, bool) {
+	d := v.Decisive()
+	if d == nil || !d.Class.Bad() {
+		return ladder.Event{Kind: ladder.Good}, Evidence{}, !m.Forwarded
+	}
+	if m.Forwarded {
+		return ladder.Event{}, Evidence{}, false
+	}
+	e := ladder.Event{Kind: kindOf(d.Class)}
+	e.Print, e.Firm = printOf(m, v)
+	return e, Evidence{
+		Message: strings.Clone(m.ID), At: wall(), From: strings.Clone(string(m.Envelope.From)), Identity: strings.Clone(m.Identity),
+		Check: d.Check, Code: d.Code, Class: d.Class.String(), Detail: short(d.Evidence),
+	}, true
+}
+
+func kindOf(c filter.Class) ladder.Kind {
+	switch c {
+	case filter.Virus:
+		return ladder.Virus
+	case filter.Phish:
+		return ladder.Phish
+	}
+	return ladder.Spam
+}
+
+// printOf tells messages apart. Copies of one message are the same, unless more than their words speaks against them:
+// then only two tries to send one to the same recipients are.
+func printOf(m *message.Message, v *filter.Verdict) (print uint64, firm bool) {
+	group, firm := v.Copies()
+	if group != 0 && !firm {
+		return ladder.Spread(group), false
+	}
+	body := message.Body(m.Data)
+	if body == nil {
+		body = m.Data
+	}
+	if !firm {
+		return ladder.Print(body), false
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(body)
+	for _, to := range m.Envelope.To {
+		_, _ = h.Write([]byte(to))
+		_, _ = h.Write([]byte{0})
+	}
+	return max(1, h.Sum64()), true
+}
+
+// Tell counts what became known of a sender otherwise than by a verdict: a complaint, a destination's answer, a login that
+// was refused. Code and reason of a lock that follows are those of ev.
+func (l *Locks) Tell(u flow.User, identity string, e ladder.Event, ev Evidence) {
+	if u.ID == 0 {
+		return
+	}
+	whom := Scope{u.ID, identity}
+	if l.stopped(whom) {
+		return
+	}
+	s := &l.d.Settings.Settings(u.ID).Lock
+	if ev.At.IsZero() {
+		ev.At = wall()
+	}
+	ev.Identity = identity
+	if st := l.tallies.tell(whom, e, ev, s); st.finding != nil {
+		l.found(u, st.finding, s)
+	}
+}
+
+func (l *Locks) stopped(whom Scope) bool {
+	if _, locked := l.Locked(whom.User); locked {
+		return true
+	}
+	_, locked := l.within.get(whom)
+	return locked
+}
+
+// Demand locks for another part's rule: a limit that is marked so (LIM4), a campaign.
+func (l *Locks) Demand(u flow.User, identity string, ev Evidence, reason string) {
+	whom := Scope{u.ID, identity}
+	if u.ID == 0 || l.stopped(whom) {
+		return
+	}
+	s := &l.d.Settings.Settings(u.ID).Lock
+	if ev.At.IsZero() {
+		ev.At = wall()
+	}
+	l.found(u, &finding{whom: whom, check: ev.Check, code: ev.Code, cause: ladder.Cause{Rule: ev.Check}, reason: reason, evidence: []Evidence{ev}, alarm: l.tallies.mayAlarm(whom, s)}, s)
+}
+
+// mayAlarm tells, once a window, that nobody was alarmed about a sender.
+func (t *tallies) mayAlarm(whom Scope, s *policy.Lock) bool {
+	sh, now := t.shard(whom.User), t.now()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	u := t.sender(sh, whom, now, s)
+	if now < u.quiet {
+		return false
+	}
+	u.quiet = now + s.Window
+	return true
+}
+
+// Standing is how far a user or an identity has come.
+type Standing struct {
+	Rung      ladder.Rung
+	Cause     string // what speaks most against him, "" where nothing does
+	Probation bool   // his lock ended lately
+}
+
+// Standing returns where a user or an identity stands.
+func (l *Locks) Standing(whom Scope) Standing {
+	if _, locked := l.FindIn(whom); locked {
+		return Standing{Rung: ladder.Locked, Cause: l.reasonOf(whom)}
+	}
+	rung, cause, probation := l.tallies.of(whom, &l.d.Settings.Settings(whom.User).Lock)
+	st := Standing{Rung: rung, Probation: probation}
+	if cause.Bad > 0 {
+		st.Cause = cause.String()
+	}
+	return st
+}
+
+func (l *Locks) reasonOf(whom Scope) string {
+	k, _ := l.FindIn(whom)
+	return k.Reason
+}
+
+// Meets reports whether so many bad messages among all of one window lock a user. A virus locks by itself.
+func Meets(bad, all int, s *policy.Lock) bool {
+	return bad >= s.SpamCount && ladder.Enough(bad, all, s.SpamShare)
+}

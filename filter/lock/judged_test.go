@@ -1,0 +1,222 @@
+package lock
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/lock/ladder"
+	"sluice/intercept/flow"
+)
+
+// TestIdentityBeforeUser: the identity that sends spam is locked, and the others of its user go on (LCK6); spam of three
+// identities is their user's (ATT4).
+func TestIdentityBeforeUser(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 5 {
+		w.sendAs(1, "shop", fmt.Sprint("spam ", i), filter.Spam)
+	}
+	ticket, locked := w.keeper.LockedIdentity(1, "shop")
+	if !locked || w.locked(1) || len(w.kernel) != 0 || w.saved[ticket].Identity != "shop" {
+		t.Fatalf("shop locked %v, its user %v, kernel %v, saved %+v; want shop alone, and nothing in the kernel", locked, w.locked(1), w.kernel, w.saved)
+	}
+	v := w.sendAs(1, "shop", "good", filter.Clean)
+	if h := v.Decisive(); h == nil || h.Code != CodeLocked || h.SMTP != 451 || v.Ticket != ticket || !strings.Contains(h.Text, ticket) {
+		t.Errorf("the locked identity's good mail: %+v", v)
+	}
+	if v := w.sendAs(1, "shop", "bad", filter.Spam); v.Decisive().Class != filter.Spam {
+		t.Errorf("the locked identity's bad mail: %+v", v)
+	}
+	for _, other := range []string{"", "office", "newsletter"} {
+		if v := w.sendAs(1, other, "good", filter.Clean); v.Refused() {
+			t.Errorf("%q is refused: %+v", other, v)
+		}
+	}
+	w.sendAs(1, "office", "spam a", filter.Spam)
+	if w.locked(1) {
+		t.Fatal("two identities locked their user")
+	}
+	w.sendAs(1, "newsletter", "spam b", filter.Spam)
+	if !w.locked(1) || w.kernel[1] == "" {
+		t.Error("spam of three identities did not lock their user")
+	}
+}
+
+// TestForwardedMailCountsForNothing (ATT10).
+func TestForwardedMailCountsForNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 50 {
+		m := mail(1, fmt.Sprint("spam ", i))
+		m.Forwarded = true
+		w.keeper.Judged(m, verdict(filter.Spam))
+	}
+	if st := w.keeper.Standing(Scope{User: 1}); w.locked(1) || st.Rung != ladder.Free {
+		t.Errorf("forwarded spam: locked %v, %+v", w.locked(1), st)
+	}
+}
+
+// TestNearALock: slow, then held, then free again.
+func TestNearALock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.keeper.Close()
+		for i := range 3 {
+			w.send(1, fmt.Sprint("spam ", i), filter.Spam)
+		}
+		slow := 0
+		for range 12 {
+			if v := w.sendAs(1, "", "good", filter.Clean); v.Refused() {
+				slow++
+			}
+		}
+		if st := w.keeper.Standing(Scope{User: 1}); slow != 0 || st.Rung != ladder.Throttled {
+			t.Errorf("%d of 12 messages were slowed, %+v", slow, st)
+		}
+		w.send(1, "spam 3", filter.Spam)
+		v := w.sendAs(1, "", "good", filter.Clean)
+		if h := v.Decisive(); h == nil || h.Code != CodeHeld || v.Action != filter.Defer {
+			t.Errorf("held: %+v", v)
+		}
+		time.Sleep(11 * time.Minute)
+		if v := w.sendAs(1, "", "good", filter.Clean); v.Refused() {
+			t.Errorf("after the window: %+v", v)
+		}
+	})
+}
+
+// TestProbationIsSlow: after a lock a sender has a small budget.
+func TestProbationIsSlow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.keeper.Close()
+		w.send(1, "v", filter.Virus)
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		passed := 0
+		for range 150 {
+			if v := w.sendAs(1, "", "good", filter.Clean); !v.Refused() {
+				passed++
+			} else if v.Decisive().Code != CodeSlow {
+				t.Fatalf("refused by %+v", v.Decisive())
+			}
+		}
+		if passed != 100 || !w.keeper.Standing(Scope{User: 1}).Probation {
+			t.Errorf("%d messages passed on probation, want 100", passed)
+		}
+	})
+}
+
+// TestBrake: a check that locks too many users stops locking, and what it did can be undone (LCK12).
+func TestBrake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.keeper.Close()
+		for u := range uint32(9) {
+			w.send(u+1, "v", filter.Virus)
+		}
+		if n := len(w.keeper.List()); n != 5 || w.kinds() != "locked locked locked locked locked brake alarm alarm alarm" {
+			t.Fatalf("%d locks, events %q", n, w.kinds())
+		}
+		other := filter.Judge([]filter.Hit{{Check: "clamav", Code: "VIRUS", Class: filter.Virus, Action: filter.Reject}})
+		w.keeper.Judged(mail(8, "w"), &other)
+		if !w.locked(8) {
+			t.Error("another check is held up, too")
+		}
+		if undone := w.keeper.Undo("content", time.Now().Add(-time.Minute), "op"); len(undone) != 5 || len(w.keeper.List()) != 1 {
+			t.Errorf("%d undone, %d left", len(undone), len(w.keeper.List()))
+		}
+		time.Sleep(11 * time.Minute)
+		w.send(20, "v", filter.Virus)
+		if !w.locked(20) {
+			t.Error("the brake is not let go")
+		}
+	})
+}
+
+// TestOtherTriggers: complaints, refused logins, recipients that do not exist, what destinations took for spam, and what
+// other parts ask for.
+func TestOtherTriggers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	u := func(id uint32) flow.User { return flow.User{ID: id, Name: fmt.Sprint("user", id)} }
+	ev := Evidence{Check: "x", Code: "X"}
+	for range 3 {
+		w.keeper.Tell(u(1), "", ladder.Event{Kind: ladder.Complaint}, ev)
+	}
+	for range 30 {
+		w.keeper.Tell(u(2), "web", ladder.Event{Kind: ladder.Guess}, ev)
+	}
+	for range 100 {
+		w.keeper.Tell(u(3), "", ladder.Event{Kind: ladder.Known}, Evidence{})
+		w.keeper.Tell(u(4), "", ladder.Event{Kind: ladder.Known}, Evidence{})
+	}
+	for range 50 {
+		w.keeper.Tell(u(3), "", ladder.Event{Kind: ladder.Unknown}, ev)
+	}
+	for range 40 {
+		w.keeper.Tell(u(4), "", ladder.Event{Kind: ladder.Unknown}, ev)
+	}
+	for i := range 10 {
+		w.keeper.Tell(u(5), "", ladder.Event{Kind: ladder.Remote, Print: uint64(i) * 0x9E3779B97F4A7C15}, ev)
+	}
+	w.keeper.Tell(u(6), "", ladder.Event{Kind: ladder.Trap}, ev)
+	w.keeper.Demand(u(7), "bulk", Evidence{Check: "limit", Code: "RATE-MSG"}, "reached a limit that locks")
+	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {7, ""}: false, {7, "bulk"}: true} {
+		if _, locked := w.keeper.FindIn(id); locked != want {
+			t.Errorf("%v: locked %v, want %v", id, locked, want)
+		}
+	}
+	for _, lk := range w.keeper.List() {
+		t.Log(lk.Name(), "-", lk.Reason)
+	}
+}
+
+// TestMarksSurviveARestart: four bad messages before and one after it are five.
+func TestMarksSurviveARestart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 4 {
+		w.sendAs(1, "web", fmt.Sprint("spam ", i), filter.Spam)
+	}
+	if !w.keeper.Changed() {
+		t.Error("nothing is to be saved")
+	}
+	w.start(t)
+	w.sendAs(1, "web", "spam 4", filter.Spam)
+	lk, locked := w.keeper.FindIn(Scope{1, "web"})
+	if !locked || len(lk.Evidence) != 5 || lk.Evidence[0].Message == "" {
+		t.Errorf("locked %v with %d pieces of evidence", locked, len(lk.Evidence))
+	}
+	text := w.keeper.Append(nil)
+	for i := range text {
+		fresh := newWorld(t)
+		_ = fresh.keeper.Restore(text[:i]) // any result but a panic
+		odd := append([]byte(nil), text...)
+		odd[i] ^= 0xff
+		_ = fresh.keeper.Restore(odd)
+	}
+}
+
+// BenchmarkJudgedBad: the decision about a bad message of one of many identities.
+func BenchmarkJudgedBad(b *testing.B) {
+	w := &world{}
+	w.table = newTable(false)
+	l, err := New(Deps{Settings: w.table, Blocker: w, Store: w})
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, v := mail(1, strings.Repeat("some words of a spam message that is not very long ", 40)), verdict(filter.Spam)
+	b.ReportAllocs()
+	for i := range b.N {
+		m.Flow.User.ID, m.Identity = uint32(i&1023)+1, [...]string{"a", "b", "c", "d"}[i>>10&3]
+		l.Judged(m, v)
+	}
+}

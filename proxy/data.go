@@ -155,12 +155,12 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	defer func() { t.msg.Data = nil }()
 	v := s.srv.verdict(s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
-	s.srv.cfg.Locks.Judged(&t.msg, &v)
+	s.tellLocks(&v)
 	ticket, is := s.srv.cfg.Locks.Locked(user)
 	if !is && t.ticket != "" && !t.admin {
 		ticket, is = t.ticket, true // unlocked meanwhile, but no destination has seen the envelope: it comes again
 	}
-	e := ending{verdict: v, status: Refused, size: body.Size()}
+	e := ending{verdict: v, status: Refused, size: body.Size(), ticket: v.Ticket}
 	switch {
 	case v.Refused() && v.Class.Bad() && !v.Action.Withheld():
 		s.say(refusal(s.set, &v))

@@ -1,6 +1,11 @@
 package proxy
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"sluice/filter"
+)
 
 // A lock ends the sessions that were open before it: with 421 between two messages or at the next command, behind the
 // message's own answer where one is on its way. A session that begins under the lock is led on, since in it the lock is
@@ -142,4 +147,17 @@ func (w *shadow) tellLocked() {
 	}
 	closeWrite(w.client.Conn)
 	discard(w.client.Conn)
+}
+
+// tellLocks tells the locks a verdict before the client can hear it. They may stop a good message of a sender who is not
+// locked as a whole; his mail to the administrator goes on (LCK3).
+func (s *session) tellLocks(v *filter.Verdict) {
+	t, before := &s.tx, *v
+	s.srv.cfg.Locks.Judged(&t.msg, v)
+	if before.Refused() || !v.Refused() || s.set.Admin == "" || len(t.passed) != 1 || !strings.EqualFold(t.passed[0].Address, s.set.Admin) {
+		return
+	}
+	if s.srv.admin.take(s.flow.User.ID, t.start) {
+		*v = before
+	}
 }

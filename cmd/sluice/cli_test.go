@@ -134,6 +134,9 @@ func (fake) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, e
 	}
 	return &l, nil
 }
+func (fake) Undo(_ context.Context, _ string, r api.UndoRequest) ([]api.Lock, error) {
+	return []api.Lock{{Ticket: "T4", Check: r.Check}}, nil
+}
 func (fake) Unlock(_ context.Context, _ string, r api.UnlockRequest) (*api.Lock, error) {
 	l := lock()
 	l.User = r.User

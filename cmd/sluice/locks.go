@@ -47,7 +47,7 @@ func (p *program) locks(ctx context.Context, path string, history bool) error {
 	}
 	rows := make([][]string, len(ls))
 	for i, l := range ls {
-		rows[i] = []string{l.Ticket, l.User, p.screen.at(l.Since), p.screen.end(&l), l.By, l.Code, l.Reason}
+		rows[i] = []string{l.Ticket, whom(&l), p.screen.at(l.Since), p.screen.end(&l), l.By, l.Code, l.Reason}
 	}
 	cols := []column{{head: "TICKET"}, {head: "USER"}, {head: "SINCE"}, {head: "UNTIL"}, {head: "BY"}, {head: "CODE"}, {head: "REASON", cut: true}}
 	if history {
@@ -55,6 +55,14 @@ func (p *program) locks(ctx context.Context, path string, history bool) error {
 	}
 	p.screen.table(cols, rows)
 	return nil
+}
+
+// whom names whom a lock stops.
+func whom(l *api.Lock) string {
+	if l.Identity == "" {
+		return l.User
+	}
+	return plain(l.Identity) + " of " + l.User
 }
 
 // end tells when a lock ended or will.
@@ -70,7 +78,7 @@ func (s *screen) end(l *api.Lock) string {
 
 func (p *program) lockCommand() *cobra.Command {
 	var time config.Duration
-	reason, forever, cut := "", false, false
+	reason, identity, forever, cut := "", "", false, false
 	text := "60m"
 	cmd := &cobra.Command{
 		Use: "lock USER --reason WHY", Short: "lock a user in the kernel",
@@ -85,7 +93,7 @@ An address may stand for its user.`,
 			if err := time.UnmarshalText([]byte(text)); err != nil {
 				return usageError{fmt.Errorf("--for: %w", err)}
 			}
-			r := api.LockRequest{User: args[0], Reason: reason, Cut: cut, Seconds: int(time.D().Seconds())}
+			r := api.LockRequest{User: args[0], Identity: identity, Reason: reason, Cut: cut, Seconds: int(time.D().Seconds())}
 			if forever {
 				r.Seconds = 0
 			} else if r.Seconds == 0 {
@@ -105,14 +113,16 @@ An address may stand for its user.`,
 					until += fmt.Sprintf(", %d left to hear the destination's answer", l.Left)
 				}
 			}
-			return p.screen.done(l, "user %s is locked %s, ticket %s%s", l.User, until, l.Ticket, warning(&l))
+			return p.screen.done(l, "%s is locked %s, ticket %s%s", whole(&l), until, l.Ticket, warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&text, "for", text, "how long, like `60m`, 2h or 3d, at most 7d")
 	cmd.Flags().BoolVar(&forever, "until-unlocked", false, "until a person unlocks")
 	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
+	cmd.Flags().StringVar(&identity, "identity", "", "lock this `NAME` inside the user alone; his other mail goes on")
 	cmd.Flags().BoolVar(&cut, "cut", false, "end the user's open connections at once")
 	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
+	cmd.MarkFlagsMutuallyExclusive("identity", "cut")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if reason == "" {
 			return fmt.Errorf("--reason is missing: %s", cmd.UseLine())
@@ -123,19 +133,54 @@ An address may stand for its user.`,
 }
 
 func (p *program) unlockCommand() *cobra.Command {
-	reason := ""
+	reason, identity := "", ""
 	cmd := &cobra.Command{
 		Use: "unlock USER", Short: "lift a user's lock", Args: exactly("USER"),
 		Long: "unlock lets a user's mail go again; the next connection is served. An address may stand for its user.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var l api.Lock
-			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Reason: reason}, &l); err != nil {
+			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Identity: identity, Reason: reason}, &l); err != nil {
 				return err
 			}
-			return p.screen.done(l, "user %s is unlocked (ticket %s, locked for %s)%s", l.User, l.Ticket, p.screen.ago(l.Since), warning(&l))
+			return p.screen.done(l, "%s is unlocked (ticket %s, locked for %s)%s", whole(&l), l.Ticket, p.screen.ago(l.Since), warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
+	cmd.Flags().StringVar(&identity, "identity", "", "unlock this `NAME` inside the user")
+	return cmd
+}
+
+// whole names whom a lock stops, and what he is.
+func whole(l *api.Lock) string {
+	if l.Identity == "" {
+		return "user " + l.User
+	}
+	return "identity " + whom(l)
+}
+
+func (p *program) undoCommand() *cobra.Command {
+	check, since := "", ""
+	cmd := &cobra.Command{
+		Use: "undo --check NAME --since TIME", Short: "lift all that a check locked by itself", Args: cobra.NoArgs,
+		Long: `undo lifts every automatic lock that a check brought since a moment, for the day on which a check was wrong. A check that
+locks more than five users, and more than one in a hundred, within ten minutes stops locking by itself; then it only refuses.`,
+		Example: "  sluice undo --check content --since 2h",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			at, err := moment("--since", since, p.screen.now())
+			if err != nil {
+				return err
+			}
+			var ls []api.Lock
+			if err := p.client.Do(cmd.Context(), "POST", "/v1/undo", api.UndoRequest{Check: check, Since: at}, &ls); err != nil {
+				return err
+			}
+			return p.screen.done(ls, "%s lifted", count(len(ls), "lock", "locks"))
+		},
+	}
+	cmd.Flags().StringVar(&check, "check", "", "`NAME` of the check, as `sluice log` shows it")
+	cmd.Flags().StringVar(&since, "since", "", "a `TIME`, or how long ago, like 2h")
+	_ = cmd.MarkFlagRequired("check")
+	_ = cmd.MarkFlagRequired("since")
 	return cmd
 }
 

@@ -154,6 +154,18 @@ func seen(o *api.Observed) string {
 	return text
 }
 
+// standing tells how near a lock somebody is.
+func standing(st *api.Standing) string {
+	text := st.Rung
+	if st.Probation {
+		text += ", on probation"
+	}
+	if st.Cause != "" {
+		text += ": " + plain(st.Cause)
+	}
+	return text
+}
+
 func (s *screen) user(u *api.UserDetail) {
 	set := u.Settings
 	lock := "none"
@@ -175,6 +187,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"kept here", keptHere(&set)},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},
+		[2]string{"standing", standing(&u.Standing)},
 		[2]string{"automatic lock", auto},
 		[2]string{"", fmt.Sprintf("%s so far", count(u.Unlocks, "automatic unlock", "automatic unlocks"))},
 		[2]string{"while locked", explained(&set)},

@@ -203,7 +203,7 @@ func (b backend) User(ctx context.Context, name string) (*api.UserDetail, error)
 	if err != nil {
 		return nil, err
 	}
-	d := &api.UserDetail{User: b.user(m, b.openFlows()), Settings: shown(b.d.policy.Settings(m.ID)), Unlocks: b.d.locks.Unlocks(m.ID), Bound: m.bound}
+	d := &api.UserDetail{User: b.user(m, b.openFlows()), Settings: shown(b.d.policy.Settings(m.ID)), Unlocks: b.d.locks.Unlocks(m.ID), Standing: b.conduct(lock.Scope{User: m.ID}), Bound: m.bound}
 	c := b.d.link.client.Load()
 	if c == nil {
 		return d, nil
@@ -224,7 +224,7 @@ func shown(s *policy.Settings) api.Settings {
 		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
-		LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
+		LockRules: shownRules(&s.Lock), LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
 		KeepWithheld: s.KeepWithheld, KeepDeferred: s.KeepDeferred,
 	}
 }
@@ -371,12 +371,12 @@ func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lo
 		u.Prefix = m.Prefixes[0]
 	}
 	open := b.d.proxy.Open(m.ID)
-	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Time: time.Duration(r.Seconds) * time.Second, Cut: r.Cut})
+	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Only: r.Identity, Time: time.Duration(r.Seconds) * time.Second, Cut: r.Cut})
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
 	shown := b.warned(shownLock(&l))
-	if r.Cut {
+	if r.Cut && r.Identity == "" {
 		shown.Left = b.d.proxy.Cut(m.ID)
 		shown.Cut = max(0, open-shown.Left)
 		b.d.tellOthers(note{Cut: m.ID})
@@ -398,9 +398,13 @@ func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	l, err := b.d.locks.Unlock(m.ID, who, r.Reason)
+	whom, name := lock.Scope{User: m.ID, Identity: r.Identity}, "user "+m.Name
+	if r.Identity != "" {
+		name = "identity " + r.Identity + " of " + m.Name
+	}
+	l, err := b.d.locks.UnlockIn(whom, who, r.Reason)
 	if errors.Is(err, lock.ErrNotLocked) {
-		return nil, &api.Problem{Status: http.StatusConflict, Code: "not-locked", What: "user " + m.Name + " is not locked", Remedy: "`sluice locks` shows who is"}
+		return nil, &api.Problem{Status: http.StatusConflict, Code: "not-locked", What: name + " is not locked", Remedy: "`sluice locks` shows who is"}
 	}
 	if err != nil {
 		return nil, err
@@ -409,7 +413,7 @@ func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*ap
 }
 
 func shownLock(l *lock.Lock) *api.Lock {
-	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
+	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Identity: l.Identity, Check: l.Check, Rule: l.Rule, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
 		Since: l.Since, EndedBy: l.EndedBy, EndedWhy: l.EndedWhy}
 	if a.By == "" {
 		a.By = "sluice"

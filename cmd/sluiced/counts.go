@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/filter/limit"
+	"sluice/filter/lock"
 	"sluice/proxy/pool"
 )
 
@@ -69,6 +70,12 @@ func openCounts(dir string, counts *limit.Counts) (*countsFile, error) {
 func openChoices(dir string, choices *pool.Choices) (*choicesFile, error) {
 	c := &choicesFile{keptFile{what: choices}, choices}
 	return c, c.open(dir, "addresses")
+}
+
+// openConduct does so with what is known of senders.
+func openConduct(dir string, locks *lock.Locks) (*keptFile, error) {
+	c := &keptFile{what: locks}
+	return c, c.open(dir, "conduct")
 }
 
 // open opens both files, which are nil after an error in that, and claims what they hold.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -59,6 +60,7 @@ type daemon struct {
 	campaigns *campaignsFile
 	policy    *policy.Table
 	locks     *lock.Locks
+	conduct   *keptFile // what speaks against senders who are not locked
 	gate      *limit.Sessions
 
 	identities *identity.Book
@@ -178,6 +180,12 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.conduct, err = openConduct(cfg.Store.Dir, d.locks); err != nil {
+		if d.conduct.files[0] == nil {
+			return nil, fmt.Errorf("could not open what is known of senders: %w; it must belong to the user that runs sluiced", err)
+		}
+		d.log.Error("could not restore what speaks against senders; they begin anew", "err", err)
+	}
 	if d.unenforced, err = newUnenforced(d.policy, d.pipeline, d.wouldLock); err != nil {
 		return nil, err
 	}
@@ -217,12 +225,15 @@ func (d *daemon) lockEvent(e lock.Event) {
 	case lock.Failed:
 		d.log.Error("kernel or disk did not take a lock; it holds in memory and is tried again", "user", l.User.Name, "ticket", l.Ticket, "err", e.Err)
 		return
+	case lock.Brake:
+		d.log.Error("a check locked too many users within a short time; it locks nobody for now and still refuses", "check", l.Check, "next", l.User.Name,
+			"remedy", "look at `sluice locks`; `sluice undo --check "+l.Check+" --since TIME` lifts them all")
 	case lock.Alarm:
-		d.log.Warn("a user sends bad mail and is not locked by itself", "user", l.User.Name, "code", l.Code, "reason", l.Reason)
+		d.log.Warn("a user sends bad mail and is not locked by itself", "user", l.User.Name, "identity", l.Identity, "code", l.Code, "reason", l.Reason)
 	default:
-		d.log.Warn("lock "+e.Kind.String(), "user", l.User.Name, "ticket", l.Ticket, "code", l.Code, "reason", l.Reason, "until", l.Until, "by", l.By)
+		d.log.Warn("lock "+e.Kind.String(), "user", l.User.Name, "identity", l.Identity, "ticket", l.Ticket, "code", l.Code, "reason", l.Reason, "until", l.Until, "by", l.By)
 	}
-	act := store.Act{At: e.At, Who: "sluiced", What: "lock " + e.Kind.String(), Subject: l.User.Name, Detail: l.Ticket + " " + l.Code + " " + l.Reason}
+	act := store.Act{At: e.At, Who: "sluiced", What: "lock " + e.Kind.String(), Subject: l.Name(), Detail: l.Ticket + " " + l.Code + " " + l.Reason}
 	switch {
 	case e.Who != "":
 		act.Who = e.Who
@@ -234,7 +245,7 @@ func (d *daemon) lockEvent(e lock.Event) {
 	if e.Kind == lock.Locked || e.Kind == lock.Unlocked {
 		d.tellOthers(note{Lock: l})
 	}
-	if e.Kind == lock.Locked {
+	if e.Kind == lock.Locked && l.Identity == "" {
 		d.proxy.Locked(l.User.ID)
 	}
 	d.audits.Go(func() {
@@ -286,6 +297,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() {
 		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
 	})
+	background.Go(func() { d.keepKept(ctx, d.conduct, "who has come near a lock begins anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { keepMemory(ctx) })

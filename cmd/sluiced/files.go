@@ -119,6 +119,9 @@ func (d *daemon) closeFiles() error {
 	if d.choices != nil {
 		errs = append(errs, d.choices.close())
 	}
+	if d.conduct != nil {
+		errs = append(errs, d.conduct.close())
+	}
 	if d.messages != nil {
 		errs = append(errs, d.messages.Close())
 	}

@@ -63,6 +63,9 @@ func (d *daemon) retire() {
 	if err := d.counts.release(); err != nil {
 		d.log.Error("could not save what users have sent for the next process; its limits are too wide", "err", err)
 	}
+	if err := d.conduct.release(); err != nil {
+		d.log.Error("could not save what speaks against senders for the next process; they begin anew", "err", err)
+	}
 	if err := d.choices.release(); err != nil {
 		d.log.Error("could not save from which addresses mail left for the next process; some may leave from others", "err", err)
 	}

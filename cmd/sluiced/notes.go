@@ -32,6 +32,9 @@ type judged struct {
 	From mail.Address `json:"from"`
 	Body []byte       `json:"body,omitempty"` // digest of a bad body, to tell copies apart
 	Hit  *filter.Hit  `json:"hit,omitempty"`  // what decided; nil for a good message
+
+	Identity  string `json:"identity,omitempty"`
+	Forwarded bool   `json:"forwarded,omitempty"`
 }
 
 // adminSpent is how many mails a locked user has sent to the administrator in the present hour.
@@ -75,7 +78,7 @@ func (d *daemon) heard(e control.Event) {
 	switch {
 	case n.Lock != nil:
 		d.locks.Heard(*n.Lock)
-		if n.Lock.Ended.IsZero() {
+		if n.Lock.Ended.IsZero() && n.Lock.Identity == "" {
 			d.proxy.Locked(n.Lock.User.ID)
 		}
 	case n.Cut != 0:
@@ -121,7 +124,7 @@ func (l toldLocks) Judged(m *mail.Message, v *filter.Verdict) {
 }
 
 func newJudged(m *mail.Message, v *filter.Verdict) *judged {
-	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From}
+	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From, Identity: m.Identity, Forwarded: m.Forwarded}
 	if h := v.Decisive(); h != nil {
 		hit := *h
 		hit.Text, hit.Evidence = "", hit.Evidence[:min(len(hit.Evidence), 200)]
@@ -141,7 +144,7 @@ func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 // rebuild makes a message and a verdict that count like the ones told of. A copy of the same bad body that this process
 // judged itself counts apart: that errs towards the lock.
 func (j *judged) rebuild() (*mail.Message, *filter.Verdict) {
-	m := &mail.Message{ID: j.ID, Flow: &flow.Flow{User: j.User}, Envelope: mail.Envelope{From: j.From}}
+	m := &mail.Message{ID: j.ID, Flow: &flow.Flow{User: j.User}, Envelope: mail.Envelope{From: j.From}, Identity: j.Identity, Forwarded: j.Forwarded}
 	m.Data = append([]byte("\r\n"), j.Body...)
 	var hits []filter.Hit
 	if j.Hit != nil {

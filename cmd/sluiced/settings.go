@@ -35,6 +35,11 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			MaxUnlocks: k.MaxUnlocks,
 			Explained:  k.Explained,
 			KeepPassed: k.KeepPassed,
+			Never:      k.Never,
+			DayCount:   k.DayCount, DayShare: k.DayShare,
+			Viruses: k.Viruses, Phish: k.Phish, Traps: k.Traps, Complaints: k.Complaints, RemoteSpam: k.RemoteSpam,
+			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, Origins: k.Identities,
+			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,
 		},
 	}
 	s.Onward, _ = policy.ParseOnwardTLS(onward) // the configuration allows no other names

@@ -46,11 +46,11 @@ func (e ending) Settings(user uint32) *policy.Settings {
 // nowhere is the kernel and the disk of locks that lock nobody.
 type nowhere struct{}
 
-func (nowhere) Block(*lock.Lock) error                          { return nil }
-func (nowhere) Unblock(uint32) error                            { return nil }
-func (nowhere) SaveLock(*lock.Lock) error                       { return nil }
-func (nowhere) SaveUnlocks(uint32, int) error                   { return nil }
-func (nowhere) LoadLocks() ([]lock.Lock, map[uint32]int, error) { return nil, nil, nil }
+func (nowhere) Block(*lock.Lock) error                              { return nil }
+func (nowhere) Unblock(uint32) error                                { return nil }
+func (nowhere) SaveLock(*lock.Lock) error                           { return nil }
+func (nowhere) SaveUnlocks(lock.Scope, int) error                   { return nil }
+func (nowhere) LoadLocks() ([]lock.Lock, map[lock.Scope]int, error) { return nil, nil, nil }
 
 // wouldLock hears of a lock that there would have been.
 func (d *daemon) wouldLock(e lock.Event) {

@@ -53,12 +53,12 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 		return
 	}
 	if e.Kind == ladder.Good && s.Automatic && !s.Never {
-		l.slowed(v, st, s)
+		l.slowed(v, st)
 	}
 }
 
 // slowed refuses, for now, the good message of a sender who has come near a lock or whose lock ended lately.
-func (l *Locks) slowed(v *filter.Verdict, st standing, s *policy.Lock) {
+func (l *Locks) slowed(v *filter.Verdict, st standing) {
 	switch {
 	case st.rung == ladder.Held:
 		l.stop(v, CodeHeld, "", "too much of what this sender sent lately was bad; what is good goes out in some minutes")

@@ -204,7 +204,7 @@ func TestFiveSpamLock(t *testing.T) {
 		t.Errorf("kernel %v, disk %v, order %v: want the lock in the kernel, then on disk, before Judged returns", w.kernel, w.saved, w.order)
 	}
 	lk, _ := w.keeper.Find(1)
-	if want := "sent 5 spam messages in 10 minutes, 71 % of all"; lk.Reason != want || lk.Code != "SPAM" || !lk.Automatic {
+	if want := "sent 5 spam messages in 10 minutes, 100 % of all"; lk.Reason != want || lk.Code != "SPAM" || !lk.Automatic {
 		t.Errorf("lock is %+v, want reason %q", lk, want)
 	}
 	if len(lk.Evidence) != 5 || lk.Evidence[0].Message != "abc.1" || lk.Evidence[0].Detail != "byte 7" || lk.Evidence[0].Check != "content" {

@@ -57,7 +57,7 @@ func (f *finding) lock(u flow.User) Lock {
 	return Lock{User: u, Identity: f.whom.Identity, Check: f.check, Rule: f.cause.Rule, Code: f.code, Reason: f.reason, Since: wall(), Evidence: f.evidence}
 }
 
-// standing is where a sender stands after an event.
+// standing is what follows from an event.
 type standing struct {
 	finding *finding
 	rung    ladder.Rung
@@ -86,16 +86,44 @@ func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) 
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	user := t.sender(sh, Scope{User: whom.User}, now, s)
-	if whom.Identity == "" {
-		return t.tellOne(user, whom, e, ev, now, s)
+	own := user
+	if whom.Identity != "" {
+		own = t.sender(sh, whom, now, s)
 	}
-	own := t.tellOne(t.sender(sh, whom, now, s), whom, e, ev, now, s)
-	e.Origin = originOf(whom.Identity)
-	all := t.tellOne(user, Scope{User: whom.User}, e, ev, now, s)
-	if own.finding == nil {
-		own.finding = all.finding
+	if e.Kind == ladder.Good {
+		return t.tellGood(own, user, now, s)
 	}
-	return standing{finding: own.finding, rung: max(own.rung, all.rung), slow: own.slow || all.slow}
+	f := t.tellOne(own, whom, e, ev, now, s)
+	if own != user {
+		e.Origin = originOf(whom.Identity)
+		if of := t.tellOne(user, Scope{User: whom.User}, e, ev, now, s); f == nil {
+			f = of
+		}
+	}
+	return standing{finding: f}
+}
+
+// tellGood counts a good message, unless its sender is not to send now. The shard is locked.
+func (t *tallies) tellGood(own, user *tally, now time.Duration, s *policy.Lock) (st standing) {
+	senders := [...]*tally{own, user}
+	n := 2
+	if own == user {
+		n = 1
+	}
+	for _, u := range senders[:n] {
+		if u.Marked(now) {
+			t.dirty.Store(true)
+			rung, _ := u.Judge(now, s)
+			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
+		}
+	}
+	if s.Automatic && !s.Never && (st.slow || st.rung == ladder.Held) {
+		return st
+	}
+	for _, u := range senders[:n] {
+		u.Tell(now, ladder.Event{Kind: ladder.Good}, s)
+	}
+	return st
 }
 
 // originOf tells identities apart inside of their user, over restarts too.
@@ -105,24 +133,19 @@ func originOf(identity string) uint32 {
 	return max(1, h.Sum32())
 }
 
-// tellOne counts an event for one sender. The shard is locked.
-func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now time.Duration, s *policy.Lock) standing {
-	slow := u.slow(now, s)
+// tellOne counts an event for one sender, and returns the rule that it meets. The shard is locked.
+func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now time.Duration, s *policy.Lock) *finding {
 	u.Tell(now, e, s)
-	against := e.Kind != ladder.Good && e.Kind != ladder.Known
-	if against && ev.Code != "" {
+	if e.Kind == ladder.Known {
+		return nil
+	}
+	if ev.Code != "" {
 		u.remember(ev, e)
 	}
-	if against || u.Marked(now) {
-		t.dirty.Store(true)
-	}
-	if !against {
-		rung, _ := u.Judge(now, s)
-		return standing{rung: rung, slow: slow}
-	}
+	t.dirty.Store(true)
 	rung, cause := u.Judge(now, s)
 	if rung != ladder.Locked {
-		return standing{rung: rung, slow: slow}
+		return nil
 	}
 	f := &finding{whom: whom, check: ev.Check, code: ev.Code, cause: cause, reason: cause.String(), evidence: append([]Evidence(nil), u.evidence...)}
 	if cause.Rule == "virus" {
@@ -131,16 +154,7 @@ func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now
 	if f.alarm = now >= u.quiet; f.alarm {
 		u.quiet = now + s.Window
 	}
-	return standing{finding: f, rung: rung}
-}
-
-// slow tells whether a sender has sent all that he may for now, before the message at hand counts.
-func (u *tally) slow(now time.Duration, s *policy.Lock) bool {
-	if !u.Marked(now) {
-		return false
-	}
-	rung, _ := u.Judge(now, s)
-	return u.Slow(now, rung, s)
+	return f
 }
 
 // remember keeps a message as evidence, once for all copies of a text.

@@ -62,6 +62,7 @@ type Locks interface {
 type Locker interface {
 	Lock(ctx context.Context, who string, r LockRequest) (*Lock, error)
 	Unlock(ctx context.Context, who string, r UnlockRequest) (*Lock, error)
+	Undo(ctx context.Context, who string, r UndoRequest) ([]Lock, error)
 }
 
 // Log searches the message log. Tail hands over new lines until ctx ends or take fails.

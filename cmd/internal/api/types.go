@@ -185,32 +185,34 @@ type UserDetail struct {
 	Settings Settings          `json:"settings"`
 	Kernel   map[string]uint64 `json:"kernel,omitempty" doc:"the kernel's counters of this user"`
 	Unlocks  int               `json:"unlocks" doc:"automatic unlocks so far"`
+	Standing Standing          `json:"standing"`
 	Bound    []string          `json:"bound,omitempty" doc:"where his packets have to come from"`
 }
 
 // Settings are a user's effective settings. Times are in seconds, sizes in bytes; 0 is no limit.
 type Settings struct {
-	Delivery             string  `json:"delivery" doc:"managed or own"`
-	MessagesPerHour      int     `json:"messages_per_hour"`
-	RecipientsPerHour    int     `json:"recipients_per_hour"`
-	RecipientsPerMessage int     `json:"recipients_per_message"`
-	MessageSize          int64   `json:"message_size"`
-	SessionsPerSource    int     `json:"sessions_per_source"`
-	SessionsPerPair      int     `json:"sessions_per_pair"`
-	ConnectionsPerSecond int     `json:"connections_per_second" doc:"that the kernel hands to the proxy; 0 is no limit"`
-	LockAutomatic        bool    `json:"lock_automatic"`
-	LockSpamCount        int     `json:"lock_spam_count"`
-	LockSpamShare        float64 `json:"lock_spam_share"`
-	LockWindow           int     `json:"lock_window"`
-	LockTime             int     `json:"lock_time"`
-	LockMaxUnlocks       int     `json:"lock_max_unlocks"`
-	LockExplained        int     `json:"lock_explained_per_minute"`
-	LockKeepPassed       bool    `json:"lock_keep_passed" doc:"whether open connections past the proxy outlive a lock"`
-	OnwardTLS            string  `json:"tls" doc:"of the leg to destinations without a rule: opportunistic, required or verified"`
-	StartTLS             string  `json:"starttls" doc:"terminate, pass or strip"`
-	StartTLSReason       string  `json:"starttls_reason,omitempty"`
-	KeepWithheld         bool    `json:"keep_withheld" doc:"mail that the filter neither lets go nor refuses is on hold in the queue"`
-	KeepDeferred         bool    `json:"keep_deferred" doc:"mail that a destination puts off is tried again from here"`
+	Delivery             string    `json:"delivery" doc:"managed or own"`
+	MessagesPerHour      int       `json:"messages_per_hour"`
+	RecipientsPerHour    int       `json:"recipients_per_hour"`
+	RecipientsPerMessage int       `json:"recipients_per_message"`
+	MessageSize          int64     `json:"message_size"`
+	SessionsPerSource    int       `json:"sessions_per_source"`
+	SessionsPerPair      int       `json:"sessions_per_pair"`
+	ConnectionsPerSecond int       `json:"connections_per_second" doc:"that the kernel hands to the proxy; 0 is no limit"`
+	LockAutomatic        bool      `json:"lock_automatic"`
+	LockSpamCount        int       `json:"lock_spam_count"`
+	LockSpamShare        float64   `json:"lock_spam_share"`
+	LockWindow           int       `json:"lock_window"`
+	LockTime             int       `json:"lock_time"`
+	LockMaxUnlocks       int       `json:"lock_max_unlocks"`
+	LockExplained        int       `json:"lock_explained_per_minute"`
+	LockKeepPassed       bool      `json:"lock_keep_passed" doc:"whether open connections past the proxy outlive a lock"`
+	LockRules            LockRules `json:"lock_rules"`
+	OnwardTLS            string    `json:"tls" doc:"of the leg to destinations without a rule: opportunistic, required or verified"`
+	StartTLS             string    `json:"starttls" doc:"terminate, pass or strip"`
+	StartTLSReason       string    `json:"starttls_reason,omitempty"`
+	KeepWithheld         bool      `json:"keep_withheld" doc:"mail that the filter neither lets go nor refuses is on hold in the queue"`
+	KeepDeferred         bool      `json:"keep_deferred" doc:"mail that a destination puts off is tried again from here"`
 }
 
 // NewUser asks for a user to be added.
@@ -238,6 +240,9 @@ type Flow struct {
 type Lock struct {
 	Ticket    string       `json:"ticket"`
 	User      string       `json:"user"`
+	Identity  string       `json:"identity,omitempty" doc:"of the user, where it alone is locked"`
+	Check     string       `json:"check,omitempty" doc:"that spoke last, of an automatic lock"`
+	Rule      string       `json:"rule,omitempty" doc:"that was met: virus, trap, phish, firm, spam, spam-day, complaints, remote, recipients, guessing, or what asked for the lock"`
 	Prefix    netip.Prefix `json:"prefix" doc:"by which the user was attributed"`
 	Code      string       `json:"code" doc:"public code of the reason"`
 	Reason    string       `json:"reason"`
@@ -264,16 +269,18 @@ type Evidence struct {
 
 // LockRequest asks for a lock by hand.
 type LockRequest struct {
-	User    string `json:"user" doc:"name of the user, or an address whose user is meant"`
-	Seconds int    `json:"seconds" doc:"how long; 0 until a person unlocks"`
-	Reason  string `json:"reason"`
-	Cut     bool   `json:"cut,omitempty" doc:"end the user's open connections at once, but for those whose message has gone whole to its destination"`
+	User     string `json:"user" doc:"name of the user, or an address whose user is meant"`
+	Identity string `json:"identity,omitempty" doc:"lock this identity of his alone"`
+	Seconds  int    `json:"seconds" doc:"how long; 0 until a person unlocks"`
+	Reason   string `json:"reason"`
+	Cut      bool   `json:"cut,omitempty" doc:"end the user's open connections at once, but for those whose message has gone whole to its destination"`
 }
 
 // UnlockRequest asks for a lock to be lifted.
 type UnlockRequest struct {
-	User   string `json:"user" doc:"name of the user, or an address whose user is meant"`
-	Reason string `json:"reason,omitempty"`
+	User     string `json:"user" doc:"name of the user, or an address whose user is meant"`
+	Identity string `json:"identity,omitempty" doc:"of his, where it alone is locked"`
+	Reason   string `json:"reason,omitempty"`
 }
 
 // Message is one line of the message log: a message, or a session that never became one.

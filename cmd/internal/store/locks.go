@@ -26,32 +26,33 @@ func (s *Store) SaveLock(l *lock.Lock) error {
 }
 
 // SaveUnlocks implements lock.Store.
-func (s *Store) SaveUnlocks(user uint32, n int) error {
-	_, err := s.write.Exec(`INSERT INTO unlocks (user, n) VALUES (?, ?) ON CONFLICT (user) DO UPDATE SET n = excluded.n`, user, n)
+func (s *Store) SaveUnlocks(whom lock.Scope, n int) error {
+	_, err := s.write.Exec(`INSERT INTO unlocks (user, identity, n) VALUES (?, ?, ?) ON CONFLICT (user, identity) DO UPDATE SET n = excluded.n`,
+		whom.User, whom.Identity, n)
 	if err != nil {
-		return fmt.Errorf("could not store the unlocks of user %d: %w", user, err)
+		return fmt.Errorf("could not store the unlocks of user %d: %w", whom.User, err)
 	}
 	return nil
 }
 
 // LoadLocks implements lock.Store.
-func (s *Store) LoadLocks() (active []lock.Lock, unlocks map[uint32]int, err error) {
+func (s *Store) LoadLocks() (active []lock.Lock, unlocks map[lock.Scope]int, err error) {
 	if active, err = s.locks(`SELECT lock FROM locks WHERE ended = 0 ORDER BY since`); err != nil {
 		return nil, nil, err
 	}
-	rows, err := s.read.Query(`SELECT user, n FROM unlocks WHERE n > 0`)
+	rows, err := s.read.Query(`SELECT user, identity, n FROM unlocks WHERE n > 0`)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer rows.Close()
-	unlocks = map[uint32]int{}
+	unlocks = map[lock.Scope]int{}
 	for rows.Next() {
-		var user uint32
+		var whom lock.Scope
 		var n int
-		if err := rows.Scan(&user, &n); err != nil {
+		if err := rows.Scan(&whom.User, &whom.Identity, &n); err != nil {
 			return nil, nil, err
 		}
-		unlocks[user] = n
+		unlocks[whom] = n
 	}
 	return active, unlocks, rows.Err()
 }

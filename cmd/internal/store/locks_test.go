@@ -30,14 +30,14 @@ func TestLocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(s.SaveUnlocks(7, 2), s.SaveUnlocks(8, 1), s.SaveUnlocks(8, 0)); err != nil {
+	if err := errors.Join(s.SaveUnlocks(lock.Scope{User: 7}, 2), s.SaveUnlocks(lock.Scope{User: 7, Identity: "web"}, 1), s.SaveUnlocks(lock.Scope{User: 8}, 1), s.SaveUnlocks(lock.Scope{User: 8}, 0)); err != nil {
 		t.Fatal(err)
 	}
 	shut(t, s)
 	s = open(t, path)
 	defer shut(t, s)
 	active, unlocks, err := s.LoadLocks()
-	if err != nil || len(active) != 2 || !reflect.DeepEqual(active[0], l) || !reflect.DeepEqual(unlocks, map[uint32]int{7: 2}) {
+	if err != nil || len(active) != 2 || !reflect.DeepEqual(active[0], l) || !reflect.DeepEqual(unlocks, map[lock.Scope]int{{User: 7}: 2, {User: 7, Identity: "web"}: 1}) {
 		t.Fatalf("LoadLocks: %+v, %v, %v; want %+v first", active, unlocks, err, l)
 	}
 	l.Ended, l.EndedBy, l.EndedWhy = since.Add(time.Minute), "op", "cleaned up"

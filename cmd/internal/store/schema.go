@@ -120,6 +120,15 @@ var migrations = []string{
 		since INTEGER NOT NULL,
 		until INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE unlocks_of (
+		user     INTEGER NOT NULL,
+		identity TEXT NOT NULL DEFAULT '',
+		n        INTEGER NOT NULL,
+		PRIMARY KEY (user, identity)
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO unlocks_of (user, n) SELECT user, n FROM unlocks;
+	DROP TABLE unlocks;
+	ALTER TABLE unlocks_of RENAME TO unlocks;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

@@ -1,0 +1,55 @@
+package api
+
+import (
+	"net/http"
+	"time"
+)
+
+// LockRules are the settings of the rules that lock beside the count and share of a short window; 0 switches a rule off.
+type LockRules struct {
+	Never            bool    `json:"never" doc:"no lock at all, not even by hand"`
+	DayCount         int     `json:"day_count"`
+	DayShare         float64 `json:"day_share"`
+	Viruses          int     `json:"viruses"`
+	Phish            int     `json:"phish"`
+	Traps            int     `json:"traps"`
+	Complaints       int     `json:"complaints"`
+	RemoteSpam       int     `json:"remote_spam"`
+	Unknown          int     `json:"unknown_recipients"`
+	UnknownShare     float64 `json:"unknown_share"`
+	Guesses          int     `json:"guesses"`
+	Identities       int     `json:"identities"`
+	Throttled        int     `json:"throttled"`
+	Probation        int     `json:"probation" doc:"seconds"`
+	ProbationPerHour int     `json:"probation_per_hour"`
+}
+
+// Standing is how far a sender has come towards a lock.
+type Standing struct {
+	Rung      string `json:"rung" doc:"free, watched, throttled, held or locked"`
+	Cause     string `json:"cause,omitempty" doc:"what speaks most against him"`
+	Probation bool   `json:"probation,omitempty" doc:"a lock of his ended lately: half of what locks does so again"`
+}
+
+// UndoRequest asks for all that a check locked by itself to be unlocked.
+type UndoRequest struct {
+	Check string    `json:"check"`
+	Since time.Time `json:"since" doc:"only locks that are younger"`
+}
+
+func (s *Server) conductRoutes() []route {
+	return []route{
+		{method: "POST", path: "/v1/undo", summary: "lift all automatic locks of a check since a moment", in: UndoRequest{}, out: []Lock{}, serve: s.undo},
+	}
+}
+
+func (s *Server) undo(r *http.Request) (any, error) {
+	var u UndoRequest
+	if err := body(r, &u); err != nil {
+		return nil, err
+	}
+	if u.Check == "" || u.Since.IsZero() {
+		return nil, invalid("an undo needs a check and a moment", `say {"check": "content", "since": "2026-01-02T15:00:00Z"}`)
+	}
+	return s.back.Undo(r.Context(), who(r.Context()), u)
+}

@@ -27,6 +27,8 @@ type House struct {
 	Logins   Logins      // may be nil: only sources that need none
 	Keeper   Keeper
 	AnyFrom  bool // whoever logs in may write as anybody in the message's From field (FRM1)
+	// Callout tells of recipients whom their servers do not know; may be nil (FRM2).
+	Callout Callout
 	// Tenants are the customers whose mail a service at an address hands in without a login; may be nil.
 	Tenants func(netip.Addr) []Tenant
 	Roots   *x509.CertPool // that such a service's certificate is verified by; nil: the system's
@@ -37,6 +39,20 @@ type House struct {
 // Logins tells who a client is. The error is one of package auth's.
 type Logins interface {
 	Login(ctx context.Context, from netip.Addr, login, password string) (Client, error)
+}
+
+// Callout asks recipients' servers whether they know them, on behalf of a user and a sender. It returns a reply for each,
+// of class 5 where there is nobody, else without a code.
+type Callout interface {
+	Ask(ctx context.Context, user uint32, from string, rcpts []smtp.Rcpt) []Nobody
+}
+
+// Nobody is why there is nobody of a recipient's name; no code: there may be somebody.
+type Nobody struct {
+	Code int
+	Enh  smtp.Enhanced
+	Text string
+	Host string // who said so; "" is the DNS
 }
 
 // Client is who logged in.
@@ -203,6 +219,34 @@ func (s *session) houseRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
 		return true
 	}
 	return false
+}
+
+// answerAsked answers the recipients of this batch at a smarthost.
+func (s *session) answerAsked() {
+	t := &s.tx
+	var said []Nobody
+	if c := s.house.Callout; c != nil && !s.unclaimed() && t.ticket == "" { // whoever is locked learns nothing
+		said = c.Ask(s.ctx, s.flow.User.ID, t.mail.Address, t.asked)
+	}
+	for i := range t.asked {
+		if i < len(said) && said[i].Code != 0 {
+			a := said[i].answer()
+			s.say(a)
+			s.noteRcpt(t.asked[i].Address, a.code, s.set.Name+": "+a.text)
+			continue
+		}
+		s.noteOne(i)
+	}
+	t.seen()
+}
+
+// answer is what the client hears.
+func (n *Nobody) answer() answer {
+	text := "there is no such recipient: "
+	if n.Host != "" {
+		text += brief(n.Host) + " said: "
+	}
+	return answer{n.Code, n.Enh, text + brief(n.Text)}
 }
 
 // beginDraft makes room for a message that comes now; false when there is none, which is then answered.

@@ -262,7 +262,11 @@ func (s *session) sendAsked() {
 		return
 	}
 	defer func() { t.asked = t.asked[:0] }()
-	if s.house != nil || t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
+	if s.house != nil {
+		s.answerAsked()
+		return
+	}
+	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
 		s.dropRemote()
 		s.dropEarly()
 		s.srv.cfg.Dialer.Drop(s.flow.User.ID)

@@ -19,6 +19,8 @@ import (
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/auth"
+	"sluice/proxy/delivery"
+	"sluice/proxy/smtp"
 )
 
 // house is one listener of the smarthost at work.
@@ -37,6 +39,7 @@ func (d *daemon) openDoor() error {
 	}
 	d.connectors.Store(&cs)
 	d.guard = auth.NewGuard()
+	d.guard.ShutAfter(d.cfg.Load().Smarthost.Guesses)
 	if err := d.logins.load(d.store); err != nil {
 		return err
 	}
@@ -130,8 +133,25 @@ func (d *daemon) houseAt(at config.Listener) proxy.House {
 	cfg := d.cfg.Load()
 	stranger := policy.Default()
 	stranger.MessageSize = int64(cfg.Limits.MessageSize)
-	return proxy.House{Name: cfg.Smarthost.Name, TLS: d.houseTLS(), Implicit: at.TLS == "implicit", Sessions: cfg.Smarthost.SessionsPerSource, Logins: d, Keeper: d.keeper, Stranger: stranger,
+	h := proxy.House{Name: cfg.Smarthost.Name, TLS: d.houseTLS(), Implicit: at.TLS == "implicit", Sessions: cfg.Smarthost.SessionsPerSource, Logins: d, Keeper: d.keeper, Stranger: stranger,
 		AnyFrom: cfg.Smarthost.From == "any", Tenants: d.tenants, Roots: d.onward.roots}
+	if cfg.Smarthost.Callout {
+		h.Callout = callout{d.mail.callouts}
+	}
+	return h
+}
+
+// callout asks recipients' servers by the ways of the queue.
+type callout struct{ *delivery.Callouts }
+
+// Ask implements proxy.Callout.
+func (c callout) Ask(ctx context.Context, user uint32, from string, rcpts []smtp.Rcpt) []proxy.Nobody {
+	all := c.Callouts.Ask(ctx, user, from, rcpts)
+	out := make([]proxy.Nobody, len(all))
+	for i := range all {
+		out[i] = proxy.Nobody{Code: all[i].Code, Enh: all[i].Enh, Text: all[i].Text, Host: all[i].Host}
+	}
+	return out
 }
 
 // houseTLS follows the certificate of the configuration in force, whatever becomes of STARTTLS of intercepted mail.
@@ -185,7 +205,7 @@ func (d *daemon) closeHouses() {
 // rehouse brings the listeners in line with a configuration that changed: what is gone is closed, and the helper is asked
 // anew for what is missing.
 func (d *daemon) rehouse(old, now *config.Smarthost) {
-	if slices.EqualFunc(old.Listener, now.Listener, sameListener) && old.Name == now.Name && old.SessionsPerSource == now.SessionsPerSource && old.From == now.From {
+	if slices.EqualFunc(old.Listener, now.Listener, sameListener) && old.Name == now.Name && old.SessionsPerSource == now.SessionsPerSource && old.From == now.From && old.Callout == now.Callout {
 		return
 	}
 	d.accepting.Lock()

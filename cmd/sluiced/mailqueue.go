@@ -33,11 +33,12 @@ const manyDeliveries = 50_000
 
 // mailQueue is the spool with the queue that delivers from it.
 type mailQueue struct {
-	d      *daemon
-	dir    string
-	dialer *relay.Dialer
-	queue  *delivery.Queue
-	cancel context.CancelFunc
+	d        *daemon
+	dir      string
+	dialer   *relay.Dialer
+	queue    *delivery.Queue
+	callouts *delivery.Callouts
+	cancel   context.CancelFunc
 
 	mu    sync.RWMutex // held for reading while something is committed
 	spool *spool.Spool // after a hand-over one of its own, which nothing is delivered from here
@@ -75,6 +76,7 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 			d.log.Error("a mistake of ours ended a delivery, which is on hold; please report it", "delivery", id, "cause", cause, "stack", string(stack))
 		},
 	})
+	m.callouts = delivery.NewCallouts(m.queue)
 	m.spool, err = spool.Open(m.dir, spool.Options{MinFree: uint64(cfg.Spool.MinFree), Arrived: m.queue.Arrived, Alarm: m.alarm, Keep: true})
 	if err == nil {
 		usual := debug.SetGCPercent(25) // a queue of a million is read into little more than it needs

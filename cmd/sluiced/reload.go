@@ -206,6 +206,7 @@ func (d *daemon) reloadFile() error {
 	d.rulesChanged()
 	d.enroll(r)
 	d.connectors.Store(&cs)
+	d.guard.ShutAfter(cfg.Smarthost.Guesses)
 	d.rehouse(&old.Smarthost, &cfg.Smarthost)
 	d.log.Info("configuration reloaded", "users", len(r.all()), "delivery addresses", len(cfg.Delivery.Address))
 	return nil

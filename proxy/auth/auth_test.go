@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -337,5 +338,53 @@ func TestTheGuardsMemoryIsBounded(t *testing.T) {
 	}
 	if _, _, shut := g.Admit(a, "alice"); !shut {
 		t.Error("a flood of strangers opened the door again")
+	}
+}
+
+// TestGuessesInParallelWaitInTurn: whoever opens many connections at once gains nothing.
+func TestGuessesInParallelWaitInTurn(t *testing.T) {
+	t.Parallel()
+	g := NewGuard()
+	from := netip.MustParseAddr("192.0.2.7")
+	done := must[func()](t)(g.Turn(t.Context(), from))
+	ctx, stop := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() { _, err := g.Turn(ctx, from); failed <- err }()
+	other := must[func()](t)(g.Turn(t.Context(), netip.MustParseAddr("192.0.2.8")))
+	other()
+	stop()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("a second one at once: %v", err)
+	}
+	second := make(chan func())
+	go func() {
+		d, err := g.Turn(t.Context(), from)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- d
+	}()
+	done()
+	(<-second)()
+	if len(g.turns) != 0 {
+		t.Errorf("%d turns are left", len(g.turns))
+	}
+	for range goodLogins {
+		g.Succeeded(from)
+	}
+	for range 3 { // of those none waits for another
+		must[func()](t)(g.Turn(t.Context(), from))
+	}
+}
+
+func TestWhenAnAddressIsShutOutCanBeSet(t *testing.T) {
+	t.Parallel()
+	g := NewGuard()
+	g.ShutAfter(4)
+	from := netip.MustParseAddr("192.0.2.7")
+	for i := range 4 {
+		if shut := g.Failed(from, "customer.example", fmt.Sprint(i)); shut != (i == 3) {
+			t.Errorf("guess %d: shut %t", i, shut)
+		}
 	}
 }

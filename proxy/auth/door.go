@@ -22,6 +22,11 @@ type Door struct {
 // ErrBusy.
 func (d *Door) Try(ctx context.Context, from netip.Addr, login, password string) (Account, error) {
 	login = strings.ToLower(strings.TrimSpace(login))
+	done, err := d.Guard.Turn(ctx, from)
+	if err != nil {
+		return Account{}, errors.Join(ErrBusy, err)
+	}
+	defer done()
 	wait, _, shut := d.Guard.Admit(from, login)
 	if shut {
 		return Account{}, ErrShut

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"hash/maphash"
 	"net/netip"
@@ -17,7 +18,7 @@ const (
 	slowAfter  = 2                // different wrong pairs; each further one doubles the wait
 	slowFirst  = time.Second
 	slowMost   = 16 * time.Second
-	shutAfter  = 10 // different wrong pairs
+	shutAfter  = 10 // different wrong pairs, unless set
 	shutFirst  = time.Hour
 	shutMost   = 24 * time.Hour
 	goodLogins = 5                  // and an address counts as a customer's
@@ -35,6 +36,14 @@ type Guard struct {
 	mu     sync.Mutex
 	places map[netip.Prefix]*place
 	logins map[string]*aimed
+	turns  map[netip.Prefix]*turn
+	after  int // different wrong pairs that shut an address out
+}
+
+// turn is that of the attempts from one place.
+type turn struct {
+	free    chan struct{}
+	waiting int // those that have it included
 }
 
 // place is an IPv4 address or an IPv6 /64.
@@ -56,7 +65,47 @@ type aimed struct {
 
 // NewGuard makes a guard that knows nobody.
 func NewGuard() *Guard {
-	return &Guard{now: time.Now, seed: maphash.MakeSeed(), places: make(map[netip.Prefix]*place), logins: make(map[string]*aimed)}
+	return &Guard{now: time.Now, seed: maphash.MakeSeed(), places: make(map[netip.Prefix]*place), logins: make(map[string]*aimed), turns: make(map[netip.Prefix]*turn), after: shutAfter}
+}
+
+// ShutAfter sets after how many different wrong pairs within half an hour an address is shut out.
+func (g *Guard) ShutAfter(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.after = max(n, slowAfter+1)
+}
+
+// Turn waits until no other attempt from the same place is under way: who guesses in parallel waits for all his waits one
+// after another. Places with regular good logins need not. The error is that of ctx; else done is called at the end of the attempt.
+func (g *Guard) Turn(ctx context.Context, a netip.Addr) (done func(), err error) {
+	k := placeOf(a)
+	g.mu.Lock()
+	if g.places[k].trusted(g.now()) {
+		g.mu.Unlock()
+		return func() {}, nil
+	}
+	t := g.turns[k]
+	if t == nil {
+		t = &turn{free: make(chan struct{}, 1)}
+		t.free <- struct{}{}
+		g.turns[k] = t
+	}
+	t.waiting++
+	g.mu.Unlock()
+	leave := func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if t.waiting--; t.waiting == 0 {
+			delete(g.turns, k)
+		}
+	}
+	select {
+	case <-t.free:
+		return func() { t.free <- struct{}{}; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
 }
 
 func placeOf(a netip.Addr) netip.Prefix {
@@ -122,8 +171,8 @@ func (g *Guard) Failed(a netip.Addr, login, password string) (shut bool) {
 	}
 	p.pairs = append(p.pairs, pair)
 	g.aim(login, now)
-	if len(p.pairs) < shutAfter || p.trusted(now) {
-		if len(p.pairs) > shutAfter {
+	if len(p.pairs) < g.after || p.trusted(now) {
+		if len(p.pairs) > g.after {
 			p.pairs = p.pairs[1:]
 		}
 		return false

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -151,7 +152,7 @@ func (t *try) deliver() {
 	tried := 0
 	for i := range r.ways {
 		w := &r.ways[i]
-		s, err := t.open(w)
+		s, err := t.q.open(t.q.ctx, &call{env.User, env.From, t.ln.domain, t.rcpts(true)}, w)
 		if errors.Is(err, errNoAddress) {
 			continue
 		}
@@ -202,13 +203,19 @@ func (t *try) unreadable(err error) {
 
 var errNoAddress = errors.New("no delivery address of that family")
 
+// call is what a session is opened for.
+type call struct {
+	user         uint32
+	from, domain string
+	rcpts        []smtp.Rcpt
+}
+
 // open opens a session by one of the ways, or takes one that stands.
-func (t *try) open(w *way) (*relay.Session, error) {
-	env := &t.l.Envelope
-	rt := relay.Route{Target: w.target, Helo: t.q.o.Name}
-	if t.q.o.Pool != nil {
-		if p := t.q.o.Pool(); p != nil {
-			a, ok := p.Choose(pool.Key{User: env.User, Sender: spool.Domain(env.From), Recipient: t.ln.domain}, w.target.Addr())
+func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, error) {
+	rt := relay.Route{Target: w.target, Helo: q.o.Name}
+	if q.o.Pool != nil {
+		if p := q.o.Pool(); p != nil {
+			a, ok := p.Choose(pool.Key{User: c.user, Sender: spool.Domain(c.from), Recipient: c.domain}, w.target.Addr())
 			if !ok && !w.target.Addr().IsLoopback() {
 				return nil, errNoAddress
 			}
@@ -218,8 +225,8 @@ func (t *try) open(w *way) (*relay.Session, error) {
 		}
 	}
 	terms := w.policy
-	if t.q.o.Terms != nil && w.up == nil {
-		set, err := t.q.o.Terms(t.q.ctx, env.User, w.target, t.ln.domain)
+	if q.o.Terms != nil && w.up == nil {
+		set, err := q.o.Terms(ctx, c.user, w.target, c.domain)
 		if err != nil {
 			return nil, err
 		}
@@ -228,14 +235,14 @@ func (t *try) open(w *way) (*relay.Session, error) {
 		}
 	}
 	if w.up == nil || w.up.User == "" { // a session that logged in is another user's to nobody
-		if s := t.q.o.Dialer.Take(env.User, rt); s != nil {
-			if s.Meets(terms) == nil && s.Fits(t.rcpts(true)) {
+		if s := q.o.Dialer.Take(c.user, rt); s != nil {
+			if s.Meets(terms) == nil && s.Fits(c.rcpts) {
 				return s, nil
 			}
 			s.Close()
 		}
 	}
-	s, err := t.q.o.Dialer.OpenUnder(t.q.ctx, rt, terms)
+	s, err := q.o.Dialer.OpenUnder(ctx, rt, terms)
 	if err == nil && w.up != nil && w.up.User != "" {
 		if err = login(s, w.up); err != nil {
 			s.Close()

@@ -139,6 +139,8 @@ type Address struct {
 type Smarthost struct {
 	Name              string      `toml:"name" inherit:"gateway.name" doc:"Host name that customers enter; greeting and certificate carry it."`
 	SessionsPerSource int         `toml:"sessions_per_source" default:"10" min:"1" max:"10000" doc:"Connections open at once from one address; further ones get 421."`
+	Guesses           int         `toml:"guesses" default:"10" min:"3" max:"1000" doc:"Different wrong passwords within half an hour after which an address is shut out, first for an hour; before that its attempts wait longer and longer. Addresses with regular good logins are only slowed down."`
+	Callout           bool        `toml:"callout" default:"false" doc:"Ask a recipient's server whether it knows him before RCPT is answered; what it says is remembered for 24h, that it knows nobody for 30m. The client waits for that. An answer that is not about the recipient, or none in 10s, refuses nobody."`
 	From              string      `toml:"from" default:"own" enum:"own|any" doc:"Who may stand in the From field of what is sent with a login. own: the login's mailbox, or anybody of its domain; mail that is sent on (resent, by a list of the domain, with a rewritten sender) keeps its author. any: anybody."`
 	Listener          []Listener  `toml:"listener" doc:"One address and port of the smarthost."`
 	Connector         []Connector `toml:"connector" doc:"A customer at a service that sends the mail of many from the same addresses. He hands in mail without a login; it must be proved to be his."`

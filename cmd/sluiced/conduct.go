@@ -17,7 +17,7 @@ func (b backend) conduct(whom lock.Scope) api.Standing {
 func shownRules(l *policy.Lock) api.LockRules {
 	return api.LockRules{
 		Never: l.Never, DayCount: l.DayCount, DayShare: l.DayShare, Viruses: l.Viruses, Phish: l.Phish, Traps: l.Traps, Complaints: l.Complaints,
-		RemoteSpam: l.RemoteSpam, Unknown: l.Unknown, UnknownShare: l.UnknownShare, Guesses: l.Guesses, Identities: l.Origins,
+		RemoteSpam: l.RemoteSpam, Unknown: l.Unknown, UnknownShare: l.UnknownShare, Guesses: l.Guesses, ForwardedShare: l.ForwardedShare, Identities: l.Origins,
 		Throttled: l.Throttled, Probation: int(l.Probation.Seconds()), ProbationPerHour: l.ProbationRate,
 	}
 }

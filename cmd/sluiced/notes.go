@@ -127,6 +127,7 @@ func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From, Identity: m.Identity, Forwarded: m.Forwarded}
 	if h := v.Decisive(); h != nil {
 		hit := *h
+		j.Forwarded = j.Forwarded || h.Class.Bad() && mail.PassedOn(m)
 		hit.Text, hit.Evidence = "", hit.Evidence[:min(len(hit.Evidence), 200)]
 		var each bool
 		hit.Group, each = v.Copies()

@@ -38,7 +38,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			Never:      k.Never,
 			DayCount:   k.DayCount, DayShare: k.DayShare,
 			Viruses: k.Viruses, Phish: k.Phish, Traps: k.Traps, Complaints: k.Complaints, RemoteSpam: k.RemoteSpam,
-			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, Origins: k.Identities,
+			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, ForwardedShare: k.ForwardedShare, Origins: k.Identities,
 			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,
 		},
 	}

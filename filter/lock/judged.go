@@ -43,10 +43,7 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 			return
 		}
 	}
-	e, ev, counts := eventOf(m, v)
-	if !counts {
-		return
-	}
+	e, ev := eventOf(m, v)
 	st := l.tallies.tell(whom, e, ev, s)
 	if st.finding != nil {
 		l.found(user, st.finding, s)
@@ -100,21 +97,21 @@ func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
 	}
 }
 
-// eventOf tells what a verdict says about its sender. Mail that was only passed on, and what is not sure, says nothing.
-func eventOf(m *message.Message, v *filter.Verdict) (ladder.Event, Evidence, bool) {
+// eventOf tells what a verdict says about its sender. Bad mail that was only forwarded has a rule of its own.
+func eventOf(m *message.Message, v *filter.Verdict) (ladder.Event, Evidence) {
 	d := v.Decisive()
 	if d == nil || !d.Class.Bad() {
-		return ladder.Event{Kind: ladder.Good}, Evidence{}, !m.Forwarded
-	}
-	if m.Forwarded {
-		return ladder.Event{}, Evidence{}, false
+		return ladder.Event{Kind: ladder.Good}, Evidence{}
 	}
 	e := ladder.Event{Kind: kindOf(d.Class)}
 	e.Print, e.Firm = printOf(m, v)
+	if m.Forwarded || message.PassedOn(m) {
+		e.Kind = ladder.Passed
+	}
 	return e, Evidence{
 		Message: strings.Clone(m.ID), At: wall(), From: strings.Clone(string(m.Envelope.From)), Identity: strings.Clone(m.Identity),
 		Check: d.Check, Code: d.Code, Class: d.Class.String(), Detail: short(d.Evidence),
-	}, true
+	}
 }
 
 func kindOf(c filter.Class) ladder.Kind {

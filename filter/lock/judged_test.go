@@ -46,17 +46,22 @@ func TestIdentityBeforeUser(t *testing.T) {
 	}
 }
 
-// TestForwardedMailCountsForNothing (ATT10).
-func TestForwardedMailCountsForNothing(t *testing.T) {
+// TestForwardedSpam: who forwards some is not its sender (ATT10); who forwards hardly anything else is.
+func TestForwardedSpam(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for i := range 50 {
-		m := mail(1, fmt.Sprint("spam ", i))
-		m.Forwarded = true
+	for i := range 300 {
+		user := uint32(1 + i%2)
+		m := mail(user, fmt.Sprint("spam ", i))
+		m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
 		w.keeper.Judged(m, verdict(filter.Spam))
+		for range 3 * (2 - user) {
+			w.send(user, "good", filter.Clean)
+		}
 	}
-	if st := w.keeper.Standing(Scope{User: 1}); w.locked(1) || st.Rung != ladder.Free {
-		t.Errorf("forwarded spam: locked %v, %+v", w.locked(1), st)
+	lk, _ := w.keeper.Find(2)
+	if w.locked(1) || !w.locked(2) || lk.Rule != "forwarded" {
+		t.Errorf("a quarter of it spam: locked %v; all of it: locked %v by %q", w.locked(1), w.locked(2), lk.Rule)
 	}
 }
 

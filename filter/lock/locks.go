@@ -284,11 +284,20 @@ func (l *Locks) end(whom Scope, st *state, who, why string) Lock {
 	st.lock, st.kernel = nil, true
 	st.save = append(st.save, lk)
 	l.setTicket(whom, "")
-	l.tallies.release(whom, &l.d.Settings.Settings(whom.User).Lock)
+	l.released(&lk)
 	if st.expiry != nil {
 		st.expiry.Stop()
 	}
 	return lk
+}
+
+// released lets a sender begin anew: after an automatic lock on probation (LCK8).
+func (l *Locks) released(lk *Lock) {
+	if lk.Automatic {
+		l.tallies.release(lk.Scope(), &l.d.Settings.Settings(lk.User.ID).Lock)
+	} else {
+		l.tallies.forget(lk.Scope())
+	}
 }
 
 // expire starts the timer that ends a lock after left; a lock without an end has none. l.mu is held, or l is new.

@@ -52,7 +52,10 @@ func (m model) pass(now time.Duration, s *policy.Lock) {
 }
 
 func (u *modelled) release(at time.Duration, s *policy.Lock) {
-	u.locked, u.sent, u.probation = false, nil, at+s.Probation
+	u.locked, u.sent, u.probation = false, nil, 0
+	if u.auto {
+		u.probation = at + s.Probation
+	}
 }
 
 func (u *modelled) lock(auto bool, until time.Duration) {

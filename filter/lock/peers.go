@@ -76,9 +76,9 @@ func (l *Locks) Refresh() error {
 
 // forget ends a lock in memory only. l.mu is held.
 func (l *Locks) forget(whom Scope, st *state) {
+	l.released(st.lock)
 	st.lock = nil
 	l.setTicket(whom, "")
-	l.tallies.release(whom, &l.d.Settings.Settings(whom.User).Lock)
 	if st.expiry != nil {
 		st.expiry.Stop()
 	}

@@ -45,5 +45,5 @@ type Message struct {
 	DataSize int64   // bytes of the whole message; larger than len(Data) when the rest was spilled to disk
 	Received time.Time
 
-	Forwarded bool // it came from elsewhere and is only passed on (ATT10): its badness is not its sender's
+	Forwarded bool // it is known to have come from elsewhere (ATT10); where it is not, PassedOn looks
 }

@@ -25,17 +25,18 @@ func Default() Settings {
 			MaxUnlocks: 3,
 			Explained:  10,
 
-			DayCount:     20,
-			DayShare:     0.05,
-			Viruses:      1,
-			Phish:        2,
-			Traps:        1,
-			Complaints:   3,
-			RemoteSpam:   10,
-			Unknown:      50,
-			UnknownShare: 0.30,
-			Guesses:      30,
-			Origins:      3,
+			DayCount:       20,
+			DayShare:       0.05,
+			Viruses:        1,
+			Phish:          2,
+			Traps:          1,
+			Complaints:     3,
+			RemoteSpam:     10,
+			Unknown:        50,
+			UnknownShare:   0.30,
+			Guesses:        30,
+			ForwardedShare: 0.60,
+			Origins:        3,
 
 			Throttled:     20,
 			Probation:     24 * time.Hour,
@@ -113,7 +114,7 @@ func (l *Lock) validate() []error {
 	for _, n := range []struct {
 		name string
 		v    float64
-	}{{"spam_share", l.SpamShare}, {"day_share", l.DayShare}, {"unknown_share", l.UnknownShare}} {
+	}{{"spam_share", l.SpamShare}, {"day_share", l.DayShare}, {"unknown_share", l.UnknownShare}, {"forwarded_share", l.ForwardedShare}} {
 		if !(n.v >= 0 && n.v <= 1) { // also refuses NaN
 			errs = append(errs, fmt.Errorf("lock %s is %g, want 0 to 1", n.name, n.v))
 		}

@@ -39,6 +39,7 @@ type Overrides struct {
 	LockUnknown          *int     `json:"lock_unknown_recipients,omitempty"`
 	LockUnknownShare     *float64 `json:"lock_unknown_share,omitempty"` // 0 to 1
 	LockGuesses          *int     `json:"lock_guesses,omitempty"`
+	LockForwardedShare   *float64 `json:"lock_forwarded_share,omitempty"` // 0 to 1
 	LockOrigins          *int     `json:"lock_identities,omitempty"`
 	LockThrottled        *int     `json:"lock_throttled,omitempty"`
 	LockProbationMinutes *int     `json:"lock_probation_minutes,omitempty"`
@@ -86,6 +87,7 @@ func (o *Overrides) applyRules(l *Lock) {
 	set(&l.Unknown, o.LockUnknown)
 	set(&l.UnknownShare, o.LockUnknownShare)
 	set(&l.Guesses, o.LockGuesses)
+	set(&l.ForwardedShare, o.LockForwardedShare)
 	set(&l.Origins, o.LockOrigins)
 	set(&l.Throttled, o.LockThrottled)
 	setMinutes(&l.Probation, o.LockProbationMinutes)

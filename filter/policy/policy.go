@@ -63,17 +63,18 @@ type Lock struct {
 	Explained  int           // new connections per minute that are explained while locked (INT6)
 	KeepPassed bool          // flows past the proxy that are open at the lock may end by themselves
 
-	DayCount     int     // bad messages within a day that lock
-	DayShare     float64 // and their least share
-	Viruses      int     // messages with a virus, within a day
-	Phish        int     // phishing messages within a day
-	Traps        int     // messages to addresses that nobody has, within a day
-	Complaints   int     // within a day
-	RemoteSpam   int     // messages that destinations refused as spam, within an hour, at least SpamShare of all
-	Unknown      int     // recipients that do not exist, within an hour
-	UnknownShare float64 // and their least share of the recipients
-	Guesses      int     // logins that destinations refused, within an hour
-	Origins      int     // identities with bad mail within an hour from which on it is their user's (ATT4)
+	DayCount       int     // bad messages within a day that lock
+	DayShare       float64 // and their least share
+	Viruses        int     // messages with a virus, within a day
+	Phish          int     // phishing messages within a day
+	Traps          int     // messages to addresses that nobody has, within a day
+	Complaints     int     // within a day
+	RemoteSpam     int     // messages that destinations refused as spam, within an hour, at least SpamShare of all
+	Unknown        int     // recipients that do not exist, within an hour
+	UnknownShare   float64 // and their least share of the recipients
+	Guesses        int     // logins that destinations refused, within an hour
+	ForwardedShare float64 // of forwarded bad messages within Window that locks, four times SpamCount of them at least
+	Origins        int     // identities with bad mail within an hour from which on it is their user's (ATT4)
 
 	Throttled     int           // messages within Window of a sender who comes near a lock
 	Probation     time.Duration // after a lock: half of what locks does so again

@@ -18,6 +18,7 @@ type LockRules struct {
 	Unknown          int     `json:"unknown_recipients"`
 	UnknownShare     float64 `json:"unknown_share"`
 	Guesses          int     `json:"guesses"`
+	ForwardedShare   float64 `json:"forwarded_share"`
 	Identities       int     `json:"identities"`
 	Throttled        int     `json:"throttled"`
 	Probation        int     `json:"probation" doc:"seconds"`

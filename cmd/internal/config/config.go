@@ -224,17 +224,18 @@ type Lock struct {
 	KeepPassed bool     `toml:"keep_passed" default:"false" doc:"Connections of a locked user that are open and go past the proxy (mode pass or observe, forwarded while the proxy was dead, or older than the gateway): true lets them end by themselves, false resets each at its next packet. Those through the proxy end with 421 either way."`
 	Never      bool     `toml:"never" default:"false" doc:"No lock at all, not even by hand: bad mail is refused and reported."`
 
-	DayCount     int     `toml:"day_count" default:"20" min:"0" max:"1000" doc:"Bad messages within 24 hours that lock. 0 here and below: never."`
-	DayShare     float64 `toml:"day_share" default:"0.05" min:"0" max:"1" doc:"Least share of bad messages among all of the 24 hours."`
-	Viruses      int     `toml:"viruses" default:"1" min:"0" max:"1000" doc:"Messages with a virus within 24 hours that lock."`
-	Phish        int     `toml:"phish" default:"2" min:"0" max:"1000" doc:"Phishing messages within 24 hours that lock."`
-	Traps        int     `toml:"traps" default:"1" min:"0" max:"1000" doc:"Messages within 24 hours to addresses that nobody has."`
-	Complaints   int     `toml:"complaints" default:"3" min:"0" max:"1000" doc:"Complaints of recipients within 24 hours that lock."`
-	RemoteSpam   int     `toml:"remote_spam" default:"10" min:"0" max:"1000" doc:"Messages within an hour, and at least spam_share of all, that destinations refused as spam."`
-	Unknown      int     `toml:"unknown_recipients" default:"50" min:"0" doc:"Recipients within an hour that their destinations do not know."`
-	UnknownShare float64 `toml:"unknown_share" default:"0.3" min:"0" max:"1" doc:"Least share of such recipients among those of the hour."`
-	Guesses      int     `toml:"guesses" default:"30" min:"0" max:"1000" doc:"Logins within an hour that destinations refused."`
-	Identities   int     `toml:"identities" default:"3" min:"0" max:"8" doc:"From how many identities with bad mail within an hour on it is judged as their user's. 0: never; the user answers only for what no identity is told of."`
+	DayCount       int     `toml:"day_count" default:"20" min:"0" max:"1000" doc:"Bad messages within 24 hours that lock. 0 here and below: never."`
+	DayShare       float64 `toml:"day_share" default:"0.05" min:"0" max:"1" doc:"Least share of bad messages among all of the 24 hours."`
+	Viruses        int     `toml:"viruses" default:"1" min:"0" max:"1000" doc:"Messages with a virus within 24 hours that lock."`
+	Phish          int     `toml:"phish" default:"2" min:"0" max:"1000" doc:"Phishing messages within 24 hours that lock."`
+	Traps          int     `toml:"traps" default:"1" min:"0" max:"1000" doc:"Messages within 24 hours to addresses that nobody has."`
+	Complaints     int     `toml:"complaints" default:"3" min:"0" max:"1000" doc:"Complaints of recipients within 24 hours that lock."`
+	RemoteSpam     int     `toml:"remote_spam" default:"10" min:"0" max:"1000" doc:"Messages within an hour, and at least spam_share of all, that destinations refused as spam."`
+	Unknown        int     `toml:"unknown_recipients" default:"50" min:"0" doc:"Recipients within an hour that their destinations do not know."`
+	UnknownShare   float64 `toml:"unknown_share" default:"0.3" min:"0" max:"1" doc:"Least share of such recipients among those of the hour."`
+	Guesses        int     `toml:"guesses" default:"30" min:"0" max:"1000" doc:"Logins within an hour that destinations refused."`
+	ForwardedShare float64 `toml:"forwarded_share" default:"0.6" min:"0" max:"1" doc:"Share of bad messages that he only forwards, among all inside the window, from which on they lock, four times spam_count of them at least; fewer never do. 1 and nothing else beside them: only then."`
+	Identities     int     `toml:"identities" default:"3" min:"0" max:"8" doc:"From how many identities with bad mail within an hour on it is judged as their user's. 0: never; the user answers only for what no identity is told of."`
 
 	Throttled        int      `toml:"throttled" default:"20" min:"0" doc:"Messages inside the window of a sender who has come near a lock (six tenths of it; from eight tenths on nothing of his goes out). 0: no limit."`
 	Probation        Duration `toml:"probation" default:"24h" min:"0s" max:"30d" doc:"How long after a lock half of what locks is enough to lock again."`

@@ -44,6 +44,7 @@ const (
 	Known                 // a recipient whom a destination took
 	Unknown               // a recipient whom a destination does not know
 	Guess                 // a login that a destination refused
+	Passed                // a bad message that was only forwarded
 	kinds
 )
 

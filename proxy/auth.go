@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"sluice/filter/policy"
 	"sluice/intercept/flow"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -120,7 +120,7 @@ func (s *session) endAuth(accepted bool) {
 func (s *session) ownRemote(mechanism string) bool {
 	s.own = true
 	s.dropBlind()
-	route := s.route("", "")
+	route := s.by(&pool.Decision{Own: true})
 	if s.remote != nil && *s.remote.Route() != route {
 		s.dropRemote()
 	}
@@ -144,12 +144,4 @@ func (s *session) ownRemote(mechanism string) bool {
 		return true
 	}
 	return false
-}
-
-// delivery is how the user's mail leaves in this session.
-func (s *session) delivery() policy.Delivery {
-	if s.own {
-		return policy.Own
-	}
-	return s.user.Delivery
 }

@@ -29,15 +29,17 @@ type Config struct {
 	Tracer     *sign.Tracer
 	// Choices are the delivery addresses of mails that left from another than the pool would choose; may be nil: those of
 	// an earlier process are not known.
-	Choices  *pool.Choices
-	Gate     Gate        // may be nil: sessions are not bounded
-	Inflight Inflight    // may be nil
-	Keeper   LateKeeper  // may be nil: of intercepted mail nothing is kept, whatever a user's settings say
-	TLS      *tls.Config // of the client leg; may be nil: STARTTLS is never offered
-	Guard    Guard       // may be nil
-	StartTLS TLSRules    // may be nil: users' settings alone decide about STARTTLS
-	Onward   Onward      // may be nil: the onward leg takes what it can get
-	Refusals Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
+	Choices *pool.Choices
+	// Authority asks the DNS where delivery depends on it; may be nil: "auto" is then as "own".
+	Authority *pool.Authority
+	Gate      Gate        // may be nil: sessions are not bounded
+	Inflight  Inflight    // may be nil
+	Keeper    LateKeeper  // may be nil: of intercepted mail nothing is kept, whatever a user's settings say
+	TLS       *tls.Config // of the client leg; may be nil: STARTTLS is never offered
+	Guard     Guard       // may be nil
+	StartTLS  TLSRules    // may be nil: users' settings alone decide about STARTTLS
+	Onward    Onward      // may be nil: the onward leg takes what it can get
+	Refusals  Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sluice/filter/policy"
-	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 )
 
@@ -39,12 +38,15 @@ const (
 // dialEarly begins to open the onward session, where its way can be foreseen. A locked user's connection asks nobody.
 // The customer's own address cannot be used before the client has said its name.
 func (s *session) dialEarly() {
-	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is || s.user.Delivery != policy.Managed {
+	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is || s.delivery() == policy.Own {
 		return
 	}
 	route, seen := s.srv.ways.foresee(way{s.flow.User.ID, s.flow.Target})
+	if seen && route.Own {
+		return
+	}
 	if !seen || !s.set.Pool.Has(route.Source) {
-		if route = s.route("", ""); route.Own {
+		if route = s.opening(); route.Own {
 			return
 		}
 		if _, known := s.srv.cfg.Dialer.Known(&route); known {
@@ -113,20 +115,6 @@ func (s *session) unused() *relay.Route {
 		return &s.early.route
 	}
 	return nil
-}
-
-// adopt tells whether the transaction may leave by a session that was opened before its domains were known. Otherwise the
-// first mail to a destination would pay for two.
-func (s *session) adopt(at *relay.Route) bool {
-	t, target := &s.tx, s.flow.Target.Addr()
-	if at.Own || s.delivery() != policy.Managed {
-		return false
-	}
-	if first, ok := s.set.Pool.Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
-		return false
-	}
-	k := pool.Key{User: s.flow.User.ID, Sender: t.msg.Envelope.From.Domain(), Recipient: t.asked[0].Domain}
-	return s.srv.cfg.Choices.Adopt(s.set.Pool, k, target, t.start)
 }
 
 // dropEarly gives the early session up without waiting for it.

@@ -6,7 +6,6 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/policy"
-	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -158,7 +157,7 @@ func (s *session) askCaps() (relay.Caps, error) {
 	if s.authed {
 		return relay.Caps{}, lostAuth()
 	}
-	route := s.route("", "")
+	route := s.opening()
 	if s.early != nil {
 		route = s.early.route
 	}
@@ -203,21 +202,6 @@ func maxSizeOf(set *resolved, user *policy.Settings) int64 {
 		return n
 	}
 	return set.MaxSize
-}
-
-// route chooses the way for a mail of these domains: the user's delivery address for them, else, and where the
-// destination's family has none, the customer's own address under the customer's own name.
-func (s *session) route(sender, recipient string) relay.Route {
-	r := relay.Route{Target: s.flow.Target}
-	if s.delivery() == policy.Managed {
-		k := pool.Key{User: s.flow.User.ID, Sender: sender, Recipient: recipient}
-		if a, ok := s.srv.cfg.Choices.Choose(s.set.Pool, k, s.flow.Target.Addr(), s.tx.start); ok {
-			r.Source, r.Helo = a.IP, a.Helo
-			return r
-		}
-	}
-	r.Source, r.Own, r.Helo = s.flow.Client.Addr(), true, s.helo
-	return r
 }
 
 // fail answers a failure of the destination where nothing but the session depends on it.

@@ -10,7 +10,7 @@ import (
 // gateway's own greeting stands in. False: the destination failed, which is answered, and the session ends.
 func (s *session) mirror() bool {
 	_, locked := s.srv.cfg.Locks.Locked(s.flow.User.ID)
-	route := s.route("", "")
+	route := s.opening()
 	known, ok := s.srv.cfg.Dialer.Known(&route)
 	if !ok && !locked && !route.Own && s.starttls != policy.Pass {
 		asked, err := s.askCaps()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"sluice/filter/policy"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -26,11 +27,11 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	if reuse && len(t.passed) > 0 {
 		return false, s.stay()
 	}
-	route := s.route(t.msg.Envelope.From.Domain(), t.asked[0].Domain)
-	if at := s.unused(); at != nil && *at != route && s.adopt(at) {
+	route := s.by(s.decide(ctx))
+	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}
-	if !route.Own {
+	if s.delivery() != policy.Own {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
 	}
 	if s.remote != nil && (*s.remote.Route() != route || !s.remote.Fits(t.asked)) {

@@ -7,6 +7,7 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/message"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/tlspolicy"
@@ -46,8 +47,10 @@ type transaction struct {
 	heard   int         // RCPT commands in all
 	temp    bool        // one of them with 4xx
 	texts   int         // bytes of their replies in the record
-	counted int         // RCPT commands that went on their way to the destination
-	domains []string    // of their recipients, where the destination bounds their number
+	way     pool.Decision
+	decided bool     // way is set
+	counted int      // RCPT commands that went on their way to the destination
+	domains []string // of their recipients, where the destination bounds their number
 }
 
 // outcome is the status of a transaction that ends before its data.
@@ -120,6 +123,9 @@ func (s *session) begin(mail *smtp.Mail) {
 	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: s.flow, Start: now, Helo: s.helo, From: mail.Address}}
 	r.To = r.first[:0]
 	t.rec = &r.Record
+	if s.house == nil {
+		s.expectSender()
+	}
 }
 
 // roomyRecord has room for the one recipient that most mails have.

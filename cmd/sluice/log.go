@@ -245,7 +245,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"certificate", plain(m.TLSTrust)},
 		[2]string{"had to be", plain(m.TLSTerms)},
 		[2]string{"domain asks", plain(asked(m))},
-		[2]string{"left from", m.Source},
+		[2]string{"left from", leftFrom(m)},
 		[2]string{"identity", plain(m.Identity)},
 		[2]string{"from", "<" + plain(m.From) + ">"},
 		[2]string{"to", strings.Join(to, "\n")},
@@ -261,6 +261,14 @@ func (s *screen) message(m *api.Message) {
 	for _, h := range m.Hits {
 		s.say("  %s: %s %s %s: %s (%s)", h.Check, h.Code, h.Class, h.Action, plain(h.Text), plain(h.Evidence))
 	}
+}
+
+// leftFrom tells the address that a message left from, and why.
+func leftFrom(m *api.Message) string {
+	if m.Way == "" {
+		return m.Source
+	}
+	return strings.TrimSpace(m.Source + " (" + m.Way + ")")
 }
 
 // unreadBytes tells how much passed encrypted.

@@ -55,7 +55,7 @@ func (s *setup) deliverySection(b *strings.Builder, section func(string, ...stri
 	if len(s.delivery) == 0 {
 		section("delivery", `mode = "own"   # mail leaves from the customers' own addresses`)
 		if len(s.addresses) > 0 {
-			fmt.Fprint(b, "\n# Or mode = \"managed\", from addresses of the gateway whose PTR, HELO name and A or AAAA agree. This host has:\n")
+			fmt.Fprint(b, "\n# Or from addresses of the gateway too, where the DNS shows that it does no harm: mode = \"auto\", and addresses whose PTR, HELO name and A or AAAA agree. This host has:\n")
 		}
 		for _, a := range s.addresses {
 			name := a.Helo
@@ -66,7 +66,7 @@ func (s *setup) deliverySection(b *strings.Builder, section func(string, ...stri
 		}
 		return
 	}
-	lines := []string{`mode = "managed"   # from the addresses below; each one's PTR, HELO name and A or AAAA agree`}
+	lines := []string{`mode = "auto"   # from the addresses below where SPF and MX records show that it does no harm, else from the customers' own; each one's PTR, HELO name and A or AAAA agree`}
 	if len(s.prefixes) > 0 {
 		lines = append(lines, "prefixes = "+list(s.prefixes)+"   # routed to this host, and made local")
 	}

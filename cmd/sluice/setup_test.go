@@ -152,7 +152,7 @@ func TestSetupWritesWhatTheDaemonsTake(t *testing.T) {
 			t.Errorf("--set was not heard: %+v", c.Intercept)
 		case name == "plain" && (c.Intercept.DefaultMode != "observe" || c.Delivery.Mode != "own"):
 			t.Errorf("not in observe: %+v", c.Intercept)
-		case name == "managed" && (c.Delivery.Mode != "managed" || len(c.Delivery.Address) != 2 || c.Delivery.Address[1].Helo != "out1.provider.example"):
+		case name == "managed" && (c.Delivery.Mode != "auto" || len(c.Delivery.Address) != 2 || c.Delivery.Address[1].Helo != "out1.provider.example"):
 			t.Errorf("%+v", c.Delivery)
 		}
 	}

@@ -25,7 +25,10 @@ type adminDoor struct {
 }
 
 func newAdminDoor(r *resolver.Resolver) *adminDoor {
-	return &adminDoor{ask: r.Exchangers, wake: make(chan struct{}, 1)}
+	return &adminDoor{ask: func(ctx context.Context, domain string) ([]netip.Addr, error) {
+		_, as, err := r.Exchangers(ctx, domain)
+		return as, err
+	}, wake: make(chan struct{}, 1)}
 }
 
 // look has the door looked at now: the helper is new, or the configuration.

@@ -29,6 +29,7 @@ import (
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
 	"sluice/proxy/distrust"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 )
 
@@ -83,7 +84,7 @@ type daemon struct {
 	observations   observations
 	guesses        guesses
 	admin          *adminDoor
-	senders        *senderDNS
+	authority      *pool.Authority
 	tlsRules       *tlsRules
 	distrust       *distrust.Ledger
 	passed         passed
@@ -170,8 +171,8 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
 	d.locals = &locals{log: d.log}
-	dns := resolver.New(resolver.Options{})
-	d.senders, d.admin = newSenderDNS(dns), newAdminDoor(dns)
+	dns := resolver.New(resolver.Options{Backend: dnsBackend(&cfg.DNS)})
+	d.authority, d.admin = newAuthority(dns), newAdminDoor(dns)
 	if err := d.openDoor(); err != nil {
 		return nil, err
 	}

@@ -6,10 +6,9 @@ import (
 	"net/netip"
 	"time"
 
-	"blitiri.com.ar/go/spf"
-
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
+	"sluice/proxy/pool"
 )
 
 const (
@@ -58,7 +57,7 @@ func (d *daemon) gateFigures(ctx context.Context, q api.GateQuery) (*api.Gate, e
 	}
 	wait, cancel := context.WithTimeout(ctx, gatePatience)
 	defer cancel()
-	f.report(g, d.senders.answers(wait, f))
+	f.report(g, answers(wait, d.authority, f))
 	if o := d.observer(); g.Flows == 0 && o.Wanted && !o.Present {
 		g.Lines[0].Text += ", and sluice-observe does not report"
 		g.Lines[0].Remedy = "systemctl enable --now sluice-observe"
@@ -78,13 +77,13 @@ func (d *daemon) managedAddresses() (as []netip.Addr) {
 
 // dnsAnswers is what the DNS said about the mail in figures.
 type dnsAnswers struct {
-	spf        map[spfQuestion]spf.Result
-	exchangers map[string][]netip.Addr
+	spf        map[pool.SPFQuestion]pool.Leave
+	exchangers map[string]pool.Exchangers
 }
 
 // answers asks about everything at once, and returns what is known when ctx ends.
-func (s *senderDNS) answers(ctx context.Context, f *figures) dnsAnswers {
-	spfs, domains := newTop[spfQuestion](), newTop[string]()
+func answers(ctx context.Context, a *pool.Authority, f *figures) dnsAnswers {
+	spfs, domains := newTop[pool.SPFQuestion](), newTop[string]()
 	for i := range f.mails {
 		m := &f.mails[i]
 		for _, q := range m.spfQuestions(f.managed) {
@@ -94,25 +93,25 @@ func (s *senderDNS) answers(ctx context.Context, f *figures) dnsAnswers {
 			domains.add(d, 1)
 		}
 	}
-	done := make(chan map[spfQuestion]spf.Result, 1)
-	go func() { done <- s.spf.answers(ctx, spfs.keys(mostAsked)) }()
-	mx := s.exchangers.answers(ctx, domains.keys(mostAsked))
+	done := make(chan map[pool.SPFQuestion]pool.Leave, 1)
+	go func() { done <- a.SPF.Answers(ctx, spfs.keys(mostAsked)) }()
+	mx := a.Exchangers.Answers(ctx, domains.keys(mostAsked))
 	return dnsAnswers{<-done, mx}
 }
 
 // spfQuestions are what tells whether a message would lose by leaving from a delivery address: SPF of the customer's own
 // address, and of each delivery address of the family. None where that does not depend on SPF.
-func (m *mailSeen) spfQuestions(managed []netip.Addr) (qs []spfQuestion) {
+func (m *mailSeen) spfQuestions(managed []netip.Addr) (qs []pool.SPFQuestion) {
 	if m.sender == "" {
 		return nil
 	}
 	for _, a := range managed {
 		if a.Is4() == m.target.Is4() {
-			qs = append(qs, spfQuestion{m.sender, a})
+			qs = append(qs, pool.SPFQuestion{Domain: m.sender, From: a})
 		}
 	}
 	if len(qs) > 0 {
-		qs = append(qs, spfQuestion{m.sender, m.client})
+		qs = append(qs, pool.SPFQuestion{Domain: m.sender, From: m.client})
 	}
 	return qs
 }
@@ -127,12 +126,12 @@ func (a *dnsAnswers) loses(m *mailSeen, managed []netip.Addr) (loses, known bool
 		switch {
 		case !ok:
 			known = false
-		case q.from == m.client:
-			own = r == spf.Pass
+		case q.From == m.client:
+			own = r == pool.Allowed
 			if !own {
 				return false, true // nothing to lose
 			}
-		case !mayUse(r):
+		case !r.OK():
 			loses = true
 		}
 	}
@@ -148,7 +147,7 @@ func (a *dnsAnswers) relayed(m *mailSeen) (relayed, known bool) {
 		switch {
 		case !ok:
 			known = false
-		case takes(as, m.target):
+		case as.Has(m.target) || as.Near(m.target):
 			return false, true // one of the domains is at home there
 		}
 	}

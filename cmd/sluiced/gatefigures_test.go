@@ -10,14 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"blitiri.com.ar/go/spf"
-
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/resolver"
 	"sluice/filter"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 	"sluice/proxy"
+	"sluice/proxy/pool"
 )
 
 // someSettings are the same for every user.
@@ -64,10 +63,10 @@ func hit(code string, class filter.Class, would string) func(*proxy.Record) {
 
 // good is a DNS in which only good.example allows everybody.
 func (d *day) good() dnsAnswers {
-	a := dnsAnswers{spf: map[spfQuestion]spf.Result{}, exchangers: map[string][]netip.Addr{"dest.example": {netip.MustParseAddr("198.51.100.11")}}}
+	a := dnsAnswers{spf: map[pool.SPFQuestion]pool.Leave{}, exchangers: map[string]pool.Exchangers{"dest.example": {Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.11")}}}}
 	for i := range d.f.mails {
 		for _, q := range d.f.mails[i].spfQuestions(d.f.managed) {
-			a.spf[q] = spf.Pass
+			a.spf[q] = pool.Allowed
 		}
 	}
 	return a
@@ -124,22 +123,24 @@ func TestGateLines(t *testing.T) {
 		{"virus", "locks", api.GateLook, "1 user of 3", "[{mallory 1 bad messages}]", 1, virus, nil},
 		{"loses SPF", "spf", api.GateStop, "1 sender domain (9.1 % of the messages)", "[{mallory 10 shop.example 10}]", 10, func(r *proxy.Record) { r.From = "x@Shop.example" },
 			func(a *dnsAnswers) {
-				a.spf[spfQuestion{"shop.example", netip.MustParseAddr("203.0.113.17")}] = spf.SoftFail
+				a.spf[pool.SPFQuestion{Domain: "shop.example", From: netip.MustParseAddr("203.0.113.17")}] = pool.Forbidden
 			}},
 		{"fails from everywhere", "spf", api.GateOK, "no sender domain loses", "", 10, func(r *proxy.Record) { r.From = "x@shop.example" },
 			func(a *dnsAnswers) {
-				a.spf[spfQuestion{"shop.example", netip.MustParseAddr("203.0.113.17")}] = spf.Fail
-				a.spf[spfQuestion{"shop.example", netip.AddrFrom4([4]byte{192, 0, 2, 'm'})}] = spf.Fail
+				a.spf[pool.SPFQuestion{Domain: "shop.example", From: netip.MustParseAddr("203.0.113.17")}] = pool.Forbidden
+				a.spf[pool.SPFQuestion{Domain: "shop.example", From: netip.AddrFrom4([4]byte{192, 0, 2, 'm'})}] = pool.Forbidden
 			}},
 		{"bounce asks the name", "spf", api.GateLook, "mail.shop.example 2", "[{mallory 2 mail.shop.example 2}]", 2, func(r *proxy.Record) { r.From, r.Helo = "", "mail.shop.example" },
 			func(a *dnsAnswers) {
-				a.spf[spfQuestion{"mail.shop.example", netip.MustParseAddr("203.0.113.17")}] = spf.Fail
+				a.spf[pool.SPFQuestion{Domain: "mail.shop.example", From: netip.MustParseAddr("203.0.113.17")}] = pool.Forbidden
 			}},
 		{"DNS silent", "spf", api.GateLook, "has not answered yet for 20 messages", "", 20, func(r *proxy.Record) { r.From = "x@slow.example" },
-			func(a *dnsAnswers) { delete(a.spf, spfQuestion{"slow.example", netip.MustParseAddr("203.0.113.17")}) }},
+			func(a *dnsAnswers) {
+				delete(a.spf, pool.SPFQuestion{Domain: "slow.example", From: netip.MustParseAddr("203.0.113.17")})
+			}},
 		{"smart host", "relay", api.GateStop, "1 destination (17 % of the messages)", "[{mallory 20 203.0.113.200 20}]", 20,
 			func(r *proxy.Record) { r.Flow.Target = netip.MustParseAddrPort("203.0.113.200:25") }, func(a *dnsAnswers) {
-				a.exchangers["dest.example"] = []netip.Addr{netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("2001:db8::1")}
+				a.exchangers["dest.example"] = pool.Exchangers{Addrs: []netip.Addr{netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("2001:db8::1")}}
 			}},
 		{"DNS silent about MX", "relay", api.GateLook, "has not answered yet for 20", "", 20, func(r *proxy.Record) { r.To[0].Address = "x@slow.example" }, nil},
 		{"opaque, few", "opaque", api.GateOK, "10 of 110 watched connections (9.1 %)", "[{mallory 10 }]", 10, opaqueFlow, nil},
@@ -231,7 +232,7 @@ func TestGateReadsTheLog(t *testing.T) {
 	g := newGateway(t, user)
 	g.start()
 	defer g.end()
-	g.daemon.senders = newSenderDNS(resolver.New(resolver.Options{Backend: fewNames{}}))
+	g.daemon.authority = newAuthority(resolver.New(resolver.Options{Backend: fewNames{}}))
 	c := g.dial()
 	c.say("EHLO client.customer.example", "250")
 	for _, to := range []string{"bob@mx.example", "bob@broken.example"} {
@@ -265,32 +266,5 @@ func TestGateReadsTheLog(t *testing.T) {
 	var p *api.Problem
 	if err := g.api.Do(context.Background(), "GET", "/v1/gate?user=nobody", nil, nil); !errors.As(err, &p) || p.Code != "no-such-user" {
 		t.Errorf("an unknown user: %v", err)
-	}
-}
-
-func TestLookupsDoNotKeepAnybodyWaiting(t *testing.T) {
-	t.Parallel()
-	hang, asked := make(chan struct{}), make(chan string, 100)
-	l := newLookups(func(_ context.Context, k string) (int, bool) {
-		asked <- k
-		switch k {
-		case "slow":
-			<-hang
-		case "broken":
-			panic("a record that nobody foresaw")
-		}
-		return len(k), k != "unknown"
-	})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	if got := l.answers(ctx, []string{"slow", "a", "unknown", "broken"}); fmt.Sprint(got) != "map[a:1]" {
-		t.Errorf("while one hangs: %v", got)
-	}
-	close(hang)
-	if got := l.answers(context.Background(), []string{"slow", "a"}); fmt.Sprint(got) != "map[a:1 slow:4]" {
-		t.Errorf("later: %v", got)
-	}
-	if n := len(asked); n != 4 {
-		t.Errorf("%d questions were asked, want each once", n)
 	}
 }

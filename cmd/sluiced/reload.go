@@ -52,6 +52,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Onward:     d.onward,
 		Tracer:     trace,
 		Choices:    d.choices.choices,
+		Authority:  d.authority,
 		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
 		Keeper:     d.keeper,

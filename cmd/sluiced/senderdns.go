@@ -2,57 +2,67 @@ package main
 
 import (
 	"context"
+	"net"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 
 	"blitiri.com.ar/go/spf"
+	"golang.org/x/net/publicsuffix"
 
+	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/resolver"
+	"sluice/proxy/pool"
 )
 
-// senderDNS is what the DNS says about the mail in the log; it is asked for reports, never while mail waits.
-type senderDNS struct {
-	spf        *lookups[spfQuestion, spf.Result]
-	exchangers *lookups[string, []netip.Addr]
-}
-
-// spfQuestion is one evaluation: may this address send for this domain?
-type spfQuestion struct {
-	domain string
-	from   netip.Addr
-}
-
-func newSenderDNS(r *resolver.Resolver) *senderDNS {
-	return &senderDNS{
-		spf: newLookups(func(ctx context.Context, q spfQuestion) (spf.Result, bool) {
+// newAuthority asks the DNS where mail may leave from, for deliveries and for reports.
+func newAuthority(r *resolver.Resolver) *pool.Authority {
+	return pool.NewAuthority(
+		func(ctx context.Context, q pool.SPFQuestion) (pool.Leave, bool) {
 			// The local part matters to macros only, which nearly nobody uses; one answer holds for the whole domain.
-			res, _ := spf.CheckHostWithSender(q.from.AsSlice(), q.domain, "postmaster@"+q.domain, spf.WithResolver(r), spf.WithContext(ctx))
-			return res, res != spf.TempError
-		}),
-		exchangers: newLookups(func(ctx context.Context, domain string) ([]netip.Addr, bool) {
-			as, err := r.Exchangers(ctx, domain)
-			return as, err == nil
-		}),
-	}
+			res, _ := spf.CheckHostWithSender(q.From.AsSlice(), q.Domain, "postmaster@"+q.Domain, spf.WithResolver(r), spf.WithContext(ctx))
+			return leaveOf(res), res != spf.TempError
+		},
+		func(ctx context.Context, domain string) (pool.Exchangers, bool) {
+			hosts, as, err := r.Exchangers(ctx, domain)
+			return pool.Exchangers{Addrs: as, Provider: provider(hosts)}, err == nil
+		})
 }
 
-// mayUse reports whether a result lets a gateway's own address be used: nothing forbids it.
-func mayUse(r spf.Result) bool { return r == spf.Pass || r == spf.None || r == spf.Neutral }
+// leaveOf sorts the results of RFC 7208 2.6.
+func leaveOf(r spf.Result) pool.Leave {
+	switch r {
+	case spf.Pass:
+		return pool.Allowed
+	case spf.None:
+		return pool.Unsaid
+	case spf.Neutral:
+		return pool.Tolerated
+	}
+	return pool.Forbidden
+}
 
-// takes reports whether target is one of a domain's exchangers, or close to one: large receivers answer with a few of
-// many addresses, and with others the next minute.
-func takes(exchangers []netip.Addr, target netip.Addr) bool {
-	bits := 48
-	if target.Is4() {
-		bits = 24
+// provider is the domain to which the first of a domain's mail exchangers belongs.
+func provider(hosts []string) string {
+	if len(hosts) == 0 {
+		return ""
 	}
-	near, err := target.Prefix(bits)
-	if err != nil {
-		return false
+	host := strings.ToLower(strings.TrimSuffix(hosts[0], "."))
+	if d, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
+		return d
 	}
-	for _, a := range exchangers {
-		if near.Contains(a) {
-			return true
+	return host
+}
+
+// dnsBackend asks the servers of the configuration, else those of /etc/resolv.conf.
+func dnsBackend(c *config.DNS) resolver.Backend {
+	r := &net.Resolver{PreferGo: true}
+	if len(c.Servers) > 0 {
+		var turn atomic.Uint32
+		r.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			to := netip.AddrPortFrom(c.Servers[int(turn.Add(1))%len(c.Servers)], 53)
+			return new(net.Dialer).DialContext(ctx, network, to.String())
 		}
 	}
-	return false
+	return r
 }

@@ -44,9 +44,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 	}
 	s.Onward, _ = policy.ParseOnwardTLS(onward) // the configuration allows no other names
 	s.RefuseAuth = auth == "refuse"
-	if delivery == "own" {
-		s.Delivery = policy.Own
-	}
+	s.Delivery, _ = policy.ParseDelivery(delivery)
 	return s
 }
 

@@ -70,8 +70,8 @@ func (s *Settings) Validate() error {
 	atLeast("message_size", s.MessageSize, 0)
 	atLeast("sessions_per_source", int64(s.SessionsPerSource), 0)
 	atLeast("sessions_per_pair", int64(s.SessionsPerPair), 0)
-	if s.Delivery > Own {
-		errs = append(errs, fmt.Errorf("delivery is %d, want managed or own", s.Delivery))
+	if s.Delivery > Auto {
+		errs = append(errs, fmt.Errorf("delivery is %d, want managed, own or auto", s.Delivery))
 	}
 	if s.StartTLS > Strip {
 		errs = append(errs, fmt.Errorf("starttls is %d, want terminate, pass or strip", s.StartTLS))

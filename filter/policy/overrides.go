@@ -7,7 +7,7 @@ import (
 
 // Overrides are the settings that a user does not inherit. A nil field inherits.
 type Overrides struct {
-	Delivery          *Delivery `json:"delivery,omitempty"` // "managed" or "own"
+	Delivery          *Delivery `json:"delivery,omitempty"` // "managed", "own" or "auto"
 	MessagesPerHour   *int      `json:"messages_per_hour,omitempty"`
 	RecipientsPerHour *int      `json:"recipients_per_hour,omitempty"`
 	RecipientsPerMail *int      `json:"recipients_per_mail,omitempty"`
@@ -125,8 +125,10 @@ func ParseDelivery(name string) (Delivery, error) {
 		return Managed, nil
 	case "own":
 		return Own, nil
+	case "auto":
+		return Auto, nil
 	}
-	return 0, fmt.Errorf("delivery %q is unknown; use managed or own", name)
+	return 0, fmt.Errorf("delivery %q is unknown; use managed, own or auto", name)
 }
 
 // MarshalText returns the setting's name.

@@ -13,14 +13,12 @@ type Delivery uint8
 const (
 	Managed Delivery = iota // from a delivery address of the gateway
 	Own                     // from the customer's own address (source-preserving)
+	Auto                    // managed where the DNS shows that it does no harm, else own (DIP9)
 )
 
 // String returns the setting's name in configuration and API.
 func (d Delivery) String() string {
-	if d == Own {
-		return "own"
-	}
-	return "managed"
+	return [...]string{"managed", "own", "auto"}[min(d, Auto)]
 }
 
 // Settings are the effective settings of one user, everything inherited already resolved.

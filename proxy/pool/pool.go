@@ -97,6 +97,9 @@ func (p *Pool) Choose(k Key, to netip.Addr) (Address, bool) {
 	return set[best].Address, true
 }
 
+// Several tells whether there is a choice in the family of an address.
+func (p *Pool) Several(to netip.Addr) bool { return p != nil && len(p.family(to)) > 1 }
+
 // family returns the members of the family of an address.
 func (p *Pool) family(to netip.Addr) []member {
 	if to.Unmap().Is4() {

@@ -86,6 +86,7 @@ type Sink struct {
 	grey     map[string]time.Time
 	conns    map[net.Conn]struct{}
 	serial   int
+	knows    []netip.Prefix
 
 	stop      chan struct{}
 	listeners []net.Listener
@@ -307,6 +308,24 @@ func (s *Sink) WaitSessions(ctx context.Context, enough func([]Session) bool) er
 		case <-news:
 		}
 	}
+}
+
+// Knows has the sink refuse everybody who does not come from one of the prefixes, as a relay does that knows its customers
+// by address.
+func (s *Sink) Knows(prefixes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.knows = nil
+	for _, p := range prefixes {
+		s.knows = append(s.knows, netip.MustParsePrefix(p))
+	}
+}
+
+// stranger tells whether a peer is none of those the sink knows.
+func (s *Sink) stranger(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.knows) > 0 && !slices.ContainsFunc(s.knows, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 // Reset forgets messages, sessions, greylisting and the script.

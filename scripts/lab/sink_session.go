@@ -51,7 +51,9 @@ func (s *Sink) session(conn net.Conn) {
 	s.mu.Unlock()
 
 	err := s.readScriptFile()
-	if err == nil {
+	if err == nil && s.stranger(x.rec.Peer.Addr()) {
+		err = errors.Join(x.say("554 5.7.1 I do not know you\r\n"), errEnd("a stranger"))
+	} else if err == nil {
 		err = x.talk()
 	}
 	_ = x.out.Flush()

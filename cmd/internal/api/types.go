@@ -191,7 +191,7 @@ type UserDetail struct {
 
 // Settings are a user's effective settings. Times are in seconds, sizes in bytes; 0 is no limit.
 type Settings struct {
-	Delivery             string    `json:"delivery" doc:"managed or own"`
+	Delivery             string    `json:"delivery" doc:"managed, own or auto"`
 	MessagesPerHour      int       `json:"messages_per_hour"`
 	RecipientsPerHour    int       `json:"recipients_per_hour"`
 	RecipientsPerMessage int       `json:"recipients_per_message"`
@@ -303,6 +303,7 @@ type Message struct {
 	Reply      string         `json:"reply,omitempty" doc:"what the client was told last"`
 	Remote     string         `json:"remote,omitempty" doc:"what the destination said last"`
 	Source     string         `json:"source,omitempty" doc:"address the mail left from"`
+	Way        string         `json:"way,omitempty" doc:"why it left from there, where not because a setting says so"`
 	TLSIn      string         `json:"tls_in,omitempty"`
 	TLSOut     string         `json:"tls_out,omitempty"`
 	UnreadOut  int64          `json:"unread_out,omitempty" doc:"bytes from the client that passed encrypted to the destination"`

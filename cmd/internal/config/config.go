@@ -112,7 +112,7 @@ type Exempt struct {
 
 // Delivery says how mail leaves.
 type Delivery struct {
-	Mode           string    `toml:"mode" default:"own" enum:"managed|own" doc:"managed: from a delivery address of the gateway. own: from the customer's own address."`
+	Mode           string    `toml:"mode" default:"auto" enum:"auto|managed|own" doc:"auto: from a delivery address of the gateway where that does no harm, which the DNS tells: the destination is a mail exchanger of the recipient's domain, and SPF of the sender's domain is pass, none or neutral for the address. Otherwise, and where the DNS does not answer within 2 seconds, from the customer's own address. managed: from a delivery address wherever there is one of the destination's family. own: from the customer's own address."`
 	Auth           string    `toml:"auth" default:"relay" enum:"relay|refuse" doc:"AUTH of a client. relay: passed on to a destination that offers it, from the customer's own address; nothing of it is kept. refuse: never offered."`
 	Prefixes       []Prefix  `toml:"prefixes" doc:"Prefixes routed to this host that hold delivery addresses; sluice-intercept makes them local."`
 	Address        []Address `toml:"address" doc:"A delivery address. At least one is needed where the mode is managed; a family without one delivers from the customer's own address."`
@@ -283,7 +283,7 @@ type User struct {
 	Prefixes       []Prefix `toml:"prefixes" required:"true" doc:"Source prefixes and addresses; the longest match over all users wins."`
 	Mode           string   `toml:"mode" enum:"intercept|shadow|observe|pass|reject|drop" inherit:"intercept.default_mode" doc:"What happens to new mail connections from his prefixes. Left out, they have the mode of the longest prefix around them that has one: of another user, of [[mode]], or made at run time."`
 	Fail           string   `toml:"fail" enum:"open|closed" inherit:"intercept.default_fail" doc:"What happens to them when the proxy is dead."`
-	Delivery       string   `toml:"delivery" enum:"managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
+	Delivery       string   `toml:"delivery" enum:"auto|managed|own" inherit:"delivery.mode" doc:"From which address the user's mail leaves."`
 	Withheld       string   `toml:"withheld" enum:"451|spool" inherit:"delivery.withheld" doc:"What becomes of the user's mail that the filter neither lets go nor refuses, as delivery.withheld."`
 	Deferred       string   `toml:"deferred" enum:"pass|spool" inherit:"delivery.deferred" doc:"What becomes of the user's mail that a destination puts off, as delivery.deferred."`
 	Auth           string   `toml:"auth" enum:"relay|refuse" inherit:"delivery.auth" doc:"AUTH of the user's clients at destinations."`

@@ -71,7 +71,7 @@ recipients_per_hour = 5
 	if a.Prefixes[0].String() != "192.0.2.7/32" {
 		t.Errorf("a single address became %v", a.Prefixes[0])
 	}
-	if a.Mode != "intercept" || b.Mode != "reject" || a.Fail != "open" || a.Delivery != "own" {
+	if a.Mode != "intercept" || b.Mode != "reject" || a.Fail != "open" || a.Delivery != "auto" {
 		t.Errorf("modes %q %q, fail %q, delivery %q", a.Mode, b.Mode, a.Fail, a.Delivery)
 	}
 	if !a.Lock.Automatic || b.Lock.Automatic || a.Lock.SpamCount != 9 || b.Lock.SpamCount != 9 {

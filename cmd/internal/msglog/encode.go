@@ -43,6 +43,7 @@ func (e *encoder) encode(r *proxy.Record) {
 		e.name("source")
 		e.line = append(r.Source.AppendTo(append(e.line, '"')), '"')
 	}
+	e.text("way", r.Way)
 	e.tls("out", r.Out)
 	e.tls("in", r.In)
 	e.text("terms", r.Terms)

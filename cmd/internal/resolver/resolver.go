@@ -87,31 +87,33 @@ func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error
 }
 
 // Exchangers returns the addresses that take mail for a domain: those of its mail exchangers, else its own (RFC 5321
-// 5.1), or the one that an address literal names. A domain that takes no mail has none, which is no error.
-func (r *Resolver) Exchangers(ctx context.Context, domain string) ([]netip.Addr, error) {
+// 5.1), or the one that an address literal names, with the names of those hosts. A domain that takes no mail has none,
+// which is no error.
+func (r *Resolver) Exchangers(ctx context.Context, domain string) (hosts []string, addrs []netip.Addr, err error) {
 	if l, ok := strings.CutPrefix(domain, "["); ok {
 		a, err := netip.ParseAddr(strings.TrimPrefix(strings.TrimSuffix(l, "]"), "IPv6:"))
 		if err != nil {
-			return nil, nil
+			return nil, nil, nil
 		}
-		return []netip.Addr{a}, nil
+		return nil, []netip.Addr{a}, nil
 	}
-	domain, err := idna.Lookup.ToASCII(domain)
+	domain, err = idna.Lookup.ToASCII(domain)
 	if err != nil {
-		return nil, nil // no host has such a name
+		return nil, nil, nil // no host has such a name
 	}
 	mxs, err := r.LookupMX(ctx, domain)
 	if err != nil && !NotFound(err) {
-		return nil, err
+		return nil, nil, err
 	}
-	hosts := []string{domain}
+	hosts = []string{domain}
 	if len(mxs) > 0 {
 		hosts = hosts[:0]
 		for _, mx := range mxs {
 			hosts = append(hosts, mx.Host)
 		}
 	}
-	return r.addresses(ctx, hosts)
+	addrs, err = r.addresses(ctx, hosts)
+	return hosts, addrs, err
 }
 
 // addresses returns the addresses of all hosts; a host that has none is passed over.

@@ -66,12 +66,12 @@ func TestExchangers(t *testing.T) {
 		"null.example": "[]", "none.example": "[]", "bücher.example": "[192.0.2.1 2001:db8::1]",
 		"[192.0.2.77]": "[192.0.2.77]", "[IPv6:2001:db8::77]": "[2001:db8::77]", "[nonsense": "[]", "no host name": "[]",
 	} {
-		got, err := r.Exchangers(context.Background(), domain)
+		_, got, err := r.Exchangers(context.Background(), domain)
 		if err != nil || fmt.Sprint(got) != want {
 			t.Errorf("%s: %v, %v; want %s", domain, got, err, want)
 		}
 	}
-	if _, err := r.Exchangers(context.Background(), "broken.example"); err == nil || NotFound(err) {
+	if _, _, err := r.Exchangers(context.Background(), "broken.example"); err == nil || NotFound(err) {
 		t.Errorf("a server's failure came as %v: it must not look like a domain without mail", err)
 	}
 }
@@ -129,7 +129,7 @@ func TestForgets(t *testing.T) {
 	}
 }
 
-func must(as []netip.Addr, err error) []netip.Addr {
+func must(_ []string, as []netip.Addr, err error) []netip.Addr {
 	if err != nil {
 		panic(err)
 	}

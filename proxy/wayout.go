@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"sluice/filter/policy"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+)
+
+// delivery is how the user's mail leaves in this session.
+func (s *session) delivery() policy.Delivery {
+	if s.own {
+		return policy.Own
+	}
+	return s.user.Delivery
+}
+
+// opening is the way of an onward session that is opened before an envelope is known. Where it depends on the DNS whether
+// a delivery address may be used, that is one only towards a destination that is known to take mail for its own
+// recipients: others may not let a stranger in.
+func (s *session) opening() relay.Route {
+	target := s.flow.Target.Addr()
+	managed := s.delivery() == policy.Managed
+	if s.delivery() == policy.Auto && s.srv.cfg.Authority != nil {
+		last, seen := s.srv.ways.foresee(way{s.flow.User.ID, s.flow.Target})
+		exchanger, relay := s.srv.cfg.Authority.Seen(target, time.Now())
+		managed = exchanger && !relay && !(seen && last.Own)
+	}
+	if managed {
+		if a, ok := s.set.Pool.Default(s.flow.User.ID, target); ok {
+			return s.by(&pool.Decision{Address: a})
+		}
+	}
+	return s.by(&pool.Decision{Own: true})
+}
+
+// decide chooses once for a transaction from where it leaves.
+func (s *session) decide(ctx context.Context) *pool.Decision {
+	t := &s.tx
+	if t.decided {
+		return &t.way
+	}
+	t.decided = true
+	if s.delivery() == policy.Own {
+		t.way = pool.Decision{Own: true}
+		return &t.way
+	}
+	t.way = s.srv.cfg.Authority.Decide(ctx, s.set.Pool, s.srv.cfg.Choices, &pool.Question{
+		Key: s.key(), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, At: t.start,
+	})
+	if t.way.Why != pool.Told {
+		t.rec.Way = t.way.Why.String()
+	}
+	return &t.way
+}
+
+// expectSender has the DNS asked about a sender before his recipients are known.
+func (s *session) expectSender() {
+	target := s.flow.Target.Addr()
+	switch s.delivery() {
+	case policy.Own:
+		return
+	case policy.Managed:
+		if !s.set.Pool.Several(target) {
+			return
+		}
+	}
+	s.srv.cfg.Authority.Expect(s.set.Pool, s.tx.msg.Envelope.From.Domain(), target, s.tx.start)
+}
+
+// key is what the choice of a delivery address depends on.
+func (s *session) key() pool.Key {
+	t := &s.tx
+	return pool.Key{User: s.flow.User.ID, Sender: t.msg.Envelope.From.Domain(), Recipient: t.asked[0].Domain}
+}
+
+// by is the route of a decision: from the customer's own address it is under the customer's own name.
+func (s *session) by(d *pool.Decision) relay.Route {
+	if d.Own {
+		return relay.Route{Target: s.flow.Target, Source: s.flow.Client.Addr(), Own: true, Helo: s.helo}
+	}
+	return relay.Route{Target: s.flow.Target, Source: d.IP, Helo: d.Helo}
+}
+
+// adopt tells whether the transaction, which may leave from a delivery address, may leave by a session that was opened
+// before its domains were known. Otherwise the first mail to a destination would pay for two.
+func (s *session) adopt(at *relay.Route) bool {
+	target := s.flow.Target.Addr()
+	if at.Own || s.delivery() == policy.Own {
+		return false
+	}
+	if first, ok := s.set.Pool.Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
+		return false
+	}
+	t := &s.tx
+	if t.way.Why != pool.Signed && !s.srv.cfg.Authority.Fits(t.msg.Envelope.From.Domain(), at.Source, s.delivery() == policy.Auto, t.start) {
+		return false
+	}
+	return s.srv.cfg.Choices.Adopt(s.set.Pool, s.key(), target, t.start)
+}

@@ -27,7 +27,7 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	if reuse && len(t.passed) > 0 {
 		return false, s.stay()
 	}
-	route := s.by(s.decide(ctx))
+	route := s.by(s.decide(ctx, t.asked[0].Domain))
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}

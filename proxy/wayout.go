@@ -36,8 +36,8 @@ func (s *session) opening() relay.Route {
 	return s.by(&pool.Decision{Own: true})
 }
 
-// decide chooses once for a transaction from where it leaves.
-func (s *session) decide(ctx context.Context) *pool.Decision {
+// decide chooses once for a transaction, by the domain of its first recipient, from where it leaves.
+func (s *session) decide(ctx context.Context, domain string) *pool.Decision {
 	t := &s.tx
 	if t.decided {
 		return &t.way
@@ -48,7 +48,7 @@ func (s *session) decide(ctx context.Context) *pool.Decision {
 		return &t.way
 	}
 	t.way = s.srv.cfg.Authority.Decide(ctx, s.set.Pool, s.srv.cfg.Choices, &pool.Question{
-		Key: s.key(), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, At: t.start,
+		Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, At: t.start,
 	})
 	if t.way.Why != pool.Told {
 		t.rec.Way = t.way.Why.String()
@@ -71,9 +71,8 @@ func (s *session) expectSender() {
 }
 
 // key is what the choice of a delivery address depends on.
-func (s *session) key() pool.Key {
-	t := &s.tx
-	return pool.Key{User: s.flow.User.ID, Sender: t.msg.Envelope.From.Domain(), Recipient: t.asked[0].Domain}
+func (s *session) key(domain string) pool.Key {
+	return pool.Key{User: s.flow.User.ID, Sender: s.tx.msg.Envelope.From.Domain(), Recipient: domain}
 }
 
 // by is the route of a decision: from the customer's own address it is under the customer's own name.
@@ -98,5 +97,5 @@ func (s *session) adopt(at *relay.Route) bool {
 	if t.way.Why != pool.Signed && !s.srv.cfg.Authority.Fits(t.msg.Envelope.From.Domain(), at.Source, s.delivery() == policy.Auto, t.start) {
 		return false
 	}
-	return s.srv.cfg.Choices.Adopt(s.set.Pool, s.key(), target, t.start)
+	return s.srv.cfg.Choices.Adopt(s.set.Pool, s.key(t.asked[0].Domain), target, t.start)
 }

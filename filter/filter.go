@@ -153,6 +153,8 @@ type Outcome struct {
 	Accepted int // recipients the client was told 250 for at the end of data; 0 for anything else
 	Verdict  *Verdict
 	Lost     bool // the session was lost before an answer
+	Invalid  int  // recipients that the destination refused as unknown (LIM3)
+	Failed   int  // 1 where the destination refused the message for good
 }
 
 // Settler is a check that reserved something at rcpt and must be told how the transaction ended. Settle is called

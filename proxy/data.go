@@ -314,7 +314,7 @@ func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 	case 4:
 		e.status = Deferred
 	default:
-		e.status = Refused
+		e.status, e.failed = Refused, 1
 	}
 	s.told(e)
 }

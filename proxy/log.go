@@ -17,6 +17,7 @@ type ending struct {
 	note     string
 	size     int64
 	lost     bool // the session was lost before an answer
+	failed   int  // 1: the destination refused the message for good
 }
 
 // finish ends the open transaction: what was reserved is settled, the destination forgets it, the record is written.
@@ -36,7 +37,7 @@ func (s *session) finish(e ending) {
 		r.Verdict.Cause = -1
 	}
 	if s.flow.User.ID != 0 { // of nobody's mail nothing was reserved
-		s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &r.Verdict, Lost: e.lost})
+		s.set.Pipeline.Settle(&t.msg, filter.Outcome{Accepted: e.accepted, Verdict: &r.Verdict, Lost: e.lost, Invalid: t.invalid, Failed: e.failed})
 	}
 	if t.tried > 0 {
 		s.manner.mailed()

@@ -44,6 +44,7 @@ type transaction struct {
 	passed  []smtp.Rcpt // recipients that were accepted
 	tried   int         // RCPT commands that were answered
 	refused int         // of them, those not accepted
+	invalid int         // of them, those that the destination does not know
 	heard   int         // RCPT commands in all
 	temp    bool        // one of them with 4xx
 	texts   int         // bytes of their replies in the record
@@ -367,8 +368,11 @@ func (s *session) Answer(i int, r *smtp.Reply) {
 func (s *session) accept(i, code int, text string) {
 	t := &s.tx
 	s.noteRcpt(t.asked[i].Address, code, text)
-	if code/100 == 2 {
+	switch {
+	case code/100 == 2:
 		t.passed = append(t.passed, t.asked[i])
+	case unknownRecipient(code, text):
+		t.invalid++
 	}
 }
 

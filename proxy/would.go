@@ -60,6 +60,8 @@ type evaluation struct {
 	user *policy.Settings
 	by   *filter.Pipeline
 	msg  message.Message
+
+	invalid int // recipients that the destination does not know
 }
 
 func (e *evaluation) stopped(v filter.Verdict, code string, a answer) Would {
@@ -93,7 +95,7 @@ func (e *evaluation) run() Would {
 	if e.Status != Delivered {
 		accepted = 0
 	}
-	e.by.Settle(&e.msg, filter.Outcome{Accepted: accepted, Verdict: &w.Verdict, Lost: e.Status == Lost})
+	e.by.Settle(&e.msg, filter.Outcome{Accepted: accepted, Verdict: &w.Verdict, Lost: e.Status == Lost, Invalid: e.invalid})
 	return w
 }
 
@@ -101,6 +103,9 @@ func (e *evaluation) run() Would {
 func (e *evaluation) recipients(w *Would) (accepted int) {
 	for i := range e.To {
 		if e.To[i].Code/100 != 2 {
+			if unknownRecipient(e.To[i].Code, e.To[i].Reply) {
+				e.invalid++
+			}
 			continue
 		}
 		accepted++

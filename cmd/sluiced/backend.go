@@ -220,13 +220,21 @@ func (b backend) User(ctx context.Context, name string) (*api.UserDetail, error)
 
 func shown(s *policy.Settings) api.Settings {
 	return api.Settings{
-		Delivery: s.Delivery.String(), MessagesPerHour: s.MessagesPerHour, RecipientsPerHour: s.RecipientsPerHour,
+		Delivery: s.Delivery.String(), MessagesPerHour: maxOf(s.Limits, policy.MessagesHour), RecipientsPerHour: maxOf(s.Limits, policy.RecipientsHour),
 		RecipientsPerMessage: s.RecipientsPerMail, MessageSize: s.MessageSize, SessionsPerSource: s.SessionsPerSource, SessionsPerPair: s.SessionsPerPair, ConnectionsPerSecond: s.PerSecond,
 		LockAutomatic: s.Lock.Automatic, LockSpamCount: s.Lock.SpamCount, LockSpamShare: s.Lock.SpamShare,
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
 		LockRules: shownRules(&s.Lock), LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
 		KeepWithheld: s.KeepWithheld, KeepDeferred: s.KeepDeferred,
 	}
+}
+
+// maxOf is one limit, 0 where there is none.
+func maxOf(l *policy.Limits, k policy.LimitKind) int {
+	if l == nil {
+		return 0
+	}
+	return int(l.Max[k])
 }
 
 // AddUser adds a user for good and puts him in force in proxy and kernel.

@@ -39,7 +39,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		d.log.Warn("a source is at its cap of sessions; the excess waits for its greeting", "source", c.Source, "target", c.Target, "open", c.Active, "waiting", c.Waiting)
 	}})
 	d.elsewhere.gate = d.gate
-	d.checks = d.pipeline(toldCounts{d.counts.counts, d})
+	d.checks = d.pipeline(toldCounts{d.counts.counts, d}, d.limitMet)
 	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(),
 		Servers: d.onward.finder, Roots: d.onward.roots})
 	d.proxy, err = proxy.New(proxy.Config{
@@ -70,15 +70,15 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	return err
 }
 
-// pipeline holds the checks, cheap ones first; what users send is counted by counts.
-func (d *daemon) pipeline(counts limit.Counter) *filter.Pipeline {
+// pipeline holds the checks, cheap ones first; what users send is counted by counts, and over hears of limits that are met.
+func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.Pipeline {
 	settings := d.policy
 	return filter.NewPipeline(
 		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
 		filter.Step{Name: "learned", Phases: content.Phases, Check: content.NewClassifier(d.school, settings, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)},
 	)

@@ -18,8 +18,7 @@ import (
 // userSettings turns configured settings into those of the policy.
 func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Lock, c config.UserContent) policy.Settings {
 	s := policy.Settings{
-		MessagesPerHour:   l.MessagesPerHour,
-		RecipientsPerHour: l.RecipientsPerHour,
+		Limits:            limitsOf(l),
 		RecipientsPerMail: l.RecipientsPerMessage,
 		MessageSize:       int64(l.MessageSize),
 		SessionsPerSource: l.SessionsPerSource,
@@ -57,6 +56,7 @@ func withTLS(s policy.Settings, how, why string) policy.Settings {
 
 // withIdentity adds how identities are told; the configuration has checked the rules.
 func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
+	s.PerIdentity = identityLimits(c)
 	id := policy.Identify{Hosts: c.Hosts, Remove: c.Remove}
 	if id.Method.UnmarshalText([]byte(c.Method)) != nil || id.Method == policy.ByNothing {
 		return s

@@ -18,7 +18,7 @@ type unenforced struct {
 }
 
 // newUnenforced makes it; locked hears of each lock that there would have been.
-func newUnenforced(settings *policy.Table, checks func(limit.Counter) *filter.Pipeline, locked func(lock.Event)) (*unenforced, error) {
+func newUnenforced(settings *policy.Table, checks func(limit.Counter, func(limit.Over)) *filter.Pipeline, locked func(lock.Event)) (*unenforced, error) {
 	locks, err := lock.New(lock.Deps{Settings: ending{settingsOf{settings}}, Blocker: nowhere{}, Store: nowhere{}, Events: func(e lock.Event) {
 		if e.Kind == lock.Locked {
 			locked(e)
@@ -27,7 +27,7 @@ func newUnenforced(settings *policy.Table, checks func(limit.Counter) *filter.Pi
 	if err != nil {
 		return nil, err
 	}
-	return &unenforced{locks: locks, observed: checks(limit.NewCounts(0))}, nil
+	return &unenforced{locks: locks, observed: checks(limit.NewCounts(0), nil)}, nil
 }
 
 // ending lets every automatic lock end by itself: nobody can lift one that is not there.

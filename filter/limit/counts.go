@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/filter/policy"
 )
 
 // Quantity is what a limit counts.
@@ -13,13 +15,19 @@ type Quantity uint8
 const (
 	Messages Quantity = iota
 	Recipients
+	Bytes
+	Distinct // recipients, each once
+	Invalid  // recipients that a destination refused as unknown
+	Failed   // deliveries
 )
 
 // Key names one count: whose, of what, in which window.
 type Key struct {
-	User   uint32
+	User   uint32 // or the account's or plan's id
 	What   Quantity
+	Scope  policy.Scope `json:",omitempty"`
 	Window time.Duration
+	Of     uint64 `json:",omitempty"` // hash of the identity's name, in that scope
 }
 
 // Counter counts with reservations, so that no message slips past a limit between the question and the answer (LIM6).
@@ -31,6 +39,10 @@ type Counter interface {
 	Settle(k Key, reserved, booked int)
 	// Count returns what stands in the window of k.
 	Count(k Key) (booked, reserved int)
+	// ReserveNew takes one of the budget of k for a recipient, by the hash of his address, unless he is counted already.
+	ReserveNew(k Key, hash uint64, limit int) (wait time.Duration, taken, ok bool)
+	// SettleNew gives back n reserved of k and books the recipients that were really sent to.
+	SettleNew(k Key, reserved int, booked []uint64)
 }
 
 // Counts is the Counter of one gateway, in memory. It forgets keys that have nothing in their window and holds at most
@@ -41,6 +53,8 @@ type Counts struct {
 	booked atomic.Bool   // since the last Save
 	most   int           // keys per shard
 	shards [shards]shard
+
+	distinct distincts
 }
 
 const (
@@ -73,6 +87,7 @@ func NewCounts(maxKeys int) *Counts {
 	for i := range c.shards {
 		c.shards[i].keys = map[Key]*count{}
 	}
+	c.distinct.init(max(1, maxKeys/shards/16))
 	return c
 }
 
@@ -118,6 +133,23 @@ func (c *Counts) Count(k Key) (booked, reserved int) {
 	}
 	return 0, 0
 }
+
+// ReserveNew implements Counter.
+func (c *Counts) ReserveNew(k Key, hash uint64, limit int) (wait time.Duration, taken, ok bool) {
+	return c.distinct.reserve(k, hash, limit, c.now())
+}
+
+// SettleNew implements Counter.
+func (c *Counts) SettleNew(k Key, reserved int, booked []uint64) {
+	c.distinct.settle(k, reserved, booked, c.now())
+	if len(booked) > 0 {
+		c.booked.Store(true)
+	}
+}
+
+// Different returns how many different recipients stand in the window of k, and by how much the figure may be wrong, as a
+// share: 0 up to Exact of them.
+func (c *Counts) Different(k Key) (n int, wrong float64) { return c.distinct.count(k, c.now()) }
 
 // Len returns how many keys are held.
 func (c *Counts) Len() int {

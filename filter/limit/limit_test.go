@@ -134,8 +134,8 @@ func TestIdleAndTooManyUsersAreForgotten(t *testing.T) {
 func TestNoMessageSlipsPast(t *testing.T) {
 	t.Parallel()
 	set := policy.Default()
-	set.MessagesPerHour, set.RecipientsPerHour = 50, 0
-	r := NewRate(NewCounts(0), policy.NewTable(set))
+	set.Limits = perHour(50, 0)
+	r := NewRate(NewCounts(0), policy.NewTable(set), nil)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	sent := 0
@@ -160,6 +160,12 @@ func TestNoMessageSlipsPast(t *testing.T) {
 	}
 }
 
+func perHour(messages, recipients int64) *policy.Limits {
+	l := &policy.Limits{}
+	l.Max[policy.MessagesHour], l.Max[policy.RecipientsHour] = messages, recipients
+	return l
+}
+
 func mail(id flow.ID, user uint32) *message.Message {
 	return &message.Message{ID: id.String() + ".1", Flow: &flow.Flow{ID: id, User: flow.User{ID: user}}}
 }
@@ -176,9 +182,9 @@ func refused(c filter.Check, m *message.Message, rcpt message.Address) bool {
 func TestRateOfRecipients(t *testing.T) {
 	t.Parallel()
 	set := policy.Default()
-	set.MessagesPerHour, set.RecipientsPerHour = 3, 5
+	set.Limits = perHour(3, 5)
 	c := NewCounts(0)
-	r := NewRate(c, policy.NewTable(set))
+	r := NewRate(c, policy.NewTable(set), nil)
 
 	m := mail(1, 9)
 	if refused(r, m, "a@example.org") || refused(r, m, "b@example.org") {
@@ -241,9 +247,9 @@ func TestRateOfRecipients(t *testing.T) {
 func TestNoLimitStillCounts(t *testing.T) {
 	t.Parallel()
 	set := policy.Default()
-	set.MessagesPerHour, set.RecipientsPerHour = 0, 0
+	set.Limits = perHour(0, 0)
 	c := NewCounts(0)
-	r := NewRate(c, policy.NewTable(set))
+	r := NewRate(c, policy.NewTable(set), nil)
 	m := mail(1, 1)
 	if refused(r, m, "a@example.org") {
 		t.Fatal("refused without a limit")
@@ -295,7 +301,7 @@ func TestSizeAndRecipientsPerMail(t *testing.T) {
 func addr(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}) }
 
 func BenchmarkRatePerMessage(b *testing.B) {
-	r := NewRate(NewCounts(0), policy.NewTable(policy.Settings{MessagesPerHour: 1 << 40, RecipientsPerHour: 1 << 40}))
+	r := NewRate(NewCounts(0), policy.NewTable(policy.Settings{Limits: perHour(1<<40, 1<<40)}), nil)
 	m := mail(1, 1)
 	ctx := context.Background()
 	b.ReportAllocs()

@@ -13,14 +13,30 @@ import (
 )
 
 // RatePhases are the phases at which Rate is asked.
-var RatePhases = []filter.Phase{filter.Rcpt}
+var RatePhases = []filter.Phase{filter.Rcpt, filter.Data}
 
-// Rate holds users to their messages and recipients per hour (LIM1). It reserves a message with the first recipient and
-// each recipient as it is named, books them when the client was told 250 for the message, and gives them back otherwise.
+// Rate holds users, their identities and the budgets they share to their limits (LIM1 to LIM7). It reserves a message with
+// the first recipient and each recipient as it is named, at the end of data what is known only then, books them when the
+// client was told 250 for the message, and gives them back otherwise. So a message that is deferred ten times counts once.
 type Rate struct {
 	counter  Counter
 	settings policy.Resolver
+	over     func(Over) // may be nil
 	open     [shards]openShard
+}
+
+// Over is a limit that was met.
+type Over struct {
+	Flow     *flow.Flow
+	Identity string
+	Kind     policy.LimitKind
+	Scope    policy.Scope
+	Whose    string // name of the account or plan
+	Max      int64
+	Action   policy.LimitAction
+	Shadow   bool // nothing was refused
+	Code     string
+	Evidence string
 }
 
 // openShard holds the reservations of transactions under way. A flow has one at a time, so its id is the key.
@@ -29,74 +45,119 @@ type openShard struct {
 	held map[flow.ID]held
 }
 
+// held is what a transaction reserved: of its user's hour, which nearly everybody has limits for, and of anything else.
 type held struct {
-	user                 uint32
 	messages, recipients int
+	more                 *more
 }
 
-// NewRate returns the check that counts with c by the limits of s.
-func NewRate(c Counter, s policy.Resolver) *Rate {
-	r := &Rate{counter: c, settings: s}
+// more is what few transactions reserve.
+type more struct {
+	taken   []taken
+	shadows []filter.Hit // limits that are only reported
+	told    uint32       // of which kinds, so that each is said once
+	hashes  []uint64     // of recipients, in the order of the envelope
+}
+
+// taken is what was reserved of one count.
+type taken struct {
+	key Key
+	n   int
+}
+
+// NewRate returns the check that counts with c by the limits of s. Whoever wants to hear of limits that were met gives
+// over, which must not block; it may be nil.
+func NewRate(c Counter, s policy.Resolver, over func(Over)) *Rate {
+	r := &Rate{counter: c, settings: s, over: over}
 	for i := range r.open {
 		r.open[i].held = map[flow.ID]held{}
 	}
 	return r
 }
 
-// Check implements filter.Check in phase rcpt.
+// Check implements filter.Check in phases rcpt and data.
 func (r *Rate) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if p != filter.Rcpt {
+	set := r.settings.Settings(m.Flow.User.ID)
+	if set.Limits == nil && set.PerIdentity == nil && set.Budgets == nil {
 		return hits
 	}
-	set := r.settings.Settings(m.Flow.User.ID)
 	o := r.shard(m.Flow.ID)
-	h := o.get(m.Flow.ID)
-	h.user = m.Flow.User.ID
-	had := h
-	hits = r.reserve(&h, set, len(m.Envelope.To)+1, hits)
-	if h != had {
-		o.set(m.Flow.ID, h)
+	had := o.get(m.Flow.ID)
+	if p == filter.Data && had.more == nil && set.PerIdentity == nil && set.Budgets == nil && set.Limits.Max[policy.BytesDay] == 0 {
+		return hits // all was asked before
 	}
-	return hits
-}
-
-// reserve brings what h holds up to one message and want recipients. A recipient that was refused by another check or
-// by the remote left its reservation behind; the next one uses it.
-func (r *Rate) reserve(h *held, set *policy.Settings, want int, hits []filter.Hit) []filter.Hit {
-	if h.messages == 0 && set.MessagesPerHour > 0 {
-		wait, ok := r.counter.Reserve(hourly(h.user, Messages), 1, set.MessagesPerHour)
-		if !ok {
-			return append(hits, over("RATE-MSG", "messages", set.MessagesPerHour, wait))
-		}
-		h.messages = 1
+	a := asking{r: r, p: p, m: m, h: had, to: len(m.Envelope.To), hits: hits}
+	if p == filter.Rcpt {
+		a.to++ // the one that is asked about
 	}
-	if n := want - h.recipients; n > 0 && set.RecipientsPerHour > 0 {
-		wait, ok := r.counter.Reserve(hourly(h.user, Recipients), n, set.RecipientsPerHour)
-		if !ok {
-			return append(hits, over("RATE-RCPT", "recipients", set.RecipientsPerHour, wait))
-		}
-		h.recipients = want
+	a.all(set)
+	if a.h != had {
+		o.set(m.Flow.ID, a.h)
 	}
-	return hits
+	if p == filter.Data && a.h.more != nil {
+		a.hits = append(a.hits, a.h.more.shadows...)
+	}
+	return a.hits
 }
 
 // Settle implements filter.Settler.
 func (r *Rate) Settle(m *message.Message, out filter.Outcome) {
 	o := r.shard(m.Flow.ID)
 	o.mu.Lock()
-	h, ok := o.held[m.Flow.ID]
+	h := o.held[m.Flow.ID] // without limits nothing was reserved; what was sent still counts for one that may be set later
 	delete(o.held, m.Flow.ID)
 	o.mu.Unlock()
-	if !ok {
-		// Without limits nothing was reserved; what was sent still counts for a limit that may be set later.
-		h.user = m.Flow.User.ID
-	}
-	sent := min(1, out.Accepted)
+	user, sent := m.Flow.User.ID, min(1, out.Accepted)
 	if h.messages+sent > 0 {
-		r.counter.Settle(hourly(h.user, Messages), h.messages, sent)
+		r.counter.Settle(hourly(user, Messages), h.messages, sent)
 	}
 	if h.recipients+out.Accepted > 0 {
-		r.counter.Settle(hourly(h.user, Recipients), h.recipients, out.Accepted)
+		r.counter.Settle(hourly(user, Recipients), h.recipients, out.Accepted)
+	}
+	if out.Invalid > 0 {
+		r.counter.Settle(hourly(user, Invalid), 0, out.Invalid)
+	}
+	if out.Failed > 0 {
+		r.counter.Settle(hourly(user, Failed), 0, out.Failed)
+	}
+	if h.more != nil {
+		h.more.settle(r.counter, m, &out)
+	}
+}
+
+func (w *more) settle(c Counter, m *message.Message, out *filter.Outcome) {
+	for _, t := range w.taken {
+		booked := 0
+		switch t.key.What {
+		case Messages:
+			booked = min(1, out.Accepted)
+		case Recipients:
+			booked = out.Accepted
+		case Bytes:
+			if out.Accepted > 0 {
+				booked = int(m.DataSize)
+			}
+		case Distinct:
+			var hashes []uint64
+			if out.Accepted > 0 {
+				for _, to := range m.Envelope.To {
+					hashes = append(hashes, hashOf(string(to)))
+				}
+			}
+			c.SettleNew(t.key, t.n, hashes)
+			continue
+		}
+		c.Settle(t.key, t.n, booked)
+	}
+}
+
+// Undelivered books deliveries of a user that failed later, recipients of which are unknown at their destinations.
+func (r *Rate) Undelivered(user uint32, failed, invalid int) {
+	if failed > 0 {
+		r.counter.Settle(hourly(user, Failed), 0, failed)
+	}
+	if invalid > 0 {
+		r.counter.Settle(hourly(user, Invalid), 0, invalid)
 	}
 }
 
@@ -117,11 +178,31 @@ func (r *Rate) shard(id flow.ID) *openShard { return &r.open[id%shards] }
 
 func hourly(user uint32, what Quantity) Key { return Key{User: user, What: what, Window: time.Hour} }
 
-func over(code, what string, limit int, wait time.Duration) filter.Hit {
-	minutes := int((wait + time.Minute - 1) / time.Minute)
-	return filter.Hit{
-		Code: code, Class: filter.Policy, Action: filter.Defer, SMTP: 451, Enhanced: "4.7.1",
-		Text:     fmt.Sprintf("this sender has reached its limit of %d %s per hour; try again in %d min", limit, what, max(1, minutes)),
-		Evidence: fmt.Sprintf("%s in the last hour would exceed %d", what, limit),
+// hashOf tells recipients and identities apart; letters count without case.
+func hashOf(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		h = (h ^ uint64(c)) * 1099511628211
 	}
+	h ^= h >> 32
+	h *= 0x9E3779B97F4A7C15
+	h ^= h >> 29
+	h *= 0xBF58476D1CE4E5B9
+	return h ^ h>>32
+}
+
+// codes are the public codes by what is counted.
+var codes = [...]string{Messages: "RATE-MSG", Recipients: "RATE-RCPT", Bytes: "RATE-BYTES", Distinct: "RATE-DISTINCT", Invalid: "RATE-INVALID", Failed: "RATE-FAILED"}
+
+// minutes is a wait as a reply tells it.
+func minutes(wait time.Duration) string {
+	n := max(1, int((wait+time.Minute-1)/time.Minute))
+	if n > 180 {
+		return fmt.Sprintf("%d h", (n+59)/60)
+	}
+	return fmt.Sprintf("%d min", n)
 }

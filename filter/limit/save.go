@@ -4,10 +4,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"sluice/filter/policy"
 )
 
-// saved begins what Append writes; another form gets another number.
-const saved = 0x4c494d31 // "LIM1"
+// What Append writes begins with one of these; another form gets another number. The first knew counts of users alone.
+const (
+	savedUsers = 0x4c494d31 // "LIM1"
+	saved      = 0x4c494d32 // "LIM2"
+)
 
 // Changed tells whether anything was booked since the last Append.
 func (c *Counts) Changed() bool { return c.booked.Load() }
@@ -27,13 +32,22 @@ func (c *Counts) Append(dst []byte) []byte {
 		}
 		s.mu.Unlock()
 	}
+	return c.distinct.append(dst, c.now())
+}
+
+func appendKey(dst []byte, k Key) []byte {
+	dst = binary.AppendUvarint(dst, uint64(k.User))
+	dst = binary.AppendUvarint(dst, uint64(k.What))
+	dst = binary.AppendUvarint(dst, uint64(k.Window))
+	dst = binary.AppendUvarint(dst, uint64(k.Scope))
+	if k.Scope == policy.OfIdentity {
+		dst = binary.AppendUvarint(dst, k.Of)
+	}
 	return dst
 }
 
 func appendCount(dst []byte, k Key, w *Window) []byte {
-	dst = binary.AppendUvarint(dst, uint64(k.User))
-	dst = binary.AppendUvarint(dst, uint64(k.What))
-	dst = binary.AppendUvarint(dst, uint64(k.Window))
+	dst = appendKey(dst, k)
 	dst = binary.AppendUvarint(dst, uint64(len(w.marks)))
 	before := int64(0)
 	for _, m := range w.marks {
@@ -50,13 +64,29 @@ var errSaved = errors.New("saved counts are damaged")
 // Restore adds what an earlier process booked, as Append wrote it. Where the clock was set back since, it counts as of
 // now, on the strict side. After an error a part may have been added.
 func (c *Counts) Restore(b []byte) error {
-	if len(b) < 4 || binary.LittleEndian.Uint32(b) != saved {
+	if len(b) < 4 {
+		return errSaved
+	}
+	form := binary.LittleEndian.Uint32(b)
+	if form != saved && form != savedUsers {
 		return errSaved
 	}
 	r := reader{b: b[4:]}
 	for len(r.b) > 0 && !r.bad {
 		k := Key{User: uint32(r.next()), What: Quantity(r.next()), Window: time.Duration(r.next())}
+		if form == saved {
+			k.Scope = policy.Scope(r.next())
+		}
+		if k.Scope == policy.OfIdentity {
+			k.Of = r.next()
+		}
 		n := r.next()
+		if k.What == Distinct && k.Window > 0 && !r.bad {
+			if c.distinct.restore(k, n, &r, c.now()); r.bad {
+				return errSaved
+			}
+			continue
+		}
 		if r.bad || k.Window <= 0 || n > Slots+1 {
 			return errSaved
 		}
@@ -100,5 +130,16 @@ func (r *reader) next() uint64 {
 		return 0
 	}
 	r.b = r.b[n:]
+	return v
+}
+
+// whole reads a number of eight bytes.
+func (r *reader) whole() uint64 {
+	if len(r.b) < 8 {
+		r.bad = true
+		return 0
+	}
+	v := binary.LittleEndian.Uint64(r.b)
+	r.b = r.b[8:]
 	return v
 }

@@ -10,8 +10,7 @@ import (
 func Default() Settings {
 	return Settings{
 		Delivery:          Managed,
-		MessagesPerHour:   500,
-		RecipientsPerHour: 2000,
+		Limits:            DefaultLimits(),
 		RecipientsPerMail: 1000,
 		MessageSize:       50 << 20,
 		SessionsPerSource: 100,
@@ -64,8 +63,11 @@ func (s *Settings) Validate() error {
 			errs = append(errs, fmt.Errorf("%s is %d, want at least %d", name, v, least))
 		}
 	}
-	atLeast("messages_per_hour", int64(s.MessagesPerHour), 0)
-	atLeast("recipients_per_hour", int64(s.RecipientsPerHour), 0)
+	for _, l := range []*Limits{s.Limits, s.PerIdentity} {
+		if l != nil {
+			errs = append(errs, l.validate()...)
+		}
+	}
 	atLeast("recipients_per_mail", int64(s.RecipientsPerMail), 0)
 	atLeast("message_size", s.MessageSize, 0)
 	atLeast("sessions_per_source", int64(s.SessionsPerSource), 0)

@@ -29,6 +29,10 @@ type Overrides struct {
 	Identify          *Identify `json:"identity,omitempty"`
 	LockNever         *bool     `json:"lock_never,omitempty"`
 
+	// Limits beat messages_per_hour and recipients_per_hour above.
+	Limits      *LimitChanges `json:"limits,omitempty"`
+	PerIdentity *LimitChanges `json:"limits_per_identity,omitempty"`
+
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
 	LockViruses          *int     `json:"lock_viruses,omitempty"`
@@ -49,8 +53,16 @@ type Overrides struct {
 // Apply returns s with the overrides in place of what they name.
 func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Delivery, o.Delivery)
-	set(&s.MessagesPerHour, o.MessagesPerHour)
-	set(&s.RecipientsPerHour, o.RecipientsPerHour)
+	if o.MessagesPerHour != nil || o.RecipientsPerHour != nil {
+		l := Limits{}
+		if s.Limits != nil {
+			l = *s.Limits
+		}
+		setMax(&l, MessagesHour, o.MessagesPerHour)
+		setMax(&l, RecipientsHour, o.RecipientsPerHour)
+		s.Limits = &l
+	}
+	s.Limits, s.PerIdentity = o.Limits.apply(s.Limits), o.PerIdentity.apply(s.PerIdentity)
 	set(&s.RecipientsPerMail, o.RecipientsPerMail)
 	set(&s.MessageSize, o.MessageSize)
 	set(&s.SessionsPerSource, o.SessionsPerSource)
@@ -102,6 +114,13 @@ func (o *Overrides) Validate() error {
 			return fmt.Errorf("%d minutes are not between 0 and %d", *m, int(MaxProbation/time.Minute))
 		}
 	}
+	for _, c := range []*LimitChanges{o.Limits, o.PerIdentity} {
+		if c != nil {
+			if err := c.Validate(); err != nil {
+				return err
+			}
+		}
+	}
 	s := o.Apply(Default())
 	return s.Validate()
 }
@@ -109,6 +128,12 @@ func (o *Overrides) Validate() error {
 func set[T any](dst, v *T) {
 	if v != nil {
 		*dst = *v
+	}
+}
+
+func setMax(l *Limits, k LimitKind, v *int) {
+	if v != nil {
+		l.Max[k] = int64(*v)
 	}
 }
 

@@ -24,9 +24,10 @@ func (d Delivery) String() string {
 // Settings are the effective settings of one user, everything inherited already resolved.
 type Settings struct {
 	Delivery          Delivery
-	MessagesPerHour   int // LIM1; 0 is no limit
-	RecipientsPerHour int // LIM1; 0 is no limit
-	RecipientsPerMail int // LIM1; 0 is no limit
+	Limits            *Limits  // LIM1 to LIM3; nil: none
+	PerIdentity       *Limits  // of each identity of the user; nil: none
+	Budgets           *Budgets // that the user shares; nil: none, the narrowest first (LIM7)
+	RecipientsPerMail int      // LIM1; 0 is no limit
 	MessageSize       int64
 	SessionsPerSource int       // AUT8
 	SessionsPerPair   int       // AUT8: per source and destination

@@ -203,13 +203,30 @@ type Template struct {
 
 // Limits bound what a user may send.
 type Limits struct {
-	MessagesPerHour      int    `toml:"messages_per_hour" default:"500" min:"0" doc:"Messages in any 60 minutes. 0: no limit."`
-	RecipientsPerHour    int    `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
-	RecipientsPerMessage int    `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
-	MessageSize          Size   `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
-	SessionsPerSource    int    `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64; the excess waits for its greeting."`
-	SessionsPerPair      int    `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64, to one destination; the excess waits for its greeting."`
-	ConnectionsPerSecond uint16 `toml:"connections_per_second" default:"100" doc:"Connections per second, over all addresses of the user, that the kernel hands to the proxy; twice as many may come at once. The excess is dropped before it costs anything and comes again by itself, after a second. 0: no limit."`
+	MessagesPerHour      int      `toml:"messages_per_hour" default:"500" min:"0" doc:"Messages in any 60 minutes. 0: no limit."`
+	RecipientsPerHour    int      `toml:"recipients_per_hour" default:"2000" min:"0" doc:"Recipients in any 60 minutes. 0: no limit."`
+	MessagesPerMinute    int      `toml:"messages_per_minute" default:"0" min:"0" doc:"Messages in any minute. 0: no limit; so it is with those below."`
+	MessagesPerDay       int      `toml:"messages_per_day" default:"0" min:"0" doc:"Messages in any 24 hours."`
+	MessagesPerWeek      int      `toml:"messages_per_week" default:"0" min:"0" doc:"Messages in any 7 days."`
+	MessagesPerMonth     int      `toml:"messages_per_month" default:"0" min:"0" doc:"Messages in any 30 days."`
+	RecipientsPerMinute  int      `toml:"recipients_per_minute" default:"0" min:"0" doc:"Recipients in any minute."`
+	RecipientsPerDay     int      `toml:"recipients_per_day" default:"0" min:"0" doc:"Recipients in any 24 hours."`
+	RecipientsPerWeek    int      `toml:"recipients_per_week" default:"0" min:"0" doc:"Recipients in any 7 days."`
+	RecipientsPerMonth   int      `toml:"recipients_per_month" default:"0" min:"0" doc:"Recipients in any 30 days."`
+	BytesPerDay          Size     `toml:"bytes_per_day" default:"0B" doc:"Bytes of messages in any 24 hours, each message once."`
+	DistinctPerDay       int      `toml:"distinct_recipients_per_day" default:"0" min:"0" doc:"Different recipients in any 24 hours; exact up to 10,000, above with a standard error of 1.6 %."`
+	InvalidPerHour       int      `toml:"invalid_recipients_per_hour" default:"0" min:"0" doc:"Recipients in any 60 minutes that their destinations refuse as unknown (5.1.x)."`
+	InvalidPercent       int      `toml:"invalid_recipients_percent" default:"10" min:"0" max:"100" doc:"The share of such recipients among all of the last 60 minutes, once there are 20 of them."`
+	FailedPerHour        int      `toml:"failed_deliveries_per_hour" default:"0" min:"0" doc:"Messages in any 60 minutes that their destinations refuse for good."`
+	Reject               []string `toml:"reject" doc:"Names of limits above which messages get 550. Above the others they get 451, so that clients try again."`
+	Lock                 []string `toml:"lock" doc:"Names of limits above which the user is locked."`
+	Shadow               []string `toml:"shadow" doc:"Names of limits that refuse nothing: it is only said in the log when they are met."`
+	Texts                []string `toml:"texts" doc:"What clients hear at a limit in place of our words: messages_per_day: your plan allows 500 messages a day."`
+	RecipientsPerMessage int      `toml:"recipients_per_message" default:"1000" min:"0" doc:"Recipients of one message. 0: no limit."`
+	MessageSize          Size     `toml:"message_size" default:"50MiB" min:"64KiB" max:"1GiB" doc:"Largest message; also what SIZE announces (RFC 1870)."`
+	SessionsPerSource    int      `toml:"sessions_per_source" default:"100" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64; the excess waits for its greeting."`
+	SessionsPerPair      int      `toml:"sessions_per_pair" default:"20" min:"1" doc:"Connections open at once from one address, of IPv6 from one /64, to one destination; the excess waits for its greeting."`
+	ConnectionsPerSecond uint16   `toml:"connections_per_second" default:"100" doc:"Connections per second, over all addresses of the user, that the kernel hands to the proxy; twice as many may come at once. The excess is dropped before it costs anything and comes again by itself, after a second. 0: no limit."`
 }
 
 // Lock says what locks a user.
@@ -271,10 +288,14 @@ type UserContent struct {
 
 // Identity tells the finer senders inside a user.
 type Identity struct {
-	Method  string   `toml:"method" default:"none" enum:"none|sender|login|header" doc:"none: a user is one sender. sender: by the envelope sender. login: by who logged in at the smarthost. header: by a header field that the user's own servers write; limits of the user count whatever it says."`
-	Headers []string `toml:"headers" doc:"For method header: fields that are believed, tried in order. A field must occur exactly once; Received must be the topmost one and name one of hosts as its writer. X-AuthUser: the whole value, or by the known forms of X-PHP-Script, X-Get-Message-Sender-Via, X-Authenticated-Sender, and of Received as Postfix, Exim and Sendmail write it. X-Source-Dir: ^([^:]+) is a regular expression with one capturing group."`
-	Hosts   []string `toml:"hosts" doc:"Names by which the user's own servers write Received fields. Empty: the name that the client gives in HELO."`
-	Remove  bool     `toml:"remove" doc:"The field that told is not sent on, unless it is Received or a signature covers it."`
+	Method            string   `toml:"method" default:"none" enum:"none|sender|login|header" doc:"none: a user is one sender. sender: by the envelope sender. login: by who logged in at the smarthost. header: by a header field that the user's own servers write; limits of the user count whatever it says."`
+	Headers           []string `toml:"headers" doc:"For method header: fields that are believed, tried in order. A field must occur exactly once; Received must be the topmost one and name one of hosts as its writer. X-AuthUser: the whole value, or by the known forms of X-PHP-Script, X-Get-Message-Sender-Via, X-Authenticated-Sender, and of Received as Postfix, Exim and Sendmail write it. X-Source-Dir: ^([^:]+) is a regular expression with one capturing group."`
+	Hosts             []string `toml:"hosts" doc:"Names by which the user's own servers write Received fields. Empty: the name that the client gives in HELO."`
+	MessagesPerHour   int      `toml:"messages_per_hour" default:"0" min:"0" doc:"Messages of each identity in any 60 minutes. 0: no limit but those of the user."`
+	RecipientsPerHour int      `toml:"recipients_per_hour" default:"0" min:"0" doc:"Recipients of each identity in any 60 minutes."`
+	MessagesPerDay    int      `toml:"messages_per_day" default:"0" min:"0" doc:"Messages of each identity in any 24 hours."`
+	RecipientsPerDay  int      `toml:"recipients_per_day" default:"0" min:"0" doc:"Recipients of each identity in any 24 hours."`
+	Remove            bool     `toml:"remove" doc:"The field that told is not sent on, unless it is Received or a signature covers it."`
 }
 
 // User is one outgoing user.

@@ -20,7 +20,7 @@ func (p *program) identitiesCommand() *cobra.Command {
 		return p.listIdentities(ctx, q)
 	}
 	cmd := &cobra.Command{
-		Use: "identities [USER]", Short: "list and reset the finer senders inside users: scripts, mailboxes, logins", Args: cobra.MaximumNArgs(1),
+		Use: "identities [USER]", Short: "list, lock, unlock and reset the finer senders inside users: scripts, mailboxes, logins", Args: cobra.MaximumNArgs(1),
 		Long: `identities lists the finer senders that were told apart inside a user, or inside all, the worst first. How they are
 told stands in the configuration ([identity], or the user's own); without it a user is one sender.`,
 		Example: "  sluice identities alice\n  sluice identities reset alice shop --reason \"script repaired\"",
@@ -45,7 +45,20 @@ told stands in the configuration ([identity], or the user's own); without it a u
 		},
 	}
 	reset.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
-	cmd.AddCommand(show, reset)
+	lock, unlock := p.lockCommand(), p.unlockCommand()
+	for _, c := range []*cobra.Command{lock, unlock} {
+		inner, name := c.RunE, c.Name()
+		c.Use, c.Short, c.Long, c.Example = name+" USER IDENTITY --reason WHY", name+" one identity; the user's other mail goes on", "", ""
+		c.Args = exactly("USER", "IDENTITY")
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if err := cmd.Flags().Set("identity", args[1]); err != nil {
+				return err
+			}
+			return inner(cmd, args[:1])
+		}
+		_ = c.Flags().MarkHidden("identity") // it has the flag
+	}
+	cmd.AddCommand(show, lock, unlock, reset)
 	return cmd
 }
 
@@ -61,9 +74,9 @@ func (p *program) listIdentities(ctx context.Context, q url.Values) error {
 	}
 	rows := make([][]string, len(all))
 	for i, e := range all {
-		rows[i] = []string{e.User, e.Identity, fmt.Sprint(e.Messages), fmt.Sprint(e.Recipients), fmt.Sprint(e.Refused), fmt.Sprint(e.Bad), fmt.Sprint(e.Score), e.Code, p.screen.at(e.Last)}
+		rows[i] = []string{e.User, e.Identity, fmt.Sprint(e.Messages), fmt.Sprint(e.Recipients), fmt.Sprint(e.Refused), fmt.Sprint(e.Bad), fmt.Sprint(e.Score), e.Locked, e.Code, p.screen.at(e.Last)}
 	}
 	p.screen.table([]column{{head: "USER", cut: true}, {head: "IDENTITY", cut: true}, {head: "MESSAGES", right: true}, {head: "RECIPIENTS", right: true},
-		{head: "REFUSED", right: true}, {head: "BAD", right: true}, {head: "SCORE", right: true}, {head: "CODE"}, {head: "LAST"}}, rows)
+		{head: "REFUSED", right: true}, {head: "BAD", right: true}, {head: "SCORE", right: true}, {head: "LOCK", style: func(string) string { return red }}, {head: "CODE"}, {head: "LAST"}}, rows)
 	return nil
 }

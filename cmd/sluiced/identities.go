@@ -11,6 +11,7 @@ import (
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/store"
 	"sluice/filter/identity"
+	"sluice/filter/lock"
 )
 
 const (
@@ -80,6 +81,11 @@ func (b backend) Identities(_ context.Context, user string, limit int) ([]api.Id
 func (b backend) identity(e *identity.Entry) api.Identity {
 	a := api.Identity{User: b.nameOf(e.User), Identity: e.Name, First: e.First, Last: e.Last, Messages: e.Messages, Recipients: e.Recipients,
 		Refused: e.Refused, Bad: e.Bad, Code: e.Code, Score: e.Score()}
+	whom := lock.Scope{User: e.User, Identity: e.Name}
+	if k, ok := b.d.locks.FindIn(whom); ok {
+		a.Locked, a.Reason = k.Ticket, k.Reason
+	}
+	a.Standing = b.d.locks.Standing(whom).Rung.String()
 	if !e.Reset.IsZero() {
 		a.Reset = &e.Reset
 	}

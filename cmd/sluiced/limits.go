@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"sluice/cmd/internal/config"
+	"sluice/filter"
 	"sluice/filter/limit"
 	"sluice/filter/lock"
 	"sluice/filter/policy"
@@ -45,17 +46,14 @@ func identityLimits(c *config.Identity) *policy.Limits {
 	return l
 }
 
-// limitMet hears of limits that were met: one that locks locks.
+// limitMet hears of limits that were met: one that locks locks. A budget is no single user's fault.
 func (d *daemon) limitMet(o limit.Over) {
-	if o.Shadow || o.Action != policy.LockOver || o.Scope > policy.OfIdentity { // a budget is no single user's fault
+	if o.Shadow || o.Action != policy.LockOver || o.Scope > policy.OfIdentity {
 		return
 	}
-	if _, locked := d.locks.Locked(o.Flow.User.ID); locked {
-		return
+	only := ""
+	if o.Scope == policy.OfIdentity {
+		only = o.Identity
 	}
-	set := d.policy.Settings(o.Flow.User.ID)
-	_, err := d.locks.Lock(o.Flow.User, lock.Request{Who: "limits", Reason: o.Code + ": " + o.Evidence, Time: set.Lock.Time})
-	if err != nil {
-		d.log.Warn("a user over a limit could not be locked", "user", o.Flow.User.Name, "limit", o.Kind.String(), "err", err)
-	}
+	d.locks.Demand(o.Flow.User, only, lock.Evidence{Message: o.Message, From: o.From, Check: "rate", Code: o.Code, Class: filter.Policy.String(), Detail: o.Evidence}, "went over "+o.Evidence)
 }

@@ -251,7 +251,7 @@ func (a *asking) hit(l *policy.Limits, kind policy.LimitKind, what Quantity, o o
 // tell tells whoever wants to hear of it.
 func (a *asking) tell(l *policy.Limits, kind policy.LimitKind, o owner, h *filter.Hit) {
 	if a.r.over != nil {
-		a.r.over(Over{Flow: a.m.Flow, Identity: a.m.Identity, Kind: kind, Scope: o.scope, Whose: o.name, Max: l.Max[kind],
+		a.r.over(Over{Flow: a.m.Flow, Message: a.m.ID, From: string(a.m.Envelope.From), Identity: a.m.Identity, Kind: kind, Scope: o.scope, Whose: o.name, Max: l.Max[kind],
 			Action: l.Action[kind], Shadow: l.Shadow[kind], Code: h.Code, Evidence: h.Evidence})
 	}
 }

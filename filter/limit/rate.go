@@ -28,6 +28,8 @@ type Rate struct {
 // Over is a limit that was met.
 type Over struct {
 	Flow     *flow.Flow
+	Message  string // its id
+	From     string
 	Identity string
 	Kind     policy.LimitKind
 	Scope    policy.Scope

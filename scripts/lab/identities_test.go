@@ -83,6 +83,21 @@ func TestIdentities(t *testing.T) {
 	if err := sluiceJSON(ctx, g, &found, "log", "--identity", "shop"); err != nil || len(found) != 3 {
 		t.Errorf("the log finds %d messages of shop, %v", len(found), err)
 	}
+	sluice(t, g, "identities", "lock", "alice", "shop", "--reason", "web shop broken into")
+	for header, want := range map[string]string{"X-AuthUser: shop\r\n": "451 4.7.1", "X-AuthUser: office\r\n": "250 "} {
+		x, err := l.Hello(ctx, "alice", "", "198.51.100.20:25")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, last, err := x.Send("a@alice.example", []string{"locked@sink.example"}, []byte(header+"Subject: x\r\n\r\nhello\r\n")); err != nil || !strings.HasPrefix(last.String(), want) {
+			t.Errorf("while shop is locked, %q hears %v, %v", header, last, err)
+		}
+		x.Close()
+	}
+	if out := sluice(t, g, "identities", "alice", "--json"); !strings.Contains(out, "web shop broken into") {
+		t.Errorf("the lock is not listed: %s", out)
+	}
+	sluice(t, g, "identities", "unlock", "alice", "shop")
 	if out := sluice(t, g, "identities", "reset", "alice", "shop", "--reason", "repaired"); !strings.Contains(out, "begins anew") {
 		t.Error(out)
 	}

@@ -80,7 +80,7 @@ func TestLimits(t *testing.T) {
 		locks = nil
 		return sluiceJSON(ctx, g, &locks, "locks") != nil || len(locks) > 0
 	})
-	if len(locks) != 1 || locks[0].User != "mallory" || !strings.HasPrefix(locks[0].Reason, "RATE-MSG: messages_per_day 1 of the user") {
+	if len(locks) != 1 || locks[0].User != "mallory" || !strings.HasPrefix(locks[0].Reason, "went over messages_per_day 1 of the user") {
 		t.Errorf("locked are %+v", locks)
 	}
 	if err := g.RestartSluiced(ctx); err != nil {

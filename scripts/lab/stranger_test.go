@@ -19,7 +19,7 @@ import (
 func TestManyRefusedRecipients(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGateway(t, l, "")
+	startGateway(t, l, "[limits]\ninvalid_recipients_percent = 0\n") // which is about just this
 	for _, f := range bothFamilies {
 		c, err := l.Hello(ctx, "alice", "", f.to)
 		if err != nil {

@@ -24,6 +24,9 @@ type Identity struct {
 	Bad        uint64     `json:"bad" doc:"of them, those that are bad by themselves"`
 	Code       string     `json:"code,omitempty" doc:"public code of the last refusal"`
 	Score      int        `json:"score" doc:"100: no bad messages; 0: every fifth or more"`
+	Locked     string     `json:"locked,omitempty" doc:"the ticket of a lock that stops it"`
+	Reason     string     `json:"reason,omitempty" doc:"of that lock"`
+	Standing   string     `json:"standing" doc:"good, or how far it is from a lock"`
 	Reset      *time.Time `json:"reset,omitempty" doc:"when it began anew by hand"`
 }
 

@@ -269,6 +269,13 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		}
 		s.pass(reply.Raw)
 		s.answered(reply, at, e)
+	case errors.Is(err, relay.ErrGone) && s.overtaken != "":
+		s.closeRemote()
+		t.rec.Source = netip.Addr{}
+		s.say(lockedAnswer(s.set, s.overtaken, s.reason()))
+		e.status, e.ticket = Deferred, s.overtaken
+		s.overtaken = ""
+		s.finish(*e)
 	case errors.Is(err, relay.ErrGone):
 		s.closeRemote() // the destination waits for a body: without its dot there is no message
 		t.rec.Source = netip.Addr{}
@@ -285,10 +292,14 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	}
 }
 
-// Gone tells, right before the message leaves, whether its client is still there to hear the answer. From here on the
-// message is in flight.
+// Gone tells, right before the message leaves, whether its client is still there to hear the answer, and whether no lock
+// has come since the verdict. From here on the message is in flight.
 func (s *session) Gone() bool {
 	if _, err := s.conn.Probe(); err != nil || !s.dot() {
+		return true
+	}
+	if ticket, is := s.srv.cfg.Locks.Stopped(&s.tx.msg); is && !s.tx.admin {
+		s.overtaken = ticket
 		return true
 	}
 	if s.srv.cfg.Inflight != nil {

@@ -17,7 +17,10 @@ type Locks interface {
 	Locked(user uint32) (ticket string, locked bool)
 	// Reason returns why user is locked, "" where that is not known or there is no lock.
 	Reason(user uint32) string
-	// Judged tells the verdict of a whole message, before the client hears it.
+	// Stopped tells whether mail of m's sender, the user or the identity, is stopped by now, and by which lock.
+	Stopped(m *message.Message) (ticket string, stopped bool)
+	// Judged tells the verdict of a whole message, before the client hears it. It may turn one that lets the message go
+	// into a refusal, with a hit that says why.
 	Judged(m *message.Message, v *filter.Verdict)
 }
 

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
 )
 
 const lockedNow = "421 4.7.1 gw.example: [LOCKED] sending is locked, ticket T1, contact abuse@gw.example; reason: sent a virus; see https://gw.example/why/LOCKED"
@@ -170,6 +173,51 @@ func TestCutBeforeTheFinalDot(t *testing.T) {
 	if rec := r.log.wait(t, 1)[0]; rec.Status == Delivered || rec.Status == Ambiguous || len(mx.messages()) != 0 {
 		t.Errorf("the log says %v, %d messages arrived; want none", rec.Status, len(mx.messages()))
 	}
+}
+
+// A lock that comes between a good verdict and the final dot keeps the dot from leaving, and the client hears why.
+func TestLockBeforeTheFinalDot(t *testing.T) {
+	t.Parallel()
+	var r *rig
+	mx := newRemote(t, func(m *remote) {
+		m.before = func(verb string) {
+			if verb == "DATA" {
+				r.lock()
+			}
+		}
+	})
+	r = newRig(t, mx.addr())
+	p := r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	p.write(goodMail + ".\r\n")
+	p.want("451 4.7.1 gw.example: [LOCKED] sending is locked, ticket T1")
+	p.want(lockedNow)
+	p.closed()
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Deferred || rec.Ticket != "T1" || len(mx.messages()) != 0 {
+		t.Errorf("the log says %v, ticket %q, %d messages arrived; want none", rec.Status, rec.Ticket, len(mx.messages()))
+	}
+}
+
+// What the locks stop although its sender is not locked as a whole is answered with their own words, but for mail to the
+// administrator.
+func TestLocksStopOneMessage(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr())
+	r.locks.atJudge = func(_ *message.Message, v *filter.Verdict) {
+		*v = filter.Judge([]filter.Hit{{Check: "lock", Code: "LOCKED", Class: filter.Policy, Action: filter.Defer, Text: "shop is locked, ticket T9"}})
+		v.Ticket = "T9"
+	}
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "451 4.7.1 gw.example: [LOCKED] shop is locked, ticket T9")
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Deferred || rec.Ticket != "T9" {
+		t.Errorf("the log says %v, ticket %q", rec.Status, rec.Ticket)
+	}
+	p.cmd("MAIL FROM:<a@client.example>", "250")
+	p.cmd("RCPT TO:<postmaster@gw.example>", "250")
+	p.send(goodMail, "250")
 }
 
 func TestCutSessionDoesNotWaitForItsGreeting(t *testing.T) {

@@ -192,6 +192,8 @@ func (l *fakeLocks) Reason(uint32) string {
 	return l.why
 }
 
+func (l *fakeLocks) Stopped(*message.Message) (string, bool) { return l.Locked(0) }
+
 func (l *fakeLocks) Judged(m *message.Message, v *filter.Verdict) {
 	l.judged.Add(1)
 	if l.onSpam && v.Class.Bad() {

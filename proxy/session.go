@@ -84,6 +84,8 @@ type session struct {
 	tick  func() error // noop, made once
 	turns uint8        // commands so far
 	slot  int          // of the message in flight; -1: none
+
+	overtaken string // ticket of a lock that came between a message's verdict and its dot
 }
 
 func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {

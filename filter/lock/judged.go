@@ -54,6 +54,14 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 	}
 }
 
+// Stopped tells whether mail of m's sender is stopped by a lock, and by which.
+func (l *Locks) Stopped(m *message.Message) (ticket string, stopped bool) {
+	if ticket, stopped = l.Locked(m.Flow.User.ID); stopped || m.Identity == "" {
+		return ticket, stopped
+	}
+	return l.within.get(Scope{m.Flow.User.ID, m.Identity})
+}
+
 // slowed refuses, for now, the good message of a sender who has come near a lock or whose lock ended lately.
 func (l *Locks) slowed(v *filter.Verdict, st standing) {
 	switch {

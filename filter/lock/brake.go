@@ -7,6 +7,7 @@ import (
 )
 
 // The mass-lock brake (LCK12): a check that locks more than this many within the window is more likely wrong than right.
+// Whom it would lock besides is held: his mail waits, and goes out as soon as less speaks against him.
 const (
 	brakeWindow = 10 * time.Minute
 	brakeLeast  = 5    // locks that are never too many

@@ -65,7 +65,7 @@ func (l *Locks) Stopped(m *message.Message) (ticket string, stopped bool) {
 // slowed refuses, for now, the good message of a sender who has come near a lock or whose lock ended lately.
 func (l *Locks) slowed(v *filter.Verdict, st standing) {
 	switch {
-	case st.rung == ladder.Held:
+	case st.rung >= ladder.Held: // also who would be locked if the brake did not hold that up: nothing is lost by waiting
 		l.stop(v, CodeHeld, "", "too much of what this sender sent lately was bad; what is good goes out in some minutes")
 	case st.slow:
 		l.stop(v, CodeSlow, "", "this sender sends slowly for now, since some of his mail was bad lately; try again later")

@@ -130,6 +130,9 @@ func TestBrake(t *testing.T) {
 		if n := len(w.keeper.List()); n != 5 || w.kinds() != "locked locked locked locked locked brake alarm alarm alarm" {
 			t.Fatalf("%d locks, events %q", n, w.kinds())
 		}
+		if v := w.sendAs(9, "", "good", filter.Clean); v.Decisive() == nil || v.Decisive().Code != CodeHeld {
+			t.Errorf("whom the brake spared goes on sending: %+v", v)
+		}
 		other := filter.Judge([]filter.Hit{{Check: "clamav", Code: "VIRUS", Class: filter.Virus, Action: filter.Reject}})
 		w.keeper.Judged(mail(8, "w"), &other)
 		if !w.locked(8) {

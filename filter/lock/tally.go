@@ -117,7 +117,7 @@ func (t *tallies) tellGood(own, user *tally, now time.Duration, s *policy.Lock) 
 			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
 		}
 	}
-	if s.Automatic && !s.Never && (st.slow || st.rung == ladder.Held) {
+	if s.Automatic && !s.Never && (st.slow || st.rung >= ladder.Held) {
 		return st
 	}
 	for _, u := range senders[:n] {

@@ -91,7 +91,7 @@ func newGateway(kind string, w *world, o *oracle) (*gateway, *asked, error) {
 	book := identity.NewBook(0)
 	g.pipe = filter.NewPipeline(
 		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(g.table, book)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(limit.NewCounts(0), g.table)},
+		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(limit.NewCounts(0), g.table, nil)},
 		filter.Step{Name: "content", Phases: []filter.Phase{filter.Data}, Check: a},
 	)
 	var err error

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -41,6 +42,7 @@ func runMemory(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench memory", flag.ContinueOnError)
 	sessions := fs.Int("sessions", 10_000, "idle sessions at once")
 	fs.StringVar(&o.binaries, "binaries", "bin", "`directory` of sluiced and sluice-intercept")
+	only := fs.String("only", "", "sluice alone, and of its rows those whose `name` holds this")
 	fs.BoolVar(&o.enforce, "enforce", false, "fail when a session needs more than its bound")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -53,7 +55,13 @@ func runMemory(ctx context.Context, args []string) error {
 	fmt.Fprintln(tw, "idle sessions, KiB each\tway\tsessions\tprocess\tkernel\tboth\tat most\t")
 	var wrong []error
 	for _, kind := range idles {
+		if !strings.Contains(kind.name, *only) {
+			continue
+		}
 		for _, mode := range []string{matrix.Yardstick, "sluice"} {
+			if *only != "" && mode == matrix.Yardstick {
+				continue
+			}
 			if !(matrix.Cell{TLS: kind.legs}).Has(mode) || mode == matrix.Yardstick && kind.stage == load.Greeted {
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/intercept/flow"
 	"sluice/proxy/pool"
@@ -104,7 +105,7 @@ func line3(r *smtp.Reply) string { return strings.TrimSpace(line(r.Code, r.Enh, 
 func (s *session) endAuth(accepted bool) {
 	s.authed = accepted
 	if s.srv.cfg.Guard != nil {
-		s.srv.cfg.Guard.Authenticated(&s.flow, accepted)
+		s.srv.cfg.Guard.Authenticated(s.flow, accepted)
 	}
 	if accepted {
 		// Encryption begun now would not cover what was said before it (RFC 3207 4.2): a client that wants it says so first.
@@ -128,12 +129,10 @@ func (s *session) ownRemote(mechanism string) bool {
 	terms := s.ground()
 	if s.remote == nil || !s.remote.Alive() || s.remote.Meets(terms) != nil {
 		s.closeRemote()
-		r, err := s.srv.cfg.Dialer.OpenUnder(s.ctx, route, terms)
-		if err != nil {
+		if err := s.open(route, terms, time.Time{}); err != nil {
 			s.fail(err)
 			return false
 		}
-		s.take(r)
 	}
 	switch caps := s.remote.Caps(); {
 	case s.weaker():

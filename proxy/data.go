@@ -153,7 +153,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	}
 	t.msg.Data, t.msg.DataSize = data, body.Size()
 	defer func() { t.msg.Data = nil }()
-	v := s.srv.verdict(s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
+	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	s.tellLocks(&v)
 	ticket, is := s.srv.cfg.Locks.Locked(user)

@@ -56,7 +56,7 @@ func (s *session) dialEarly() {
 	if s.warm(route); s.remote != nil {
 		return
 	}
-	ctx, stop := context.WithCancel(s.ctx)
+	ctx, stop := s.ctx.brief()
 	e := &early{route: route, stop: stop, done: make(chan struct{})}
 	s.early = e
 	go func() {

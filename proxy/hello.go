@@ -27,7 +27,7 @@ func (s *session) greet() bool {
 	}
 	if s.srv.cfg.Gate != nil {
 		begin := time.Now()
-		ctx := &entry{budget: newBudget(s.srv.drain, begin.Add(s.set.Timeouts.Gate)), session: s.ctx}
+		ctx := &entry{budget: newBudget(s.srv.drain, begin.Add(s.set.Timeouts.Gate)), session: &s.ctx}
 		defer ctx.end()
 		r, err := s.srv.cfg.Gate.Enter(ctx, client, target, s.user.SessionsPerSource, s.user.SessionsPerPair)
 		if wait := time.Since(begin); wait >= noticed {
@@ -171,11 +171,9 @@ func (s *session) askCaps() (relay.Caps, error) {
 		return relay.Caps{}, err
 	}
 	if s.remote == nil {
-		r, err := s.srv.cfg.Dialer.Open(s.ctx, route)
-		if err != nil {
+		if err := s.open(route, nil, time.Time{}); err != nil {
 			return relay.Caps{}, err
 		}
-		s.take(r)
 	}
 	return *s.remote.Caps(), nil
 }

@@ -178,22 +178,24 @@ func TestHalfClosedClient(t *testing.T) {
 	for name, late := range map[string]bool{"before the message leaves": false, "while the destination thinks": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}) })
-			j := sentOnly{make(chan struct{})}
-			r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
 			var p *peer
 			half := func() { _ = p.nc.(*net.TCPConn).CloseWrite() } // where it fails, the record says so
+			mx := newRemote(t, func(r *remote) {
+				r.hold = make(chan struct{})
+				r.before = func(verb string) {
+					if verb == "DATA" && !late {
+						half()
+					}
+				}
+			})
+			j := sentOnly{make(chan struct{})}
+			r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
 			want := Lost
 			if late {
 				want = Ambiguous
 				go func() { <-j.sent; half(); <-time.After(2 * longWait); close(mx.hold) }()
 			} else {
 				close(mx.hold)
-				mx.before = func(verb string) {
-					if verb == "DATA" {
-						half()
-					}
-				}
 			}
 			p = r.hello()
 			p.envelope()

@@ -62,6 +62,9 @@ type Client struct {
 	Kind  auth.Kind
 }
 
+// nobody is who has not logged in.
+var nobody Client
+
 // mayUse tells whether the client may give an address as the sender of a message (FRM1). Notices have none.
 func (c *Client) mayUse(sender string) bool {
 	if sender == "" || c.Login == "" {
@@ -109,7 +112,7 @@ type Kept struct {
 
 // ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source
 // address, if its mail is taken without a login; else he is nobody.
-func (s *Server) ServeHouse(ctx context.Context, nc net.Conn, f flow.Flow, h *House, done func()) {
+func (s *Server) ServeHouse(ctx context.Context, nc net.Conn, f *flow.Flow, h *House, done func()) {
 	ss := newSession(s, nc, f)
 	ss.house = h
 	s.serve(ctx, ss, ss.greetHouse, done)
@@ -134,7 +137,7 @@ func (s *session) greetHouse() bool {
 		if most <= 0 {
 			most = houseSessions
 		}
-		now, cancel := context.WithCancel(s.ctx)
+		now, cancel := context.WithCancel(&s.ctx)
 		cancel() // whoever has a smarthost in his settings was told its bounds: nobody waits for a place
 		r, err := s.srv.cfg.Gate.Enter(now, s.flow.Client.Addr(), s.flow.Target.Addr(), most, 0)
 		if err != nil {

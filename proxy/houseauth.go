@@ -51,7 +51,7 @@ func (s *session) houseAuth(cmd *smtp.Command) {
 	var who Client
 	var checked error
 	server := auth.Server(strings.ToUpper(args[0]), func(login, password string) error {
-		who, checked = s.house.Logins.Login(s.ctx, s.flow.Client.Addr(), login, password)
+		who, checked = s.house.Logins.Login(&s.ctx, s.flow.Client.Addr(), login, password)
 		return checked
 	})
 	if server == nil {
@@ -125,7 +125,7 @@ func (s *session) loggedIn(who *Client, checked, err error) {
 		s.leave(crowdedUser)
 		return
 	}
-	s.who = *who
+	s.who = who
 	if u := s.srv.cfg.Policy.Settings(who.User.ID); u != nil {
 		s.user = u
 	}

@@ -140,7 +140,7 @@ var (
 func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 	t := &s.tx
 	k := Kept{
-		ID: t.msg.ID, Flow: &s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Body: body, At: t.start,
+		ID: t.msg.ID, Flow: s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Body: body, At: t.start,
 		Secure: s.secure.Load(), Withheld: withheld,
 	}
 	if s.house == nil {
@@ -159,7 +159,7 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
 	k.Trace = s.trace
 	t.rec.Size = body.Size()
-	return s.draft.Keep(s.ctx, &k)
+	return s.draft.Keep(&s.ctx, &k)
 }
 
 // keepable tells why a message to these recipients may not be kept, for somebody to look at or for a later try.
@@ -179,7 +179,7 @@ func (s *session) keepable(rcpts []smtp.Rcpt, held bool) error {
 			continue
 		}
 		last = rcpts[i].Domain
-		if err := s.srv.cfg.Keeper.Later(s.ctx, &s.flow, &t.mail, last, held); err != nil {
+		if err := s.srv.cfg.Keeper.Later(&s.ctx, s.flow, &t.mail, last, held); err != nil {
 			return err
 		}
 	}

@@ -74,7 +74,7 @@ func (s *session) log(e *ending) {
 // logEmpty writes the record of a session that never became a message (LOG1).
 func (s *session) logEmpty() {
 	r := &Record{
-		ID: s.flow.ID.String(), Flow: s.flow, Start: s.flow.Start, Duration: time.Since(s.flow.Start), Helo: s.helo,
+		ID: s.flow.ID.String(), Flow: *s.flow, Start: s.flow.Start, Duration: time.Since(s.flow.Start), Helo: s.helo,
 		Status: NoMessage, Reply: s.last, Remote: s.heard, Ticket: s.ticket, Note: s.note, In: tlsOf(s.conn.TLS()), Shadow: s.shadow,
 		Waited: s.waited, Obstacle: s.block,
 	}

@@ -35,9 +35,9 @@ func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
 	var p *tlspolicy.Policy
 	var err error
 	if t.mail.RequireTLS {
-		p, err = s.srv.cfg.Onward.Proof(s.ctx, s.flow.Target, r.Domain)
+		p, err = s.srv.cfg.Onward.Proof(&s.ctx, s.flow.Target, r.Domain)
 	} else {
-		p, err = s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, r.Domain)
+		p, err = s.srv.cfg.Onward.Terms(&s.ctx, s.user, s.flow.Target, r.Domain)
 	}
 	var why answer
 	switch {
@@ -66,7 +66,7 @@ func (s *session) ground() *tlspolicy.Policy {
 	if s.srv.cfg.Onward == nil {
 		return nil
 	}
-	p, _ := s.srv.cfg.Onward.Terms(s.ctx, s.user, s.flow.Target, "") // without a domain it asks nobody
+	p, _ := s.srv.cfg.Onward.Terms(&s.ctx, s.user, s.flow.Target, "") // without a domain it asks nobody
 	return p
 }
 

@@ -35,9 +35,9 @@ func (s *session) refused(err error) {
 	}
 	switch _, alert := alertOf(err); {
 	case aboutCertificate(err):
-		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
+		s.srv.cfg.Refusals.Refused(s.flow, distrust.Alert, err.Error())
 	case s.conn.Met() && (alert || isEOF(err) || errors.Is(err, syscall.ECONNRESET)): // else it was not the client who ended it
-		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Shake, err.Error())
+		s.srv.cfg.Refusals.Refused(s.flow, distrust.Shake, err.Error())
 	}
 }
 
@@ -46,7 +46,7 @@ func (s *session) refusedLate(err error) {
 	if s.srv.cfg.Refusals != nil && s.house == nil && s.secure.Load() && s.sent.Load() == 0 && aboutCertificate(err) {
 		s.left = false
 		s.note, s.block = "client refused the certificate: "+err.Error(), NoHandshake
-		s.srv.cfg.Refusals.Refused(&s.flow, distrust.Alert, err.Error())
+		s.srv.cfg.Refusals.Refused(s.flow, distrust.Alert, err.Error())
 	}
 }
 
@@ -59,13 +59,13 @@ func (s *session) refusedAfter() {
 		s.block = NoHandshake
 		s.note += " after the TLS handshake: it may refuse the certificate"
 	}
-	s.srv.cfg.Refusals.Refused(&s.flow, distrust.Left, "left without mail after the handshake")
+	s.srv.cfg.Refusals.Refused(s.flow, distrust.Left, "left without mail after the handshake")
 }
 
 // trusted tells of a transaction under TLS.
 func (s *session) trusted() {
 	if s.srv.cfg.Refusals != nil && s.house == nil && s.secure.Load() {
-		s.srv.cfg.Refusals.Trusted(&s.flow)
+		s.srv.cfg.Refusals.Trusted(s.flow)
 	}
 }
 

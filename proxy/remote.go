@@ -8,6 +8,7 @@ import (
 	"sluice/filter/policy"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
+	"sluice/proxy/tlspolicy"
 )
 
 // asFailure gives the failure in an error of package relay.
@@ -20,9 +21,9 @@ func asFailure(err error) *relay.Failure {
 }
 
 // reach gives the transaction an onward session from the address that is chosen for it: the one at hand where it
-// leaves from there, else a new one; fresh tells which.
+// leaves from there, else a new one; fresh tells which. Opening it ends with the moment until, if that is not zero.
 // With reuse it may be one that is kept from the user's last mail this way: it may be dead all the same.
-func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.Failure) {
+func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failure) {
 	t := &s.tx
 	if reuse && len(t.passed) > 0 {
 		return false, s.stay()
@@ -57,16 +58,30 @@ func (s *session) reach(ctx context.Context, reuse bool) (fresh bool, f *relay.F
 	}
 	if s.remote == nil {
 		fresh = true
-		r, err := s.srv.cfg.Dialer.OpenUnder(ctx, route, t.terms)
-		if err != nil {
+		if err := s.open(route, t.terms, until); err != nil {
 			return fresh, asFailure(err)
 		}
-		s.take(r)
 	}
 	if a := s.unfit(t.asked); a != nil {
 		return fresh, &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
 	}
 	return fresh, nil
+}
+
+// open makes a new onward session.
+func (s *session) open(route relay.Route, terms *tlspolicy.Policy, until time.Time) error {
+	ctx, end := s.ctx.brief()
+	defer end()
+	if !until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, until)
+		defer cancel()
+	}
+	r, err := s.srv.cfg.Dialer.OpenUnder(ctx, route, terms)
+	if err == nil {
+		s.take(r)
+	}
+	return err
 }
 
 // stay gives further recipients to the onward session at which the first ones stand, whatever domain they are of: another
@@ -158,11 +173,9 @@ func (s *session) noop() error {
 func (s *session) replay(until time.Time) *relay.Failure {
 	t := &s.tx
 	s.closeRemote()
-	ctx, cancel := context.WithDeadline(s.ctx, until)
-	defer cancel()
 	t.asked = append(t.asked[:0], t.passed...)
 	defer func() { t.asked = t.asked[:0] }()
-	if _, f := s.reach(ctx, false); f != nil {
+	if _, f := s.reach(until, false); f != nil {
 		return f
 	}
 	s.remote.Bound(until)

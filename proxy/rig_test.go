@@ -96,8 +96,8 @@ func (r *rig) accept() {
 	}
 }
 
-func (r *rig) flow(client netip.AddrPort) flow.Flow {
-	return flow.Flow{
+func (r *rig) flow(client netip.AddrPort) *flow.Flow {
+	return &flow.Flow{
 		ID: flow.ID(r.flows.Add(1)), Client: client, Target: r.target, Start: time.Now(), User: flow.User{ID: 7 + r.user.Load(), Name: "alice"},
 	}
 }

@@ -71,7 +71,7 @@ func (s *Server) Configure(set Settings) error {
 // ServeConn leads the session on nc to its end, closes nc and calls done. One goroutine does everything for a flow, this
 // one first; while the client is silent there is none, so ServeConn may return long before done is called. The session
 // ends early when ctx ends.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f flow.Flow, done func()) {
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f *flow.Flow, done func()) {
 	ss := newSession(s, nc, f)
 	s.serve(ctx, ss, ss.greet, done)
 }
@@ -143,7 +143,7 @@ func (s *Server) survive(ss *session) {
 			ss.body.Release()
 		}
 		if s.cfg.Panicked != nil {
-			s.cfg.Panicked(ss.flow, cause, debug.Stack())
+			s.cfg.Panicked(*ss.flow, cause, debug.Stack())
 		}
 	}
 }

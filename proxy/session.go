@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"net"
 	"runtime"
@@ -22,18 +21,17 @@ type session struct {
 	srv     *Server
 	set     *resolved
 	user    *policy.Settings
-	ctx     context.Context // ends when the session is cut
-	over    func()          // hears, once, that the session has ended
-	gate    func()          // gives back the place of a session that was let in; may be nil
-	until   time.Time       // how long a command is waited for, where that is begun; else zero
-	cancel  context.CancelFunc
-	house   *House   // the smarthost that it is a session of; nil: it is intercepted
-	who     Client   // who logged in there
-	tenancy *tenancy // whom the service at the source may speak for there; nil: nobody
-	draft   Draft    // of the message that is coming there; nil: none
+	ctx     life      // ends when the session is cut
+	over    func()    // hears, once, that the session has ended
+	gate    func()    // gives back the place of a session that was let in; may be nil
+	until   time.Time // how long a command is waited for, where that is begun; else zero
+	house   *House    // the smarthost that it is a session of; nil: it is intercepted
+	who     *Client   // who logged in there; &nobody where nobody did
+	tenancy *tenancy  // whom the service at the source may speak for there; nil: nobody
+	draft   Draft     // of the message that is coming there; nil: none
 	client  clientConn
 	conn    *smtp.Conn
-	flow    flow.Flow
+	flow    *flow.Flow
 
 	stageAt atomic.Int64 // unix nanoseconds
 	sent    atomic.Int32 // transactions begun
@@ -53,12 +51,10 @@ type session struct {
 	early  *early          // an onward session that is being opened; nil: none
 	blind  *relay.Session  // one in plain text, for the client's own handshake with the destination; nil: none
 	used   time.Time       // last use of remote
-	fed    time.Time       // when the client last got what was ready, while a batch of recipients is answered
 	*work                  // nil while the session is parked without a transaction
 	manner manner
 
-	nextErr error // of the command read ahead
-	ahead   bool
+	ahead bool
 
 	starttls policy.StartTLS // what becomes of STARTTLS
 	why      string          // somebody said so
@@ -69,7 +65,6 @@ type session struct {
 	authed   bool            // and did
 	attempts int             // wrong passwords
 	parts    bool            // the body is coming in chunks, of which the last is still to come
-	trace    []byte          // room for the trace field
 	last     string          // our last reply that was worth a note
 	heard    string          // the destination's last reply
 	note     string          // why the session ended without a message
@@ -88,10 +83,9 @@ type session struct {
 	overtaken string // ticket of a lock that came between a message's verdict and its dot
 }
 
-func newSession(srv *Server, nc net.Conn, f flow.Flow) *session {
-	s := &session{srv: srv, set: srv.set.Load(), flow: f, slot: -1, manner: manner{step: srv.noiseStep}}
+func newSession(srv *Server, nc net.Conn, f *flow.Flow) *session {
+	s := &session{srv: srv, set: srv.set.Load(), flow: f, who: &nobody, slot: -1, manner: manner{step: srv.noiseStep}}
 	s.takeUp()
-	s.ctx, s.cancel = context.WithCancel(srv.base)
 	s.tick = s.noop
 	s.client.Conn = nc
 	s.client.place.Who = s
@@ -349,7 +343,7 @@ func (s *session) end() {
 	if s.remote != nil {
 		s.remote.Bye(s.patience())
 	}
-	s.cancel()
+	s.ctx.end()
 }
 
 // hasty is how long a FIN is waited for while the gateway stops, since new connections wait for its end, or after a cut.
@@ -390,7 +384,7 @@ func (s *session) wake() { s.client.wake() }
 
 // kill ends the session at once. It may be called by any goroutine.
 func (s *session) kill() {
-	s.cancel()
+	s.ctx.end()
 	s.client.Conn.Close()
 	s.client.place.Wake()
 	if r := s.cut.Swap(nil); r != nil { // from there on it is nobody else's
@@ -405,7 +399,7 @@ func (s *session) stage(to uint32) {
 // live tells what the session is at. The server's list is locked: who answers for it may change.
 func (s *session) live() Live {
 	l := Live{
-		Flow: s.flow, State: stages[s.client.stage.Load()], Messages: int(s.sent.Load()), TLS: s.secure.Load(),
+		Flow: *s.flow, State: stages[s.client.stage.Load()], Messages: int(s.sent.Load()), TLS: s.secure.Load(),
 		Since: time.Unix(0, s.stageAt.Load()),
 	}
 	if n := s.name.Load(); n != nil {
@@ -416,10 +410,10 @@ func (s *session) live() Live {
 
 // base returns the message as far as the session knows it.
 func (s *session) base() message.Message {
-	return message.Message{Flow: &s.flow, Helo: s.helo, TLS: s.secure.Load()}
+	return message.Message{Flow: s.flow, Helo: s.helo, TLS: s.secure.Load()}
 }
 
 // ask asks the filter at a phase without a time limit of its own: those checks do not wait.
 func (s *session) ask(p filter.Phase, m *message.Message) filter.Verdict {
-	return s.set.Pipeline.Ask(s.ctx, p, m)
+	return s.set.Pipeline.Ask(&s.ctx, p, m)
 }

@@ -49,12 +49,12 @@ type shadow struct {
 
 // ServeShadow serves a flow whose mode is shadow on nc to its end and closes nc: nothing is refused, held, signed or
 // locked; the log says what would have been done. It ends early when ctx ends.
-func (s *Server) ServeShadow(ctx context.Context, nc net.Conn, f flow.Flow) {
+func (s *Server) ServeShadow(ctx context.Context, nc net.Conn, f *flow.Flow) {
 	ss := newSession(s, nc, f)
 	ss.shadow = true
 	if !s.enterShadow(ss) {
 		resetConn(nc)
-		ss.cancel()
+		ss.ctx.end()
 		return
 	}
 	defer s.leave(ss)
@@ -87,7 +87,7 @@ func (w *shadow) judge(o *overheard) {
 }
 
 func (w *shadow) run() {
-	defer w.cancel()
+	defer w.ctx.end()
 	w.user = w.srv.cfg.Policy.Settings(w.flow.User.ID)
 	if err := w.reach(); err != nil {
 		resetConn(w.client.Conn) // what the destination or the way to it did
@@ -95,7 +95,7 @@ func (w *shadow) run() {
 		w.logEmpty()
 		return
 	}
-	defer context.AfterFunc(w.ctx, func() { _ = w.far.Close() })() // a second close is harmless
+	defer context.AfterFunc(&w.ctx, func() { _ = w.far.Close() })() // a second close is harmless
 	judged := make(chan struct{})
 	go func() {
 		defer close(judged)
@@ -152,7 +152,7 @@ func (w *shadow) reach() (err error) {
 	if w.set.Pool.Has(target) || w.set.Local != nil && w.set.Local(target) {
 		return errors.New(ownTarget.text)
 	}
-	w.far, err = w.srv.cfg.Dialer.Connect(w.ctx, relay.Route{Target: w.flow.Target, Source: w.flow.Client.Addr(), Own: true})
+	w.far, err = w.srv.cfg.Dialer.Connect(&w.ctx, relay.Route{Target: w.flow.Target, Source: w.flow.Client.Addr(), Own: true})
 	return err
 }
 

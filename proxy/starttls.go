@@ -30,7 +30,7 @@ func (s *session) decideTLS() {
 			s.starttls, s.why = p, why
 		}
 	}
-	if s.starttls == policy.Terminate && !ruled && s.srv.cfg.Refusals != nil && s.srv.cfg.Refusals.MayPass(&s.flow) {
+	if s.starttls == policy.Terminate && !ruled && s.srv.cfg.Refusals != nil && s.srv.cfg.Refusals.MayPass(s.flow) {
 		s.starttls, s.learnt = policy.Pass, true
 	}
 	if s.starttls == policy.Pass && (s.secure.Load() || s.authed || s.locked()) {
@@ -59,7 +59,9 @@ func (s *session) askBlind() (relay.Caps, error) {
 	s.closeBlind()
 	s.dropEarly()
 	s.dropRemote()
-	r, err := s.srv.cfg.Dialer.OpenBlind(s.ctx, relay.Route{Target: s.flow.Target, Source: s.flow.Client.Addr(), Own: true, Helo: s.helo})
+	ctx, end := s.ctx.brief()
+	defer end()
+	r, err := s.srv.cfg.Dialer.OpenBlind(ctx, relay.Route{Target: s.flow.Target, Source: s.flow.Client.Addr(), Own: true, Helo: s.helo})
 	if err != nil {
 		return relay.Caps{}, err
 	}
@@ -136,7 +138,7 @@ func (s *session) passTLS() bool {
 	var spend func(int) bool
 	if s.learnt {
 		var ok bool
-		if spend, ok = s.srv.cfg.Refusals.Pass(&s.flow); !ok {
+		if spend, ok = s.srv.cfg.Refusals.Pass(s.flow); !ok {
 			s.dropBlind()
 			return false
 		}
@@ -184,7 +186,7 @@ func (s *session) passOn(far net.Conn, spend func(int) bool) {
 		_ = far.Close() // nobody has heard anything from it
 		return
 	}
-	defer context.AfterFunc(s.ctx, func() { _ = far.Close() })() // a second close is harmless
+	defer context.AfterFunc(&s.ctx, func() { _ = far.Close() })() // a second close is harmless
 	w := &shadow{session: s, far: far, spend: spend, onlyTLS: true, tap: tap{blind: unreadNote}}
 	w.restage()
 	w.pump()

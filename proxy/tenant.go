@@ -145,7 +145,7 @@ func (s *session) proved(header []byte) (why string, from, to int) {
 		if !s.claim(t) {
 			return "too many sessions", 0, 0
 		}
-		s.tx.rec.Flow = s.flow
+		s.tx.rec.Flow = *s.flow
 		s.tx.late = true
 		return "", from, to
 	}

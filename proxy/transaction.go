@@ -115,13 +115,13 @@ func (s *session) begin(mail *smtp.Mail) {
 	now := time.Now()
 	s.stageAt.Store(now.UnixNano())
 	*t = transaction{open: true, start: now, mail: *mail, asked: t.asked[:0], passed: t.passed[:0], msg: message.Message{
-		ID: transactionID(s.flow.ID.String(), n), Flow: &s.flow, Helo: s.helo, Login: s.who.Login, TLS: s.secure.Load(), Received: now,
+		ID: transactionID(s.flow.ID.String(), n), Flow: s.flow, Helo: s.helo, Login: s.who.Login, TLS: s.secure.Load(), Received: now,
 		Envelope: message.Envelope{
 			From: message.Address(mail.Address), FromSize: max(mail.Size, 0), To: t.msg.Envelope.To[:0],
 			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,
 		},
 	}}
-	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: s.flow, Start: now, Helo: s.helo, From: mail.Address}}
+	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: *s.flow, Start: now, Helo: s.helo, From: mail.Address}}
 	r.To = r.first[:0]
 	t.rec = &r.Record
 	if s.house == nil {
@@ -323,7 +323,7 @@ func (t *transaction) seen() {
 // long as the client has heard nothing of this transaction from it.
 func (s *session) relayAsked() *relay.Failure {
 	t := &s.tx
-	fresh, f := s.reach(s.ctx, true)
+	fresh, f := s.reach(time.Time{}, true)
 	for f == nil {
 		before := t.tried
 		s.fed = time.Now()
@@ -337,7 +337,7 @@ func (s *session) relayAsked() *relay.Failure {
 		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) {
 			return f
 		}
-		fresh, f = s.reach(s.ctx, true)
+		fresh, f = s.reach(time.Time{}, true)
 	}
 	return f
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync"
+	"time"
 
 	"sluice/filter/sign"
 	"sluice/proxy/smtp"
@@ -11,9 +12,12 @@ import (
 type work struct {
 	tx      transaction
 	next    smtp.Command // a command read ahead
+	nextErr error        // of it
 	data    smtp.DataOptions
 	body    smtp.Body
 	hopRoom sign.Hop
+	trace   []byte    // room for the trace field
+	fed     time.Time // when the client last got what was ready, while a batch of recipients is answered
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -28,7 +32,7 @@ func (s *session) takeUp() {
 // layDown gives the room back where no transaction is open. What was in it is gone.
 func (s *session) layDown() {
 	if w := s.work; w != nil && !w.tx.open {
-		s.work, s.trace = nil, nil
+		s.work = nil
 		*w = work{}
 		works.Put(w)
 	}

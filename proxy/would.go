@@ -162,9 +162,9 @@ func (s *session) judgeOverheard(o *overheard) {
 	defer s.srv.reserve(-len(o.Body))
 	id := transactionID(s.flow.ID.String(), int(s.sent.Add(1)))
 	o.Status = o.ended()
-	w := s.srv.Would(&s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
+	w := s.srv.Would(s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
 	s.srv.cfg.Log.Put(&Record{
-		ID: id, Flow: s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, Identity: w.Identity, From: o.Mail.Address, To: o.To, Size: o.Size,
+		ID: id, Flow: *s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, Identity: w.Identity, From: o.Mail.Address, To: o.To, Size: o.Size,
 		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply,
 	})
 }

@@ -351,11 +351,12 @@ func (d *daemon) watchdog() func() {
 
 // serve leads one session, and calls done when it has ended.
 func (d *daemon) serve(c *flow.Conn, done func()) {
-	f := c.Flow()
+	f := c.Attributed()
 	if d.o.target != nil {
-		f.Target = d.o.target(f.Target)
+		other := *f
+		other.Target, f = d.o.target(f.Target), &other
 	}
-	if d.shadowed(&f) {
+	if d.shadowed(f) {
 		defer done()
 		d.proxy.ServeShadow(context.Background(), c, f)
 		return

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"net/netip"
-	"sync"
 
 	"sluice/filter/limit"
 	"sluice/intercept/flow"
@@ -22,11 +21,12 @@ func (g gate) Enter(ctx context.Context, src, dst netip.Addr, perSource, perPair
 	if err != nil {
 		return nil, err
 	}
-	g.moved(from, dst, 1)
-	return sync.OnceFunc(func() {
+	moved := g.moved
+	moved(from, dst, 1)
+	return func() { // once, as its user promises: each open session has one
 		release()
-		g.moved(from, dst, -1)
-	}), nil
+		moved(from, dst, -1)
+	}, nil
 }
 
 // source is what counts as one source: an IPv4 address, but the whole /64 of an IPv6 address, since its holder has all

@@ -111,7 +111,7 @@ func (d *daemon) takeHouse(name string, f *os.File) error {
 	}
 	h := &house{name: name, at: at, set: d.houseAt(at)}
 	h.acceptor = &acceptor{l: l, log: d.log, full: d.full, done: make(chan struct{}), serve: func(c *flow.Conn, done func()) {
-		d.proxy.ServeHouse(context.Background(), c, c.Flow(), &h.set, done)
+		d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done)
 	}}
 	d.houses = append(d.houses, h)
 	go h.run()

@@ -28,7 +28,10 @@ func newConn(fd int, f Flow, by Attributor) *Conn {
 
 // Flow says whose connection this is. The first call attributes it, which may wait for the store: call it from the
 // session's goroutine, not from the accept loop. User.ID is 0 when nobody answers for the source.
-func (c *Conn) Flow() Flow {
+func (c *Conn) Flow() Flow { return *c.Attributed() }
+
+// Attributed gives what Flow does, in place: whoever leads the connection may say that somebody else answers for it.
+func (c *Conn) Attributed() *Flow {
 	c.once.Do(func() {
 		if c.by == nil {
 			return
@@ -37,7 +40,7 @@ func (c *Conn) Flow() Flow {
 			c.flow.User = u
 		}
 	})
-	return c.flow
+	return &c.flow
 }
 
 // ID returns the flow's id without attributing it.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -51,13 +52,17 @@ func (c *cache) get(p place, now time.Time) *known {
 	return k
 }
 
-// put remembers k for p. When the part is full some entry gives way.
-func (c *cache) put(p place, k known, now time.Time) {
-	k.expiry = now.Add(cacheTime)
-	k.caps.Other = nil // nobody asks for them later, and they are a stranger's to fill
+// put remembers caps for p, and gives those that are remembered, which must not be changed: most destinations say the same
+// each time, and many sessions may be open. When the part is full some entry gives way.
+func (c *cache) put(p place, caps *Caps, now time.Time) *Caps {
+	caps.Other = nil // nobody asks for them later, and they are a stranger's to fill
 	s := &c.parts[c.part(p)]
 	s.Lock()
 	defer s.Unlock()
+	if k := s.m[p]; k != nil && k.caps.same(caps) {
+		k.expiry = now.Add(cacheTime)
+		return &k.caps
+	}
 	if s.m == nil {
 		s.m = make(map[place]*known)
 	}
@@ -67,7 +72,16 @@ func (c *cache) put(p place, k known, now time.Time) {
 			break
 		}
 	}
-	s.m[p] = &k
+	k := &known{caps: *caps, expiry: now.Add(cacheTime)}
+	s.m[p] = k
+	return &k.caps
+}
+
+// same tells whether both say the same.
+func (c *Caps) same(o *Caps) bool {
+	return c.ESMTP == o.ESMTP && c.Encrypted == o.Encrypted && c.Verified == o.Verified && c.AsksCert == o.AsksCert &&
+		c.Greeting == o.Greeting && c.Name == o.Name && slices.Equal(c.PlainAuth, o.PlainAuth) &&
+		c.Set == o.Set && c.Size == o.Size && c.Limits == o.Limits && slices.Equal(c.Auth, o.Auth)
 }
 
 // drop forgets p.

@@ -22,7 +22,7 @@ func (l *limits) sent(most *smtp.Limits, domain string) {
 // Fits tells whether another transaction that begins with these recipients is within the destination's own bounds of a
 // session. The open one always is: within it the bounds are the client's to keep, or the destination's to defend.
 func (s *Session) Fits(rcpts []smtp.Rcpt) bool {
-	if s.open || s.refused.Code != 0 {
+	if s.open || s.refused != nil {
 		return true
 	}
 	most := &s.caps.Limits

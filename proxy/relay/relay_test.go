@@ -128,7 +128,7 @@ func TestFailureDropsWhatWasKnown(t *testing.T) {
 	target, _ := destination(t, "554 5.7.1 go away", usual)
 	d := NewDialer(Options{})
 	r := Route{Target: target, Helo: "x"}
-	d.cache.put(r.place(), known{}, time.Now())
+	d.cache.put(r.place(), &Caps{}, time.Now())
 	_, err := d.Open(context.Background(), r)
 	var f *Failure
 	if !errors.As(err, &f) || string(f.Raw) != "554 5.7.1 go away\r\n" || !f.Close || f.Code != 554 {
@@ -166,16 +166,23 @@ func TestCacheExpiresAndStaysSmall(t *testing.T) {
 	var c cache
 	now := time.Now()
 	p := place{target: netip.MustParseAddrPort("198.51.100.20:25")}
-	c.put(p, known{caps: Caps{ESMTP: true}}, now)
+	c.put(p, &Caps{ESMTP: true}, now)
 	if k := c.get(p, now.Add(cacheTime-time.Second)); k == nil || !k.caps.ESMTP {
 		t.Error("gone before its time")
 	}
 	if c.get(p, now.Add(cacheTime+time.Second)) != nil {
 		t.Error("there after its time")
 	}
+	first := c.put(p, &Caps{ESMTP: true, PlainAuth: []string{"PLAIN"}}, now)
+	if again := c.put(p, &Caps{ESMTP: true, PlainAuth: []string{"PLAIN"}}, now.Add(time.Minute)); again != first || c.get(p, now.Add(cacheTime+time.Second)) == nil {
+		t.Error("what is said again is kept twice, or no longer")
+	}
+	if other := c.put(p, &Caps{ESMTP: true}, now); other == first || len(first.PlainAuth) != 1 || len(c.get(p, now).caps.PlainAuth) != 0 {
+		t.Error("what others have in hand was changed, or the old is still remembered")
+	}
 	for i := range 3 * cacheRoom / cacheParts {
 		a := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), 100})
-		c.put(place{target: netip.AddrPortFrom(a, uint16(25+i>>16)), source: netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})}, known{}, now)
+		c.put(place{target: netip.AddrPortFrom(a, uint16(25+i>>16)), source: netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})}, &Caps{}, now)
 	}
 	n := 0
 	for i := range c.parts {

@@ -20,15 +20,14 @@ type Session struct {
 	timeouts *Timeouts
 	nc       net.Conn
 	conn     *smtp.Conn
-	caps     Caps
+	caps     *Caps // shared with what is remembered of the destination once the session stands
 	rep      smtp.Reply
 	begun    int // transactions that MAIL opened
 
 	open     bool       // MAIL was accepted and not yet ended
-	refused  smtp.Reply // MAIL's refusal in this transaction; Code 0: none
+	refused  *smtp.Reply // MAIL's refusal in this transaction; nil: none
 	reset    bool       // RSET is owed before the next MAIL
 	limits   limits     // what counts towards the destination's own bounds
-	greeting string     // what it was greeted with, first line
 	binary   bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at
@@ -51,7 +50,7 @@ func (s *Session) begin() *Failure {
 		}
 		return refusal(&s.rep)
 	}
-	s.greeting = firstText(&s.rep)
+	s.caps = &Caps{Greeting: firstText(&s.rep)} // what it was greeted with, first line
 	return s.hello()
 }
 
@@ -87,7 +86,7 @@ func (s *Session) hello() *Failure {
 		}
 		switch s.rep.Class() {
 		case 2:
-			s.caps = Caps{ESMTP: verb == "EHLO ", Greeting: s.greeting}
+			s.caps = &Caps{ESMTP: verb == "EHLO ", Greeting: s.caps.Greeting}
 			s.caps.Name, _, _ = strings.Cut(firstText(&s.rep), " ")
 			if s.caps.ESMTP {
 				s.caps.Extensions = smtp.ParseExtensions(&s.rep)
@@ -154,7 +153,7 @@ func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 	if f := s.quiet(); f != nil {
 		return f
 	}
-	if s.open || s.refused.Code != 0 {
+	if s.open || s.refused != nil {
 		return s.more(0, rcpts, told)
 	}
 	reset := s.reset
@@ -198,9 +197,9 @@ func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 // more sends further recipients of an open transaction.
 func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 	switch {
-	case s.refused.Code != 0:
+	case s.refused != nil:
 		for i := range rcpts {
-			told.Answer(i, &s.refused)
+			told.Answer(i, s.refused)
 		}
 		return nil
 	case s.caps.Has(smtp.ExtPipelining):
@@ -224,18 +223,18 @@ func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 func (s *Session) answers(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 	for i := range rcpts {
 		if f := s.read(); f != nil {
-			if s.refused.Code == 0 {
+			if s.refused == nil {
 				return f
 			}
 			for ; i < len(rcpts); i++ { // it refused MAIL and left: that is its answer, and the session is dead
-				told.Answer(from+i, &s.refused)
+				told.Answer(from+i, s.refused)
 			}
 			s.conn.Interrupt()
 			return nil
 		}
 		switch {
-		case s.refused.Code != 0: // what it says to RCPT without a MAIL does not matter
-			told.Answer(from+i, &s.refused)
+		case s.refused != nil: // what it says to RCPT without a MAIL does not matter
+			told.Answer(from+i, s.refused)
 		case s.rep.Class() == 3:
 			return broken("RCPT with an impossible code", nil)
 		default:
@@ -282,7 +281,8 @@ func (s *Session) readMail() *Failure {
 	case 3:
 		return broken("MAIL with an impossible code", nil)
 	default:
-		s.refused = s.rep.Clone()
+		r := s.rep.Clone()
+		s.refused = &r
 	}
 	return nil
 }
@@ -302,7 +302,7 @@ func (s *Session) readReset() *Failure {
 func (s *Session) Abandon() {
 	s.reset = s.reset || s.open
 	s.open = false
-	s.refused.Code = 0
+	s.refused = nil
 }
 
 // Reset sends the RSET that is owed, at once.
@@ -340,13 +340,13 @@ func (s *Session) Alive() bool {
 }
 
 // Caps returns what the destination can do.
-func (s *Session) Caps() *Caps { return &s.caps }
+func (s *Session) Caps() *Caps { return s.caps }
 
 // Begun returns how many transactions were begun on the session.
 func (s *Session) Begun() int { return s.begun }
 
 // Refused tells whether MAIL was refused in this transaction.
-func (s *Session) Refused() bool { return s.refused.Code != 0 }
+func (s *Session) Refused() bool { return s.refused != nil }
 
 // Source returns the address the session leaves from.
 func (s *Session) Source() netip.Addr { return s.route.Source }

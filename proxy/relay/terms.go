@@ -145,7 +145,7 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 	if s.caps.AsksCert = t.asked; t.asked {
 		d.legs.Asked.Add(1)
 	}
-	d.cache.put(s.route.place(), known{caps: s.caps}, now)
+	s.caps = d.cache.put(s.route.place(), s.caps, now)
 }
 
 // prove finds whether the certificate proves who the destination is, where that matters: to who asks for REQUIRETLS, which

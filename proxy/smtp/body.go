@@ -60,7 +60,8 @@ type Body struct {
 	dec      decoder
 	err      *ProtocolError // first refusal: the rest is thrown away
 	spillErr error
-	dropped  int64 // bytes thrown away
+	dropped  int64     // bytes thrown away
+	tick     tickState // while it is read
 	tickErr  error
 }
 

@@ -31,7 +31,7 @@ type Conn struct {
 	sock      socket // under it
 	handshake time.Duration
 	maxTotal  int64
-	until     time.Time
+	until     moment // bounds everything; 0: nothing does
 
 	buf       []byte // pooled; buf[r:w] is input not yet consumed
 	r, w      int
@@ -39,7 +39,7 @@ type Conn struct {
 	met       bool // the last handshake came as far as a version
 	// burst: the last read filled the buffer, so more may be waiting (a pipelining client).
 	burst  bool
-	bursts uint // such reads so far
+	bursts uint8 // such reads so far, round and round
 	// fromBuf: the last take came from buf, where what it gave still stands before r.
 	fromBuf bool
 	secret  bool   // what is being read is to leave no copy
@@ -49,11 +49,12 @@ type Conn struct {
 	werr    error  // first error of a write: sticky
 	rerr    error  // first error of a read that no later read can mend: sticky
 
-	rd, wr                    wait
-	patience                  time.Duration // see SetIdle
-	in, sent, nreads, nwrites int64
+	rd, wr          wait
+	patience        time.Duration // see SetIdle
+	in, sent        int64
+	nreads, nwrites uint32
 
-	tick tickState
+	tick *tickState   // of the body that is being read; may be nil
 	ask  func() error // see WriteDataAsking
 }
 
@@ -90,10 +91,11 @@ func (c *Conn) SetIdle(d time.Duration) { c.patience = d }
 // SetUntil bounds all reads and writes by the moment t, whatever progress they make; the zero
 // time lifts the bound.
 func (c *Conn) SetUntil(t time.Time) {
-	if !t.IsZero() && (c.until.IsZero() || t.Before(c.until)) {
+	until := momentOf(t)
+	if until != 0 && (c.until == 0 || until < c.until) {
 		c.rd.armed, c.wr.armed = 0, 0
 	}
-	c.until = t
+	c.until = until
 }
 
 // NetConn gives the connection under c: after STARTTLS the *tls.Conn.
@@ -112,10 +114,10 @@ func (c *Conn) BytesIn() int64 { return c.in }
 func (c *Conn) BytesOut() int64 { return c.sent }
 
 // Reads gives the number of reads that brought data.
-func (c *Conn) Reads() int64 { return c.nreads }
+func (c *Conn) Reads() int64 { return int64(c.nreads) }
 
 // Writes gives the number of writes to the network, a vectored write counting once.
-func (c *Conn) Writes() int64 { return c.nwrites }
+func (c *Conn) Writes() int64 { return int64(c.nwrites) }
 
 // read reads into p once data is there; it flushes the output first, since the peer may be
 // waiting for it.
@@ -163,7 +165,7 @@ func (c *Conn) readFailed(err error) error {
 		return err
 	}
 	now, begun := time.Now(), !c.rd.fresh
-	if c.rd.over(now, c.until) || c.piece.over(now, c.rd.timeout, c.w > c.r) {
+	if c.rd.over(now, c.until.time()) || c.piece.over(now, c.rd.timeout, c.w > c.r) {
 		c.rd.armed = 0
 		return ErrTimeout
 	}
@@ -180,7 +182,7 @@ func (c *Conn) armRead(now time.Time) error {
 	if c.leaves {
 		longest = c.patience
 	}
-	return c.nc.SetReadDeadline(c.rd.next(now, c.until, longest))
+	return c.nc.SetReadDeadline(c.rd.next(now, c.until.time(), longest))
 }
 
 // fill reads more input behind what is buffered, growing the buffer up to most bytes. It must

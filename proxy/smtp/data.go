@@ -32,7 +32,7 @@ func (c *Conn) ReadDataInto(b *Body, o *DataOptions) error {
 }
 
 func (c *Conn) readDots(b *Body) error {
-	c.piece = piece{until: b.o.Until}
+	c.piece = piece{until: momentOf(b.o.Until)}
 	defer func() { c.piece = piece{} }()
 	for !b.dec.done {
 		n, err := c.take(b.room())
@@ -100,7 +100,7 @@ func (c *Conn) SkipChunk(n int64) error {
 func (c *Conn) ReadChunk(b *Body, n int64) error {
 	c.startTick(b)
 	defer c.stopTick(b)
-	c.piece = piece{until: b.o.Until}
+	c.piece = piece{until: momentOf(b.o.Until)}
 	defer func() { c.piece = piece{} }()
 	for n > 0 {
 		room := b.room()

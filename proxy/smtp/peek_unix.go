@@ -10,7 +10,7 @@ import (
 )
 
 // peekAt looks at the socket fd.
-func (s *socket) peekAt(fd uintptr) {
+func (s *socketWork) peekAt(fd uintptr) {
 	var b [1]byte
 	for {
 		s.seen, _, s.err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
@@ -26,12 +26,11 @@ func (s *socket) peek() (waiting, known bool, err error) {
 	if s.raw == nil {
 		return false, false, nil
 	}
-	if s.look == nil {
-		s.look = s.peekAt
-	}
-	err = s.raw.Control(s.look)
-	n, perr := s.seen, s.err
-	s.err = nil
+	w := sockets.Get().(*socketWork)
+	err = s.raw.Control(w.look)
+	n, perr := w.seen, w.err
+	w.err = nil
+	sockets.Put(w)
 	switch {
 	case err != nil:
 		return false, true, net.ErrClosed // RawConn fails only so

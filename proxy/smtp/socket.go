@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -10,13 +11,6 @@ import (
 type socket struct {
 	tcp *net.TCPConn    // the standard library's, which knows vectored writes
 	raw syscall.RawConn // any other that gives access to its descriptor
-	// Of one vectored write on raw; here so that it does not allocate.
-	try  func(fd uintptr) bool
-	look func(fd uintptr) // of one peek, likewise
-	seen int
-	vec  [][]byte
-	sent int64
-	err  error
 }
 
 // socketUnder finds the socket under nc.
@@ -49,20 +43,37 @@ func (s *socket) write(vec *[][]byte) (int64, error) {
 	if s.tcp != nil {
 		return (*net.Buffers)(vec).WriteTo(s.tcp)
 	}
-	if s.try == nil {
-		s.try = s.attempt
+	w := sockets.Get().(*socketWork)
+	w.vec, w.sent, w.err = *vec, 0, nil
+	err := s.raw.Write(w.try)
+	if w.err != nil {
+		err = w.err
 	}
-	s.vec, s.sent, s.err = *vec, 0, nil
-	err := s.raw.Write(s.try)
-	*vec, s.vec = s.vec, nil
-	if s.err != nil {
-		err = s.err
-	}
-	return s.sent, err
+	*vec = w.vec
+	sent := w.sent
+	w.vec = nil
+	sockets.Put(w)
+	return sent, err
 }
 
+// socketWork is what one system call on a descriptor needs. It is apart from the socket, since most connections are idle.
+type socketWork struct {
+	vec  [][]byte
+	sent int64
+	seen int
+	err  error
+	try  func(fd uintptr) bool // attempt
+	look func(fd uintptr)      // peekAt
+}
+
+var sockets = sync.Pool{New: func() any {
+	w := new(socketWork)
+	w.try, w.look = w.attempt, w.peekAt
+	return w
+}}
+
 // took removes n bytes from the front of vec.
-func (s *socket) took(n int) {
+func (s *socketWork) took(n int) {
 	s.sent += int64(n)
 	for len(s.vec) > 0 && n >= len(s.vec[0]) {
 		n -= len(s.vec[0])

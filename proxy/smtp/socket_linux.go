@@ -10,7 +10,7 @@ import (
 const canWritev = true
 
 // attempt writes until all is sent, the socket is full (false: wait for it) or broken.
-func (s *socket) attempt(fd uintptr) bool {
+func (s *socketWork) attempt(fd uintptr) bool {
 	for len(s.vec) > 0 {
 		n, err := unix.Writev(int(fd), s.vec)
 		switch {

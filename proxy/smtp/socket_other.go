@@ -4,4 +4,4 @@ package smtp
 
 const canWritev = false
 
-func (s *socket) attempt(uintptr) bool { return true }
+func (s *socketWork) attempt(uintptr) bool { return true }

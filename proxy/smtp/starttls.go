@@ -42,8 +42,8 @@ func (c *Conn) startTLS(role func(net.Conn, *tls.Config) *tls.Conn, cfg *tls.Con
 		cfg.DynamicRecordSizingDisabled = true
 	}
 	end := time.Now().Add(c.handshake)
-	if !c.until.IsZero() && c.until.Before(end) {
-		end = c.until
+	if until := c.until.time(); c.until != 0 && until.Before(end) {
+		end = until
 	}
 	if err := c.nc.SetDeadline(end); err != nil {
 		return err

@@ -2,7 +2,7 @@ package smtp
 
 import "time"
 
-// tickState calls the caller's function now and then while a body is uploaded.
+// tickState calls the caller's function now and then while a body is uploaded; nil does nothing.
 type tickState struct {
 	fn    func() error
 	every time.Duration
@@ -15,29 +15,35 @@ func (c *Conn) startTick(b *Body) {
 	if b.o.Tick == nil || b.o.TickEvery <= 0 || b.tickErr != nil {
 		return
 	}
-	c.tick = tickState{fn: b.o.Tick, every: b.o.TickEvery, last: time.Now()}
+	b.tick = tickState{fn: b.o.Tick, every: b.o.TickEvery, last: time.Now()}
+	c.tick = &b.tick
 	c.rd.armed = 0 // shorter slices from now on
 }
 
 func (c *Conn) stopTick(b *Body) {
-	if c.tick.err != nil {
-		b.tickErr = c.tick.err
+	if b.tick.err != nil {
+		b.tickErr = b.tick.err
 	}
-	c.tick = tickState{}
+	c.tick = nil
 }
 
 // slice bounds how long a read may sleep; 0: no bound.
-func (t *tickState) slice() time.Duration { return t.every / 4 }
+func (t *tickState) slice() time.Duration {
+	if t == nil {
+		return 0
+	}
+	return t.every / 4
+}
 
 // after is called when a read brought data: only then, if ticks are asked for, is the clock read.
 func (t *tickState) after() {
-	if t.fn != nil {
+	if t != nil {
 		t.wake(time.Now())
 	}
 }
 
 func (t *tickState) wake(now time.Time) {
-	if t.fn == nil || t.err != nil || now.Sub(t.last) < t.every-t.every/4 {
+	if t == nil || t.err != nil || now.Sub(t.last) < t.every-t.every/4 {
 		return
 	}
 	t.last = now

@@ -78,10 +78,11 @@ func (c *Conn) writeEach(parts [][]byte) error {
 		if len(p) == 0 {
 			continue
 		}
-		c.wr.fresh, c.wr.idle = false, time.Now()
-		at := c.wr.idle.Add(c.wr.timeout)
-		if !c.until.IsZero() && c.until.Before(at) {
-			at = c.until
+		now := time.Now()
+		c.wr.fresh, c.wr.idle = false, momentOf(now)
+		at := now.Add(c.wr.timeout)
+		if until := c.until.time(); c.until != 0 && until.Before(at) {
+			at = until
 		}
 		if err := c.nc.SetWriteDeadline(at); err != nil {
 			return err
@@ -108,7 +109,7 @@ func (c *Conn) writeFailed(progress bool, err error) error {
 	if progress {
 		c.wr.fresh = true
 	}
-	if c.wr.over(now, c.until) {
+	if c.wr.over(now, c.until.time()) {
 		c.wr.armed = 0
 		return ErrTimeout
 	}
@@ -116,5 +117,5 @@ func (c *Conn) writeFailed(progress bool, err error) error {
 }
 
 func (c *Conn) armWrite(now time.Time) error {
-	return c.nc.SetWriteDeadline(c.wr.next(now, c.until, 0))
+	return c.nc.SetWriteDeadline(c.wr.next(now, c.until.time(), 0))
 }

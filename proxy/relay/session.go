@@ -24,11 +24,11 @@ type Session struct {
 	rep      smtp.Reply
 	begun    int // transactions that MAIL opened
 
-	open     bool       // MAIL was accepted and not yet ended
-	refused  *smtp.Reply // MAIL's refusal in this transaction; nil: none
-	reset    bool       // RSET is owed before the next MAIL
-	limits   limits     // what counts towards the destination's own bounds
-	binary   bool       // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
+	open    bool        // MAIL was accepted and not yet ended
+	refused *smtp.Reply // MAIL's refusal in this transaction; nil: none
+	reset   bool        // RSET is owed before the next MAIL
+	limits  limits      // what counts towards the destination's own bounds
+	binary  bool        // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at
 	met        *tlspolicy.Policy // that the session was found to meet

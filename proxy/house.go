@@ -229,7 +229,7 @@ func (s *session) answerAsked() {
 	t := &s.tx
 	var said []Nobody
 	if c := s.house.Callout; c != nil && !s.unclaimed() && t.ticket == "" { // whoever is locked learns nothing
-		said = c.Ask(s.ctx, s.flow.User.ID, t.mail.Address, t.asked)
+		said = c.Ask(&s.ctx, s.flow.User.ID, t.mail.Address, t.asked)
 	}
 	for i := range t.asked {
 		if i < len(said) && said[i].Code != 0 {

@@ -170,7 +170,7 @@ func (s *session) keepable(rcpts []smtp.Rcpt, held bool) error {
 		return errNoKeeper
 	case s.authed:
 		return errAuthed
-	case s.remote != nil && s.remote.Route().Own || s.decide(s.ctx, rcpts[0].Domain).Own:
+	case s.remote != nil && s.remote.Route().Own || s.decide(&s.ctx, rcpts[0].Domain).Own:
 		return errOwnWay
 	}
 	last := ""

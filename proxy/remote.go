@@ -28,7 +28,7 @@ func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failu
 	if reuse && len(t.passed) > 0 {
 		return false, s.stay()
 	}
-	route := s.by(s.decide(ctx, t.asked[0].Domain))
+	route := s.by(s.decide(&s.ctx, t.asked[0].Domain))
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}

@@ -100,6 +100,7 @@ type Hit struct {
 	Evidence string  // what the log keeps: the bytes or figures the opinion rests on
 	Group    uint64  // the same for copies of one message, whoever sends them; 0: nothing is known of copies
 	Outside  bool    // rests on more than the words: on a list, or on where links lead; then every copy speaks for itself
+	NoLock   bool    // counts towards no lock although it refuses: it may be wrong
 }
 
 // Verdict is the one answer made of all hits.
@@ -133,6 +134,25 @@ func (v *Verdict) Copies() (group uint64, each bool) {
 		}
 	}
 	return group, each
+}
+
+// Counting returns the hit that counts towards a lock, or nil: the one that decided, unless it is not to lock; then the worst
+// of those beside it that would have refused, too.
+func (v *Verdict) Counting() *Hit {
+	d := v.Decisive()
+	if d == nil || !d.Class.Bad() {
+		return nil
+	}
+	if !d.NoLock {
+		return d
+	}
+	d = nil
+	for i := range v.Hits {
+		if h := &v.Hits[i]; h.Class.Bad() && h.Action == Reject && !h.NoLock && (d == nil || h.Class > d.Class) {
+			d = h
+		}
+	}
+	return d
 }
 
 // Check is one opinion. It appends its hits to hits and returns the result, so that a clean mail costs no allocation.

@@ -172,3 +172,26 @@ func TestCopies(t *testing.T) {
 		}
 	}
 }
+
+// TestCounting: what is not to lock counts for nothing, and hides nothing that does.
+func TestCounting(t *testing.T) {
+	t.Parallel()
+	virus := Hit{Code: "VIRUS", Class: Virus, Action: Reject}
+	guess := Hit{Code: "GUESS", Class: Virus, Action: Reject, NoLock: true}
+	spam := Hit{Code: "SPAM", Class: Spam, Action: Reject}
+	told := Hit{Code: "TOLD", Class: Spam}
+	limit := Hit{Code: "LIMIT", Class: Policy, Action: Defer}
+	for _, c := range []struct {
+		hits []Hit
+		want string
+	}{{nil, ""}, {[]Hit{limit}, ""}, {[]Hit{spam}, "SPAM"}, {[]Hit{guess}, ""}, {[]Hit{guess, told}, ""}, {[]Hit{spam, guess}, "SPAM"}, {[]Hit{guess, spam, virus}, "VIRUS"}} {
+		v := Judge(c.hits)
+		got := ""
+		if h := v.Counting(); h != nil {
+			got = h.Code
+		}
+		if got != c.want {
+			t.Errorf("%+v: %q counts, want %q", c.hits, got, c.want)
+		}
+	}
+}

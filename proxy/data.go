@@ -151,8 +151,8 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 			return
 		}
 	}
-	t.msg.Data, t.msg.DataSize = data, body.Size()
-	defer func() { t.msg.Data = nil }()
+	t.msg.Data, t.msg.DataSize, t.msg.Whole = data, body.Size(), body
+	defer func() { t.msg.Data, t.msg.Whole = nil, nil }()
 	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	s.tellLocks(&v)

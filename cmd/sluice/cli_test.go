@@ -37,7 +37,9 @@ func (fake) Status(context.Context) (*api.Status, error) {
 		Addresses: []api.Address{{Address: netip.MustParseAddr("203.0.113.17"), Helo: "out1.provider.example", Weight: 1}},
 		Config:    api.Config{File: "/etc/sluice/sluice.toml", Loaded: now.Add(-90 * time.Minute), Error: "/etc/sluice/sluice.toml:7: lock.tmie: there is no such key"},
 		Spool:     api.Spool{Deliveries: 17, Held: 2, Bytes: 3 << 20},
-		Log:       api.LogStats{Records: 120400, Bytes: 31 << 20}, Unread: api.Unread{Flows: 41, BytesOut: 5 << 20, BytesIn: 90 << 10},
+		Plugins: []api.Plugin{{Name: "av", Kind: "clamd", Asked: 120000, Objected: 12, Failed: 31, Deferred: 30, Unseen: 4, Micros: 8200,
+			Instances: []api.PluginInstance{{Address: "unix:/run/clamav/clamd.ctl", State: "alive"}, {Address: "198.51.100.9:3310", State: "dead", Error: "connection refused"}}}},
+		Log: api.LogStats{Records: 120400, Bytes: 31 << 20}, Unread: api.Unread{Flows: 41, BytesOut: 5 << 20, BytesIn: 90 << 10},
 		Onward: api.OnwardTLS{Encrypted: 90210, Plain: 812, Avoided: 9, Unmet: 3, Broken: 1, DANE: api.Met{OK: 5012, Failed: 2}, Enforced: api.Met{OK: 40000}, Testing: api.Met{Failed: 11}},
 	}, nil
 }

@@ -81,6 +81,7 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"onward TLS", s.onward(&st.Onward)},
 		[2]string{"delivery", addresses(st.Addresses)},
 	)
+	s.opinions(st)
 	for i, e := range st.Helper.Elsewhere {
 		if i == fewInterfaces {
 			s.say("%s more; --json lists them", count(len(st.Helper.Elsewhere)-i, "source", "sources"))

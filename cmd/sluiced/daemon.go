@@ -23,6 +23,7 @@ import (
 	"sluice/filter/limit"
 	"sluice/filter/lock"
 	"sluice/filter/policy"
+	"sluice/filter/scanner"
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
@@ -66,6 +67,7 @@ type daemon struct {
 
 	identities *identity.Book
 	elsewhere  elsewhere
+	plugins    *scanner.Plugins
 	checks     *filter.Pipeline // made once: its checks count, and read the policy as it changes
 	proxy      *proxy.Server
 	api        *api.Server
@@ -165,6 +167,8 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.policy.OverrideAll(overrides)
+	d.plugins = scanner.New(d.policy, d.pluginEvent)
+	d.plugins.Configure(pluginOptions(cfg.Plugin))
 	d.sources = flow.NewAttribution(r.table, flow.Template{V4: cfg.Template.IPv4, V6: cfg.Template.IPv6}, d.maker(cfg))
 	if err := d.listInflight(cfg, r); err != nil {
 		return nil, err
@@ -295,6 +299,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")
 	})
 	background.Go(func() { d.keepLessons(ctx) })
+	background.Go(func() { d.keepPlugins(ctx) })
 	background.Go(func() {
 		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
 	})

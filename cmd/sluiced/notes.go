@@ -125,7 +125,11 @@ func (l toldLocks) Judged(m *mail.Message, v *filter.Verdict) {
 
 func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From, Identity: m.Identity, Forwarded: m.Forwarded}
-	if h := v.Decisive(); h != nil {
+	h := v.Counting()
+	if h == nil {
+		h = v.Decisive()
+	}
+	if h != nil {
 		hit := *h
 		j.Forwarded = j.Forwarded || h.Class.Bad() && mail.PassedOn(m)
 		hit.Text, hit.Evidence = "", hit.Evidence[:min(len(hit.Evidence), 200)]

@@ -42,6 +42,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 		},
 	}
 	s.Onward, _ = policy.ParseOnwardTLS(onward) // the configuration allows no other names
+	s.Content.Failure, _ = policy.ParseFailure(c.Failure)
 	s.RefuseAuth = auth == "refuse"
 	s.Delivery, _ = policy.ParseDelivery(delivery)
 	return s
@@ -79,7 +80,7 @@ func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
 
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
-	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam})
+	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam, Failure: cfg.Content.Failure})
 	s = withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
 	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
 }

@@ -43,7 +43,10 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 			return
 		}
 	}
-	e, ev := eventOf(m, v)
+	e, ev, counts := eventOf(m, v)
+	if !counts {
+		return
+	}
 	st := l.tallies.tell(whom, e, ev, s)
 	if st.finding != nil {
 		l.found(user, st.finding, s)
@@ -105,13 +108,17 @@ func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
 	}
 }
 
-// eventOf tells what a verdict says about its sender. Bad mail that was only forwarded has a rule of its own.
-func eventOf(m *message.Message, v *filter.Verdict) (ladder.Event, Evidence) {
-	d := v.Decisive()
-	if d == nil || !d.Class.Bad() {
-		return ladder.Event{Kind: ladder.Good}, Evidence{}
+// eventOf tells what a verdict says about its sender; false where it is to say nothing. Bad mail that was only forwarded has
+// a rule of its own.
+func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence, counts bool) {
+	if d := v.Decisive(); d == nil || !d.Class.Bad() {
+		return ladder.Event{Kind: ladder.Good}, Evidence{}, true
 	}
-	e := ladder.Event{Kind: kindOf(d.Class)}
+	d := v.Counting()
+	if d == nil {
+		return ladder.Event{}, Evidence{}, false
+	}
+	e = ladder.Event{Kind: kindOf(d.Class)}
 	e.Print, e.Firm = printOf(m, v)
 	if m.Forwarded || message.PassedOn(m) {
 		e.Kind = ladder.Passed
@@ -119,7 +126,7 @@ func eventOf(m *message.Message, v *filter.Verdict) (ladder.Event, Evidence) {
 	return e, Evidence{
 		Message: strings.Clone(m.ID), At: wall(), From: strings.Clone(string(m.Envelope.From)), Identity: strings.Clone(m.Identity),
 		Check: d.Check, Code: d.Code, Class: d.Class.String(), Detail: short(d.Evidence),
-	}
+	}, true
 }
 
 func kindOf(c filter.Class) ladder.Kind {

@@ -228,3 +228,30 @@ func BenchmarkJudgedBad(b *testing.B) {
 		l.Judged(m, v)
 	}
 }
+
+// TestAGuessLocksNobody: what a scanner only guesses is refused and counts for nothing, neither as bad nor as good (VIR3);
+// what another check is sure of in the same message counts.
+func TestAGuessLocksNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	guess := filter.Hit{Code: "VIRUS", Class: filter.Virus, Action: filter.Reject, NoLock: true}
+	for i := range 50 {
+		v := filter.Judge([]filter.Hit{guess})
+		w.keeper.Judged(mail(1, fmt.Sprint("guess ", i)), &v)
+	}
+	if w.locked(1) {
+		t.Fatal("guesses locked")
+	}
+	for i := range 5 { // all that counts is bad
+		v := filter.Judge([]filter.Hit{guess, {Code: "SPAM", Class: filter.Spam, Action: filter.Reject}})
+		w.keeper.Judged(mail(1, fmt.Sprint("spam ", i)), &v)
+	}
+	if !w.locked(1) {
+		t.Error("spam in which a virus was guessed does not lock")
+	}
+	v := filter.Judge([]filter.Hit{{Code: "VIRUS", Class: filter.Virus, Action: filter.Reject}})
+	w.keeper.Judged(mail(2, "certain"), &v)
+	if !w.locked(2) {
+		t.Error("a certain virus does not lock at once")
+	}
+}

@@ -2,6 +2,8 @@
 package message
 
 import (
+	"bytes"
+	"io"
 	"time"
 
 	"sluice/intercept/flow"
@@ -40,10 +42,20 @@ type Message struct {
 	Told     string // the header field that told it, where that is not to be sent on; else ""
 	TLS      bool   // the client leg is encrypted
 	Envelope Envelope
-	Rcpt     Address // the recipient being asked about, in phase rcpt
-	Data     []byte  // header and body, dots unstuffed, lines ending in CRLF; nil before phase data
-	DataSize int64   // bytes of the whole message; larger than len(Data) when the rest was spilled to disk
+	Rcpt     Address     // the recipient being asked about, in phase rcpt
+	Data     []byte      // header and body, dots unstuffed, lines ending in CRLF; nil before phase data
+	DataSize int64       // bytes of the whole message; larger than len(Data) when the rest was spilled to disk
+	Whole    io.ReaderAt // all DataSize bytes of it, where Data is only the beginning; nil where there is no more than Data
 	Received time.Time
 
 	Forwarded bool // it is known to have come from elsewhere (ATT10); where it is not, PassedOn looks
+}
+
+// Reader reads the first most bytes of the message, in phase data; size is how many there are to read.
+func (m *Message) Reader(most int64) (r io.Reader, size int64) {
+	if size = min(int64(len(m.Data)), most); size == most || m.Whole == nil || m.DataSize <= size {
+		return bytes.NewReader(m.Data[:size]), size
+	}
+	size = min(m.DataSize, most)
+	return io.NewSectionReader(m.Whole, 0, size), size
 }

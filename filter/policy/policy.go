@@ -48,6 +48,7 @@ type Content struct {
 	BlockSpam bool    // refuse what is found to be spam or phishing; off: it is only said
 	Unsure    float64 // probability from which a message is unsure
 	Spam      float64 // probability from which it is spam
+	Failure   Failure // VIR2: of mail that a plug-in could not be asked about
 }
 
 // Lock are the settings of automatic locks (LCK1, LCK2, LCK8). A number of 0 switches its rule off.

@@ -27,6 +27,7 @@ type Status struct {
 	Unread    Unread            `json:"unread"`
 	Onward    OnwardTLS         `json:"onward" doc:"how the leg to destinations is encrypted"`
 	Spool     Spool             `json:"spool" doc:"mail that waits to be delivered"`
+	Plugins   []Plugin          `json:"plugins" doc:"programs that are asked for their opinion; none are needed"`
 }
 
 // Spool is what waits on disk.

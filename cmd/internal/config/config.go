@@ -25,6 +25,8 @@ type Config struct {
 	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
 	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
 	Content   Content   `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
+	Plugin    []Plugin  `toml:"plugin" doc:"A program beside the gateway that is asked for its opinion of each message that nothing cheaper has refused. Without any nothing else is needed."`
+	DNSList   []DNSList `toml:"dnslist" doc:"A list by DNS of addresses or domains. It is tested every few minutes; one that is dead, or lists everything, is taken out until it is well again."`
 	Identity  Identity  `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
 	Campaign  Campaign  `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
 	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
@@ -264,6 +266,7 @@ type Content struct {
 	BlockSpam bool    `toml:"block_spam" default:"true" doc:"Refuse what the content filter takes for spam or phishing. Off: it is only said in the log."`
 	Unsure    float64 `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
 	Spam      float64 `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
+	Failure   string  `toml:"failure" default:"plugin" enum:"plugin|defer|go-on" doc:"What becomes of a message that a plug-in or a list by DNS could not be asked about. plugin: what [[plugin]] or [[dnslist]] says. defer: 451 4.3.0. go-on: without that opinion."`
 	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
 	Lessons   int     `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
 }
@@ -284,6 +287,7 @@ type UserContent struct {
 	BlockSpam bool    `toml:"block_spam" doc:"Refuse what the content filter takes for spam or phishing."`
 	Unsure    float64 `toml:"unsure" min:"0.05" max:"1" doc:"Probability from which his messages count as unsure."`
 	Spam      float64 `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
+	Failure   string  `toml:"failure" enum:"plugin|defer|go-on" doc:"What becomes of his messages where a plug-in or a list could not be asked, as content.failure."`
 }
 
 // Identity tells the finer senders inside a user.

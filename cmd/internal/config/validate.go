@@ -43,6 +43,8 @@ func validate(c *Config, doc *document) Errors {
 	v.content(c)
 	v.identities(c)
 	v.limits(c)
+	v.plugins(c)
+	v.dnsLists(c)
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}

@@ -47,7 +47,7 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore from which addresses mail left; some may leave from others", "err", err)
 	}
-	if d.school, err = openSchool(cfg.Store.Dir, &cfg.Content); err != nil {
+	if d.school, err = openSchool(cfg.Store.Dir, &cfg.Content, d.log); err != nil {
 		if d.school == nil || d.school.files[0] == nil {
 			return err
 		}

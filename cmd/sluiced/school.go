@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"sluice/cmd/internal/config"
+	"sluice/filter/content/learn"
 	"sluice/filter/content/school"
 	"sluice/filter/content/shipped"
 )
@@ -27,14 +29,20 @@ type schoolFile struct {
 const lessonsEvery = 5 * time.Second
 
 // openSchool opens what was learnt here, or begins with the shipped model.
-func openSchool(dir string, cfg *config.Content) (*schoolFile, error) {
+func openSchool(dir string, cfg *config.Content, log *slog.Logger) (*schoolFile, error) {
 	m, err := shipped.Model()
 	if err != nil {
 		return nil, err
 	}
 	s := school.New(m, school.Options{Budget: cfg.Lessons})
 	f := &schoolFile{keptFile{what: s}, s, filepath.Join(dir, "learned.model")}
-	if err := f.load(); err != nil {
+	err = f.load()
+	if errors.Is(err, learn.ErrOtherVersion) { // the weights mean nothing here, and mail has to flow
+		aside := f.path + ".old"
+		log.Warn("set aside what the content filter has learnt: another version of it did; it begins with the shipped model", "file", aside)
+		err = os.Rename(f.path, aside)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return f, f.open(dir, "content")

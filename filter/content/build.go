@@ -33,7 +33,7 @@ func Build(name string, built time.Time, from []string, examples []learn.Example
 // spam by a model that did not see them.
 const (
 	allowed  = 0.0002
-	maxShift = 1.5
+	maxShift = 2.0
 )
 
 func cautious(c learn.Calibration, scores []float64, bad []bool) learn.Calibration {

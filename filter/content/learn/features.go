@@ -18,8 +18,9 @@ const (
 
 // The views of a message, each with features and a normalisation of its own.
 const (
-	viewWords = iota // words, pairs of words, links, files, form
-	viewGrams        // runs of four letters
+	viewWords = iota // words of the text and pairs of them, header, form
+	viewGrams        // runs of four letters of subject and text
+	viewHead         // what a reader sees first and what he is to follow: subject, sender's name, links
 	views
 )
 
@@ -33,7 +34,7 @@ type Features struct {
 }
 
 // slotBits is the size of the tables of weights: 1<<slotBits slots each. With a million slots a word of its own rarely
-// shares its slot with a common one, and both tables together take 8 MiB.
+// shares its slot with a common one, and the tables together take 12 MiB.
 const slotBits = 20
 
 // NewFeatures returns an empty set.
@@ -99,12 +100,13 @@ func (f *Features) Extract(v *view.View) {
 
 func (f *Features) extract(v *view.View) {
 	f.reset()
-	f.view = viewWords
+	f.view = viewHead
 	f.words('s', v.Subject[:min(len(v.Subject), maxSubject)], 40)
 	f.words('f', []byte(v.From.Name), 10)
+	f.links(v)
+	f.view = viewWords
 	f.header(v)
 	f.shape(v)
-	f.links(v)
 	room, words := maxWordText, maxWords
 	for _, r := range v.Runs {
 		t := v.Text[r.Start:r.End]

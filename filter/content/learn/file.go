@@ -32,7 +32,7 @@ type fileHeader struct {
 }
 
 // featureVersion counts ways of making features: weights learnt with one are noise with another.
-const featureVersion = 1
+const featureVersion = 2
 
 // Save writes the model whole.
 func (m *Model) Save(w io.Writer) error { return m.write(w, false) }
@@ -87,6 +87,9 @@ func writeWeights(out *bufio.Writer, ws []float32, round bool) {
 	_ = out.WriteByte(0) // no more slots
 }
 
+// ErrOtherVersion is the error for a model that is whole but was made for another way of reading messages.
+var ErrOtherVersion = errors.New("it was built for another version of the content filter")
+
 // Load reads a model. The error says what is wrong with the file.
 func Load(r io.Reader) (*Model, error) {
 	in := bufio.NewReader(r)
@@ -102,10 +105,10 @@ func Load(r io.Reader) (*Model, error) {
 	if err := json.Unmarshal(head, &h); err != nil {
 		return nil, fmt.Errorf("its header is damaged: %w; take another copy", err)
 	}
-	if h.Bits != slotBits || h.Features != featureVersion {
-		return nil, fmt.Errorf("it was built for features of version %d with %d bits, and this program has version %d with %d; build it anew", h.Features, h.Bits, featureVersion, slotBits)
+	if h.Features > 0 && (h.Bits != slotBits || h.Features != featureVersion) {
+		return nil, fmt.Errorf("%w: features of version %d with %d bits, and this program has version %d with %d; build it anew", ErrOtherVersion, h.Features, h.Bits, featureVersion, slotBits)
 	}
-	if !finite(h.Bias, h.Calibration.A, h.Calibration.B) || h.Calibration.A <= 0 {
+	if h.Features <= 0 || !finite(h.Bias, h.Calibration.A, h.Calibration.B) || h.Calibration.A <= 0 {
 		return nil, errors.New("its header has figures that make no sense; take another copy")
 	}
 	m := NewModel("")

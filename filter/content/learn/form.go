@@ -133,6 +133,7 @@ func (f *Features) shape(v *view.View) {
 		f.named("signed")
 	}
 	f.valued("size", bucket(len(v.Text)/400))
+	f.valued("ascii", foreign(v.Text[:min(len(v.Text), 2000)]))
 	f.valued("caps", caps(v.Text[:min(len(v.Text), 2000)]))
 	for i := range v.Files {
 		n := strings.ToLower(v.Files[i].Name)
@@ -143,8 +144,26 @@ func (f *Features) shape(v *view.View) {
 	}
 }
 
+// foreign tells how much of a text is not ASCII: nothing, here and there, as in languages with accents, or most of it.
+func foreign(s []byte) string {
+	n := 0
+	for _, c := range s {
+		n += int(c >> 7)
+	}
+	switch {
+	case n == 0:
+		return "all"
+	case n*50 < len(s):
+		return "nearly"
+	case n*5 < len(s):
+		return "mostly"
+	}
+	return "hardly"
+}
+
 // links adds the form of the links, and the words in them.
 func (f *Features) links(v *view.View) {
+	f.valued("linksown", own(v))
 	for i := range v.Links {
 		if i == 30 {
 			return
@@ -164,6 +183,44 @@ func (f *Features) links(v *view.View) {
 			f.words('a', []byte(l.Text[:min(len(l.Text), 60)]), 6)
 		}
 	}
+}
+
+// own tells how many of the links lead to the sender's own domain or below: who is at home on the web leads there, who
+// borrows a name leads elsewhere.
+func own(v *view.View) string {
+	home := domain(v.From.Addr)
+	all, mine := 0, 0
+	for i := range v.Links[:min(len(v.Links), 60)] {
+		h := v.Links[i].Host()
+		if h == "" {
+			continue
+		}
+		if all++; home != "" && related(h, home) {
+			mine++
+		}
+	}
+	switch {
+	case all == 0:
+		return "no links"
+	case mine == 0:
+		return "none"
+	case mine == all:
+		return "all"
+	}
+	return "some"
+}
+
+// related reports whether two hosts belong to one organisation, as far as their last labels tell.
+func related(a, b string) bool { return a == b || organisation(a) == organisation(b) }
+
+// organisation is the last two labels of a host, three where those are of the form "co.uk".
+func organisation(host string) string {
+	i := strings.LastIndexByte(host, '.')
+	j := strings.LastIndexByte(host[:max(i, 0)], '.')
+	if j > 0 && len(host)-i <= 3 && i-j <= 4 {
+		j = strings.LastIndexByte(host[:j], '.')
+	}
+	return host[j+1:]
 }
 
 func domain(addr string) string { return addr[strings.LastIndexByte(addr, '@')+1:] }

@@ -2,6 +2,7 @@ package learn
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -173,7 +174,7 @@ func TestDamagedFilesAreRefused(t *testing.T) {
 		"empty": nil, "not a model": []byte("From: x\n\n"), "cut in the header": good[:40], "cut": good[:len(good)-20], "another version": flip(13),
 		"damaged weights": flip(len(good) / 2), "damaged at the end": flip(len(good) - 8),
 		"no end of header": append([]byte(magic), bytes.Repeat([]byte("x"), maxHeader+10)...),
-		"other features":   bytes.Replace(good, []byte(`"features":1`), []byte(`"features":9`), 1),
+		"other features":   bytes.Replace(good, fmt.Appendf(nil, `"features":%d`, featureVersion), []byte(`"features":999`), 1),
 		"absurd figures":   bytes.Replace(good, []byte(`"a":1`), []byte(`"a":0`), 1),
 		"bomb":             append([]byte(magic+"{}\n"), bytes.Repeat([]byte{0}, 1000)...),
 	} {
@@ -181,6 +182,8 @@ func TestDamagedFilesAreRefused(t *testing.T) {
 			t.Errorf("%s was read as a model", name)
 		} else if !strings.Contains(err.Error(), "; ") {
 			t.Errorf("%s: the error names no remedy: %v", name, err)
+		} else if errors.Is(err, ErrOtherVersion) != (name == "other features") {
+			t.Errorf("%s: it is told for another version's: %v", name, err)
 		}
 	}
 }

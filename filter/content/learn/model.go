@@ -110,17 +110,18 @@ type Reason struct {
 	Points float64
 }
 
-// Reasons returns the features of the words view that moved the score most, most against the message first, at most n.
-// f must have been filled by ExtractNamed.
+// Reasons returns the features, of those that can be told in words, that moved the score most, most against the message
+// first, at most n. f must have been filled by ExtractNamed.
 func (m *Model) Reasons(f *Features, n int) []Reason {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	ids := f.ids[viewWords]
-	norm := math.Sqrt(float64(max(len(ids), 1)))
 	var all []Reason
-	for _, id := range ids {
-		if name := f.names[id]; name != "" {
-			all = append(all, Reason{name, float64(m.weights[viewWords][id]) / norm})
+	for _, v := range []int{viewHead, viewWords} {
+		norm := math.Sqrt(float64(max(len(f.ids[v]), 1)))
+		for _, id := range f.ids[v] {
+			if name := f.names[id]; name != "" {
+				all = append(all, Reason{name, float64(m.weights[v][id]) / norm})
+			}
 		}
 	}
 	slices.SortStableFunc(all, func(a, b Reason) int {

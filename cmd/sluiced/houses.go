@@ -19,6 +19,7 @@ import (
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/auth"
+	"sluice/proxy/cert"
 	"sluice/proxy/delivery"
 	"sluice/proxy/smtp"
 )
@@ -156,17 +157,17 @@ func (c callout) Ask(ctx context.Context, user uint32, from string, rcpts []smtp
 
 // houseTLS follows the certificate of the configuration in force, whatever becomes of STARTTLS of intercepted mail.
 func (d *daemon) houseTLS() *tls.Config {
-	c := d.certs.Load().Config()
-	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return d.certs.Load().Config().GetCertificate(h)
-	}
-	asked := c.Clone()
+	get := func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.certs.Load().Certificate(h) }
+	c, asked := cert.Config(get), cert.Config(get)
 	asked.ClientAuth = tls.RequestClientCert // of services alone: mail programs would ask people which one to show
+	turn, turnAsked := c.GetConfigForClient, asked.GetConfigForClient
+	asked.GetConfigForClient = nil
 	c.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 		if a, ok := h.Conn.RemoteAddr().(*net.TCPAddr); ok && len(d.tenants(a.AddrPort().Addr())) > 0 {
-			return asked, nil
+			_, err := turnAsked(h)
+			return asked, err
 		}
-		return nil, nil
+		return turn(h)
 	}
 	return c
 }

@@ -29,6 +29,7 @@ import (
 	"sluice/proxy"
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
+	"sluice/proxy/cert/acme"
 	"sluice/proxy/distrust"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
@@ -81,6 +82,9 @@ type daemon struct {
 	guard          *auth.Guard
 	door           *auth.Door
 	savingGuessers sync.Mutex
+	acme           *acme.Manager // nil: no authority is asked
+	acmeReady      chan struct{} // closed once all ports are open where it looks
+	acmeOnce       sync.Once
 	connectors     atomic.Pointer[[]connector]
 	keeper         keeper
 	observations   observations
@@ -306,6 +310,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepKept(ctx, d.conduct, "who has come near a lock begins anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
+	background.Go(func() { d.keepACME(ctx) })
 	background.Go(func() { keepMemory(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	if !d.o.undelivered {

@@ -51,7 +51,6 @@ func finding(check string, bad bool, worst, text, remedy string) api.Finding {
 
 // own is what the daemon sees without looking at the host.
 func (b backend) own(st *api.Status) []api.Finding {
-	left := time.Until(b.d.certs.Load().NotAfter())
 	fs := []api.Finding{
 		finding("accepting", !st.Accepting, api.Fail, fmt.Sprintf("%s, %d of %d waiting in the kernel's queue", yesNo(st.Accepting), st.Queue.Waiting, st.Queue.Limit),
 			"journalctl -u sluiced: it waits for sluice-intercept, or is stopping"),
@@ -59,12 +58,8 @@ func (b backend) own(st *api.Status) []api.Finding {
 			"sluiced -check; then systemctl reload sluiced sluice-intercept"),
 		finding("spool", st.Spool.Error != "", api.Fail, spoolState(&st.Spool), "check the disk of the spool, then restart sluiced: what was taken is safe, the smarthost answers 451"),
 		finding("message log", st.Log.Lost > 0, api.Fail, fmt.Sprintf("%d records since start, %d lost", st.Log.Records, st.Log.Lost), "journalctl -u sluiced: the disk took no writes"),
-		finding("certificate", left < 14*24*time.Hour, certificateState(left), fmt.Sprintf("valid for %d more days", int(left.Hours()/24)),
-			"renew tls.certificate, then systemctl reload sluiced"),
 	}
-	if err := b.d.certs.Load().Err(); err != nil {
-		fs = append(fs, finding("certificate", true, api.Warn, err.Error(), "correct the files; the certificate read before goes on being used"))
-	}
+	fs = append(fs, b.d.certificateFindings()...)
 	if o := st.Observer; o.Wanted {
 		fs = append(fs, finding("observer", !o.Present, api.Warn, map[bool]string{true: fmt.Sprintf("reports, %d flows seen", o.Flows),
 			false: "sources are in mode observe and nobody watches them: their mail is forwarded unseen"}[o.Present], "systemctl enable --now sluice-observe"))

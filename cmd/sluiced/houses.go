@@ -39,6 +39,11 @@ func (d *daemon) openDoor() error {
 		return err
 	}
 	d.connectors.Store(&cs)
+	d.acmeReady = make(chan struct{})
+	d.acme, err = newACME(d.cfg.Load().Config, d.certified, func(err error) { d.log.Error("no new certificate", "err", err) })
+	if err != nil {
+		return err
+	}
 	d.guard = auth.NewGuard()
 	d.guard.ShutAfter(d.cfg.Load().Smarthost.Guesses)
 	if err := d.logins.load(d.store); err != nil {
@@ -110,13 +115,20 @@ func (d *daemon) takeHouse(name string, f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("could not accept at %s: %w", name, err)
 	}
-	h := &house{name: name, at: at, set: d.houseAt(at)}
-	h.acceptor = &acceptor{l: l, log: d.log, full: d.full, done: make(chan struct{}), serve: func(c *flow.Conn, done func()) {
-		d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done)
-	}}
+	h := &house{name: name, at: at}
+	h.acceptor = &acceptor{l: l, log: d.log, full: d.full, done: make(chan struct{})}
+	if at.TLS == challenges {
+		h.serve = d.serveChallenge
+	} else {
+		h.set = d.houseAt(at)
+		h.serve = func(c *flow.Conn, done func()) { d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done) }
+	}
 	d.houses = append(d.houses, h)
 	go h.run()
 	d.log.Info("smarthost: accepting", "address", at.Address, "tls", at.TLS)
+	if at.TLS == challenges {
+		d.beginACME()
+	}
 	return nil
 }
 
@@ -125,6 +137,11 @@ func (d *daemon) listenerAt(name string) (config.Listener, bool) {
 	for _, l := range d.cfg.Load().Smarthost.Listener {
 		if control.HouseName(l.Address) == name {
 			return l, true
+		}
+	}
+	for _, a := range d.cfg.Load().TLS.ACME.Listen {
+		if control.HouseName(a) == name {
+			return config.Listener{Address: a, TLS: challenges}, true
 		}
 	}
 	return config.Listener{}, false
@@ -212,7 +229,7 @@ func (d *daemon) rehouse(old, now *config.Smarthost) {
 	d.accepting.Lock()
 	var gone []*house
 	d.houses = slices.DeleteFunc(d.houses, func(h *house) bool {
-		if slices.ContainsFunc(now.Listener, func(l config.Listener) bool { return sameListener(l, h.at) }) && old.Name == now.Name {
+		if h.at.TLS == challenges || slices.ContainsFunc(now.Listener, func(l config.Listener) bool { return sameListener(l, h.at) }) && old.Name == now.Name {
 			return false
 		}
 		gone = append(gone, h)

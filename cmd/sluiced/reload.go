@@ -115,10 +115,6 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 	}
 }
 
-func newCerts(cfg *config.Config) (*cert.Store, error) {
-	return cert.New(cert.Options{Name: cfg.Gateway.Name, CertFile: cfg.TLS.Certificate, KeyFile: cfg.TLS.Key, Dir: cfg.Store.Dir, Domains: cfg.TLS.CADomains})
-}
-
 // clientTLS follows the certificate store of the configuration in force.
 func (d *daemon) clientTLS() *tls.Config {
 	return cert.Config(func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return d.certs.Load().Certificate(h) })
@@ -252,6 +248,7 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"intercept.control_socket", old.Intercept.ControlSocket, cfg.Intercept.ControlSocket},
 		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
 		{"delivery.tls_roots", old.Delivery.TLSRoots, cfg.Delivery.TLSRoots},
+		{"tls.acme", fmt.Sprint(old.TLS.ACME), fmt.Sprint(cfg.TLS.ACME)},
 		{"dns", fmt.Sprint(old.DNS), fmt.Sprint(cfg.DNS)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
 		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},

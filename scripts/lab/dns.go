@@ -66,6 +66,7 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 	line("mx-host=nullmx.example,.,0") // RFC 7505
 	line("host-record=gw.example,%s,%s", GatewayV4, GatewayV6)
 	line("host-record=router.example,%s,%s", routerV4, routerV6)
+	line("host-record=smtp.provider.example,%s,%s", GatewayV4, GatewayV6)
 	for _, a := range deliveryAddrs() {
 		line("host-record=out%d.gw.example,%s,%s", a.n, a.v4, a.v6)
 	}

@@ -359,7 +359,18 @@ type TLS struct {
 	Certificate    string           `toml:"certificate" doc:"PEM file with the certificate chain for clients. Empty: a self-made one for gateway.name."`
 	Key            string           `toml:"key" doc:"PEM file with its private key, readable by sluiced."`
 	CADomains      []string         `toml:"ca_domains" doc:"Domains inside of which clients are shown a certificate for the very name they ask for (SNI), made by an authority of this gateway that can certify nothing else. Its certificate, for clients to trust, is printed by sluice tls ca. Empty: there is no such authority."`
+	ACME           ACME             `toml:"acme" doc:"An authority certifies the names that clients use, and renews that in time (ACME)."`
 	Destination    []TLSDestination `toml:"destination" doc:"Destinations whose STARTTLS is treated otherwise than the user's setting says. The longest prefix wins; with equal ones the one with a port."`
+}
+
+// ACME has an authority certify the names that clients use.
+type ACME struct {
+	Listen    []netip.AddrPort `toml:"listen" doc:"Addresses of this host at which the authority looks whether the names lead here: with port 80 by HTTP (http-01), with 443 by TLS (tls-alpn-01). sluice-intercept opens them. Left out: no authority is asked."`
+	Names     []string         `toml:"names" doc:"Names in the certificate. Left out: smarthost.name."`
+	Directory string           `toml:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The authority's address (RFC 8555)."`
+	Contact   string           `toml:"contact" doc:"Mailbox to which the authority writes."`
+	Agree     bool             `toml:"agree" default:"false" doc:"true: you agree to the authority's terms of service."`
+	Roots     string           `toml:"roots" doc:"PEM file with the authorities by which the authority's own address is trusted. Left out: those of the system."`
 }
 
 // TLSDestination is what becomes of STARTTLS towards some destinations.

@@ -11,6 +11,7 @@ func (v *validator) tls(c *Config) {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		v.report("tls.certificate", "certificate and key belong together", "give both, or neither for a self-made certificate")
 	}
+	v.acme(c)
 	v.strips("tls", c.TLS.StartTLS, c.TLS.StartTLSReason)
 	for i := range c.User {
 		if key := fmt.Sprintf("user[%d]", i); v.doc.has(key + ".starttls") {
@@ -29,6 +30,35 @@ func (v *validator) tls(c *Config) {
 		if d != strings.ToLower(d) || !fqdn(d) {
 			v.report("tls.ca_domains", strconv.Quote(d)+" is not a domain", `write it like "customers.provider.example", in small letters`)
 		}
+	}
+}
+
+// acme refuses what no authority would take, or what would leave two certificates.
+func (v *validator) acme(c *Config) {
+	a := &c.TLS.ACME
+	if len(a.Listen) == 0 {
+		return
+	}
+	if len(a.Names) == 0 {
+		a.Names = []string{c.Smarthost.Name}
+	}
+	for i, n := range a.Names {
+		if a.Names[i] = strings.ToLower(n); !fqdn(n) {
+			v.report("tls.acme.names", strconv.Quote(n)+" is not a fully qualified host name", `write it like "smtp.provider.example"`)
+		}
+	}
+	for _, l := range a.Listen {
+		if l.Addr().IsUnspecified() || l.Port() != 80 && l.Port() != 443 {
+			v.report("tls.acme.listen", l.String()+" is not port 80 or 443 of one address", "authorities look nowhere else")
+		}
+	}
+	switch {
+	case !a.Agree:
+		v.report("tls.acme.agree", "the authority's terms of service are not agreed to", "read them, then write agree = true")
+	case c.TLS.Certificate != "":
+		v.report("tls.certificate", "tls.acme gets one, too", "remove one of both")
+	case a.Contact != "" && !mailbox(a.Contact):
+		v.report("tls.acme.contact", strconv.Quote(a.Contact)+" is not a mailbox", `write it like "hostmaster@provider.example"`)
 	}
 }
 

@@ -121,7 +121,9 @@ func (d *daemon) takeHouse(name string, f *os.File) error {
 		h.serve = d.serveChallenge
 	} else {
 		h.set = d.houseAt(at)
-		h.serve = func(c *flow.Conn, done func()) { d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done) }
+		h.serve = func(c *flow.Conn, done func()) {
+			d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done)
+		}
 	}
 	d.houses = append(d.houses, h)
 	go h.run()

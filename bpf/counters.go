@@ -48,7 +48,7 @@ func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
 	all := make(map[uint32]UserCounters, len(have))
 	for user, v := range have {
 		all[user] = UserCounters{
-			SYN:          v.N[mailUserReasonUSER_SYN],
+			SYN:          syns(v),
 			Intercepted:  v.N[mailUserReasonUSER_INTERCEPTED],
 			Passed:       v.N[mailUserReasonUSER_PASSED],
 			Rejected:     v.N[mailUserReasonUSER_REJECTED],
@@ -64,6 +64,18 @@ func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
 		}
 	}
 	return all, nil
+}
+
+// syns is the sum of what may become of a SYN, each of which ends in one counter.
+func syns(c mailUserCounts) (sum uint64) {
+	for i, n := range c.N {
+		switch mailUserReason(i) {
+		case mailUserReasonUSER_SYN, mailUserReasonUSER_UNPARSED, mailUserReasonUSER_LOCK_CUT:
+		default:
+			sum += n
+		}
+	}
+	return sum
 }
 
 // ForgetUsers deletes the counters of users that are gone, to make room.

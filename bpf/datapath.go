@@ -48,6 +48,8 @@ type Datapath struct {
 	objects mailObjects
 	heart   *os.File // a copy of the heartbeat map's descriptor
 
+	hinting sync.Mutex // while a trie and its hints change
+
 	mu     sync.Mutex // guards what follows, which has several writers
 	config mailConfig
 	whole  bool // the set was declared so
@@ -106,7 +108,7 @@ func (d *Datapath) start() error {
 	}
 	d.heart = os.NewFile(uintptr(fd), "heartbeat")
 	// An older version between may have filled the tables without saying what it did to the short ways.
-	const short = lockFlags | noExemptions
+	const short = lockFlags | noExemptions | hintFlags
 	if d.config.Layout == 0 {
 		now, err := monotonic()
 		if err != nil {

@@ -4,9 +4,7 @@
 #define SLUICE_JUDGE_H
 
 #include "packet.h"
-
-#define AF_INET 2
-#define AF_INET6 10
+#include "hint.h"
 
 __noinline int count(enum reason why)
 {
@@ -18,7 +16,7 @@ __noinline int count(enum reason why)
 	return 0;
 }
 
-static __always_inline struct user_counts *counts_of(__u32 user)
+static __noinline struct user_counts *counts_of(__u32 user)
 {
 	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
 
@@ -42,15 +40,17 @@ __noinline int count_user(__u32 user, enum user_reason why)
 	return 0;
 }
 
+static __always_inline void count_syn_in(struct user_counts *c, enum user_reason why)
+{
+	if (c)
+		__sync_fetch_and_add(&c->n[why], 1);
+}
+
 /* A SYN, and what became of it. */
 __noinline int count_syn(__u32 user, enum user_reason why)
 {
-	struct user_counts *c = counts_of(user);
-
-	if (c && why < USER_MAX) {
-		__sync_fetch_and_add(&c->n[USER_SYN], 1);
-		__sync_fetch_and_add(&c->n[why], 1);
-	}
+	if (why < USER_MAX)
+		count_syn_in(counts_of(user), why);
 	return 0;
 }
 
@@ -68,6 +68,16 @@ static __always_inline int in_set(void *set, __u16 family, const __u32 *addr)
 
 	set_net_key(&k, family, addr, 0);
 	return bpf_map_lookup_elem(set, &k) != 0;
+}
+
+static __always_inline int is_local(const struct config *cfg, __u16 family, const __u32 *addr)
+{
+	return !far_from(cfg, CONFIG_HINT_LOCAL, HINTED_LOCAL, family, addr) && in_set(&local, family, addr);
+}
+
+static __always_inline int is_delivery(const struct config *cfg, __u16 family, const __u32 *addr)
+{
+	return !far_from(cfg, CONFIG_HINT_DELIVERY, HINTED_DELIVERY, family, addr) && in_set(&delivery, family, addr);
 }
 
 /* The entry of the longest prefix: the exact table first, since it costs a third of the trie; never null. */
@@ -133,7 +143,7 @@ static __noinline enum mode exempt_mode(const struct source *src, __u32 family_p
 /* The mode of a source towards a destination. */
 static __always_inline enum mode mode_towards(const struct config *cfg, const struct source *src, enum family family, const __u32 *addr, __be16 port, __u64 now)
 {
-	if (cfg->flags & CONFIG_NO_EXEMPT)
+	if (cfg->flags & CONFIG_NO_EXEMPT || far_from(cfg, CONFIG_HINT_EXEMPT, HINTED_EXEMPT, family, addr))
 		return src->mode;
 	return exempt_mode(src, family | (cfg->flags & CONFIG_NO_EXEMPT_PORTS), addr, port, now); /* five arguments are the most */
 }
@@ -162,6 +172,8 @@ static __noinline const struct lock *find_lock(const struct config *cfg, enum fa
 	struct net_key k;
 
 	if (!cfg || !addr)
+		return 0;
+	if (far_from(cfg, CONFIG_HINT_LOCKS, HINTED_LOCKS, family, addr))
 		return 0;
 	if (cfg->flags & CONFIG_LOCK_HOSTS)
 		return find_host_lock(cfg, family, addr, now);
@@ -258,14 +270,14 @@ __noinline int spend_open(const struct packet *p, __u64 now)
 	return b ? spend(b, OPEN_SYN_CAP, now) : 0;
 }
 
-/* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
-__noinline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
+/* The bucket of whoever has no counters; null where it was full until now. */
+static __noinline __u64 *other_bucket(const struct source *src, const struct packet *p, __u64 due)
 {
 	struct host_key k = {};
-	__u64 *owed, step, was, due;
+	__u64 *owed;
 
-	if (!src || !p || !src->syn_rate)
-		return 1;
+	if (!src || !p)
+		return 0;
 	if (src->user) { /* family 0: not an address */
 		__builtin_memcpy(k.addr, &src->user, sizeof(src->user));
 	} else {
@@ -273,13 +285,23 @@ __noinline int spend_syn(const struct source *src, const struct packet *p, __u64
 		k.bits = p->family == FAMILY_4 ? 32 : 64;
 		__builtin_memcpy(k.addr, p->saddr, 8);
 	}
-	step = NSEC_PER_SEC / src->syn_rate;
 	owed = bpf_map_lookup_elem(&syn_buckets, &k);
-	if (!owed) {
-		due = now + step;
+	if (!owed)
 		bpf_map_update_elem(&syn_buckets, &k, &due, BPF_NOEXIST);
+	return owed;
+}
+
+/* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
+static __always_inline int spend_syn(struct user_counts *c, const struct source *src, const struct packet *p, __u64 now)
+{
+	__u64 *owed, step, was, due;
+
+	if (!src->syn_rate)
 		return 1;
-	}
+	step = NSEC_PER_SEC / src->syn_rate;
+	owed = c && src->user ? &c->syn_due : other_bucket(src, p, now + step);
+	if (!owed)
+		return 1;
 	for (int i = 0; i < 4; i++) {
 		was = *(volatile __u64 *)owed;
 		due = (was > now ? was : now) + step;
@@ -299,7 +321,7 @@ struct proxy {
 
 static __always_inline struct proxy proxy_state(const struct config *cfg, __u64 now)
 {
-	struct proxy s = {.age = now - cfg->start_ns};
+	struct proxy s = {.age = now > cfg->start_ns ? now - cfg->start_ns : 0};
 	__u32 zero = 0;
 	const volatile struct heartbeat *hb = bpf_map_lookup_elem(&heartbeat, &zero);
 	__u64 beat, until;
@@ -334,48 +356,11 @@ static __always_inline __u64 slot_empty_for(int filled, __u64 now)
 	return now > r->empty_since_ns ? now - r->empty_since_ns : 0;
 }
 
-/*
- * Is the source routed back through the interface it came in by? Looked up as the reverse packet. Every SYN of a checked
- * source comes here, and where there are policy rules, as ours, walking them costs more than all other checks together: so
- * the main table is asked first, and the rules only where it says no. It does not know the gateway's own addresses.
- */
-__noinline int reverse_path_ok(struct __sk_buff *skb, const struct packet *p)
-{
-	struct bpf_fib_lookup f = {};
-	__u32 how = BPF_FIB_LOOKUP_DIRECT;
-	int r;
-
-	if (!p)
-		return 0;
-	if (in_set(&local, p->family, p->saddr))
-		how = 0;
-	for (int i = 0; i < 2; i++) {
-		__builtin_memset(&f, 0, sizeof(f)); /* the answer stands in it as well */
-		f.l4_protocol = IPPROTO_TCP;
-		f.ifindex = p->ifindex;
-		if (p->family == FAMILY_4) {
-			f.family = AF_INET;
-			f.ipv4_src = p->daddr[0];
-			f.ipv4_dst = p->saddr[0];
-		} else {
-			f.family = AF_INET6;
-			__builtin_memcpy(f.ipv6_src, p->daddr, 16);
-			__builtin_memcpy(f.ipv6_dst, p->saddr, 16);
-		}
-		r = bpf_fib_lookup(skb, &f, sizeof(f), how);
-		/* The neighbour and the MTU are no matter: the interface stands in the answer all the same. */
-		if ((r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH || r == BPF_FIB_LKUP_RET_FRAG_NEEDED) && f.ifindex == p->ifindex)
-			return 1;
-		if (!how)
-			return 0;
-		how = 0;
-	}
-	return 0;
-}
-
 /* Is a bound source where it belongs? A device without Ethernet addresses shows none, so a bound MAC fails there. */
 __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
 {
+	void *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = (void *)(long)skb->data;
 	__u8 mac[6];
 
 	if (!p || !src)
@@ -384,18 +369,16 @@ __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const s
 		return 0;
 	if (!(src->flags & SOURCE_BIND_MAC))
 		return 1;
-	if (p->l2 < sizeof(struct ethhdr) || bpf_skb_load_bytes(skb, sizeof(mac), mac, sizeof(mac)))
+	if (p->l2 < sizeof(struct ethhdr))
+		return 0;
+	if ((void *)(eth + 1) <= end)
+		__builtin_memcpy(mac, eth->h_source, sizeof(mac));
+	else if (bpf_skb_load_bytes(skb, sizeof(mac), mac, sizeof(mac)))
 		return 0;
 	for (int i = 0; i < 6; i++) /* memcmp would be a call, and there is none */
 		if (mac[i] != src->mac[i])
 			return 0;
 	return 1;
-}
-
-static __always_inline __u64 mix(__u64 h, __u64 v)
-{
-	h = (h ^ v) * 0x9e3779b97f4a7c15ULL;
-	return h ^ (h >> 32);
 }
 
 /*

@@ -3,8 +3,13 @@
 package bpf
 
 import (
+	"net"
 	"net/netip"
 	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestKnownFlows: a connection that was found to go on is not asked about again, until anything changes that could decide
@@ -71,5 +76,44 @@ func TestKnownFlows(t *testing.T) {
 		is("without its SYN", "old_flow")
 		l.run(MailIngress, f.build(), skb{})
 		is("after its SYN", "established")
+	}
+}
+
+// TestKnownPaths: that a source is routed back to where it came from is remembered for a second, and no longer.
+func TestKnownPaths(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	l := newLab(t, Options{})
+	l.reset()
+	l.sources(Source{Prefix: prefix("203.0.113.0/24"), User: 7, Mode: ModePass, ReversePath: true}, Source{Prefix: prefix("2001:db8:2::/48"), User: 7, Mode: ModePass, ReversePath: true})
+	for network, f := range map[string]frame{
+		"203.0.113.0/24":  with(v4, func(f *frame) { f.src = "203.0.113.7" }),
+		"2001:db8:2::/48": with(v6, func(f *frame) { f.src = "2001:db8:2::7" }),
+	} {
+		is := func(when string, device uint32, want string) {
+			t.Helper()
+			before := l.counts()[want]
+			l.run(MailIngress, f.build(), skb{Ifindex: device, IngressIfindex: device})
+			if l.counts()[want] != before+1 {
+				t.Errorf("%s, %s: %s did not move: %v", f.src, when, want, l.counts())
+			}
+		}
+		is("at its interface", p.tap.index, "pass")
+		is("at another", p.tun.index, "spoof_path")
+		is("at its interface again", p.tap.index, "pass")
+		_, dst, err := net.ParseCIDR(network)
+		l.must(err)
+		l.must(netlink.RouteReplace(&netlink.Route{LinkIndex: int(p.tun.index), Dst: dst, Scope: unix.RT_SCOPE_LINK}))
+		is("routed to another", p.tun.index, "pass")
+		for i := range uint32(mailNumberKNOWN_PATHS) { // the words grow old
+			var word uint64
+			l.must(l.objects.KnownPaths.Lookup(i, &word))
+			if word != 0 {
+				l.must(l.objects.KnownPaths.Put(i, word-uint64(1300*time.Millisecond)>>28))
+			}
+		}
+		is("routed elsewhere, a second later", p.tap.index, "spoof_path")
+		l.must(l.PutLocks(Lock{Prefix: prefix("192.0.2.99/32"), ID: 1})) // any change
+		is("routed to another, still", p.tun.index, "pass")
 	}
 }

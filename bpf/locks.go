@@ -11,13 +11,14 @@ import (
 // ReplaceLocks makes the table of locks equal to the list. Budgets that are used up stay so.
 func (d *Datapath) ReplaceLocks(list []Lock) (Change, error) {
 	want, hosts := make(map[mailNetKey]mailLock, len(list)), make(map[mailHostKey]mailLock)
+	prefixes := make([]netip.Prefix, 0, len(list))
 	flags := mailConfigFlagCONFIG_LOCK_HOSTS
 	for _, l := range list {
 		v, err := lockValue(l)
 		if err != nil {
 			return Change{}, err
 		}
-		want[netKey(l.Prefix, 0)] = v
+		want[netKey(l.Prefix, 0)], prefixes = v, append(prefixes, l.Prefix)
 		if isHost(l.Prefix) {
 			hosts[hostKey(l.Prefix)] = v
 		} else {
@@ -31,10 +32,12 @@ func (d *Datapath) ReplaceLocks(list []Lock) (Change, error) {
 	if err := d.setFlags(flags&mailConfigFlagCONFIG_LOCK_128, 0); err != nil {
 		return Change{}, err
 	}
-	if _, err := replaceTable(d.objects.LockHosts, hosts); err != nil {
-		return Change{}, err
-	}
-	c, err := replaceTable(d.objects.Locks, want)
+	c, err := d.hinted(mailNumberHINTED_LOCKS, mailConfigFlagCONFIG_HINT_LOCKS, prefixes, func() (Change, error) {
+		if _, err := replaceTable(d.objects.LockHosts, hosts); err != nil {
+			return Change{}, err
+		}
+		return replaceTable(d.objects.Locks, want)
+	})
 	if err != nil {
 		return c, err
 	}
@@ -49,6 +52,9 @@ func (d *Datapath) PutLocks(list ...Lock) error {
 		v, err := lockValue(l)
 		if err != nil {
 			return err
+		}
+		if err := d.hint(mailNumberHINTED_LOCKS, mailConfigFlagCONFIG_HINT_LOCKS, l.Prefix); err != nil {
+			return fmt.Errorf("could not lock %s: %w", l.Prefix, err)
 		}
 		if err := d.putHostLock(l.Prefix, v); err != nil {
 			return fmt.Errorf("could not lock %s: %w", l.Prefix, err)

@@ -18,6 +18,7 @@
  * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
  */
 #include "judge.h"
+#include "path.h"
 #include "packet.h"
 #include "reset.h"
 #include "socket.h"
@@ -65,33 +66,42 @@ static __always_inline void note_syn(enum reason why, const struct source *src, 
 	count_syn(src->user, user_why);
 }
 
+/* The same for one whose user's counters are at hand. */
+static __always_inline void note_counted(enum reason why, struct user_counts *c, enum user_reason user_why)
+{
+	count(why);
+	count_syn_in(c, user_why);
+}
+
 /* A fresh connection that the proxy shall have. */
 static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
 {
-	if (!spend_syn(src, p, now)) { /* one host must not take the proxy from all others */
-		note_syn(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
+	struct user_counts *c = counts_of(src->user);
+
+	if (!spend_syn(c, src, p, now)) { /* one host must not take the proxy from all others */
+		note_counted(REASON_SYN_LIMITED, c, USER_SYN_LIMITED);
 		return TC_ACT_SHOT;
 	}
 	switch (try_listener(skb, cfg, src->fail, 0, now)) {
 	case ANSWER_ASSIGN: /* the usual way */
-		note_syn(REASON_INTERCEPT, src, USER_INTERCEPTED);
+		note_counted(REASON_INTERCEPT, c, USER_INTERCEPTED);
 		return deliver_fresh(skb, cfg);
 	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
-		note_syn(REASON_WAIT, src, USER_INTERCEPTED);
+		note_counted(REASON_WAIT, c, USER_INTERCEPTED);
 		return deliver_fresh(skb, cfg);
 	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
-		note_syn(REASON_WAIT_DROP, src, USER_DROPPED);
+		note_counted(REASON_WAIT_DROP, c, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (src->fail == FAIL_CLOSED) { /* away for too long, and this source must not go round the proxy */
-		note_syn(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
+		note_counted(REASON_FAIL_CLOSED, c, USER_FAILED_CLOSED);
 		return reset(skb, p);
 	}
 	if (!spend_open(p, now)) { /* fail-open is no invitation to flood */
-		note_syn(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
+		note_counted(REASON_FAIL_OPEN_CAP, c, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
-	note_syn(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
+	note_counted(REASON_FAIL_OPEN, c, USER_FAILED_OPEN); /* mail before filtering */
 	return forward(skb, cfg);
 }
 
@@ -117,16 +127,16 @@ static __always_inline int locked(struct __sk_buff *skb, const struct config *cf
 /* A SYN that meets no connection. */
 static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_coarse_ns(); /* some milliseconds behind, which is nothing to what it is compared with */
 	const struct source *src;
 	const struct lock *lock;
 	enum mode mode;
 
-	if (in_set(&local, p->family, p->daddr)) { /* the gateway's own mail server, or whatever listens there */
+	if (is_local(cfg, p->family, p->daddr)) { /* the gateway's own mail server, or whatever listens there */
 		count(REASON_LOCAL);
 		return forward(skb, cfg);
 	}
-	if (in_set(&delivery, p->family, p->saddr)) { /* our own delivery came back at a customer interface */
+	if (is_delivery(cfg, p->family, p->saddr)) { /* our own delivery came back at a customer interface */
 		count(REASON_LOOP);
 		return TC_ACT_SHOT;
 	}
@@ -137,7 +147,7 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 		note_syn(REASON_SPOOF_BIND, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}
-	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, p)) { /* an address from elsewhere */
+	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, cfg, p, now)) { /* an address from elsewhere */
 		note_syn(REASON_SPOOF_PATH, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}

@@ -48,6 +48,10 @@ const (
 	mailConfigFlagCONFIG_NO_EXEMPT       mailConfigFlag = 32
 	mailConfigFlagCONFIG_NO_EXEMPT_PORTS mailConfigFlag = 64
 	mailConfigFlagCONFIG_HOST_SOCKETS    mailConfigFlag = 128
+	mailConfigFlagCONFIG_HINT_LOCAL      mailConfigFlag = 256
+	mailConfigFlagCONFIG_HINT_DELIVERY   mailConfigFlag = 512
+	mailConfigFlagCONFIG_HINT_EXEMPT     mailConfigFlag = 1024
+	mailConfigFlagCONFIG_HINT_LOCKS      mailConfigFlag = 2048
 )
 
 type mailElsewhere struct {
@@ -84,6 +88,12 @@ type mailHeartbeat struct {
 	_              structs.HostLayout
 	BeatNs         uint64
 	RestartUntilNs uint64
+}
+
+type mailHint struct {
+	_    structs.HostLayout
+	Wide [8]uint64
+	Near [64]uint64
 }
 
 type mailHostKey struct {
@@ -131,14 +141,21 @@ type mailNetKey struct {
 type mailNumber uint32
 
 const (
-	mailNumberLAYOUT       mailNumber = 1
-	mailNumberMAIL_PORT    mailNumber = 25
-	mailNumberEXTRA_PORTS  mailNumber = 8
-	mailNumberOPEN_SYN_CAP mailNumber = 30
-	mailNumberEXPIRED_MAX  mailNumber = 4
-	mailNumberLOCK_BUDGET  mailNumber = 10
-	mailNumberKNOWN_FLOWS  mailNumber = 65536
-	mailNumberSYN_BURST    mailNumber = 2
+	mailNumberLAYOUT          mailNumber = 1
+	mailNumberMAIL_PORT       mailNumber = 25
+	mailNumberEXTRA_PORTS     mailNumber = 8
+	mailNumberOPEN_SYN_CAP    mailNumber = 30
+	mailNumberEXPIRED_MAX     mailNumber = 4
+	mailNumberLOCK_BUDGET     mailNumber = 10
+	mailNumberKNOWN_FLOWS     mailNumber = 65536
+	mailNumberKNOWN_PATHS     mailNumber = 16384
+	mailNumberHINT_BITS       mailNumber = 4096
+	mailNumberHINTED_LOCAL    mailNumber = 0
+	mailNumberHINTED_DELIVERY mailNumber = 1
+	mailNumberHINTED_EXEMPT   mailNumber = 2
+	mailNumberHINTED_LOCKS    mailNumber = 3
+	mailNumberHINTED_MAX      mailNumber = 4
+	mailNumberSYN_BURST       mailNumber = 2
 )
 
 type mailPortKey struct {
@@ -238,8 +255,9 @@ const (
 )
 
 type mailUserCounts struct {
-	_ structs.HostLayout
-	N [13]uint64
+	_      structs.HostLayout
+	N      [13]uint64
+	SynDue uint64
 }
 
 type mailUserReason uint32
@@ -272,7 +290,9 @@ const (
 	mailMapElsewhere        = "elsewhere"
 	mailMapExempt           = "exempt"
 	mailMapHeartbeat        = "heartbeat"
+	mailMapHints            = "hints"
 	mailMapKnownFlows       = "known_flows"
+	mailMapKnownPaths       = "known_paths"
 	mailMapListeners        = "listeners"
 	mailMapLocal            = "local"
 	mailMapLockBudgets      = "lock_budgets"
@@ -362,7 +382,9 @@ type mailMapSpecs struct {
 	Elsewhere    *ebpf.MapSpec `ebpf:"elsewhere"`
 	Exempt       *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat    *ebpf.MapSpec `ebpf:"heartbeat"`
+	Hints        *ebpf.MapSpec `ebpf:"hints"`
 	KnownFlows   *ebpf.MapSpec `ebpf:"known_flows"`
+	KnownPaths   *ebpf.MapSpec `ebpf:"known_paths"`
 	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
 	Local        *ebpf.MapSpec `ebpf:"local"`
 	LockBudgets  *ebpf.MapSpec `ebpf:"lock_budgets"`
@@ -412,7 +434,9 @@ type mailMaps struct {
 	Elsewhere    *ebpf.Map `ebpf:"elsewhere"`
 	Exempt       *ebpf.Map `ebpf:"exempt"`
 	Heartbeat    *ebpf.Map `ebpf:"heartbeat"`
+	Hints        *ebpf.Map `ebpf:"hints"`
 	KnownFlows   *ebpf.Map `ebpf:"known_flows"`
+	KnownPaths   *ebpf.Map `ebpf:"known_paths"`
 	Listeners    *ebpf.Map `ebpf:"listeners"`
 	Local        *ebpf.Map `ebpf:"local"`
 	LockBudgets  *ebpf.Map `ebpf:"lock_budgets"`
@@ -438,7 +462,9 @@ func (m *mailMaps) Close() error {
 		m.Elsewhere,
 		m.Exempt,
 		m.Heartbeat,
+		m.Hints,
 		m.KnownFlows,
+		m.KnownPaths,
 		m.Listeners,
 		m.Local,
 		m.LockBudgets,

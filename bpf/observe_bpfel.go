@@ -59,6 +59,12 @@ type observeHeartbeat struct {
 	RestartUntilNs uint64
 }
 
+type observeHint struct {
+	_    structs.HostLayout
+	Wide [8]uint64
+	Near [64]uint64
+}
+
 type observeHostKey struct {
 	_      structs.HostLayout
 	Family uint16
@@ -153,8 +159,9 @@ type observeSource struct {
 }
 
 type observeUserCounts struct {
-	_ structs.HostLayout
-	N [13]uint64
+	_      structs.HostLayout
+	N      [13]uint64
+	SynDue uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -168,7 +175,9 @@ const (
 	observeMapElsewhere         = "elsewhere"
 	observeMapExempt            = "exempt"
 	observeMapHeartbeat         = "heartbeat"
+	observeMapHints             = "hints"
 	observeMapKnownFlows        = "known_flows"
+	observeMapKnownPaths        = "known_paths"
 	observeMapListeners         = "listeners"
 	observeMapLocal             = "local"
 	observeMapLockBudgets       = "lock_budgets"
@@ -253,7 +262,9 @@ type observeMapSpecs struct {
 	Elsewhere      *ebpf.MapSpec `ebpf:"elsewhere"`
 	Exempt         *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat      *ebpf.MapSpec `ebpf:"heartbeat"`
+	Hints          *ebpf.MapSpec `ebpf:"hints"`
 	KnownFlows     *ebpf.MapSpec `ebpf:"known_flows"`
+	KnownPaths     *ebpf.MapSpec `ebpf:"known_paths"`
 	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
 	Local          *ebpf.MapSpec `ebpf:"local"`
 	LockBudgets    *ebpf.MapSpec `ebpf:"lock_budgets"`
@@ -308,7 +319,9 @@ type observeMaps struct {
 	Elsewhere      *ebpf.Map `ebpf:"elsewhere"`
 	Exempt         *ebpf.Map `ebpf:"exempt"`
 	Heartbeat      *ebpf.Map `ebpf:"heartbeat"`
+	Hints          *ebpf.Map `ebpf:"hints"`
 	KnownFlows     *ebpf.Map `ebpf:"known_flows"`
+	KnownPaths     *ebpf.Map `ebpf:"known_paths"`
 	Listeners      *ebpf.Map `ebpf:"listeners"`
 	Local          *ebpf.Map `ebpf:"local"`
 	LockBudgets    *ebpf.Map `ebpf:"lock_budgets"`
@@ -338,7 +351,9 @@ func (m *observeMaps) Close() error {
 		m.Elsewhere,
 		m.Exempt,
 		m.Heartbeat,
+		m.Hints,
 		m.KnownFlows,
+		m.KnownPaths,
 		m.Listeners,
 		m.Local,
 		m.LockBudgets,

@@ -3,7 +3,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -234,18 +233,17 @@ func (l *lab) loadState(s *model.State) {
 	l.must(err)
 	_, err = replaceTable(l.objects.OpenBudgets, open)
 	l.must(err)
-	buckets := map[mailHostKey]uint64{}
+	buckets, users := map[mailHostKey]uint64{}, map[number]mailUserCounts{}
 	for who, due := range s.Buckets {
-		var k mailHostKey
-		if who.User == 0 {
-			k = hostKey(who.Host)
+		if who.User != 0 {
+			users[number(who.User)] = mailUserCounts{SynDue: due}
+		} else {
+			buckets[hostKey(who.Host)] = due
 		}
-		binary.LittleEndian.PutUint32(k.Addr[:], who.User|binary.LittleEndian.Uint32(k.Addr[:]))
-		buckets[k] = due
 	}
 	_, err = replaceTable(l.objects.SynBuckets, buckets)
 	l.must(err)
-	_, err = replaceTable(l.objects.UserCounters, map[number]mailUserCounts{})
+	_, err = replaceTable(l.objects.UserCounters, users)
 	l.must(err)
 }
 

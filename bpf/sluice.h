@@ -27,6 +27,13 @@ enum number {
 	EXPIRED_MAX = 4,   /* expired prefixes inside each other that a look-up passes over */
 	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
 	KNOWN_FLOWS = 65536, /* a power of two */
+	KNOWN_PATHS = 16384, /* a power of two */
+	HINT_BITS = 4096,    /* a power of two */
+	HINTED_LOCAL = 0,    /* keys of hints */
+	HINTED_DELIVERY = 1,
+	HINTED_EXEMPT = 2,
+	HINTED_LOCKS = 3,
+	HINTED_MAX = 4,
 	SYN_BURST = 2,     /* seconds of a source's rate that may come at once */
 };
 
@@ -64,6 +71,11 @@ enum config_flag {
 	CONFIG_NO_EXEMPT_PORTS = 64, /* exempt holds nothing for one port */
 	/* Beside the room, the gateway's own namespace has sockets of the proxy: connections from before there was a room. */
 	CONFIG_HOST_SOCKETS = 128,
+	/* What has hints, see there; they are complete while this is said. */
+	CONFIG_HINT_LOCAL = 256,
+	CONFIG_HINT_DELIVERY = 512,
+	CONFIG_HINT_EXEMPT = 1024,
+	CONFIG_HINT_LOCKS = 2048,
 };
 
 enum lock_flag {
@@ -119,7 +131,7 @@ enum reason {
 
 /* Counters of a user. */
 enum user_reason {
-	USER_SYN = 0, /* fresh connections tried */
+	USER_SYN = 0, /* counted by an older version; it is the sum of what may become of a SYN */
 	USER_INTERCEPTED,
 	USER_PASSED,
 	USER_REJECTED,
@@ -249,7 +261,15 @@ struct elsewhere {
 
 struct user_counts {
 	__u64 n[USER_MAX];
+	__u64 syn_due; /* when the user's bucket of SYNs would be empty, CLOCK_MONOTONIC */
 };
+
+/* Which prefixes a trie may hold around an address: a bit for the beginning of each. */
+struct hint {
+	__u64 wide[8];              /* of wide ones, for the first byte of an address; IPv4 in the first half */
+	__u64 near[HINT_BITS / 64]; /* of the others, by a hash of the first three bytes of IPv4, six of IPv6 */
+};
+
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -322,6 +342,25 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } known_flows SEC(".maps");
+
+/*
+ * Sources that the routes lead back to where they came in, each a word in the slot that it hashes to, with the time of the
+ * look-up. Routes change without telling us, so a word holds for about a second.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KNOWN_PATHS);
+	__type(key, __u32);
+	__type(value, __u64);
+} known_paths SEC(".maps");
+
+/* Hardly any address is near the gateway's own or near an exemption; a bit spares the walk through the trie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HINTED_MAX);
+	__type(key, __u32);
+	__type(value, struct hint);
+} hints SEC(".maps");
 
 /* The locks of one address or one IPv6 /64 once more: a flow that goes on asks for its lock with each packet. */
 struct {
@@ -396,8 +435,8 @@ struct {
 } open_budgets SEC(".maps");
 
 /*
- * When a user's bucket of SYNs would be empty, CLOCK_MONOTONIC; whoever is nobody's has one for each host. LRU: who is
- * forgotten has a full bucket again, and whoever floods is not forgotten.
+ * The buckets of SYNs of whoever has no counters: of hosts that are nobody's, and of users for whom there was no room. LRU: who
+ * is forgotten has a full bucket again, and whoever floods is not forgotten.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

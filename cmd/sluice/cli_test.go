@@ -37,6 +37,8 @@ func (fake) Status(context.Context) (*api.Status, error) {
 		Addresses: []api.Address{{Address: netip.MustParseAddr("203.0.113.17"), Helo: "out1.provider.example", Weight: 1}},
 		Config:    api.Config{File: "/etc/sluice/sluice.toml", Loaded: now.Add(-90 * time.Minute), Error: "/etc/sluice/sluice.toml:7: lock.tmie: there is no such key"},
 		Spool:     api.Spool{Deliveries: 17, Held: 2, Bytes: 3 << 20},
+		DNSLists: []api.DNSList{{Name: "zen", Zone: "zen.dnslist.example", Of: "source", State: "good", Asked: 4711, Listed: 3, Refused: 2},
+			{Name: "uri", Zone: "uri.dnslist.example", Of: "link", State: "out", Error: "it lists everything: invalid.uri.dnslist.example has the address 127.0.0.1"}},
 		Plugins: []api.Plugin{{Name: "av", Kind: "clamd", Asked: 120000, Objected: 12, Failed: 31, Deferred: 30, Unseen: 4, Micros: 8200,
 			Instances: []api.PluginInstance{{Address: "unix:/run/clamav/clamd.ctl", State: "alive"}, {Address: "198.51.100.9:3310", State: "dead", Error: "connection refused"}}}},
 		Log: api.LogStats{Records: 120400, Bytes: 31 << 20}, Unread: api.Unread{Flows: 41, BytesOut: 5 << 20, BytesIn: 90 << 10},

@@ -28,6 +28,10 @@ func (s *screen) opinions(st *api.Status) {
 		}
 		s.say("plug-in %s (%s): %s", plain(p.Name), p.Kind, text)
 	}
+	for i := range st.DNSLists {
+		l := &st.DNSLists[i]
+		s.say("list %s (%s, %s): %s, %s, %d listed, %d refused", plain(l.Name), l.Zone, l.Of, s.health(l.State, l.Error), count(int(l.Asked), "question", "questions"), l.Listed, l.Refused)
+	}
 }
 
 // health paints the state of somebody who is asked.

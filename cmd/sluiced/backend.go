@@ -46,7 +46,7 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
 	}
 	st.Spool = d.mail.figures()
-	st.Plugins = d.shownPlugins()
+	st.Plugins, st.DNSLists = d.shownPlugins(), d.shownLists()
 	d.accepting.Lock()
 	defer d.accepting.Unlock()
 	st.Accepting = len(d.acceptors) > 0 && !d.stopped
@@ -112,6 +112,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	d.passed.counters(c.Daemon)
 	d.onwardCounters(c.Daemon)
 	d.pluginCounters(c.Daemon)
+	d.listCounters(c.Daemon)
 	d.accepting.Lock()
 	for _, a := range d.acceptors {
 		c.Daemon["accepted"] += a.accepted.Load()

@@ -23,6 +23,7 @@ import (
 	"sluice/filter/limit"
 	"sluice/filter/lock"
 	"sluice/filter/policy"
+	"sluice/filter/reputation"
 	"sluice/filter/scanner"
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
@@ -69,6 +70,7 @@ type daemon struct {
 	identities *identity.Book
 	elsewhere  elsewhere
 	plugins    *scanner.Plugins
+	lists      *reputation.Lists
 	checks     *filter.Pipeline // made once: its checks count, and read the policy as it changes
 	proxy      *proxy.Server
 	api        *api.Server
@@ -105,6 +107,7 @@ type daemon struct {
 	roster atomic.Pointer[roster]
 	rules  atomic.Pointer[rules]
 	ruled  chan struct{} // the rules changed
+	opined chan struct{} // plug-ins or lists changed
 	second atomic.Bool   // another process ran when this one started
 	untold atomic.Bool   // the helper did not take all that it was told
 	certs  atomic.Pointer[cert.Store]
@@ -133,7 +136,7 @@ type loaded struct {
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), identities: identity.NewBook(0), made: make(chan policy.Listed, control.MaxPutUsers),
-		ruled: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
+		ruled: make(chan struct{}, 1), opined: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {
 		if err != nil {
@@ -173,6 +176,8 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.policy.OverrideAll(overrides)
 	d.plugins = scanner.New(d.policy, d.pluginEvent)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
+	d.lists = d.newLists()
+	d.lists.Configure(listOptions(cfg.DNSList))
 	d.sources = flow.NewAttribution(r.table, flow.Template{V4: cfg.Template.IPv4, V6: cfg.Template.IPv6}, d.maker(cfg))
 	if err := d.listInflight(cfg, r); err != nil {
 		return nil, err
@@ -303,7 +308,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")
 	})
 	background.Go(func() { d.keepLessons(ctx) })
-	background.Go(func() { d.keepPlugins(ctx) })
+	background.Go(func() { d.keepOpinions(ctx) })
 	background.Go(func() {
 		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
 	})

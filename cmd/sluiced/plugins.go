@@ -13,8 +13,8 @@ import (
 	"sluice/filter/scanner"
 )
 
-// pluginsEvery is how often plug-ins of which nothing was heard lately are pinged.
-const pluginsEvery = 10 * time.Second
+// opinionsEvery is how often it is looked for plug-ins of which nothing was heard lately, and for lists that are to be tested.
+const opinionsEvery = 10 * time.Second
 
 // pluginOptions turns configured plug-ins into those of the filter.
 func pluginOptions(all []config.Plugin) []scanner.Options {
@@ -50,14 +50,15 @@ func (d *daemon) pluginEvent(e scanner.Event) {
 	d.log.Warn("a plug-in answers again", "plugin", e.Plugin, "kind", string(e.Kind), "address", e.Address)
 }
 
-// keepPlugins pings plug-ins, so that their death is known before mail needs them.
-func (d *daemon) keepPlugins(ctx context.Context) {
-	t := time.NewTicker(pluginsEvery)
+// keepOpinions looks after plug-ins and lists, so that their death is known before mail needs them.
+func (d *daemon) keepOpinions(ctx context.Context) {
+	t := time.NewTicker(opinionsEvery)
 	defer t.Stop()
 	for {
-		d.plugins.Look(ctx)
+		d.lookAtOpinions(ctx)
 		select {
 		case <-t.C:
+		case <-d.opined:
 		case <-d.handedOver:
 			return
 		case <-ctx.Done():

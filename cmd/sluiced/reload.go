@@ -11,6 +11,7 @@ import (
 	"sluice/filter/content"
 	"sluice/filter/identity"
 	"sluice/filter/limit"
+	"sluice/filter/reputation"
 	"sluice/filter/scanner"
 	"sluice/filter/sender"
 	"sluice/intercept/control"
@@ -82,6 +83,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
 		filter.Step{Name: "learned", Phases: content.Phases, Check: content.NewClassifier(d.school, settings, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)},
+		filter.Step{Name: "lists", Phases: reputation.Phases, Check: d.lists},
 		filter.Step{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
 	)
 }
@@ -198,6 +200,8 @@ func (d *daemon) reloadFile() error {
 	d.policy.SetDefault(defaultSettings(cfg))
 	d.policy.Configure(settings)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
+	d.lists.Configure(listOptions(cfg.DNSList))
+	d.opinionsChanged()
 	d.tlsRules.configure(cfg)
 	d.certs.Store(certs)
 	d.locals.pool.Store(pl)

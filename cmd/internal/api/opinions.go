@@ -21,3 +21,17 @@ type PluginInstance struct {
 	State   string `json:"state" doc:"unknown, alive, failing (the last answer was a failure) or dead (no message waits for it until it answers a ping)"`
 	Error   string `json:"error,omitempty"`
 }
+
+// DNSList is a list that is asked by DNS.
+type DNSList struct {
+	Name     string `json:"name"`
+	Zone     string `json:"zone"`
+	Of       string `json:"of" doc:"source, sender or link"`
+	State    string `json:"state" doc:"untested, good or out (it is not asked until a test goes well)"`
+	Error    string `json:"error,omitempty" doc:"why it was taken out"`
+	Asked    uint64 `json:"asked" doc:"questions since start"`
+	Listed   uint64 `json:"listed" doc:"of them, those whose subject it has"`
+	Refused  uint64 `json:"refused" doc:"of them, those by which mail was refused"`
+	Failed   uint64 `json:"failed" doc:"questions without an answer, and messages while it was out"`
+	Unmapped uint64 `json:"unmapped" doc:"answers that the configuration gives no meaning"`
+}

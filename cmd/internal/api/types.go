@@ -28,6 +28,7 @@ type Status struct {
 	Onward    OnwardTLS         `json:"onward" doc:"how the leg to destinations is encrypted"`
 	Spool     Spool             `json:"spool" doc:"mail that waits to be delivered"`
 	Plugins   []Plugin          `json:"plugins" doc:"programs that are asked for their opinion; none are needed"`
+	DNSLists  []DNSList         `json:"dns_lists" doc:"lists that are asked by DNS"`
 }
 
 // Spool is what waits on disk.

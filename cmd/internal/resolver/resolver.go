@@ -81,6 +81,36 @@ func (r *Resolver) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr,
 	return ask(ctx, r, "ADDR", rooted(host), r.o.Backend.LookupIPAddr)
 }
 
+// LookupA returns the IPv4 addresses of a name, of which nothing else is asked: so lists are asked (RFC 5782).
+func (r *Resolver) LookupA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return ask(ctx, r, "A", rooted(name), r.fourth)
+}
+
+// fourth asks for the A records alone where the backend can.
+func (r *Resolver) fourth(ctx context.Context, name string) ([]netip.Addr, error) {
+	if b, ok := r.o.Backend.(interface {
+		LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+	}); ok {
+		return b.LookupNetIP(ctx, "ip4", name)
+	}
+	all, err := r.o.Backend.LookupIPAddr(ctx, name)
+	var as []netip.Addr
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap().Is4() {
+			as = append(as, ip.Unmap())
+		}
+	}
+	return as, err
+}
+
+// Fresh is a resolver that remembers nothing.
+type Fresh struct{ Resolver *net.Resolver }
+
+// LookupA is that of Resolver.
+func (f Fresh) LookupA(ctx context.Context, name string) ([]netip.Addr, error) {
+	return f.Resolver.LookupNetIP(ctx, "ip4", rooted(name))
+}
+
 // LookupAddr returns the names of an address.
 func (r *Resolver) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 	return ask(ctx, r, "PTR", addr, r.o.Backend.LookupAddr)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"fmt"
 	"strings"
 	"time"
 
@@ -41,6 +42,9 @@ func (s *session) finish(e ending) {
 	}
 	if t.tried > 0 {
 		s.manner.mailed()
+	}
+	if more := t.refused - mostRefused; more > 0 {
+		e.note = joined(e.note, fmt.Sprintf("%d more recipients were refused", more))
 	}
 	s.log(&e)
 }

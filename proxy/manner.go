@@ -79,16 +79,22 @@ func (s *session) noise() {
 	s.pause(wait)
 }
 
-// pause lets a client wait for the answer to come.
+// look is how often it is looked, while a client waits for an answer, whether it has left.
+const look = 500 * time.Millisecond
+
+// pause lets a client wait for the answer to come. Who has ended his side is not made to wait: what he sent before is
+// done with quickly, and the session does not outlive him by all the waits he has earned.
 func (s *session) pause(wait time.Duration) {
-	if wait <= 0 {
-		return
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.srv.drain.Done():
-	case <-s.ctx.Done(): // cut
+	for wait > 0 && !s.conn.HungUp() {
+		t := time.NewTimer(min(wait, look))
+		wait -= look
+		select {
+		case <-t.C:
+		case <-s.srv.drain.Done():
+			wait = 0
+		case <-s.ctx.Done(): // cut
+			wait = 0
+		}
+		t.Stop()
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -143,5 +144,39 @@ func TestAnswersWaitLongerAndLonger(t *testing.T) {
 		if m.replied(code) != 0 || m.errors != mostErrors {
 			t.Errorf("%d counts as a mistake", code)
 		}
+	}
+}
+
+// TestWhoLeavesDoesNotWait: the waits that a client has earned by idle talk end with it, whether it ends its side or all,
+// so that its session does not outlive it.
+func TestWhoLeavesDoesNotWait(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*net.TCPConn) error{"half": (*net.TCPConn).CloseWrite, "whole": (*net.TCPConn).Close} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, newRemote(t).addr())
+			p := r.hello()
+			p.write(strings.Repeat("NOOP\r\n", 80)) // 90 s of waits
+			must(t, leave(p.nc.(*net.TCPConn)))
+			if rec := r.log.wait(t, 1)[0]; rec.Status != NoMessage {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+// TestManyRefusedRecipientsAreCounted: the log has the first of them, and the number of the others.
+func TestManyRefusedRecipientsAreCounted(t *testing.T) {
+	t.Parallel()
+	r := patient(t, newRemote(t, reply("RCPT", "550 5.1.1 nobody")))
+	p := r.hello()
+	p.cmd("MAIL FROM:<a@client.example>", "250")
+	p.write(strings.Repeat("RCPT TO:<b@sink.example>\r\n", 1000))
+	for range 1000 {
+		p.want("550 5.1.1 nobody")
+	}
+	p.cmd("QUIT", "221")
+	if rec := r.log.wait(t, 1)[0]; len(rec.To) != mostRefused || rec.Note != "client quit; 900 more recipients were refused" {
+		t.Errorf("%d recipients, note %q", len(rec.To), rec.Note)
 	}
 }

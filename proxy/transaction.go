@@ -20,7 +20,7 @@ const batch = 64
 // Bounds of one transaction, for memory's sake. RFC 5321 4.5.3.1.8 asks for 100 recipients.
 const (
 	mostRcpts   = 2000     // that are accepted
-	mostRefused = 2000     // in the record, of those that are not
+	mostRefused = 100      // in the record, of those that are not; of the rest it has the number
 	mostTried   = 10_000   // RCPT commands, after which the session ends
 	mostTexts   = 64 << 10 // bytes of replies to recipients in the record
 )

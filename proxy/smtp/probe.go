@@ -32,6 +32,10 @@ func (c *Conn) Probe() (pending bool, err error) {
 	return c.probeRead(wait)
 }
 
+// HungUp tells, without waiting, whether the peer has ended its side of the connection or reset it, also where it sent
+// much before that nobody has read; false where the socket cannot be looked at.
+func (c *Conn) HungUp() bool { return c.sock.hungUp() }
+
 // Unread tells, without a system call, whether input has been taken from the network that nobody has read: what is
 // buffered here, and whole records that TLS holds back.
 func (c *Conn) Unread() bool {

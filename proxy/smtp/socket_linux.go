@@ -26,3 +26,16 @@ func (s *socketWork) attempt(fd uintptr) bool {
 	}
 	return true
 }
+
+// hungUp tells whether the peer has ended its side or reset the connection, whatever it sent before.
+func (s *socket) hungUp() (is bool) {
+	if s.raw == nil {
+		return false
+	}
+	err := s.raw.Control(func(fd uintptr) {
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, perr := unix.Poll(p[:], 0)
+		is = perr == nil && n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return is || err != nil
+}

@@ -31,3 +31,15 @@ func ParseOnwardTLS(name string) (OnwardTLS, error) {
 	}
 	return 0, fmt.Errorf("tls %q is unknown; use opportunistic, required or verified", name)
 }
+
+// MarshalText returns the setting's name.
+func (o OnwardTLS) MarshalText() ([]byte, error) { return []byte(o.String()), nil }
+
+// UnmarshalText reads the setting's name.
+func (o *OnwardTLS) UnmarshalText(text []byte) error {
+	v, err := ParseOnwardTLS(string(text))
+	if err == nil {
+		*o = v
+	}
+	return err
+}

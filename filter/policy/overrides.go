@@ -33,6 +33,12 @@ type Overrides struct {
 	Limits      *LimitChanges `json:"limits,omitempty"`
 	PerIdentity *LimitChanges `json:"limits_per_identity,omitempty"`
 
+	Onward     *OnwardTLS `json:"onward_tls,omitempty"` // "opportunistic", "required" or "verified"
+	RefuseAuth *bool      `json:"refuse_auth,omitempty"`
+	BlockSpam  *bool      `json:"block_spam,omitempty"`
+	Unsure     *float64   `json:"content_unsure,omitempty"` // 0 to 1
+	Spam       *float64   `json:"content_spam,omitempty"`   // 0 to 1
+
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
 	LockViruses          *int     `json:"lock_viruses,omitempty"`
@@ -79,6 +85,11 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Lock.MaxUnlocks, o.LockMaxUnlocks)
 	set(&s.Lock.Explained, o.LockExplained)
 	set(&s.Lock.KeepPassed, o.LockKeepPassed)
+	set(&s.Onward, o.Onward)
+	set(&s.RefuseAuth, o.RefuseAuth)
+	set(&s.Content.BlockSpam, o.BlockSpam)
+	set(&s.Content.Unsure, o.Unsure)
+	set(&s.Content.Spam, o.Spam)
 	if o.Identify != nil {
 		s.Identify = o.Identify
 	}

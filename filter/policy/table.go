@@ -6,44 +6,55 @@ import (
 	"sync/atomic"
 )
 
-// Table resolves what a user inherits: the default, then what the configuration file says of the user, then what was
-// set at run time. Reads take no lock.
+// Table resolves what a user inherits: the default, then his plan and his accounts from the root on, then what the
+// configuration file says of him, what was set at run time, and what holds for a time. Reads take no lock, but for a user's
+// first behind a change, which resolves him; and a change of one user costs no more than some hundred others.
 type Table struct {
-	resolved atomic.Pointer[resolved]
+	general atomic.Pointer[Settings] // of users of whom nothing is said
+	shards  [tableShards]atomic.Pointer[map[uint32]*cell]
 
 	mu         sync.Mutex // serialises writers
+	base       Settings
 	configured map[uint32]Settings
 	overrides  map[uint32]Overrides
-	general    Settings
+	lifts      map[uint32]Overrides
+	groups     groups
 }
 
-// resolved is immutable once published.
-type resolved struct {
-	general *Settings
-	users   map[uint32]*Settings
-}
+// cell is one user of whom something is said; nil until somebody asks.
+type cell struct{ s atomic.Pointer[Settings] }
+
+// tableShards bounds what the change of one user copies.
+const tableShards = 512
 
 // NewTable returns a table in which every user has the settings d.
 func NewTable(d Settings) *Table {
-	t := &Table{general: d, overrides: map[uint32]Overrides{}}
+	t := &Table{base: d, overrides: map[uint32]Overrides{}, lifts: map[uint32]Overrides{}}
 	t.publish()
 	return t
 }
 
 // Settings returns the effective settings of user. They must not be changed.
 func (t *Table) Settings(user uint32) *Settings {
-	r := t.resolved.Load()
-	if s, ok := r.users[user]; ok {
+	c, ok := (*t.shards[user%tableShards].Load())[user]
+	if !ok {
+		return t.general.Load()
+	}
+	if s := c.s.Load(); s != nil {
 		return s
 	}
-	return r.general
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.resolve(user)
+	c.s.Store(s)
+	return s
 }
 
 // SetDefault replaces the settings that users inherit.
 func (t *Table) SetDefault(d Settings) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.general = d
+	t.base = d
 	t.publish()
 }
 
@@ -59,12 +70,24 @@ func (t *Table) Configure(users map[uint32]Settings) {
 func (t *Table) Override(user uint32, o Overrides) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if o == (Overrides{}) {
-		delete(t.overrides, user)
+	put(t.overrides, user, o)
+	t.publishOne(user)
+}
+
+// Lift replaces what holds for a user for a time, above everything else; the zero Overrides end it.
+func (t *Table) Lift(user uint32, o Overrides) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	put(t.lifts, user, o)
+	t.publishOne(user)
+}
+
+func put(m map[uint32]Overrides, user uint32, o Overrides) {
+	if o.Empty() {
+		delete(m, user)
 	} else {
-		t.overrides[user] = o
+		m[user] = o
 	}
-	t.publish()
 }
 
 // OverrideAll replaces the overrides of all users.
@@ -73,27 +96,136 @@ func (t *Table) OverrideAll(all map[uint32]Overrides) {
 	defer t.mu.Unlock()
 	t.overrides = map[uint32]Overrides{}
 	for user, o := range all {
-		if o != (Overrides{}) {
-			t.overrides[user] = o
-		}
+		put(t.overrides, user, o)
 	}
 	t.publish()
 }
 
-// publish resolves every user that has settings of its own. Writers are people, so the whole map is made anew.
-func (t *Table) publish() {
-	general := t.general
-	r := &resolved{general: &general, users: make(map[uint32]*Settings, len(t.configured)+len(t.overrides))}
-	for user, s := range t.configured {
-		r.users[user] = &s
+// Group replaces accounts, plans and the network, and who belongs where.
+func (t *Table) Group(all []Group, members map[uint32]uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.groups = newGroups(all, members)
+	t.publish()
+}
+
+// Join makes a user a member of an account, of none for 0.
+func (t *Table) Join(user, account uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.groups.members == nil {
+		t.groups.members = map[uint32]uint32{}
 	}
-	for user, o := range t.overrides {
-		base, ok := r.users[user]
-		if !ok {
-			base = &general
+	if delete(t.groups.members, user); account != 0 {
+		t.groups.members[user] = account
+	}
+	t.publishOne(user)
+}
+
+// own tells whether anything is said of a user.
+func (t *Table) own(user uint32) bool {
+	_, a := t.configured[user]
+	_, b := t.overrides[user]
+	_, c := t.lifts[user]
+	_, d := t.groups.members[user]
+	return a || b || c || d
+}
+
+// Layer is one place that says something of a user.
+type Layer struct {
+	Name  string // "default", "plan basic", "account house", "configuration", "run time", "for a time"
+	Says  Overrides
+	After Settings // with all layers up to this one
+}
+
+// layers returns what holds for a user, place by place. t.mu is held.
+func (t *Table) layers(user uint32) []Layer {
+	ls := []Layer{{Name: "default", Says: Full(&t.base), After: t.base}}
+	add := func(name string, o Overrides) {
+		if !o.Empty() {
+			ls = append(ls, Layer{name, o, o.Apply(ls[len(ls)-1].After)})
 		}
-		s := o.Apply(*base)
-		r.users[user] = &s
 	}
-	t.resolved.Store(r)
+	for _, g := range t.groups.of(user) {
+		add(g.Kind.String()+" "+g.Name, g.Settings)
+	}
+	if s, ok := t.configured[user]; ok {
+		base, full := Full(&t.base), Full(&s)
+		add("configuration", full.Beside(&base))
+		ls[len(ls)-1].After.PerSecond = s.PerSecond // root's alone
+	}
+	add("run time", t.overrides[user])
+	add("for a time", t.lifts[user])
+	return ls
+}
+
+// Explain returns the places that say something of a user, the last of which counts.
+func (t *Table) Explain(user uint32) []Layer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.layers(user)
+}
+
+// resolve is what holds for a user.
+func (t *Table) resolve(user uint32) *Settings {
+	s := t.base
+	above := t.groups.of(user)
+	for _, g := range above {
+		s = g.Settings.Apply(s)
+	}
+	if c, ok := t.configured[user]; ok {
+		if len(above) == 0 {
+			s = c
+		} else {
+			base, full := Full(&t.base), Full(&c)
+			own := full.Beside(&base)
+			s = own.Apply(s)
+			s.PerSecond = c.PerSecond
+		}
+	}
+	if o, ok := t.overrides[user]; ok {
+		s = o.Apply(s)
+	}
+	if o, ok := t.lifts[user]; ok {
+		s = o.Apply(s)
+	}
+	s.Budgets = t.groups.budgets(user)
+	return &s
+}
+
+// publishOne resolves one user anew.
+func (t *Table) publishOne(user uint32) {
+	p := &t.shards[user%tableShards]
+	m := maps.Clone(*p.Load())
+	if delete(m, user); t.own(user) {
+		c := &cell{}
+		c.s.Store(t.resolve(user))
+		m[user] = c
+	}
+	p.Store(&m)
+}
+
+// publish has everybody of whom something is said resolved anew.
+func (t *Table) publish() {
+	general := t.base
+	general.Budgets = t.groups.budgets(0)
+	var ms [tableShards]map[uint32]*cell
+	for i := range ms {
+		ms[i] = map[uint32]*cell{}
+	}
+	for _, said := range []map[uint32]Overrides{t.overrides, t.lifts} {
+		for user := range said {
+			ms[user%tableShards][user] = &cell{}
+		}
+	}
+	for user := range t.configured {
+		ms[user%tableShards][user] = &cell{}
+	}
+	for user := range t.groups.members {
+		ms[user%tableShards][user] = &cell{}
+	}
+	t.general.Store(&general)
+	for i := range ms {
+		t.shards[i].Store(&ms[i])
+	}
 }

@@ -17,17 +17,21 @@ import (
 
 func (p *program) usersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "users", Short: "list, show, add and remove users", Args: cobra.NoArgs,
+		Use: "users", Aliases: []string{"user"}, Short: "list, show, add, change and remove users", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
 	}
 	list := &cobra.Command{
 		Use: "list", Short: "list all users", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
 	}
+	explain := false
 	show := &cobra.Command{
 		Use: "show USER", Short: "show a user with what holds for him", Args: exactly("USER"),
 		Long: "show prints a user with his limits, lock settings and the kernel's counters. An address may stand for its user.",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if explain {
+				return p.explainUser(cmd.Context(), args[0])
+			}
 			var u api.UserDetail
 			print, err := p.get(cmd.Context(), userPath(args[0]), &u)
 			if err == nil && print {
@@ -36,6 +40,7 @@ func (p *program) usersCommand() *cobra.Command {
 			return err
 		},
 	}
+	show.Flags().BoolVar(&explain, "explain", false, "print every setting with the place that says so instead")
 	contact := ""
 	add := &cobra.Command{
 		Use: "add NAME PREFIX...", Short: "add a user who answers for the mail of prefixes",
@@ -62,7 +67,7 @@ func (p *program) usersCommand() *cobra.Command {
 			return p.screen.done(u, "user %s is removed; his prefixes are unknown sources from now on", u.Name)
 		},
 	}
-	cmd.AddCommand(list, show, add, remove, p.importCommand())
+	cmd.AddCommand(list, show, add, remove, p.importCommand(), p.setCommand(), p.unsetCommand(), p.joinCommand())
 	return cmd
 }
 

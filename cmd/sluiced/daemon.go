@@ -68,6 +68,7 @@ type daemon struct {
 	gate      *limit.Sessions
 
 	identities *identity.Book
+	lifts      sync.Map // of user ids: *store.Lift, what holds for a time
 	elsewhere  elsewhere
 	plugins    *scanner.Plugins
 	lists      *reputation.Lists
@@ -169,11 +170,9 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.policy = policy.NewTable(defaultSettings(cfg))
 	d.policy.Configure(settings)
-	overrides, err := d.store.Overrides()
-	if err != nil {
+	if err := d.loadSettings(); err != nil {
 		return nil, err
 	}
-	d.policy.OverrideAll(overrides)
 	d.plugins = scanner.New(d.policy, d.pluginEvent)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
 	d.lists = d.newLists()

@@ -81,6 +81,9 @@ func (b backend) Identities(_ context.Context, user string, limit int) ([]api.Id
 func (b backend) identity(e *identity.Entry) api.Identity {
 	a := api.Identity{User: b.nameOf(e.User), Identity: e.Name, First: e.First, Last: e.Last, Messages: e.Messages, Recipients: e.Recipients,
 		Refused: e.Refused, Bad: e.Bad, Code: e.Code, Score: e.Score()}
+	if a.User == "" { // made for an unknown source
+		a.User, _ = b.d.store.NameOf(e.User)
+	}
 	whom := lock.Scope{User: e.User, Identity: e.Name}
 	if k, ok := b.d.locks.FindIn(whom); ok {
 		a.Locked, a.Reason = k.Ticket, k.Reason

@@ -57,6 +57,9 @@ func (o *Overrides) Set(key, text string) error {
 	return o.Validate()
 }
 
+// Put does as Set, but what belongs together is checked by Validate later.
+func (o *Overrides) Put(key, text string) error { return o.put(key, &text) }
+
 // Unset lets a setting be inherited again.
 func (o *Overrides) Unset(key string) error { return o.put(key, nil) }
 

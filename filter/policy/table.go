@@ -109,6 +109,15 @@ func (t *Table) Group(all []Group, members map[uint32]uint32) {
 	t.publish()
 }
 
+// With returns a table like this one but with other groups, to see what they would change.
+func (t *Table) With(all []Group, members map[uint32]uint32) *Table {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := &Table{base: t.base, configured: t.configured, overrides: maps.Clone(t.overrides), lifts: maps.Clone(t.lifts), groups: newGroups(all, members)}
+	w.publish()
+	return w
+}
+
 // Join makes a user a member of an account, of none for 0.
 func (t *Table) Join(user, account uint32) {
 	t.mu.Lock()

@@ -97,6 +97,8 @@ type Backend struct {
 	Onward
 	MailQueue
 	Identities
+	UserSettings
+	Groups
 	Campaigns
 }
 

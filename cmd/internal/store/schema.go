@@ -129,6 +129,28 @@ var migrations = []string{
 	INSERT INTO unlocks_of (user, n) SELECT user, n FROM unlocks;
 	DROP TABLE unlocks;
 	ALTER TABLE unlocks_of RENAME TO unlocks;`,
+	`CREATE TABLE groups (
+		id       INTEGER PRIMARY KEY,
+		kind     TEXT NOT NULL CHECK (kind IN ('account', 'plan', 'network')),
+		name     TEXT NOT NULL,
+		parent   INTEGER NOT NULL,
+		plan     INTEGER NOT NULL,
+		settings TEXT NOT NULL,
+		budget   TEXT NOT NULL,
+		UNIQUE (kind, name)
+	) STRICT;
+	CREATE TABLE members (
+		user    INTEGER PRIMARY KEY,
+		account INTEGER NOT NULL
+	) STRICT;
+	CREATE INDEX members_account ON members (account);
+	CREATE TABLE lifts (
+		user     INTEGER PRIMARY KEY,
+		settings TEXT NOT NULL,
+		until    INTEGER NOT NULL,
+		reason   TEXT NOT NULL,
+		by       TEXT NOT NULL
+	) STRICT;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

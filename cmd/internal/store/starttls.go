@@ -112,6 +112,14 @@ func (s *Store) NameOf(user uint32) (name string, err error) {
 	return name, err
 }
 
+// OverridesOf returns what a user does not inherit.
+func (s *Store) OverridesOf(user uint32) (o policy.Overrides, err error) {
+	if err = s.update(func(tx *sql.Tx) error { o, err = overridesOf(tx, user); return err }); err != nil {
+		err = fmt.Errorf("could not read the settings of user %d: %w", user, err)
+	}
+	return o, err
+}
+
 // overridesOf reads what a user does not inherit.
 func overridesOf(tx *sql.Tx, user uint32) (o policy.Overrides, err error) {
 	var text []byte

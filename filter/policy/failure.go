@@ -31,3 +31,15 @@ func ParseFailure(name string) (Failure, error) {
 	}
 	return 0, fmt.Errorf("failure %q is unknown; use plugin, defer or go-on", name)
 }
+
+// MarshalText returns the setting's name.
+func (f Failure) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads the setting's name.
+func (f *Failure) UnmarshalText(text []byte) error {
+	v, err := ParseFailure(string(text))
+	if err == nil {
+		*f = v
+	}
+	return err
+}

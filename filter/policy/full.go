@@ -12,7 +12,7 @@ func Full(s *Settings) Overrides {
 		Delivery: &s.Delivery, Limits: fullLimits(s.Limits), PerIdentity: fullLimits(s.PerIdentity), RecipientsPerMail: &s.RecipientsPerMail,
 		MessageSize: &s.MessageSize, SessionsPerSource: &s.SessionsPerSource, SessionsPerPair: &s.SessionsPerPair,
 		StartTLS: &s.StartTLS, StartTLSWhy: &s.StartTLSWhy, KeepWithheld: &s.KeepWithheld, KeepDeferred: &s.KeepDeferred,
-		Onward: &s.Onward, RefuseAuth: &s.RefuseAuth, BlockSpam: &s.Content.BlockSpam, Unsure: &s.Content.Unsure, Spam: &s.Content.Spam,
+		Onward: &s.Onward, RefuseAuth: &s.RefuseAuth, BlockSpam: &s.Content.BlockSpam, Unsure: &s.Content.Unsure, Spam: &s.Content.Spam, Failure: &s.Content.Failure,
 		LockAutomatic: &l.Automatic, LockNever: &l.Never, LockSpamCount: &l.SpamCount, LockSpamShare: &l.SpamShare, LockMaxUnlocks: &l.MaxUnlocks,
 		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockViruses: &l.Viruses,
 		LockPhish: &l.Phish, LockTraps: &l.Traps, LockComplaints: &l.Complaints, LockRemoteSpam: &l.RemoteSpam, LockUnknown: &l.Unknown,

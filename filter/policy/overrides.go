@@ -36,8 +36,9 @@ type Overrides struct {
 	Onward     *OnwardTLS `json:"onward_tls,omitempty"` // "opportunistic", "required" or "verified"
 	RefuseAuth *bool      `json:"refuse_auth,omitempty"`
 	BlockSpam  *bool      `json:"block_spam,omitempty"`
-	Unsure     *float64   `json:"content_unsure,omitempty"` // 0 to 1
-	Spam       *float64   `json:"content_spam,omitempty"`   // 0 to 1
+	Unsure     *float64   `json:"content_unsure,omitempty"`  // 0 to 1
+	Spam       *float64   `json:"content_spam,omitempty"`    // 0 to 1
+	Failure    *Failure   `json:"content_failure,omitempty"` // as in the configuration
 
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
@@ -90,6 +91,7 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Content.BlockSpam, o.BlockSpam)
 	set(&s.Content.Unsure, o.Unsure)
 	set(&s.Content.Spam, o.Spam)
+	set(&s.Content.Failure, o.Failure)
 	if o.Identify != nil {
 		s.Identify = o.Identify
 	}

@@ -37,9 +37,11 @@ type Config struct {
 	Keeper    LateKeeper  // may be nil: of intercepted mail nothing is kept, whatever a user's settings say
 	TLS       *tls.Config // of the client leg; may be nil: STARTTLS is never offered
 	Guard     Guard       // may be nil
-	StartTLS  TLSRules    // may be nil: users' settings alone decide about STARTTLS
-	Onward    Onward      // may be nil: the onward leg takes what it can get
-	Refusals  Refusals    // may be nil: nothing is learnt of clients that refuse the certificate
+	// Quarantine keeps what the filter wants kept away; may be nil: that is put off.
+	Quarantine Quarantine
+	StartTLS   TLSRules // may be nil: users' settings alone decide about STARTTLS
+	Onward     Onward   // may be nil: the onward leg takes what it can get
+	Refusals   Refusals // may be nil: nothing is learnt of clients that refuse the certificate
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }
@@ -54,6 +56,7 @@ type Settings struct {
 	Pipeline *filter.Pipeline
 	Local    func(netip.Addr) bool // tells the gateway's own addresses, which are no destination; may be nil
 
+	HeldLater    bool  // what a copy was kept of is answered 451, not 550
 	MaxHops      int   // Received fields above which a mail is going round; 100
 	MaxSize      int64 // bytes of a message where the user's setting has none or more; 50 MiB
 	BodyMemory   int   // bytes of one body kept in memory, the rest goes to SpillDir; 1 MiB

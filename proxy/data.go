@@ -166,10 +166,14 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.say(refusal(s.set, &v))
 		e.status = statusOf(&v)
 	case is && !t.admin:
+		s.copyOfLocked(body, &e)
 		s.dropRemote()
 		s.dropEarly()
 		s.say(lockedAnswer(s.set, ticket, s.reason()))
 		e.status, e.ticket = Deferred, ticket
+	case v.Action == filter.Quarantine && s.srv.cfg.Quarantine != nil:
+		s.quarantine(body, &e)
+		return
 	case v.Refused():
 		if s.holdMessage(body, &v, &e) {
 			return
@@ -177,7 +181,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.say(refusal(s.set, &v))
 		e.status = statusOf(&v)
 	default:
-		s.deliver(body, at, &e)
+		s.letGo(body, at, &e)
 		return
 	}
 	s.finish(e)

@@ -26,7 +26,7 @@ func (s *session) keepMessage(body *smtp.Body, e *ending) {
 // holdMessage keeps a message that the filter neither lets go nor refuses, where its user's settings say so (DEL1): the
 // destination forgets its envelope, and the client hears 250 once it is on disk. With false the client keeps it.
 func (s *session) holdMessage(body *smtp.Body, v *filter.Verdict, e *ending) bool {
-	if !v.Action.Withheld() || !s.user.KeepWithheld {
+	if !v.Action.Withheld() || !s.user.KeepWithheld && s.house == nil { // whoever hands in at a smarthost does not come again
 		return false
 	}
 	if err := s.store(body, v); err != nil {

@@ -14,16 +14,17 @@ type Status uint8
 
 // The statuses.
 const (
-	Delivered Status = iota // the remote's 250 was given to the client
-	Refused                 // 5xx to the client
-	Deferred                // 4xx to the client
-	Ambiguous               // the final dot went onward and no answer came back: the only source of duplicates
-	Lost                    // the client left before an answer, nothing was delivered
-	NoMessage               // a session that never became a message (LOG1)
-	Observed                // forwarded untouched and read in passing (INT7): nothing of ours was said
-	Withheld                // 4xx to the client: the filter neither lets it go nor refuses it
-	Queued                  // 250 to the client: kept, and delivered later
-	Statuses                // how many there are
+	Delivered   Status = iota // the remote's 250 was given to the client
+	Refused                   // 5xx to the client
+	Deferred                  // 4xx to the client
+	Ambiguous                 // the final dot went onward and no answer came back: the only source of duplicates
+	Lost                      // the client left before an answer, nothing was delivered
+	NoMessage                 // a session that never became a message (LOG1)
+	Observed                  // forwarded untouched and read in passing (INT7): nothing of ours was said
+	Withheld                  // 4xx to the client: the filter neither lets it go nor refuses it
+	Queued                    // 250 to the client: kept, and delivered later
+	Quarantined               // a copy is kept where people can look at it; 550 or 451 to the client, 250 at the smarthost
+	Statuses                  // how many there are
 )
 
 // String returns the status as it stands in log and API.
@@ -31,7 +32,7 @@ func (s Status) String() string {
 	if s >= Statuses {
 		return "?"
 	}
-	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued"}[s]
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined"}[s]
 }
 
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is

@@ -210,7 +210,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -248,6 +248,8 @@ func TestOutput(t *testing.T) {
 		"queue retry", "queue delete 6rnhgw6s8k26 --reason why", "queue submit testdata/password --from a@example.com --to b@example.net", "queue submit testdata/password",
 		"campaign", "campaign list --state held", "campaign list --user nobody", "campaign list --state odd", "campaign show C04K7QX", "campaign show C0", "campaign hold C04K7QX --reason look", "campaign release C04K7QX", "campaign lock C04K7QX --for 2h --reason hacked",
 		"campaign digest", "campaign digest add 9f86 --reason x", "campaign digest add 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --days 7 --reason worm", "campaign digest add 9f86", "campaign digest remove 9f86", "campaign digest of testdata/mails/one.eml",
+		"quarantine", "quarantine list --user nobody", "quarantine show q7k2m9xa40bc1", "quarantine show q7k2m9xa40bc1 --message", "quarantine show q0", "quarantine release q7k2m9xa40bc1 --reason order --train", "quarantine release --all --reason x",
+		"quarantine release --user alice", "quarantine delete", "quarantine delete --user alice --reason spam", "quarantine rotate",
 		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
 		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 		"tls policy bank.example", "tls policy nowhere.example", "tls broken", "tls retry 198.51.100.30", "tls retry 198.51.100.31:25", "tls retry mx.example", "tls policy",

@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Onward: b, MailQueue: b, Identities: b, UserSettings: b, Groups: b, Campaigns: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Onward: b, MailQueue: b, Identities: b, UserSettings: b, Groups: b, Campaigns: b, Quarantine: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -107,6 +107,11 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["inflight_overflowed"] = d.journal.Overflowed()
 	spool := d.mail.figures()
 	c.Daemon["spool_deliveries"], c.Daemon["spool_held"], c.Daemon["spool_bytes"] = uint64(spool.Deliveries), uint64(spool.Held), uint64(spool.Bytes)
+	held, heldBytes := d.held.Figures()
+	c.Daemon["quarantine_messages"], c.Daemon["quarantine_bytes"] = uint64(held), uint64(heldBytes)
+	copies := d.campaigns.Figures()
+	c.Daemon["campaigns"], c.Daemon["campaigns_held"], c.Daemon["campaigns_refused"] = uint64(copies.Campaigns), uint64(copies.Held), uint64(copies.Refused)
+	c.Daemon["campaign_messages"], c.Daemon["campaign_copies"], c.Daemon["campaign_kinds"] = copies.Seen, copies.Copies, uint64(copies.Kinds)
 	d.observations.counters(c.Daemon)
 	d.guesses.counters(c.Daemon)
 	d.passed.counters(c.Daemon)

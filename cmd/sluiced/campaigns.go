@@ -42,7 +42,7 @@ func (d *daemon) campaignSettings() campaign.Settings {
 
 func campaignSettings(c *config.Campaign) campaign.Settings {
 	return campaign.Settings{Window: c.Window.D(), Remember: c.Remember, Rules: c.Act != "say", Copies: c.Copies, Share: c.Share, Users: c.Users, Among: c.UsersShare,
-		Action: map[string]filter.Action{"reject": filter.Reject}[c.Act]}.WithDefaults()
+		Action: map[string]filter.Action{"reject": filter.Reject, "quarantine": filter.Quarantine}[c.Act]}.WithDefaults()
 }
 
 // campaignEvent tells of a rule that was met. It is called in the way of mail.

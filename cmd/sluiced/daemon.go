@@ -33,6 +33,7 @@ import (
 	"sluice/proxy/cert/acme"
 	"sluice/proxy/distrust"
 	"sluice/proxy/pool"
+	"sluice/proxy/quarantine"
 	"sluice/proxy/relay"
 )
 
@@ -62,6 +63,7 @@ type daemon struct {
 	choices   *choicesFile
 	school    *schoolFile
 	campaigns *campaignsFile
+	held      *quarantine.Box
 	policy    *policy.Table
 	locks     *lock.Locks
 	conduct   *keptFile // what speaks against senders who are not locked
@@ -308,6 +310,8 @@ func (d *daemon) Run(ctx context.Context) error {
 	})
 	background.Go(func() { d.keepLessons(ctx) })
 	background.Go(func() { d.keepOpinions(ctx) })
+	background.Go(func() { d.keepQuarantine(ctx) })
+	background.Go(func() { d.judgeAgain(ctx) })
 	background.Go(func() {
 		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
 	})

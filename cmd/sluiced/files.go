@@ -59,7 +59,8 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what is known of campaigns; they begin anew", "err", err)
 	}
-	return nil
+	d.held, err = d.openQuarantine(cfg)
+	return err
 }
 
 func makeFolder(dir string) error {

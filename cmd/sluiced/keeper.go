@@ -52,16 +52,7 @@ func (d *draft) Abort()                         { d.d.Abort() }
 
 // Keep implements proxy.Draft. It does not end early with ctx: a message that is half written is no use.
 func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
-	env := spool.Envelope{
-		Message: m.ID, User: m.Flow.User.ID, UserName: m.Flow.User.Name, Identity: m.Login, Client: m.Flow.Client.Addr(), Received: m.At,
-		From: m.Mail.Address, UTF8: m.Mail.UTF8, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
-		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
-		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),
-	}
-	for i := range m.Rcpts {
-		r := &m.Rcpts[i]
-		env.Rcpts[i] = spool.Rcpt{Address: r.Address, Notify: r.Notify, ORcpt: r.ORcpt}
-	}
+	env := envelopeOf(m)
 	var err error
 	if m.Withheld == nil {
 		_, err = d.d.Commit(&env, m.Trace, m.Body)
@@ -72,6 +63,21 @@ func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
 		return unkept(err)
 	}
 	return nil
+}
+
+// envelopeOf is the envelope of a message from the proxy.
+func envelopeOf(m *proxy.Kept) spool.Envelope {
+	env := spool.Envelope{
+		Message: m.ID, User: m.Flow.User.ID, UserName: m.Flow.User.Name, Identity: m.Login, Client: m.Flow.Client.Addr(), Received: m.At,
+		From: m.Mail.Address, UTF8: m.Mail.UTF8, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
+		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
+		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),
+	}
+	for i := range m.Rcpts {
+		r := &m.Rcpts[i]
+		env.Rcpts[i] = spool.Rcpt{Address: r.Address, Notify: r.Notify, ORcpt: r.ORcpt}
+	}
+	return env
 }
 
 // Later implements proxy.LateKeeper. Of mail that is on hold whoever releases it sees what becomes of it.

@@ -60,6 +60,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Keeper:     d.keeper,
 		TLS:        d.clientTLS(),
 		Guard:      &d.guesses,
+		Quarantine: custodian{d},
 		StartTLS:   d.tlsRules,
 		Refusals:   d.distrust,
 		Panicked: func(f flow.Flow, cause any, stack []byte) {
@@ -82,7 +83,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
 		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
-		filter.Step{Name: "learned", Phases: content.Phases, Check: content.NewClassifier(d.school, settings, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)},
+		filter.Step{Name: "learned", Phases: content.Phases, Check: d.classifier()},
 		filter.Step{Name: "lists", Phases: reputation.Phases, Check: d.lists},
 		filter.Step{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
 	)
@@ -97,6 +98,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings
 		Pool:         pl,
 		Pipeline:     d.checks,
 		Local:        d.isLocal,
+		HeldLater:    cfg.Quarantine.Answer == "451",
 		MaxHops:      cfg.Delivery.HopLimit,
 		MaxSize:      maxSize(cfg),
 		BodyMemory:   int(cfg.SMTP.BodyMemory),

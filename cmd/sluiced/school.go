@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice/cmd/internal/config"
+	"sluice/filter/content"
 	"sluice/filter/content/learn"
 	"sluice/filter/content/school"
 	"sluice/filter/content/shipped"
@@ -100,3 +101,8 @@ func (d *daemon) keepLessons(ctx context.Context) {
 
 // closeLessons saves for the last time.
 func (f *schoolFile) closeLessons() error { return errors.Join(f.saveLessons(), f.close()) }
+
+// classifier judges messages by what is learnt here, and has the campaigns see them.
+func (d *daemon) classifier() *content.Classifier {
+	return content.NewClassifier(d.school, d.policy, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)
+}

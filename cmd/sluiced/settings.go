@@ -24,7 +24,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 		SessionsPerSource: l.SessionsPerSource,
 		SessionsPerPair:   l.SessionsPerPair,
 		PerSecond:         int(l.ConnectionsPerSecond),
-		Content:           policy.Content{BlockSpam: c.BlockSpam, Unsure: c.Unsure, Spam: c.Spam},
+		Content:           policy.Content{BlockSpam: c.BlockSpam, Unsure: c.Unsure, Spam: c.Spam, Wait: c.Wait.D()},
 		Lock: policy.Lock{
 			Automatic:  k.Automatic,
 			SpamCount:  k.SpamCount,
@@ -41,6 +41,8 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,
 		},
 	}
+	s.Content.OnSpam, _ = policy.ParseContentAction(c.OnSpam)
+	s.Content.OnUnsure, _ = policy.ParseContentAction(c.OnUnsure)
 	s.Onward, _ = policy.ParseOnwardTLS(onward) // the configuration allows no other names
 	s.Content.Failure, _ = policy.ParseFailure(c.Failure)
 	s.RefuseAuth = auth == "refuse"
@@ -80,7 +82,7 @@ func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
 
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
-	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, config.UserContent{BlockSpam: cfg.Content.BlockSpam, Unsure: cfg.Content.Unsure, Spam: cfg.Content.Spam, Failure: cfg.Content.Failure})
+	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, contentOfAll(&cfg.Content))
 	s = withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
 	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
 }
@@ -142,4 +144,9 @@ func writeDurably(path string, b []byte) (err error) {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// contentOfAll are the settings of the content filter that users inherit.
+func contentOfAll(c *config.Content) config.UserContent {
+	return config.UserContent{BlockSpam: c.BlockSpam, Unsure: c.Unsure, Spam: c.Spam, OnSpam: c.OnSpam, OnUnsure: c.OnUnsure, Wait: c.Wait, Failure: c.Failure}
 }

@@ -7,10 +7,12 @@
 package campaign
 
 import (
+	"fmt"
 	"math"
 	"math/bits"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -192,4 +194,23 @@ func (b *burst) shown() Campaign {
 	c.Users = slices.Clone(c.Users)
 	slices.SortStableFunc(c.Users, func(x, y Sender) int { return y.Copies - x.Copies })
 	return c
+}
+
+// ID writes the group of a message's copies as people name the campaign.
+func ID(group uint64) string { return idOf(uint32(group)) }
+
+// ParseID reads what ID wrote.
+func ParseID(s string) (group uint64, err error) {
+	s = strings.ToUpper(s)
+	if len(s) != 8 || s[0] != 'C' {
+		return 0, fmt.Errorf("%q is not the id of a campaign", s)
+	}
+	for _, c := range s[1:] {
+		i := strings.IndexRune(idAlphabet, c)
+		if i < 0 {
+			return 0, fmt.Errorf("%q is not the id of a campaign", s)
+		}
+		group = group<<5 | uint64(i)
+	}
+	return group & math.MaxUint32, nil
 }

@@ -3,6 +3,7 @@ package content
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"sluice/filter"
 	"sluice/filter/content/view"
@@ -37,6 +38,7 @@ type Classifier struct {
 	settings policy.Resolver
 	learned  func() string
 	watcher  Watcher
+	patience *Patience
 }
 
 // The words of the setting content.learned.
@@ -49,7 +51,7 @@ const (
 
 // NewClassifier returns the check; learned says, at each message, what the learned part may do.
 func NewClassifier(l Learner, settings policy.Resolver, learned func() string) *Classifier {
-	return &Classifier{learner: l, settings: settings, learned: learned}
+	return &Classifier{learner: l, settings: settings, learned: learned, patience: NewPatience(nil)}
 }
 
 // Watching has each message shown to w.
@@ -74,13 +76,14 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	if o.Probability < t.Unsure {
 		return hits
 	}
-	hits = append(hits, c.verdict(s, &o, t, &w))
+	hits = append(hits, c.verdict(m, s, &o, t, &w))
 	return o.Hits(j.Model().Info().Name, hits)
 }
 
 // verdict is the one hit that stands for the whole opinion.
-func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds, w *Watched) filter.Hit {
+func (c *Classifier) verdict(m *message.Message, s *policy.Settings, o *Opinion, t Thresholds, w *Watched) filter.Hit {
 	h := filter.Hit{Points: o.Probability, Group: w.Group, Outside: o.links(), Evidence: fmt.Sprintf("probability %.4f, unsure from %.2f, spam from %.2f", o.Probability, t.Unsure, t.Spam)}
+	action := s.Content.OnSpam
 	switch o.Class {
 	case filter.Phish:
 		h.Code, h.Class, h.Text = "PHISH", filter.Phish, "message looks like phishing"
@@ -88,17 +91,41 @@ func (c *Classifier) verdict(s *policy.Settings, o *Opinion, t Thresholds, w *Wa
 		h.Code, h.Class, h.Text = "SPAM", filter.Spam, "message looks like spam"
 	default:
 		h.Code, h.Text = "UNSURE", "message has much of spam, and not enough to be called so"
+		action = s.Content.OnUnsure
+	}
+	if h.Class == filter.Clean && (action == policy.DeliverMail || action == policy.UsualAction) {
 		return h
 	}
 	if why := c.holdsBack(s, w); why != "" {
-		h.Evidence += "; not refused: " + why
+		h.Evidence += "; not stopped: " + why
 		return h
 	}
-	h.Action, h.SMTP, h.Enhanced = filter.Reject, 550, "5.7.1"
+	c.act(action, m, s, &h)
 	return h
 }
 
-// holdsBack says why spam is not refused, "" where it is.
+// act has the hit ask for what the setting says.
+func (c *Classifier) act(a policy.ContentAction, m *message.Message, s *policy.Settings, h *filter.Hit) {
+	switch a {
+	case policy.DeliverMail:
+		h.Evidence += "; not stopped: the setting says deliver"
+	case policy.QuarantineMail:
+		h.Action = filter.Quarantine
+	case policy.DelayMail:
+		left := c.patience.Left(m, s.Content.Wait)
+		if left <= 0 {
+			h.Evidence += fmt.Sprintf("; judged again after %v, and delivered", s.Content.Wait)
+			return
+		}
+		h.Action = filter.Delay
+		h.Text += "; it is judged again, try it in some minutes"
+		h.Evidence += fmt.Sprintf("; judged again in %v", left.Round(time.Second))
+	default:
+		h.Action, h.SMTP, h.Enhanced = filter.Reject, 550, "5.7.1"
+	}
+}
+
+// holdsBack says why nothing is done about a message, "" where it is.
 func (c *Classifier) holdsBack(s *policy.Settings, w *Watched) string {
 	learned := c.learned()
 	switch {

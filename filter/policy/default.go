@@ -41,7 +41,7 @@ func Default() Settings {
 			Probation:     24 * time.Hour,
 			ProbationRate: 100,
 		},
-		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98},
+		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98, OnSpam: RefuseMail, OnUnsure: DeliverMail, Wait: 10 * time.Minute},
 	}
 }
 

@@ -49,6 +49,9 @@ type Content struct {
 	Unsure    float64 // probability from which a message is unsure
 	Spam      float64 // probability from which it is spam
 	Failure   Failure // VIR2: of mail that a plug-in could not be asked about
+	OnSpam    ContentAction
+	OnUnsure  ContentAction
+	Wait      time.Duration // CON9: how long what is delayed waits until it is judged again
 }
 
 // Lock are the settings of automatic locks (LCK1, LCK2, LCK8). A number of 0 switches its rule off.

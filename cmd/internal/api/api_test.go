@@ -135,7 +135,7 @@ func serve(t *testing.T, f *fake) *Client {
 		t.Fatal(err)
 	}
 	s := NewServer(Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f,
-		StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f}, slog.New(slog.DiscardHandler))
+		StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

@@ -36,7 +36,7 @@ type param struct{ name, doc string }
 
 func (s *Server) routes() []route {
 	user := param{"user", "name of a user, or an address whose user is meant"}
-	return append(slices.Concat(s.modelRoutes(), s.loginRoutes(), s.queueRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.campaignRoutes(), s.conductRoutes()), []route{
+	return append(slices.Concat(s.modelRoutes(), s.loginRoutes(), s.queueRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.campaignRoutes(), s.conductRoutes(), s.quarantineRoutes()), []route{
 		{method: "GET", path: "/v1/status", summary: "the gateway at a glance", out: Status{},
 			serve: func(r *http.Request) (any, error) { return s.back.Status(r.Context()) }},
 		{method: "GET", path: "/v1/counters", summary: "figures since start", out: Counters{},
@@ -277,7 +277,7 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued"}
+var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined"}
 
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {

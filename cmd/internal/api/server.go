@@ -100,6 +100,7 @@ type Backend struct {
 	UserSettings
 	Groups
 	Campaigns
+	Quarantine
 }
 
 // Server answers requests.

@@ -12,30 +12,31 @@ import (
 // leaves out hold the general ones. The struct tags are the manual: toml is the key, default its value when left out,
 // enum, min and max what may stand there, doc what it means (see Describe).
 type Config struct {
-	File      string    `toml:"-"` // where it was read from
-	Gateway   Gateway   `toml:"gateway" doc:"Who the gateway is, as clients and operators see it."`
-	Intercept Intercept `toml:"intercept" doc:"What the kernel hands to the proxy. Read by sluice-intercept; it bounds whatever sluiced may ask for at run time."`
-	Mode      []Mode    `toml:"mode" doc:"What happens to mail from a source prefix, whoever has it. The longest prefix wins, users' own modes included."`
-	Observe   Observe   `toml:"observe" doc:"How sluice-observe reads what mode observe forwards."`
-	Exempt    []Exempt  `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
-	Delivery  Delivery  `toml:"delivery" doc:"From which addresses and how mail leaves."`
-	Smarthost Smarthost `toml:"smarthost" doc:"Names and ports at which customers hand in their mail with a login. Without a listener there is none."`
-	Spool     Spool     `toml:"spool" doc:"Where mail waits that is taken to be delivered later, and how it is."`
-	Template  Template  `toml:"template" doc:"What becomes of sources that belong to no user."`
-	Limits    Limits    `toml:"limits" doc:"Limits of every user that has none of his own."`
-	Lock      Lock      `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
-	Content   Content   `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
-	Plugin    []Plugin  `toml:"plugin" doc:"A program beside the gateway that is asked for its opinion of each message that nothing cheaper has refused. Without any nothing else is needed."`
-	DNSList   []DNSList `toml:"dnslist" doc:"A list by DNS of addresses or domains. It is tested every few minutes; one that is dead, or lists everything, is taken out until it is well again."`
-	Identity  Identity  `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
-	Campaign  Campaign  `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
-	TLS       TLS       `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
-	User      []User    `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
-	SMTP      SMTP      `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
-	DNS       DNS       `toml:"dns" doc:"What destinations publish about how mail to them is protected, by DANE and MTA-STS: for reports, and where settings ask for it."`
-	Store     Store     `toml:"store" doc:"Where sluiced keeps users, locks and its own certificate."`
-	Log       Log       `toml:"log" doc:"The message log."`
-	API       API       `toml:"api" doc:"The HTTP API that the command sluice speaks to."`
+	File       string     `toml:"-"` // where it was read from
+	Gateway    Gateway    `toml:"gateway" doc:"Who the gateway is, as clients and operators see it."`
+	Intercept  Intercept  `toml:"intercept" doc:"What the kernel hands to the proxy. Read by sluice-intercept; it bounds whatever sluiced may ask for at run time."`
+	Mode       []Mode     `toml:"mode" doc:"What happens to mail from a source prefix, whoever has it. The longest prefix wins, users' own modes included."`
+	Observe    Observe    `toml:"observe" doc:"How sluice-observe reads what mode observe forwards."`
+	Exempt     []Exempt   `toml:"exempt" doc:"Destinations that are treated otherwise than their sources' mode says."`
+	Delivery   Delivery   `toml:"delivery" doc:"From which addresses and how mail leaves."`
+	Smarthost  Smarthost  `toml:"smarthost" doc:"Names and ports at which customers hand in their mail with a login. Without a listener there is none."`
+	Spool      Spool      `toml:"spool" doc:"Where mail waits that is taken to be delivered later, and how it is."`
+	Template   Template   `toml:"template" doc:"What becomes of sources that belong to no user."`
+	Limits     Limits     `toml:"limits" doc:"Limits of every user that has none of his own."`
+	Lock       Lock       `toml:"lock" doc:"When a user is locked and for how long, unless he has settings of his own."`
+	Content    Content    `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
+	Plugin     []Plugin   `toml:"plugin" doc:"A program beside the gateway that is asked for its opinion of each message that nothing cheaper has refused. Without any nothing else is needed."`
+	DNSList    []DNSList  `toml:"dnslist" doc:"A list by DNS of addresses or domains. It is tested every few minutes; one that is dead, or lists everything, is taken out until it is well again."`
+	Identity   Identity   `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
+	Campaign   Campaign   `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
+	Quarantine Quarantine `toml:"quarantine" doc:"Where messages are held, encrypted, that settings want kept away from their recipients."`
+	TLS        TLS        `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
+	User       []User     `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
+	SMTP       SMTP       `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
+	DNS        DNS        `toml:"dns" doc:"What destinations publish about how mail to them is protected, by DANE and MTA-STS: for reports, and where settings ask for it."`
+	Store      Store      `toml:"store" doc:"Where sluiced keeps users, locks and its own certificate."`
+	Log        Log        `toml:"log" doc:"The message log."`
+	API        API        `toml:"api" doc:"The HTTP API that the command sluice speaks to."`
 }
 
 // Gateway names the gateway.
@@ -263,31 +264,45 @@ type Lock struct {
 
 // Content are the settings of the content filter.
 type Content struct {
-	BlockSpam bool    `toml:"block_spam" default:"true" doc:"Refuse what the content filter takes for spam or phishing. Off: it is only said in the log."`
-	Unsure    float64 `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
-	Spam      float64 `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
-	Failure   string  `toml:"failure" default:"plugin" enum:"plugin|defer|go-on" doc:"What becomes of a message that a plug-in or a list by DNS could not be asked about. plugin: what [[plugin]] or [[dnslist]] says. defer: 451 4.3.0. go-on: without that opinion."`
-	Learned   string  `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
-	Lessons   int     `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
+	BlockSpam bool     `toml:"block_spam" default:"true" doc:"Refuse what the content filter takes for spam or phishing. Off: it is only said in the log."`
+	Unsure    float64  `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
+	Spam      float64  `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
+	Failure   string   `toml:"failure" default:"plugin" enum:"plugin|defer|go-on" doc:"What becomes of a message that a plug-in or a list by DNS could not be asked about. plugin: what [[plugin]] or [[dnslist]] says. defer: 451 4.3.0. go-on: without that opinion."`
+	OnSpam    string   `toml:"on_spam" default:"reject" enum:"deliver|delay|quarantine|reject" doc:"What becomes of spam and phishing. reject: 550. quarantine: a copy is held, see [quarantine]. delay: it is put off with 451 and judged again when it comes after content.wait, with what was learnt meanwhile; at the smarthost it is taken and waits in the queue. deliver: the log tells."`
+	OnUnsure  string   `toml:"on_unsure" default:"deliver" enum:"deliver|delay|quarantine|reject" doc:"What becomes of unsure mail, likewise. What is still unsure after it was delayed is delivered."`
+	Wait      Duration `toml:"wait" default:"10m" min:"10s" max:"24h" doc:"How long what is delayed waits until it is judged again."`
+	Learned   string   `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
+	Lessons   int      `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
 }
 
 // Campaign says how copies of one message are found and when they are held.
 type Campaign struct {
 	Window     Duration `toml:"window" default:"6h" min:"10m" max:"48h" doc:"For so long after its last copy a message is remembered."`
 	Remember   int      `toml:"remember" default:"1000000" min:"10000" max:"20000000" doc:"Kinds of messages that are remembered at most, the latest ones; each takes some 250 bytes of memory."`
-	Act        string   `toml:"act" default:"hold" enum:"say|hold|reject" doc:"What becomes of further copies once a rule is met. hold: they are withheld until a person has looked (sluice campaign). reject: they are refused for good. say: nothing, the log tells what would have been."`
+	Act        string   `toml:"act" default:"hold" enum:"say|hold|quarantine|reject" doc:"What becomes of further copies once a rule is met. hold: they are withheld until a person has looked (sluice campaign). quarantine: likewise, and a copy of each is held. reject: they are refused for good. say: nothing, the log tells what would have been."`
 	Copies     int      `toml:"copies" default:"5" min:"2" max:"10000" doc:"The rule burst: so many copies to different recipients, whoever sends them ..."`
 	Share      float64  `toml:"share" default:"0.5" min:"0.1" max:"1" doc:"... of which the content filter takes at least this share for bad; an unsure one counts half."`
 	Users      int      `toml:"users" default:"3" min:"2" max:"1000" doc:"The rule users: so many outgoing users send the same ..."`
 	UsersShare float64  `toml:"users_share" default:"0.3" min:"0.1" max:"1" doc:"... and at least this share of it is taken for bad."`
 }
 
+// Quarantine says how messages are held.
+type Quarantine struct {
+	KeyFile   string   `toml:"key_file" doc:"File with the keys of held messages, readable by sluiced alone (mode 0600); it is made where it is missing. Keep a copy of it elsewhere, and not beside copies of the messages. Empty: quarantine.key in store.dir."`
+	Retention Duration `toml:"retention" default:"14d" min:"1h" max:"90d" doc:"How long a message is held; then it is deleted."`
+	Space     Size     `toml:"space" default:"10GiB" min:"1MiB" doc:"Bytes of messages that are held at most; then mail that should be held is put off with 451."`
+	Answer    string   `toml:"answer" default:"550" enum:"550|451" doc:"What the client of an intercepted connection hears of a message of which a copy is held. 550: it is refused, and whoever releases the copy delivers it. 451: the client keeps it and comes again; once the copy was released it hears 250 and nothing is delivered twice. At the smarthost it hears 250."`
+}
+
 // UserContent are those that a user may have of his own.
 type UserContent struct {
-	BlockSpam bool    `toml:"block_spam" doc:"Refuse what the content filter takes for spam or phishing."`
-	Unsure    float64 `toml:"unsure" min:"0.05" max:"1" doc:"Probability from which his messages count as unsure."`
-	Spam      float64 `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
-	Failure   string  `toml:"failure" enum:"plugin|defer|go-on" doc:"What becomes of his messages where a plug-in or a list could not be asked, as content.failure."`
+	BlockSpam bool     `toml:"block_spam" doc:"Refuse what the content filter takes for spam or phishing."`
+	Unsure    float64  `toml:"unsure" min:"0.05" max:"1" doc:"Probability from which his messages count as unsure."`
+	Spam      float64  `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
+	Failure   string   `toml:"failure" enum:"plugin|defer|go-on" doc:"What becomes of his messages where a plug-in or a list could not be asked, as content.failure."`
+	OnSpam    string   `toml:"on_spam" enum:"deliver|delay|quarantine|reject" doc:"What becomes of his spam and phishing."`
+	OnUnsure  string   `toml:"on_unsure" enum:"deliver|delay|quarantine|reject" doc:"What becomes of his unsure mail."`
+	Wait      Duration `toml:"wait" min:"10s" max:"24h" doc:"How long what is delayed waits until it is judged again."`
 }
 
 // Identity tells the finer senders inside a user.

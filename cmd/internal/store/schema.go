@@ -151,6 +151,17 @@ var migrations = []string{
 		reason   TEXT NOT NULL,
 		by       TEXT NOT NULL
 	) STRICT;`,
+	`CREATE TABLE held (
+		id        TEXT PRIMARY KEY,
+		at        INTEGER NOT NULL,
+		user      INTEGER NOT NULL,
+		user_name TEXT NOT NULL,
+		print     TEXT NOT NULL,
+		grp       INTEGER NOT NULL,
+		entry     TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX held_print ON held (print);
+	CREATE INDEX held_at ON held (at);`,
 }
 
 // migrate applies the migrations that are missing, all or none.

@@ -1,0 +1,35 @@
+package policy
+
+import "fmt"
+
+// ContentAction says what is done with mail of one class (CON1).
+type ContentAction uint8
+
+// The actions. The zero value leaves a class to what is usual for it.
+const (
+	UsualAction    ContentAction = iota // spam is refused, unsure mail delivered
+	DeliverMail                         // it is only said in the log
+	DelayMail                           // it is put off, or held at the smarthost, and judged again
+	QuarantineMail                      // a copy is held
+	RefuseMail                          // 550
+)
+
+var contentActions = [...]string{"", "deliver", "delay", "quarantine", "reject"}
+
+// String returns the setting's name in configuration and API.
+func (a ContentAction) String() string {
+	if int(a) < len(contentActions) {
+		return contentActions[a]
+	}
+	return "?"
+}
+
+// ParseContentAction reads the setting's name.
+func ParseContentAction(name string) (ContentAction, error) {
+	for i, n := range contentActions {
+		if n == name {
+			return ContentAction(i), nil
+		}
+	}
+	return 0, fmt.Errorf("action %q is unknown; use deliver, delay, quarantine or reject", name)
+}

@@ -369,3 +369,17 @@ func BenchmarkLookup(b *testing.B) {
 		}
 	}
 }
+
+func TestIDs(t *testing.T) {
+	t.Parallel()
+	for _, g := range []uint64{1, 77, 1<<32 - 1, 0xdeadbeef} {
+		if got, err := ParseID(strings.ToLower(ID(g))); err != nil || got != g {
+			t.Errorf("%d is written %s and read %d, %v", g, ID(g), got, err)
+		}
+	}
+	for _, s := range []string{"", "C123", "X0000000", "C000000U", "C00000000"} {
+		if _, err := ParseID(s); err == nil {
+			t.Errorf("%q is an id", s)
+		}
+	}
+}

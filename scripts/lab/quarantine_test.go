@@ -106,8 +106,8 @@ func TestQuarantineHoldsMail(t *testing.T) {
 func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, smarthostConfig+"\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n")
-	const mail = "From: Offers <x@offers.example>\r\nSubject: lowest prices today\r\n\r\nLowest prices today: order now, free delivery, money back guarantee. Click here http://offers.example/now\r\n"
+	startGatewayWith(t, l, smarthostConfig+"\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n")
+	const mail = "From: Offers <x@offers.example>\r\nSubject: prices for the summer\r\n\r\nHere are our prices for the summer. Order in our shop, delivery is free for orders above 50 EUR.\r\nhttp://offers.example/now\r\n"
 	first := say(ctx, t, l, "alice", "one@sink.example", mail)
 	if !strings.HasPrefix(first, "451 4.7.1 gw.example: [UNSURE]") {
 		t.Fatalf("the first try hears %q", first)

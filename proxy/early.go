@@ -45,7 +45,7 @@ func (s *session) dialEarly() {
 	if seen && route.Own {
 		return
 	}
-	if !seen || !s.set.Pool.Has(route.Source) {
+	if !seen || !s.set.Pool.InUse(route.Source) {
 		if route = s.opening(); route.Own {
 			return
 		}

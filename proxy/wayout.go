@@ -17,6 +17,17 @@ func (s *session) delivery() policy.Delivery {
 	return s.user.Delivery
 }
 
+// pool is where the user's mail leaves through: that of the mail at hand, else the one he has usually.
+func (s *session) pool() *pool.Pool {
+	switch {
+	case s.set.Pools == nil:
+		return s.set.Pool
+	case s.work != nil && s.tx.open:
+		return s.set.Pools.For(s.flow.User.Name, s.tx.msg.Envelope.From.Domain())
+	}
+	return s.set.Pools.Of(s.flow.User.Name)
+}
+
 // opening is the way of an onward session that is opened before an envelope is known. Where it depends on the DNS whether
 // a delivery address may be used, that is one only towards a destination that is known to take mail for its own
 // recipients: others may not let a stranger in.
@@ -29,7 +40,7 @@ func (s *session) opening() relay.Route {
 		managed = exchanger && !relay && !(seen && last.Own)
 	}
 	if managed {
-		if a, ok := s.set.Pool.Default(s.flow.User.ID, target); ok {
+		if a, ok := s.pool().Default(s.flow.User.ID, target); ok && !s.pool().Own() {
 			return s.by(&pool.Decision{Address: a})
 		}
 	}
@@ -47,7 +58,7 @@ func (s *session) decide(ctx context.Context, domain string) *pool.Decision {
 		t.way = pool.Decision{Own: true}
 		return &t.way
 	}
-	t.way = s.srv.cfg.Authority.Decide(ctx, s.set.Pool, s.srv.cfg.Choices, &pool.Question{
+	t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &pool.Question{
 		Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, At: t.start,
 	})
 	if t.way.Why != pool.Told {
@@ -63,11 +74,11 @@ func (s *session) expectSender() {
 	case policy.Own:
 		return
 	case policy.Managed:
-		if !s.set.Pool.Several(target) {
+		if !s.pool().Several(target) {
 			return
 		}
 	}
-	s.srv.cfg.Authority.Expect(s.set.Pool, s.tx.msg.Envelope.From.Domain(), target, s.tx.start)
+	s.srv.cfg.Authority.Expect(s.pool(), s.tx.msg.Envelope.From.Domain(), target, s.tx.start)
 }
 
 // key is what the choice of a delivery address depends on.
@@ -90,12 +101,12 @@ func (s *session) adopt(at *relay.Route) bool {
 	if at.Own || s.delivery() == policy.Own {
 		return false
 	}
-	if first, ok := s.set.Pool.Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
+	if first, ok := s.pool().Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
 		return false
 	}
 	t := &s.tx
 	if t.way.Why != pool.Signed && !s.srv.cfg.Authority.Fits(t.msg.Envelope.From.Domain(), at.Source, s.delivery() == policy.Auto, t.start) {
 		return false
 	}
-	return s.srv.cfg.Choices.Adopt(s.set.Pool, s.key(t.asked[0].Domain), target, t.start)
+	return s.srv.cfg.Choices.Adopt(s.pool(), s.key(t.asked[0].Domain), target, t.start)
 }

@@ -197,7 +197,11 @@ func addresses(as []api.Address) string {
 	}
 	var parts []string
 	for _, a := range as {
-		parts = append(parts, fmt.Sprintf("%s as %s", a.Address, a.Helo))
+		part := fmt.Sprintf("%s as %s", a.Address, a.Helo)
+		if a.Out != "" {
+			part += ", not used: " + plain(a.Out)
+		}
+		parts = append(parts, part)
 	}
 	return strings.Join(parts, "\n")
 }

@@ -25,7 +25,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Onward: b, MailQueue: b, Identities: b, UserSettings: b, Groups: b, Campaigns: b, Quarantine: b}
+	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Onward: b, MailQueue: b, Pools: b, Identities: b, UserSettings: b, Groups: b, Campaigns: b, Quarantine: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -43,7 +43,11 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
 	}
 	for _, a := range cfg.Delivery.Address {
-		st.Addresses = append(st.Addresses, api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight})
+		one := api.Address{Address: a.Address, Helo: a.Helo, Weight: a.Weight}
+		if c, ok := d.pools.Get(a.Address); ok && c.Out {
+			one.Out = c.Why()
+		}
+		st.Addresses = append(st.Addresses, one)
 	}
 	st.Spool = d.mail.figures()
 	st.Plugins, st.DNSLists = d.shownPlugins(), d.shownLists()

@@ -96,6 +96,8 @@ type daemon struct {
 	guesses        guesses
 	admin          *adminDoor
 	authority      *pool.Authority
+	pools          *poolGate
+	repool         chan struct{} // other delivery addresses are in use
 	tlsRules       *tlsRules
 	distrust       *distrust.Ledger
 	passed         passed
@@ -139,7 +141,7 @@ type loaded struct {
 // newDaemon opens everything that does not need the helper. What it opened is closed again when it fails.
 func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d := &daemon{o: o, log: o.log, started: time.Now(), systemd: newSupervisor(), ids: flow.NewIDs(time.Now()), identities: identity.NewBook(0), made: make(chan policy.Listed, control.MaxPutUsers),
-		ruled: make(chan struct{}, 1), opined: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
+		ruled: make(chan struct{}, 1), repool: make(chan struct{}, 1), opined: make(chan struct{}, 1), serving: make(chan struct{}), apiOpen: make(chan struct{}), handedOver: make(chan struct{}), reporting: make(chan struct{}, 1)}
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	defer func() {
 		if err != nil {
@@ -319,6 +321,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { d.keepACME(ctx) })
+	background.Go(func() { d.keepPools(ctx) })
 	background.Go(func() { keepMemory(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	if !d.o.undelivered {

@@ -29,6 +29,7 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	fs = append(fs, b.own(st)...)
 	fs = append(fs, b.leg(ctx)...)
 	fs = append(append(fs, pluginFindings(st.Plugins)...), listFindings(st.DNSLists)...)
+	fs = append(fs, b.poolFinding()...)
 	cfg := b.d.cfg.Load()
 	fs = append(fs, b.d.onward.dnssecFinding(ctx))
 	fs = append(fs, openFiles(cfg.SMTP.Sessions))

@@ -13,9 +13,9 @@ import (
 
 // locals knows the gateway's own addresses, which are no destination of a customer's mail.
 type locals struct {
-	log  *slog.Logger
-	set  atomic.Pointer[map[netip.Addr]bool]
-	pool atomic.Pointer[pool.Pool]
+	log   *slog.Logger
+	set   atomic.Pointer[map[netip.Addr]bool]
+	pools atomic.Pointer[pool.Set]
 
 	mu    sync.Mutex
 	fixed []netip.Addr // what the helper said
@@ -27,7 +27,7 @@ const localsAge = 30 * time.Second
 
 // has reports whether a is the gateway's own.
 func (l *locals) has(a netip.Addr) bool {
-	if p := l.pool.Load(); p != nil && p.Has(a) {
+	if p := l.pools.Load(); p != nil && p.Primary().Has(a) {
 		return true
 	}
 	set := l.set.Load()

@@ -59,16 +59,11 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	if m.relay, err = upstreams(cfg.Spool.Relay); err != nil {
 		return nil, err
 	}
-	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Servers: d.onward.finder, Roots: d.onward.roots})
+	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Servers: d.onward.finder, Roots: d.onward.roots, Own: d.link, Leave: d.pools.leave})
 	m.queue = delivery.New(delivery.Options{
 		Name: cfg.Gateway.Name, Domains: domains{d.onward}, Dialer: m.dialer, Log: m, Senders: m, Upstream: m.upstream, Terms: m.terms,
-		Pool: func() *pool.Pool {
-			if p := d.locals.pool.Load(); p != nil && !p.Empty() {
-				return p
-			}
-			return nil
-		},
-		Self: d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, IPv4: cfg.Spool.Prefer == "ipv4", AtOnce: cfg.Spool.Sessions, PerSite: cfg.Spool.PerSite,
+		Choose: m.choose,
+		Self:   d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, IPv4: cfg.Spool.Prefer == "ipv4", AtOnce: cfg.Spool.Sessions, PerSite: cfg.Spool.PerSite,
 		Spill:  func() (smtp.Spill, error) { return proxy.OpenSpill(d.cfg.Load().SMTP.SpillDir) },
 		PerWay: cfg.Spool.PerSession, PerHour: cfg.Spool.PerHour,
 		Schedule: delivery.Schedule{First: cfg.Spool.FirstRetry.D(), Until: cfg.Spool.GiveUp.D(), Delayed: cfg.Spool.Delayed.D()},
@@ -90,6 +85,36 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 }
 
 func (m *mailQueue) alarm(err error) { m.d.log.Error("the spool needs attention", "err", err) }
+
+// choose says from where a delivery leaves: by the same pools as intercepted mail.
+func (m *mailQueue) choose(l *delivery.Mail, to netip.Addr) (pool.Decision, bool) {
+	set := m.d.locals.pools.Load()
+	if set == nil || set.Empty() {
+		return pool.Decision{}, true
+	}
+	sender, name := spool.Domain(l.From), ""
+	if u := m.d.roster.Load().user(l.User); u != nil {
+		name = u.Name
+	}
+	p := set.For(name, sender)
+	if l.Class == classRisk && set.Risky() != nil {
+		p = set.Risky()
+	}
+	d := m.d.authority.Decide(context.Background(), p, m.d.choices.choices, &pool.Question{
+		Key: pool.Key{User: l.User, Sender: sender, Recipient: l.Domain}, To: to, At: time.Now(),
+	})
+	switch {
+	case !d.Own:
+		return d, true
+	case p.Own() && l.Client.IsValid() && l.Client.Is4() == to.Unmap().Is4():
+		d.Address = pool.Address{IP: l.Client, Helo: m.d.cfg.Load().Gateway.Name}
+		return d, true
+	}
+	return pool.Decision{}, to.IsLoopback() && !p.Own()
+}
+
+// classRisk is the class of envelopes whose mail leaves through the pool of risky mail.
+const classRisk = "risk"
 
 // takeover takes what processes left that have ended.
 func (m *mailQueue) takeover() error {

@@ -33,7 +33,10 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		return err
 	}
 	d.certs.Store(certs)
-	pl, err := addresses(&cfg.Delivery)
+	if d.pools, err = newPoolGate(d, cfg); err != nil {
+		return err
+	}
+	pl, err := d.pools.set()
 	if err != nil {
 		return err
 	}
@@ -43,7 +46,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	d.elsewhere.gate = d.gate
 	d.checks = d.pipeline(toldCounts{d.counts.counts, d}, d.limitMet)
 	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(),
-		Servers: d.onward.finder, Roots: d.onward.roots})
+		Servers: d.onward.finder, Roots: d.onward.roots, Leave: d.pools.leave})
 	d.proxy, err = proxy.New(proxy.Config{
 		Settings:   d.proxySettings(cfg, pl),
 		Policy:     settingsOf{d.policy},
@@ -68,7 +71,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		},
 	})
 	if err == nil {
-		d.locals.pool.Store(pl)
+		d.locals.pools.Store(pl)
 	}
 	return err
 }
@@ -89,13 +92,14 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 	)
 }
 
-func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Pool) proxy.Settings {
+func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings {
 	return proxy.Settings{
 		Name:         cfg.Gateway.Name,
 		HelpURL:      cfg.Gateway.HelpURL,
 		Contact:      cfg.Gateway.Contact,
 		Admin:        cfg.Gateway.AdminAddress,
-		Pool:         pl,
+		Pool:         pl.Primary(),
+		Pools:        pl,
 		Pipeline:     d.checks,
 		Local:        d.isLocal,
 		HeldLater:    cfg.Quarantine.Answer == "451",
@@ -167,8 +171,7 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
-	pl, err := addresses(&cfg.Delivery)
-	if err != nil {
+	if _, err := pool.NewSet(definitions(&cfg.Delivery), nil); err != nil {
 		return err
 	}
 	certs, err := newCerts(cfg)
@@ -193,7 +196,13 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
-	if err := d.proxy.Configure(d.proxySettings(cfg, pl)); err != nil {
+	d.pools.configure(cfg)
+	pl, err := d.pools.set()
+	if err == nil {
+		err = d.proxy.Configure(d.proxySettings(cfg, pl))
+	}
+	if err != nil {
+		d.pools.configure(old.Config)
 		return err
 	}
 	if err := d.onward.configure(&cfg.Delivery); err != nil {
@@ -206,7 +215,7 @@ func (d *daemon) reloadFile() error {
 	d.opinionsChanged()
 	d.tlsRules.configure(cfg)
 	d.certs.Store(certs)
-	d.locals.pool.Store(pl)
+	d.locals.pools.Store(pl)
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	d.rules.Store(rs)
 	d.rulesChanged()

@@ -11,7 +11,6 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/filter/policy"
 	"sluice/filter/sign"
-	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 )
 
@@ -85,17 +84,6 @@ func defaultSettings(cfg *config.Config) policy.Settings {
 	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, contentOfAll(&cfg.Content))
 	s = withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
 	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
-}
-
-// addresses makes the pool; an address of weight 0 is known to the helper but sends nothing.
-func addresses(d *config.Delivery) (*pool.Pool, error) {
-	var as []pool.Address
-	for _, a := range d.Address {
-		if a.Weight > 0 {
-			as = append(as, pool.Address{IP: a.Address, Helo: a.Helo, Weight: a.Weight})
-		}
-	}
-	return pool.New(as...)
 }
 
 func onwardTimeouts(d *config.Delivery) relay.Timeouts {

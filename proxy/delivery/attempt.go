@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
@@ -152,7 +151,7 @@ func (t *try) deliver() {
 	tried := 0
 	for i := range r.ways {
 		w := &r.ways[i]
-		s, err := t.q.open(t.q.ctx, &call{env.User, env.From, t.ln.domain, t.rcpts(true)}, w)
+		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true)}, w)
 		if errors.Is(err, errNoAddress) {
 			continue
 		}
@@ -205,28 +204,25 @@ var errNoAddress = errors.New("no delivery address of that family")
 
 // call is what a session is opened for.
 type call struct {
-	user         uint32
-	from, domain string
-	rcpts        []smtp.Rcpt
+	Mail
+	rcpts []smtp.Rcpt
 }
 
 // open opens a session by one of the ways, or takes one that stands.
 func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, error) {
 	rt := relay.Route{Target: w.target, Helo: q.o.Name}
-	if q.o.Pool != nil {
-		if p := q.o.Pool(); p != nil {
-			a, ok := p.Choose(pool.Key{User: c.user, Sender: spool.Domain(c.from), Recipient: c.domain}, w.target.Addr())
-			if !ok && !w.target.Addr().IsLoopback() {
-				return nil, errNoAddress
-			}
-			if ok {
-				rt.Source, rt.Helo = a.IP, a.Helo
-			}
+	if q.o.Choose != nil {
+		d, ok := q.o.Choose(&c.Mail, w.target.Addr())
+		switch {
+		case !ok:
+			return nil, errNoAddress
+		case d.IP.IsValid():
+			rt.Source, rt.Helo, rt.Own = d.IP, d.Helo, d.Own
 		}
 	}
 	terms := w.policy
 	if q.o.Terms != nil && w.up == nil {
-		set, err := q.o.Terms(ctx, c.user, w.target, c.domain)
+		set, err := q.o.Terms(ctx, c.User, w.target, c.Domain)
 		if err != nil {
 			return nil, err
 		}
@@ -235,7 +231,7 @@ func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, erro
 		}
 	}
 	if w.up == nil || w.up.User == "" { // a session that logged in is another user's to nobody
-		if s := q.o.Dialer.Take(c.user, rt); s != nil {
+		if s := q.o.Dialer.Take(c.User, rt); s != nil {
 			if s.Meets(terms) == nil && s.Fits(c.rcpts) {
 				return s, nil
 			}

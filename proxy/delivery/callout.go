@@ -69,7 +69,7 @@ func (c *Callouts) Ask(ctx context.Context, user uint32, from string, rcpts []sm
 			turns <- struct{}{}
 			defer func() { <-turns }()
 			if ctx.Err() == nil {
-				c.domain(ctx, &call{user: user, from: from, domain: domain}, rcpts, at, out)
+				c.domain(ctx, &call{Mail: Mail{User: user, From: from, Domain: domain}}, rcpts, at, out)
 			}
 		})
 	}
@@ -85,12 +85,12 @@ func keysOf(r *smtp.Rcpt) (key, domain string) {
 
 // domain asks about the recipients of one domain, those with the numbers at, and fills in out.
 func (c *Callouts) domain(ctx context.Context, asked *call, rcpts []smtp.Rcpt, at []int, out []spool.Reply) {
-	env := &spool.Envelope{User: asked.user, From: asked.from}
-	r, err := c.q.route(ctx, env, asked.domain)
+	env := &spool.Envelope{User: asked.User, From: asked.From}
+	r, err := c.q.route(ctx, env, asked.Domain)
 	var n *nowhere
 	switch {
 	case errors.As(err, &n) && n.Code/100 == 5:
-		c.remember("@"+asked.domain, known{c.q.o.Now().Add(missingTime), n.Reply})
+		c.remember("@"+asked.Domain, known{c.q.o.Now().Add(missingTime), n.Reply})
 		for _, i := range at {
 			out[i] = n.Reply
 		}
@@ -109,7 +109,7 @@ func (c *Callouts) domain(ctx context.Context, asked *call, rcpts []smtp.Rcpt, a
 			return
 		}
 	}
-	c.remember("@"+asked.domain, known{until: c.q.o.Now().Add(silentTime)})
+	c.remember("@"+asked.Domain, known{until: c.q.o.Now().Add(silentTime)})
 }
 
 // hear leads the beginning of a transaction and takes it back; nil: no answer to all.
@@ -120,14 +120,14 @@ func (c *Callouts) hear(ctx context.Context, asked *call, w *way) []spool.Reply 
 	}
 	stop := context.AfterFunc(ctx, s.Cut)
 	h := &heard{host: w.host}
-	mail := smtp.Mail{Path: smtp.Path{Address: asked.from}}
+	mail := smtp.Mail{Path: smtp.Path{Address: asked.From}}
 	err = s.Recipients(&mail, asked.rcpts, h)
 	if !stop() || err != nil || s.Refused() || len(h.replies) != len(asked.rcpts) { // a refused sender says nothing of recipients
 		s.Close()
 		return nil
 	}
 	s.Abandon()
-	if !c.q.o.Dialer.Keep(asked.user, s) {
+	if !c.q.o.Dialer.Keep(asked.User, s) {
 		s.Quit()
 		s.Close()
 	}

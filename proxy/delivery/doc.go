@@ -49,9 +49,11 @@ type Options struct {
 	Name    string // of the gateway
 	Domains Domains
 	Dialer  *relay.Dialer
-	Pool    func() *pool.Pool // nil, or of nil: the host chooses the address
-	Log     Log               // may be nil
-	Senders Senders           // may be nil: notices go to senders that the envelope says are verified
+	// Choose says from where mail leaves to an address; false: there is no way in its family. An address that is not valid
+	// is the host's to choose. May be nil: it always is.
+	Choose  func(m *Mail, to netip.Addr) (pool.Decision, bool)
+	Log     Log     // may be nil
+	Senders Senders // may be nil: notices go to senders that the envelope says are verified
 	// Upstream chooses a relay for a user's mail to a domain; may be nil, and give nil: the destination itself.
 	Upstream func(user uint32, sender, domain string) *Upstream
 	// Terms are those of the operator for a connection; may be nil, and give nil: those of the destination hold.
@@ -73,6 +75,15 @@ type Options struct {
 	PerWay   int    // messages in one session; 100
 	PerHour  int    // messages to one site; 0: no bound
 	Now      func() time.Time
+}
+
+// Mail is what the choice of an address depends on.
+type Mail struct {
+	User   uint32
+	Client netip.Addr // where it came from; may be invalid
+	From   string
+	Class  string // of the envelope
+	Domain string // of the recipients
 }
 
 // Schedule says when a delivery is tried again.

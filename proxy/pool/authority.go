@@ -158,7 +158,7 @@ func (a *Authority) learn(to netip.Addr, domain string, takes bool, now time.Tim
 // forget makes room: what is old goes, then whatever comes first. a.mu is held.
 func (a *Authority) forget(now time.Time) {
 	for to, t := range a.targets {
-		if now.Sub(t.exchanger) >= targetLife && now.Sub(t.relay) >= targetLife || len(a.targets) >= targetsRoom {
+		if now.Sub(t.exchanger) >= targetLife && now.Sub(t.relay) >= targetLife || len(a.targets) >= targetsRoom*7/8 {
 			delete(a.targets, to)
 		}
 	}

@@ -56,12 +56,12 @@ func (c *Choices) Adopt(p *Pool, k Key, to netip.Addr, now time.Time) bool {
 	}
 	if own, _ := p.Choose(k, to); own.IP == first.IP {
 		ip, elsewhere := c.recall(k.in(to), now.Unix())
-		return !elsewhere || ip == first.IP || !p.Has(ip)
+		return !elsewhere || ip == first.IP || !p.holds(ip)
 	}
 	key, at := k.in(to), now.Unix()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o, ok := c.m[key]; ok && o.fresh(at) && p.Has(o.ip) {
+	if o, ok := c.m[key]; ok && o.fresh(at) && p.holds(o.ip) {
 		return o.ip == first.IP
 	}
 	c.drop(key)

@@ -62,6 +62,9 @@ type Decision struct {
 // not asked.
 func (a *Authority) Decide(ctx context.Context, p *Pool, c *Choices, q *Question) Decision {
 	to := q.To.Unmap()
+	if p.Own() {
+		return Decision{Own: true}
+	}
 	if p == nil || len(p.family(to)) == 0 {
 		return Decision{Own: true, Why: NoFamily}
 	}

@@ -27,6 +27,8 @@ type Key struct {
 type Pool struct {
 	v4, v6 []member
 	all    map[netip.Addr]string
+	set    *Set // that it belongs to; may be nil
+	own    bool // the customer's own address
 }
 
 type member struct {
@@ -63,8 +65,20 @@ func New(addrs ...Address) (*Pool, error) {
 	return p, nil
 }
 
-// Has tells whether ip is one of the delivery addresses.
+// Has tells whether ip is one of the delivery addresses, of this pool or of others that it stands beside.
 func (p *Pool) Has(ip netip.Addr) bool {
+	if p == nil {
+		return false
+	}
+	if p.set != nil {
+		return p.set.known[ip.Unmap()]
+	}
+	_, ok := p.all[ip.Unmap()]
+	return ok
+}
+
+// holds tells whether ip is one of this pool's addresses.
+func (p *Pool) holds(ip netip.Addr) bool {
 	if p == nil {
 		return false
 	}

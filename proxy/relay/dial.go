@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,9 @@ type Options struct {
 	Roots *x509.CertPool
 	// Keep is how long a session stands idle for the user's next mail by the same route; 0: not at all.
 	Keep time.Duration
+	// Leave is asked before a connection from one of our addresses, and may refuse; done is called when it has ended. May be
+	// nil: any may leave.
+	Leave func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
 }
 
 // Dialer opens onward sessions and remembers what destinations can do. It is safe for concurrent use.
@@ -43,12 +47,13 @@ type Dialer struct {
 	shakes   shakes
 	legs     Legs
 	keep     time.Duration
+	leave    func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
 	kept     keeper
 }
 
 // NewDialer returns a Dialer.
 func NewDialer(o Options) *Dialer {
-	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep}
+	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep, leave: o.Leave}
 }
 
 // Known returns what the destination of r can do as far as it was seen in the last ten minutes.
@@ -70,11 +75,16 @@ func (d *Dialer) open(ctx context.Context, r Route, t *terms) (*Session, *Failur
 
 // lead connects and has start lead the session to where it can be used.
 func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failure) (*Session, *Failure) {
-	nc, f := d.connect(ctx, &r)
+	done, f := d.mayLeave(ctx, &r)
 	if f != nil {
 		return nil, f
 	}
-	s := &Session{route: r, timeouts: &d.timeouts, roots: d.roots, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
+	nc, f := d.connect(ctx, &r)
+	if f != nil {
+		done()
+		return nil, f
+	}
+	s := &Session{route: r, done: done, timeouts: &d.timeouts, roots: d.roots, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
 		ReadTimeout:      d.timeouts.Greeting,
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,
@@ -93,6 +103,20 @@ func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failur
 	s.conn.Idle()
 	return s, nil
 }
+
+// mayLeave asks whether a connection may be made from one of our addresses.
+func (d *Dialer) mayLeave(ctx context.Context, r *Route) (done func(), f *Failure) {
+	if d.leave == nil || r.Own || !r.Source.IsValid() {
+		return nothing, nil
+	}
+	done, err := d.leave(ctx, r.Source, r.Target)
+	if err != nil {
+		return nil, &Failure{Code: 421, Enh: smtp.Enhanced{4, 3, 2}, Text: "the gateway cannot connect from its delivery address now", Close: true, Err: err}
+	}
+	return sync.OnceFunc(done), nil
+}
+
+func nothing() {}
 
 // connect opens the TCP connection.
 func (d *Dialer) connect(ctx context.Context, r *Route) (net.Conn, *Failure) {

@@ -35,6 +35,7 @@ type Session struct {
 	leg        *tlspolicy.Leg    // made once
 	refusedTLS bool              // STARTTLS was offered, and refused
 
+	done   func()       // the session has ended
 	client Client       // of the message on its way
 	ask    func() error // stillThere, made once
 }
@@ -373,7 +374,10 @@ func (s *Session) Protected() bool {
 }
 
 // Close ends the session without a word.
-func (s *Session) Close() { s.conn.Close() }
+func (s *Session) Close() {
+	s.conn.Close()
+	s.done()
+}
 
 // Quit says QUIT. The caller may do other things before it calls Bye.
 func (s *Session) Quit() {

@@ -2,12 +2,15 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // nameServer is the lab's DNS server, a dnsmasq that knows the plan's names
@@ -167,6 +170,29 @@ func (l *Lab) List(ctx context.Context, addr string) error {
 		}
 		if err := sleep(ctx, logPoll); err != nil {
 			return fmt.Errorf("the DNS list does not show %s: %w", addr, err)
+		}
+	}
+}
+
+// Unlist takes an address off the list again. It returns when the name server does not give the answer any more.
+func (l *Lab) Unlist(ctx context.Context, addr string) error {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return fmt.Errorf("could not unlist %q: %w", addr, err)
+	}
+	if err := os.Remove(filepath.Join(l.dns.hosts, "list-"+a.String())); err != nil {
+		return fmt.Errorf("could not unlist %v: %w", a, err)
+	}
+	if err := l.dns.proc.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	for {
+		addrs, err := l.Resolver(HostInternet).LookupHost(ctx, listName(a))
+		if d := (*net.DNSError)(nil); errors.As(err, &d) && d.IsNotFound && len(addrs) == 0 {
+			return nil
+		}
+		if err := sleep(ctx, logPoll); err != nil {
+			return fmt.Errorf("the DNS list still shows %v: %w", a, err)
 		}
 	}
 }

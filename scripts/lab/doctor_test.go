@@ -216,7 +216,11 @@ mode = "observe"{{end}}`, 1)
 	if err := g.Configure(modest, "[[delivery.address]]\naddress = \"198.51.100.99\"\nhelo = \"out1.gw.example\"\n"); err != nil {
 		t.Fatal(err)
 	}
-	expect(illness{check: "configuration file", state: "fail", text: "outside of delivery.prefixes", remedy: "sluiced -check"})
+	expect(illness{check: "delivery address 198.51.100.99", state: "fail", text: "is not this host's", remedy: "add its prefix to delivery.prefixes"})
+	if err := g.Configure(modest, "[[delivery.address]]\naddress = \"198.51.100.99\"\nhelo = \"out1\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	expect(illness{check: "configuration file", state: "fail", text: "is not a fully qualified host name", remedy: "sluiced -check"})
 	if err := g.Configure(modest, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -96,6 +96,7 @@ type Backend struct {
 	Refusals
 	Onward
 	MailQueue
+	Pools
 	Identities
 	UserSettings
 	Groups

@@ -94,6 +94,7 @@ type Address struct {
 	Address netip.Addr `json:"address"`
 	Helo    string     `json:"helo"`
 	Weight  int        `json:"weight"`
+	Out     string     `json:"out,omitempty" doc:"why it is not used"`
 }
 
 // Config says which configuration is in force.

@@ -32,6 +32,7 @@ func validate(c *Config, doc *document) Errors {
 	v.intercept(&c.Intercept)
 	v.delivery(&c.Delivery)
 	v.protect(&c.Delivery)
+	v.pools(c)
 	v.users(c)
 	v.modes(c)
 	v.exempt(c.Exempt)
@@ -200,7 +201,7 @@ func (v *validator) delivery(d *Delivery) {
 	for i, a := range d.Address {
 		key := fmt.Sprintf("delivery.address[%d]", i)
 		if a.Address.IsValid() {
-			v.deliveryAddress(key+".address", a.Address, d.Prefixes, seen)
+			v.deliveryAddress(key+".address", a.Address, seen)
 		}
 		if a.Helo != "" && !fqdn(a.Helo) {
 			v.report(key+".helo", strconv.Quote(a.Helo)+" is not a fully qualified host name", `write the name of the address's PTR record, like "out1.provider.example"`)
@@ -212,20 +213,14 @@ func (v *validator) delivery(d *Delivery) {
 	}
 }
 
-func (v *validator) deliveryAddress(key string, a netip.Addr, prefixes []Prefix, seen map[netip.Addr]bool) {
+func (v *validator) deliveryAddress(key string, a netip.Addr, seen map[netip.Addr]bool) {
 	switch {
 	case seen[a]:
 		v.report(key, a.String()+" stands twice", "remove one, or raise its weight")
 	case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast():
 		v.report(key, a.String()+" cannot send mail", "give a global unicast address")
-	case len(prefixes) > 0 && !a.IsLoopback() && !slices.ContainsFunc(prefixes, func(p Prefix) bool { return p.Contains(a) }) && sameFamily(prefixes, a):
-		v.report(key, a.String()+" is outside of delivery.prefixes", "correct it, or add its prefix")
 	}
 	seen[a] = true
-}
-
-func sameFamily(ps []Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(ps, func(p Prefix) bool { return p.Addr().Is4() == a.Is4() })
 }
 
 func (v *validator) users(c *Config) {

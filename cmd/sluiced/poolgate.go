@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/resolver"
+	"sluice/proxy/pool"
+)
+
+// poolGate watches the delivery addresses, and remembers on disk what is known of them.
+type poolGate struct {
+	*pool.Gate
+	d    *daemon
+	file string
+	dns  poolNames
+	now  chan chan struct{} // a check of all is asked for; closed when it is done
+	conf atomic.Pointer[poolConfig]
+
+	saving sync.Mutex
+}
+
+// poolConfig is what a configuration says of them.
+type poolConfig struct {
+	defs     []pool.Definition
+	prefixes []config.Prefix
+	lists    []pool.List
+	every    time.Duration
+}
+
+const (
+	presentEvery  = 5 * time.Second  // between two looks whether addresses are on this host
+	inspectWait   = 20 * time.Second // for the DNS to answer about one address
+	inspectAtOnce = 8
+)
+
+// newPoolGate reads what an earlier process knew, and looks which addresses are here.
+func newPoolGate(d *daemon, cfg *config.Config) (*poolGate, error) {
+	g := &poolGate{d: d, file: filepath.Join(cfg.Store.Dir, "pools.json"), dns: poolNames{dnsBackend(&cfg.DNS)}, now: make(chan chan struct{})}
+	var known []pool.Condition
+	text, err := os.ReadFile(g.file)
+	if err == nil {
+		err = json.Unmarshal(text, &known)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("could not read what is known of delivery addresses: %w; remove %s, and suspend again what was suspended", err, g.file)
+	}
+	g.Gate = pool.NewGate(known, g.moved)
+	g.configure(cfg)
+	return g, nil
+}
+
+// configure takes a configuration, and looks which of its addresses are here.
+func (g *poolGate) configure(cfg *config.Config) {
+	c := &poolConfig{defs: definitions(&cfg.Delivery), prefixes: cfg.Delivery.Prefixes, every: cfg.Delivery.CheckEvery.D()}
+	for i := range cfg.Delivery.List {
+		l := &cfg.Delivery.List[i]
+		one := pool.List{Zone: l.Zone}
+		for _, code := range l.Codes {
+			if r, err := l.Range(code); err == nil { // validated
+				one.Codes = append(one.Codes, r)
+			}
+		}
+		c.lists = append(c.lists, one)
+	}
+	g.conf.Store(c)
+	g.Configure(c.defs, time.Now())
+	g.look()
+}
+
+// set makes the pools of what is in use.
+func (g *poolGate) set() (*pool.Set, error) { return pool.NewSet(g.conf.Load().defs, g.Use) }
+
+// definitions are the pools of a configuration; an address of weight 0 is known to the helper but sends nothing.
+func definitions(d *config.Delivery) (defs []pool.Definition) {
+	by, taken := map[netip.Addr]pool.Address{}, map[netip.Addr]bool{}
+	for _, a := range d.Address {
+		if a.Weight > 0 {
+			by[a.Address] = pool.Address{IP: a.Address, Helo: a.Helo, Weight: a.Weight}
+		}
+	}
+	primary := pool.Definition{Name: pool.Primary}
+	for _, p := range d.Pool {
+		def := pool.Definition{Name: p.Name, Own: p.Own, Users: p.Users, Senders: p.Senders, Class: map[string]pool.Class{"bounce": pool.Bounce, "risk": pool.Risk}[p.Class]}
+		for _, a := range p.Addresses {
+			taken[a] = true
+			def.Addresses = append(def.Addresses, by[a])
+		}
+		if p.Name == pool.Primary {
+			primary.Name = ""
+		}
+		defs = append(defs, def)
+	}
+	if primary.Name == "" {
+		return defs
+	}
+	for _, a := range d.Address {
+		if a.Weight > 0 && !taken[a.Address] {
+			primary.Addresses = append(primary.Addresses, by[a.Address])
+		}
+	}
+	return append(defs, primary)
+}
+
+// moved tells that an address went out or came in.
+func (g *poolGate) moved(before, after pool.Condition) {
+	if after.Out {
+		g.d.log.Warn("a delivery address is not used any more", "address", after.IP, "pools", g.Pools(after.IP), "why", after.Why())
+		return
+	}
+	g.d.log.Info("a delivery address is used again", "address", after.IP, "pools", g.Pools(after.IP), "was", before.Why())
+}
+
+// present tells whether an address is this host's: a socket can be bound to it, or its prefix is made local.
+func (g *poolGate) present(ip netip.Addr) bool {
+	if slices.ContainsFunc(g.conf.Load().prefixes, func(p config.Prefix) bool { return p.Contains(ip) }) {
+		return true
+	}
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// look sees which addresses are on this host; true when others than before are in use.
+func (g *poolGate) look() (changed bool) {
+	for _, c := range g.List() {
+		changed = g.lookAt(c.IP) || changed
+	}
+	return changed
+}
+
+func (g *poolGate) lookAt(ip netip.Addr) (changed bool) {
+	var faults []pool.Fault
+	if !g.present(ip) {
+		faults = []pool.Fault{{Kind: pool.Absent, Text: fmt.Sprintf("%v is not on this host, nor inside delivery.prefixes; add it, or its prefix", ip)}}
+	}
+	return g.Found(ip, []pool.FaultKind{pool.Absent}, faults, "", time.Now())
+}
+
+// leave is asked before each connection from a delivery address: one that was taken from the host sends nothing, and no
+// other sends in its place.
+func (g *poolGate) leave(_ context.Context, source netip.Addr, _ netip.AddrPort) (func(), error) {
+	c, ok := g.Get(source)
+	if ok && !c.Out && !g.present(source) {
+		g.lookAt(source)
+		g.d.repoolSoon()
+		c, _ = g.Get(source)
+	}
+	if ok && c.Out {
+		return nil, errors.New(c.Why())
+	}
+	return func() {}, nil
+}
+
+// inspect checks one address by the DNS. An address of the loopback interface has no names.
+func (g *poolGate) inspect(ctx context.Context, a pool.Address) (changed bool) {
+	if a.IP.IsLoopback() {
+		return g.Found(a.IP, []pool.FaultKind{pool.Name, pool.Listed}, nil, "", time.Now())
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectWait)
+	defer cancel()
+	kinds, faults, unsure := pool.Inspect(ctx, g.dns, a, g.conf.Load().lists)
+	return g.Found(a.IP, kinds, faults, unsure, time.Now())
+}
+
+// inspectAll checks all addresses, or one.
+func (g *poolGate) inspectAll(ctx context.Context, only netip.Addr) (changed bool) {
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	slots, seen := make(chan struct{}, inspectAtOnce), map[netip.Addr]bool{}
+	for _, d := range g.conf.Load().defs {
+		for _, a := range d.Addresses {
+			if seen[a.IP] || only.IsValid() && a.IP != only {
+				continue
+			}
+			seen[a.IP] = true
+			work.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				here, said := g.lookAt(a.IP), g.inspect(ctx, a)
+				mu.Lock()
+				defer mu.Unlock()
+				changed = changed || here || said
+			})
+		}
+	}
+	work.Wait()
+	return changed
+}
+
+// check has all addresses, or one, checked now.
+func (g *poolGate) check(ctx context.Context, only netip.Addr) error {
+	if g.inspectAll(ctx, only) {
+		g.d.repoolSoon()
+	}
+	return g.save()
+}
+
+// save writes what is known.
+func (g *poolGate) save() error {
+	g.saving.Lock()
+	defer g.saving.Unlock()
+	text, err := json.Marshal(g.List())
+	if err != nil {
+		return err
+	}
+	return writeDurably(g.file, text)
+}
+
+// keepPools watches the delivery addresses until ctx ends.
+func (d *daemon) keepPools(ctx context.Context) {
+	g := d.pools
+	every := time.NewTimer(0)
+	here := time.NewTicker(presentEvery)
+	defer every.Stop()
+	defer here.Stop()
+	for {
+		changed := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.repool:
+			changed = true
+		case <-here.C:
+			changed = g.look()
+		case <-every.C:
+			changed = g.inspectAll(ctx, netip.Addr{})
+			if err := g.save(); err != nil && !d.retired() {
+				d.log.Warn("could not save what is known of delivery addresses", "err", err)
+			}
+			p := g.conf.Load().every
+			every.Reset(p - p/8 + rand.N(p/4+1))
+		}
+		if changed {
+			d.usePools()
+		}
+	}
+}
+
+// repoolSoon has the pools made anew.
+func (d *daemon) repoolSoon() {
+	select {
+	case d.repool <- struct{}{}:
+	default:
+	}
+}
+
+// usePools puts the addresses in force that are in use.
+func (d *daemon) usePools() {
+	d.change.Lock()
+	defer d.change.Unlock()
+	set, err := d.pools.set()
+	if err == nil {
+		err = d.proxy.Configure(d.proxySettings(d.cfg.Load().Config, set))
+	}
+	if err != nil { // both were good before
+		d.log.Error("could not put the delivery addresses in force", "err", err)
+		return
+	}
+	d.locals.pools.Store(set)
+}
+
+// poolNames asks the DNS about names; what the DNS does not have is no error.
+type poolNames struct{ resolver.Backend }
+
+// Pointers are the names of an address.
+func (n poolNames) Pointers(ctx context.Context, ip netip.Addr) ([]string, error) {
+	names, err := n.LookupAddr(ctx, ip.String())
+	if resolver.NotFound(err) {
+		return nil, nil
+	}
+	return names, err
+}
+
+// Addresses are those of a name.
+func (n poolNames) Addresses(ctx context.Context, name string) (out []netip.Addr, err error) {
+	as, err := n.LookupIPAddr(ctx, strings.TrimSuffix(name, ".")+".")
+	if resolver.NotFound(err) {
+		return nil, nil
+	}
+	for _, a := range as {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			out = append(out, ip.Unmap())
+		}
+	}
+	return out, err
+}

@@ -21,7 +21,7 @@ func TestUnknownRecipients(t *testing.T) {
 		{550, "5.1.7 bad sender address", false},
 		{550, "5.1.8 bad sender's system address", false},
 		{550, "spam is not wanted here", false},
-		{554, "no such user", false},
+		{554, "no such user", true},
 		{450, "4.1.1 user unknown", false},
 		{451, "greylisted", false},
 	} {

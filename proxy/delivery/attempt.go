@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
+	"sluice/filter/reputation"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
@@ -352,7 +352,7 @@ func (t *try) broken(s *relay.Session, err error, n int) bool {
 }
 
 // slow notes when a destination says that it is too much for now: replies of class 4 that speak of the sender's rate or
-// reputation rather than of the recipient (RFC 3463 X.3.2, X.4.5, X.7.x), or 421.
+// reputation rather than of the recipient (RFC 3463 X.3.2, X.4.5, X.7.x), or 421. Greylisting is about one mail.
 func (t *try) slow() {
 	for _, i := range t.asked {
 		r := &t.told[i].Reply
@@ -360,10 +360,16 @@ func (t *try) slow() {
 			continue
 		}
 		e := r.Enh
-		greylisted := strings.Contains(strings.ToLower(r.Text), "greylist") || strings.Contains(strings.ToLower(r.Text), "graylist")
-		if r.Code == 421 || !greylisted && e[0] == 4 && (e[1] == 7 || e[1] == 3 && e[2] == 2 || e[1] == 4 && e[2] == 5) {
-			t.missed = fmt.Sprintf("%d %s", r.Code, r.Text)
+		switch meaning(r) {
+		case reputation.Rate, reputation.Blocked:
+		case reputation.Greylist:
+			continue
+		default:
+			if r.Code != 421 && !(e[0] == 4 && (e[1] == 7 || e[1] == 3 && e[2] == 2 || e[1] == 4 && e[2] == 5)) {
+				continue
+			}
 		}
+		t.missed = fmt.Sprintf("%d %s", r.Code, r.Text)
 	}
 }
 

@@ -3,11 +3,10 @@ package delivery
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"sluice/filter/reputation"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
 )
@@ -159,24 +158,18 @@ func (c *Callouts) learn(rcpts []smtp.Rcpt, replies []spool.Reply, at []int, out
 	}
 }
 
-// nobody tells whether a reply says that the recipient does not exist: the enhanced codes 5.1.x that are about recipients
-// (RFC 3463 3.2, RFC 7505), or where there is none the words that servers use.
+// nobody tells whether a reply says that the recipient does not exist.
 func nobody(r *spool.Reply) bool {
-	switch {
-	case r.Code/100 != 5:
-		return false
-	case r.Enh != smtp.Enhanced{}:
-		return r.Enh[0] == 5 && r.Enh[1] == 1 && slices.Contains([]uint16{1, 2, 3, 6, 10}, r.Enh[2])
-	case r.Code != 550 && r.Code != 551 && r.Code != 553:
-		return false
+	return r.Code/100 == 5 && meaning(r) == reputation.Unknown
+}
+
+// meaning is what a destination means by a reply.
+func meaning(r *spool.Reply) reputation.Class {
+	text := r.Text
+	if r.Enh != (smtp.Enhanced{}) {
+		text = r.Enh.String() + " " + text
 	}
-	text := strings.ToLower(r.Text)
-	for _, words := range []string{"user unknown", "unknown user", "no such user", "does not exist", "doesn't exist", "no mailbox", "unknown recipient", "recipient unknown", "unrouteable address", "mailbox unavailable", "mailbox not found", "user not found"} {
-		if strings.Contains(text, words) {
-			return true
-		}
-	}
-	return false
+	return reputation.Shipped().Classify(r.Code, text)
 }
 
 func (c *Callouts) remember(key string, k known) {

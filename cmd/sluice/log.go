@@ -253,6 +253,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"verdict", strings.TrimSpace(m.Class + " " + m.Code)},
 		[2]string{"client heard", plain(m.Reply)},
 		[2]string{"remote said", plain(m.Remote)},
+		[2]string{"it means", m.Meaning},
 		[2]string{"unread", unreadBytes(m)},
 		[2]string{"lock's ticket", m.Ticket},
 		[2]string{"if enforced", enforced(m)},

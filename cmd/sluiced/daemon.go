@@ -66,7 +66,8 @@ type daemon struct {
 	held      *quarantine.Box
 	policy    *policy.Table
 	locks     *lock.Locks
-	conduct   *keptFile // what speaks against senders who are not locked
+	queueing  atomic.Bool // the queue stands
+	conduct   *keptFile   // what speaks against senders who are not locked
 	gate      *limit.Sessions
 
 	identities *identity.Book
@@ -207,6 +208,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.keeper = keeper{d}
+	d.tally.learn = d.learn
 	if err := d.makeProxy(cfg); err != nil {
 		return nil, err
 	}
@@ -262,6 +264,7 @@ func (d *daemon) lockEvent(e lock.Event) {
 	if e.Kind == lock.Locked || e.Kind == lock.Unlocked {
 		d.tellOthers(note{Lock: l})
 	}
+	d.lockedQueue(&e)
 	if e.Kind == lock.Locked && l.Identity == "" {
 		d.proxy.Locked(l.User.ID)
 	}
@@ -326,6 +329,10 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.takeObserved(ctx) })
 	if !d.o.undelivered {
 		d.mail.start()
+		d.queueing.Store(true)
+		if err := d.mail.matchLocks(); err != nil {
+			d.log.Error("could not hold what locked senders have in the queue", "err", err)
+		}
 	}
 	background.Go(func() { d.mail.keep(ctx) })
 	var apiClosed error

@@ -46,8 +46,9 @@ func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
 // tally counts messages by status on their way to the log.
 type tally struct {
 	next   proxy.Log
-	asked  *askedCounts // may be nil
-	flush  func() error // writes out what next holds; may be nil
+	asked  *askedCounts        // may be nil
+	learn  func(*proxy.Record) // may be nil
+	flush  func() error        // writes out what next holds; may be nil
 	counts [proxy.Statuses]atomic.Uint64
 }
 
@@ -59,6 +60,9 @@ func (t *tally) Put(r *proxy.Record) {
 		t.asked.note(r)
 	}
 	t.next.Put(r)
+	if t.learn != nil {
+		t.learn(r)
+	}
 	if r.Status == proxy.Ambiguous && t.flush != nil {
 		_ = t.flush() // rare, and must outlive a kill that comes now; the log tells its own failures
 	}

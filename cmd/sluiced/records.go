@@ -73,6 +73,9 @@ func message(r *proxy.Record) *api.Message {
 		Ticket: r.Ticket, Shadow: r.Shadow, Would: r.Would, Note: r.Note,
 		UnreadOut: r.Unread.Out, UnreadIn: r.Unread.In, WaitedMS: r.Waited.Milliseconds(), Obstacle: string(r.Obstacle),
 	}
+	if r.Remote != "" && r.Remote[0] > '3' {
+		m.Meaning = meaningOf(r.Remote).String()
+	}
 	for _, t := range r.To {
 		m.To = append(m.To, api.Recipient{Address: t.Address, Code: t.Code, Reply: t.Reply})
 	}

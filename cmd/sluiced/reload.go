@@ -62,8 +62,8 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Inflight:   journal{d.journal},
 		Keeper:     d.keeper,
 		TLS:        d.clientTLS(),
-		Guard:      &d.guesses,
 		Quarantine: custodian{d},
+		Guard:      guessed{d},
 		StartTLS:   d.tlsRules,
 		Refusals:   d.distrust,
 		Panicked: func(f flow.Flow, cause any, stack []byte) {

@@ -18,20 +18,22 @@ type Filter struct {
 	Sender   string // address or domain
 	Domain   string // of the recipients
 	Held     *bool
+	Owner    uint32 // id of the user
+	Why      string // what a hold says
 }
 
 // cheap tells whether memory alone says that a delivery is not meant.
 func (f *Filter) cheap(d *spool.Delivery) bool {
-	return (f.ID == 0 || f.ID == d.ID) && (f.Domain == "" || strings.EqualFold(f.Domain, d.Domain)) && (f.Held == nil || *f.Held == d.Held)
+	return (f.ID == 0 || f.ID == d.ID) && (f.Domain == "" || strings.EqualFold(f.Domain, d.Domain)) && (f.Owner == 0 || f.Owner == d.User) && (f.Held == nil || *f.Held == d.Held)
 }
 
 // reads tells whether the disk must be asked.
 func (f *Filter) reads() bool {
-	return f.Message != "" || f.User != "" || f.Identity != "" || f.Sender != ""
+	return f.Message != "" || f.User != "" || f.Why != "" || f.Identity != "" || f.Sender != ""
 }
 
-func (f *Filter) matches(e *spool.Envelope) bool {
-	return (f.Message == "" || f.Message == e.Message) && (f.User == "" || f.User == e.UserName) && (f.Identity == "" || strings.EqualFold(f.Identity, e.Identity)) &&
+func (f *Filter) matches(e *spool.Envelope, st *spool.State) bool {
+	return (f.Why == "" || f.Why == st.Hold) && (f.Message == "" || f.Message == e.Message) && (f.User == "" || f.User == e.UserName) && (f.Identity == "" || strings.EqualFold(f.Identity, e.Identity)) &&
 		(f.Sender == "" || strings.EqualFold(f.Sender, e.From) || strings.EqualFold(f.Sender, spool.Domain(e.From)))
 }
 
@@ -69,7 +71,7 @@ func (q *Queue) List(f Filter, from uint32, most int) (out []Entry, next uint32,
 			if err != nil && !errors.Is(err, spool.ErrDamaged) {
 				return nil, 0, err
 			}
-			if f.matches(&e.Envelope) {
+			if f.matches(&e.Envelope, &e.State) {
 				out = append(out, e)
 			}
 		}
@@ -151,7 +153,7 @@ func (q *Queue) each(f Filter, leave bool, do func(spool.ID) error) (n int, err 
 	for _, id := range ids {
 		if f.reads() {
 			l, err := q.s.Look(id)
-			if err != nil || !f.matches(&l.Envelope) {
+			if err != nil || !f.matches(&l.Envelope, &l.State) {
 				continue
 			}
 		}

@@ -304,6 +304,7 @@ type Message struct {
 	Code       string         `json:"code,omitempty" doc:"public code of the reason that decided"`
 	Hits       []Hit          `json:"hits,omitempty"`
 	Reply      string         `json:"reply,omitempty" doc:"what the client was told last"`
+	Meaning    string         `json:"meaning,omitempty" doc:"of what the destination said last, where it refused: other, temporary, unknown, quota, spam, blocked, rate, greylist or policy"`
 	Remote     string         `json:"remote,omitempty" doc:"what the destination said last"`
 	Source     string         `json:"source,omitempty" doc:"address the mail left from"`
 	Way        string         `json:"way,omitempty" doc:"why it left from there, where not because a setting says so"`

@@ -1,9 +1,9 @@
 package proxy
 
-import "sluice/filter/reputation"
+import said "sluice/filter/reputation/replies"
 
 // unknownRecipient tells whether a destination's reply to RCPT means that the recipient, or his domain, is not there
 // (LIM3); a refusal by policy (5.7) never does.
 func unknownRecipient(code int, text string) bool {
-	return code/100 == 5 && reputation.Shipped().Classify(code, text) == reputation.Unknown
+	return code/100 == 5 && said.Shipped().Classify(code, text) == said.Unknown
 }

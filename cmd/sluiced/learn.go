@@ -8,7 +8,7 @@ import (
 	"sluice/filter/lock"
 	"sluice/filter/lock/ladder"
 	mail "sluice/filter/message"
-	"sluice/filter/reputation"
+	"sluice/filter/reputation/replies"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 )
@@ -26,11 +26,11 @@ func (d *daemon) learn(r *proxy.Record) {
 		case strings.Contains(t.Reply, ours):
 		case t.Code/100 == 2:
 			d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Known}, lock.Evidence{})
-		case t.Code/100 == 5 && reputation.Shipped().Classify(t.Code, t.Reply) == reputation.Unknown:
+		case t.Code/100 == 5 && replies.Shipped().Classify(t.Code, t.Reply) == replies.Unknown:
 			d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Unknown}, said(r, "RCPT-UNKNOWN", t.Address+": "+t.Reply))
 		}
 	}
-	if r.Status == proxy.Refused && !r.Verdict.Refused() && meaningOf(r.Remote) == reputation.Spam {
+	if r.Status == proxy.Refused && !r.Verdict.Refused() && meaningOf(r.Remote) == replies.Spam {
 		d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Remote, Print: likePrint(r)}, said(r, "REMOTE-SPAM", r.Remote))
 	}
 }
@@ -41,15 +41,15 @@ func said(r *proxy.Record, code, text string) lock.Evidence {
 }
 
 // meaningOf is what a destination means by its reply, code and all.
-func meaningOf(reply string) reputation.Class {
+func meaningOf(reply string) replies.Class {
 	if len(reply) < 4 {
-		return reputation.Other
+		return replies.Other
 	}
 	code, err := strconv.Atoi(reply[:3])
 	if err != nil {
-		return reputation.Other
+		return replies.Other
 	}
-	return reputation.Shipped().Classify(code, reply[4:])
+	return replies.Shipped().Classify(code, reply[4:])
 }
 
 // likePrint names the text of a message that is gone by now: copies have the same group, else the same sender's domain and

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"sluice/filter/reputation"
+	"sluice/filter/reputation/replies"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
@@ -361,8 +361,8 @@ func (t *try) slow() {
 		}
 		e := r.Enh
 		switch meaning(r) {
-		case reputation.Rate, reputation.Blocked:
-		case reputation.Greylist:
+		case replies.Rate, replies.Blocked:
+		case replies.Greylist:
 			continue
 		default:
 			if r.Code != 421 && !(e[0] == 4 && (e[1] == 7 || e[1] == 3 && e[2] == 2 || e[1] == 4 && e[2] == 5)) {

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"sluice/filter/reputation"
+	"sluice/filter/reputation/replies"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
 )
@@ -160,16 +160,16 @@ func (c *Callouts) learn(rcpts []smtp.Rcpt, replies []spool.Reply, at []int, out
 
 // nobody tells whether a reply says that the recipient does not exist.
 func nobody(r *spool.Reply) bool {
-	return r.Code/100 == 5 && meaning(r) == reputation.Unknown
+	return r.Code/100 == 5 && meaning(r) == replies.Unknown
 }
 
 // meaning is what a destination means by a reply.
-func meaning(r *spool.Reply) reputation.Class {
+func meaning(r *spool.Reply) replies.Class {
 	text := r.Text
 	if r.Enh != (smtp.Enhanced{}) {
 		text = r.Enh.String() + " " + text
 	}
-	return reputation.Shipped().Classify(r.Code, text)
+	return replies.Shipped().Classify(r.Code, text)
 }
 
 func (c *Callouts) remember(key string, k known) {

@@ -56,7 +56,7 @@ var walls = []wall{
 	},
 	{
 		tree: []string{"proxy", "proxy/..."}, except: []string{"proxy/smtp", "proxy/probe", "proxy/tlspolicy"},
-		allow: []string{"filter", "filter/message", "filter/policy", "filter/sign", "filter/reputation", "intercept/flow",
+		allow: []string{"filter", "filter/message", "filter/policy", "filter/sign", "filter/reputation/replies", "intercept/flow",
 			"proxy", "proxy/..."},
 		because: "the proxy asks the filter through its pipeline only, and builds on any machine",
 	},

@@ -1,6 +1,5 @@
-// Package reputation says what destinations think of a sender: the meaning of their replies, and a score made of it and of
-// all else that is known.
-package reputation
+// Package replies says what destinations mean by their replies, by rules that are data.
+package replies
 
 import (
 	_ "embed"

@@ -1,4 +1,4 @@
-package reputation
+package replies
 
 import (
 	"os"

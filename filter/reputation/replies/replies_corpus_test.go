@@ -1,4 +1,4 @@
-package reputation
+package replies
 
 import (
 	"encoding/csv"
@@ -94,7 +94,7 @@ func TestRepliesOfTheCorpus(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv("SLUICE_CORPUS")
 	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
+		dir = filepath.Join("..", "..", "..", "..", "shared", "corpus")
 	}
 	all := corpusReplies(t, dir)
 	for _, part := range []string{"train", "test"} {

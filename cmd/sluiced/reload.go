@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/tls"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -79,14 +80,15 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 // pipeline holds the checks, cheap ones first; what users send is counted by counts, and over hears of limits that are met.
 func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.Pipeline {
 	settings := d.policy
+	turns := filter.NewTurns(max(1, runtime.GOMAXPROCS(0)/2))
 	return filter.NewPipeline(
 		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
-		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
-		filter.Step{Name: "learned", Phases: content.Phases, Check: d.classifier()},
+		filter.Step{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), turns)},
+		filter.Step{Name: "learned", Phases: content.Phases, Check: filter.InTurn(d.classifier(), turns)},
 		filter.Step{Name: "lists", Phases: reputation.Phases, Check: d.lists},
 		filter.Step{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
 	)

@@ -148,10 +148,11 @@ func (t *try) deliver() {
 	}
 	defer body.Release()
 	defer func() { t.low.Release() }()
+	waived := !env.RequireTLS && waivesTLS(body.Header())
 	tried := 0
 	for i := range r.ways {
 		w := &r.ways[i]
-		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true)}, w)
+		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true), waived}, w)
 		if errors.Is(err, errNoAddress) {
 			continue
 		}
@@ -205,7 +206,8 @@ var errNoAddress = errors.New("no delivery address of that family")
 // call is what a session is opened for.
 type call struct {
 	Mail
-	rcpts []smtp.Rcpt
+	rcpts  []smtp.Rcpt
+	waived bool // its sender would rather have it arrive than protected
 }
 
 // open opens a session by one of the ways, or takes one that stands.
@@ -221,6 +223,9 @@ func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, erro
 		}
 	}
 	terms := w.policy
+	if c.waived && w.up == nil {
+		terms = nil // what the operator asks for holds all the same
+	}
 	if q.o.Terms != nil && w.up == nil {
 		set, err := q.o.Terms(ctx, c.User, w.target, c.Domain)
 		if err != nil {

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -55,4 +56,70 @@ func TestDeferredMailIsTriedAgain(t *testing.T) {
 	if all := l.Sink("grey").Messages(); len(all) != 1 {
 		t.Errorf("the greylisting server has %d messages", len(all))
 	}
+}
+
+// TestWithheldMailIsReleased: what a rule withholds is answered 250 and waits on hold, through a restart, until somebody
+// releases it, then arrives once at its exchanger, from a delivery address; what is deleted never does. Mallory's setting
+// leaves his with him.
+func TestWithheldMailIsReleased(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, keepingConfig+"\n[campaign]\nusers = 2\n")
+	n := 0
+	copyFrom := func(host string) string {
+		n++
+		return say(ctx, t, l, host, fmt.Sprintf("r%d@sink.example", n), parcelMail(fmt.Sprintf("Name%d", n)))
+	}
+	first := ""
+	for range 8 { // until the rule takes it for a campaign
+		if first = copyFrom([]string{"alice", "bob"}[n%2]); strings.Contains(first, "kept as") {
+			break
+		}
+	}
+	if !strings.HasPrefix(first, "250 2.0.0 gw.example: kept as ") || !strings.HasSuffix(first, "it is looked at before it is delivered") {
+		t.Fatalf("copy %d of a burst hears %q", n, first)
+	}
+	passed, held := n-1, n
+	if got := copyFrom("mallory"); !strings.HasPrefix(got, "451 4.7.1 gw.example: [CAMPAIGN]") {
+		t.Errorf("mallory hears %q", got)
+	}
+	if got := copyFrom("bob"); !strings.HasPrefix(got, "250 2.0.0 gw.example: kept as ") {
+		t.Errorf("another copy hears %q", got)
+	}
+	deleted := n
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	var page struct{ Deliveries []queued }
+	if err := sluiceJSON(ctx, g, &page, "queue", "list"); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range page.Deliveries {
+		if ids[q.Recipients[0].Address] = q.ID; !strings.HasPrefix(q.Hold, "hold: [CAMPAIGN] ") {
+			t.Errorf("%v is on hold because of %q", q.Recipients, q.Hold)
+		}
+	}
+	if len(page.Deliveries) != 2 {
+		t.Fatalf("the queue has %+v", page.Deliveries)
+	}
+	before, err := l.Sink("sink").Wait(ctx, passed)
+	if err != nil || len(before) != passed {
+		t.Fatalf("%d copies arrived before anything was released, %v", len(before), err)
+	}
+	name := func(i int) string { return fmt.Sprintf("r%d@sink.example", i) }
+	sluice(t, g, "queue", "delete", ids[name(deleted)], "--reason", "spam")
+	sluice(t, g, "queue", "release", ids[name(held)])
+	all, err := l.Sink("sink").Wait(ctx, passed+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := all[passed]
+	if len(all) != passed+1 || len(m.Recipients()) != 1 || m.Recipients()[0] != name(held) || !strings.HasSuffix(string(m.Data), parcelMail(fmt.Sprintf("Name%d", held))) {
+		t.Errorf("%d arrived, the last for %v", len(all), m.Recipients())
+	}
+	if from := m.Peer.Addr().Unmap(); !DeliveryV4.Contains(from) && !DeliveryV6.Contains(from) {
+		t.Errorf("it left from %v", from)
+	}
+	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
 }

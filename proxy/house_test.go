@@ -162,7 +162,7 @@ func TestASmarthostKeepsWhatACustomerHandsIn(t *testing.T) {
 	}
 	p.cmd("AUTH PLAIN "+plain("customer.example", "secret"), "235 2.7.0")
 	p.cmd("AUTH PLAIN "+plain("customer.example", "secret"), "503 5.5.1")
-	p.cmd("MAIL FROM:<anybody@customer.example> SIZE=1000", "250")
+	p.cmd("MAIL FROM:<anybody@customer.example> SIZE=1000 AUTH=anybody@customer.example", "250")
 	p.cmd("RCPT TO:<b@sink.example>", "250")
 	p.cmd("RCPT TO:<c@other.example> NOTIFY=SUCCESS", "250")
 	p.cmd("RCPT TO:<postmaster>", "553 5.1.3")

@@ -37,7 +37,7 @@ func (s *session) promise(caps *relay.Caps) {
 // checkMail tells whether the parameters of MAIL were promised. AUTH= is for who authenticated, too, though AUTH is not
 // offered any more (RFC 4954 5).
 func (s *session) checkMail(m *smtp.Mail) error {
-	if !s.authed || m.Auth == "" {
+	if !s.authed && s.who.Login == "" || m.Auth == "" { // at a smarthost it is heard and not heeded: who logged in is known
 		return s.offer.CheckMail(m)
 	}
 	with := s.offer

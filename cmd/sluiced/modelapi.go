@@ -36,6 +36,9 @@ func (b backend) ImportModel(ctx context.Context, who string, r io.Reader) (*api
 		return nil, &api.Problem{Status: http.StatusBadRequest, Code: "bad-model", What: "the model was not taken: " + err.Error(), Remedy: "the one in use stays"}
 	}
 	b.d.school.Import(m)
+	if err := b.d.school.saveLessons(); err != nil {
+		return nil, err
+	}
 	return b.changedModel(ctx, who, "model imported", m.Info().Name, "")
 }
 
@@ -44,6 +47,9 @@ func (b backend) PreviousModel(ctx context.Context, who string) (*api.Model, err
 	i, err := b.d.school.Back()
 	if err != nil {
 		return nil, notTaught(err)
+	}
+	if err := b.d.school.saveLessons(); err != nil {
+		return nil, err
 	}
 	return b.changedModel(ctx, who, "model put back", i.Name, fmt.Sprintf("%d good and %d bad learnt", i.Good, i.Bad))
 }

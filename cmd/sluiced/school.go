@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"sluice/cmd/internal/config"
@@ -23,11 +25,40 @@ import (
 type schoolFile struct {
 	keptFile
 	*school.School
-	path string
+	path    string
+	journal lessonJournal
+	saving  sync.Mutex
 }
 
-// lessonsEvery is how soon lessons are on disk; a killed process forgets so much.
+// lessonsEvery is how soon the model is saved with what was learnt; until then the journal has it.
 const lessonsEvery = 5 * time.Second
+
+// lessonJournal is a file of lessons that are not in the saved model yet.
+type lessonJournal string
+
+// Append implements school.Journal.
+func (j lessonJournal) Append(lines []byte) error {
+	f, err := os.OpenFile(string(j), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err == nil {
+		_, err = f.Write(lines)
+	}
+	if err = errors.Join(err, f.Sync()); err != nil && st != nil {
+		err = errors.Join(err, f.Truncate(st.Size())) // half a line would hide the next ones
+	}
+	return errors.Join(err, f.Close())
+}
+
+// clear drops what the saved model has.
+func (j lessonJournal) clear() error {
+	if err := os.Truncate(string(j), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // openSchool opens what was learnt here, or begins with the shipped model.
 func openSchool(dir string, cfg *config.Content, log *slog.Logger) (*schoolFile, error) {
@@ -35,18 +66,52 @@ func openSchool(dir string, cfg *config.Content, log *slog.Logger) (*schoolFile,
 	if err != nil {
 		return nil, err
 	}
-	s := school.New(m, school.Options{Budget: cfg.Lessons})
-	f := &schoolFile{keptFile{what: s}, s, filepath.Join(dir, "learned.model")}
+	journal := lessonJournal(filepath.Join(dir, "lessons.journal"))
+	s := school.New(m, school.Options{Budget: cfg.Lessons, Journal: journal})
+	f := &schoolFile{keptFile: keptFile{what: s}, School: s, path: filepath.Join(dir, "learned.model"), journal: journal}
 	err = f.load()
 	if errors.Is(err, learn.ErrOtherVersion) { // the weights mean nothing here, and mail has to flow
 		aside := f.path + ".old"
 		log.Warn("set aside what the content filter has learnt: another version of it did; it begins with the shipped model", "file", aside)
 		err = os.Rename(f.path, aside)
+		if jerr := os.Rename(string(journal), string(journal)+".old"); !errors.Is(jerr, fs.ErrNotExist) {
+			err = errors.Join(err, jerr)
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
+	f.loadRest(log)
 	return f, f.open(dir, "content")
+}
+
+// previous is the file of the model to go back to.
+func (f *schoolFile) previous() string { return strings.TrimSuffix(f.path, ".model") + ".previous" }
+
+// loadRest takes over the model to go back to, and lessons that a killed process has not saved. Without them mail flows.
+func (f *schoolFile) loadRest(log *slog.Logger) {
+	b, err := os.ReadFile(f.previous())
+	if err == nil {
+		err = f.LoadPrevious(bytes.NewReader(b))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("there is no earlier model to go back to", "file", f.previous(), "err", err)
+	}
+	in, err := os.Open(string(f.journal))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	n := 0
+	if err == nil {
+		n, err = f.Replay(in)
+		err = errors.Join(err, in.Close())
+	}
+	if n > 0 {
+		log.Info("lessons that a killed process had not saved were learnt again", "count", n)
+	}
+	if err != nil {
+		log.Error("some lessons are lost", "file", string(f.journal), "err", err)
+	}
 }
 
 // load takes over what an earlier process saved.
@@ -66,13 +131,24 @@ func (f *schoolFile) load() error {
 
 // saveLessons writes model and lessons where they changed.
 func (f *schoolFile) saveLessons() error {
+	f.saving.Lock()
+	defer f.saving.Unlock()
 	if !f.Unsaved() {
 		return nil
 	}
-	var b bytes.Buffer
-	err := f.Save(&b)
+	var b, before bytes.Buffer
+	fresh, err := f.SavePrevious(&before)
+	if err == nil && fresh {
+		err = writeDurably(f.previous(), before.Bytes())
+	}
+	seq := int64(0)
 	if err == nil {
-		err = writeDurably(f.path, b.Bytes())
+		if seq, err = f.Save(&b); err == nil {
+			err = writeDurably(f.path, b.Bytes())
+		}
+	}
+	if err == nil {
+		_, err = f.Quiet(seq, f.journal.clear) // else the next save does it
 	}
 	if err != nil {
 		f.Unwritten()
@@ -89,7 +165,7 @@ func (d *daemon) keepLessons(ctx context.Context) {
 		select {
 		case <-t.C:
 			if err := d.school.saveLessons(); err != nil {
-				d.log.Error("what was learnt last is lost at a kill", "err", err)
+				d.log.Error("the model is not on disk; the journal has the lessons", "err", err)
 			}
 		case <-d.handedOver:
 			return

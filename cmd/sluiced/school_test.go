@@ -26,7 +26,7 @@ func TestLearntByAnotherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := f.Save(&b); err != nil {
+	if _, err := f.Save(&b); err != nil {
 		t.Fatal(err)
 	}
 	old := regexp.MustCompile(`"features":[0-9]+`).ReplaceAll(b.Bytes(), []byte(`"features":999`))
@@ -48,5 +48,52 @@ func TestLearntByAnotherVersion(t *testing.T) {
 	}
 	if _, err := open(); err == nil || !strings.Contains(err.Error(), "; ") {
 		t.Errorf("with a damaged file: %v", err)
+	}
+}
+
+// TestAKilledProcessForgetsNoLesson: what was taught is there after a kill, though the model was not saved, and once it was
+// saved the journal is empty; the model before can be put back after a restart.
+func TestAKilledProcessForgetsNoLesson(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	open := func() *schoolFile {
+		t.Helper()
+		f, err := openSchool(dir, &config.Content{Lessons: 50}, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	kill := func(f *schoolFile) { // the kernel closes what a killed process had open
+		for _, k := range f.files {
+			k.Close()
+		}
+	}
+	f := open()
+	if _, err := f.Train([]byte("Subject: turnips\r\n\r\nour turnips are the best in the county\r\n"), true, "root", true); err != nil {
+		t.Fatal(err)
+	}
+	kill(f)
+	f = open()
+	if n := f.Report().Lessons; n != 1 {
+		t.Fatalf("after a kill there are %d lessons", n)
+	}
+	if err := f.saveLessons(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(string(f.journal)); err != nil || st.Size() != 0 {
+		t.Errorf("the journal after a save: %v, %v", st, err)
+	}
+	kill(f)
+	f = open()
+	if r := f.Report(); r.Lessons != 1 || !strings.HasPrefix(r.Previous, "shipped") {
+		t.Fatalf("after a restart: %+v", r)
+	}
+	if _, err := f.Back(); err != nil || f.Report().Lessons != 0 {
+		t.Errorf("back after a restart: %v, %d lessons", err, f.Report().Lessons)
+	}
+	if err := f.closeLessons(); err != nil {
+		t.Fatal(err)
 	}
 }

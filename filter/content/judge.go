@@ -126,22 +126,41 @@ func (j *Judge) Example(data []byte, bad bool, weight float64) learn.Example {
 	return e
 }
 
-// Learn teaches the model one message on line; Unlearn takes back what it returned.
-func (j *Judge) Learn(data []byte, bad bool) (steps float64) {
+// Teach teaches the model one message on line. Unlearn takes back what it did, by the same message; Repeat does it again,
+// by the message's features, which are returned in a form that has none of its words.
+func (j *Judge) Teach(data []byte, bad bool) (steps float64, ids []byte) {
 	d := j.desks.Get().(*desk)
 	defer j.desks.Put(d)
 	v := d.reader.Read(data)
 	prior, _ := d.rules(v)
 	d.features.Extract(v)
-	return j.model.Learn(d.features, prior, bad)
+	return j.model.Learn(d.features, prior, bad), d.features.AppendIDs(nil)
 }
 
-// Unlearn takes back what Learn taught with the same message.
-func (j *Judge) Unlearn(data []byte, steps float64, bad bool) {
+// Forget takes back what Teach did with the same message, and returns its features.
+func (j *Judge) Forget(data []byte, steps float64, bad bool) (ids []byte) {
 	d := j.desks.Get().(*desk)
 	defer j.desks.Put(d)
 	d.features.Extract(d.reader.Read(data))
 	j.model.Unlearn(d.features, steps, bad)
+	return d.features.AppendIDs(nil)
+}
+
+// Unlearn is Forget where nothing needs to be repeated.
+func (j *Judge) Unlearn(data []byte, steps float64, bad bool) { j.Forget(data, steps, bad) }
+
+// Repeat does again what Teach did, or, with forget, what Forget did.
+func (j *Judge) Repeat(ids []byte, steps float64, bad, forget bool) error {
+	f, err := learn.ParseFeatures(ids)
+	if err != nil {
+		return err
+	}
+	if forget {
+		j.model.Unlearn(f, steps, bad)
+	} else {
+		j.model.Relearn(f, steps, bad)
+	}
+	return nil
 }
 
 // Name is the opinion's class by its public name.

@@ -74,9 +74,22 @@ func TestLearnsOnLine(t *testing.T) {
 	j := shippedJudge(t)
 	mail := []byte("From: x@example.org\nSubject: turnips\n\nour turnips are the best in the county, have a look at the stall\n")
 	before := j.Judge(mail, DefaultThresholds, 2)
-	steps := j.Learn(mail, true)
+	steps, ids := j.Teach(mail, true)
 	if after := j.Judge(mail, DefaultThresholds, 2); after.Probability < 0.5 || steps == 0 {
 		t.Errorf("learnt as bad it is judged %.3f, before %.3f", after.Probability, before.Probability)
+	}
+	taught := j.Judge(mail, DefaultThresholds, 2).Score
+	if err := j.Repeat(ids, steps, true, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Repeat(ids, steps, true, false); err != nil {
+		t.Fatal(err)
+	}
+	if again := j.Judge(mail, DefaultThresholds, 2).Score; again-taught > 0.01 || taught-again > 0.01 {
+		t.Errorf("forgotten and repeated by its features it scores %.3f, before %.3f", again, taught)
+	}
+	if err := j.Repeat(ids[:len(ids)/2], steps, true, false); err == nil {
+		t.Error("half the features were taken")
 	}
 	j.Unlearn(mail, steps, true)
 	if after := j.Judge(mail, DefaultThresholds, 2); after.Score-before.Score > 0.01 || before.Score-after.Score > 0.01 {

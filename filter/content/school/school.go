@@ -28,8 +28,9 @@ type Lesson struct {
 
 // Options are what a school goes by.
 type Options struct {
-	Budget int // lessons of one source a day; 0 is 50
-	Now    func() time.Time
+	Budget  int     // lessons of one source a day; 0 is 50
+	Journal Journal // may be nil: what is not saved is lost at a kill
+	Now     func() time.Time
 }
 
 // maxLessons bounds how many lessons can be taken back one by one; of older ones only the effect stays.
@@ -46,7 +47,9 @@ type School struct {
 	order    []string       // digests, oldest first
 	spent    map[string]int // lessons of each source on day
 	day      int64
+	seq      int64 // number of the last lesson
 	previous *state
+	kept     bool // previous is another since it was saved
 	changed  bool
 }
 
@@ -99,22 +102,31 @@ func (s *School) Train(data []byte, bad bool, source string, operator bool) (Les
 	if err := s.spend(source, operator, now); err != nil {
 		return Lesson{}, err
 	}
-	if known {
-		s.forget(data, old)
-	}
 	j := s.judge.Load()
-	if !bad {
-		o := j.Judge(data, content.DefaultThresholds, 2)
-		s.trust.good(o.Group, o.Probability)
+	var notes []note
+	if known {
+		notes = append(notes, note{Forget: true, Lesson: old, IDs: j.Forget(data, old.Steps, old.Bad)})
+	}
+	o := j.Judge(data, content.DefaultThresholds, 2)
+	l := Lesson{Digest: digest, Bad: bad, Source: source, At: now.UTC().Truncate(time.Second)}
+	var ids []byte
+	l.Steps, ids = j.Teach(data, bad)
+	if err := s.record(append(notes, note{Lesson: l, IDs: ids})...); err != nil {
+		j.Unlearn(data, l.Steps, l.Bad)
+		if known {
+			_ = j.Repeat(notes[0].IDs, old.Steps, old.Bad, false) // they were just made
+		}
+		return Lesson{}, err
+	}
+	if known {
+		s.strike(digest)
+	}
+	if bad {
+		s.trust.confirm(o.Group)
 	} else {
-		s.trust.confirm(j.Judge(data, content.DefaultThresholds, 2).Group)
+		s.trust.good(o.Group, o.Probability)
 	}
-	l := Lesson{Digest: digest, Bad: bad, Source: source, At: now.UTC().Truncate(time.Second), Steps: j.Learn(data, bad)}
-	s.lessons[digest] = l
-	if s.order = append(s.order, digest); len(s.order) > maxLessons {
-		delete(s.lessons, s.order[0])
-		s.order = s.order[1:]
-	}
+	s.enter(l)
 	s.changed = true
 	return l, nil
 }
@@ -142,6 +154,7 @@ func (s *School) spend(source string, operator bool, now time.Time) error {
 // keep remembers the model as it is, for Back.
 func (s *School) keep() {
 	s.previous = &state{s.judge.Load().Model().Clone(), maps.Clone(s.lessons), append([]string(nil), s.order...)}
+	s.kept = true
 }
 
 // Untrain takes back what was learnt of a message.
@@ -153,20 +166,15 @@ func (s *School) Untrain(data []byte) (Lesson, error) {
 	if !ok {
 		return l, ErrUnknown
 	}
-	s.forget(data, l)
+	j := s.judge.Load()
+	ids := j.Forget(data, l.Steps, l.Bad)
+	if err := s.record(note{Forget: true, Lesson: l, IDs: ids}); err != nil {
+		_ = j.Repeat(ids, l.Steps, l.Bad, false) // they were just made
+		return Lesson{}, err
+	}
+	s.strike(l.Digest)
 	s.changed = true
 	return l, nil
-}
-
-func (s *School) forget(data []byte, l Lesson) {
-	s.judge.Load().Unlearn(data, l.Steps, l.Bad)
-	delete(s.lessons, l.Digest)
-	for i, d := range s.order {
-		if d == l.Digest {
-			s.order = append(s.order[:i], s.order[i+1:]...)
-			break
-		}
-	}
 }
 
 func digestOf(data []byte) string {

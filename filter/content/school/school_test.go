@@ -141,7 +141,7 @@ func TestWhatWasLearntOutlivesTheProcess(t *testing.T) {
 		t.Error("a lesson is to be saved, once")
 	}
 	var b bytes.Buffer
-	if err := s.Save(&b); err != nil {
+	if _, err := s.Save(&b); err != nil {
 		t.Fatal(err)
 	}
 	file := b.Bytes()

@@ -11,6 +11,7 @@ import (
 
 	"sluice/filter/content"
 	"sluice/filter/content/learn"
+	"sluice/filter/content/shipped"
 )
 
 // scored is a message with what a model says of it.
@@ -123,22 +124,9 @@ func printKinds(w io.Writer, all []scored) {
 
 // printCalibration compares probabilities with what became true.
 func printCalibration(w io.Writer, all []scored) {
-	edges := []float64{0, 0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.98, 1.0000001}
 	fmt.Fprintf(w, "  %-14s %6s %10s %10s\n", "said", "count", "said mean", "were bad")
-	for i := 0; i+1 < len(edges); i++ {
-		n, bad, sum := 0, 0, 0.0
-		for _, x := range all {
-			if x.p >= edges[i] && x.p < edges[i+1] {
-				n++
-				sum += x.p
-				if x.bad {
-					bad++
-				}
-			}
-		}
-		if n > 0 {
-			fmt.Fprintf(w, "  %4.2f to %4.2f   %6d %9.1f%% %9.1f%%\n", edges[i], min(edges[i+1], 1), n, 100*sum/float64(n), percent(bad, n))
-		}
+	for _, b := range binsOf(all) {
+		fmt.Fprintf(w, "  %4.2f to %4.2f   %6d %9.1f%% %9.1f%%\n", b.from, b.to, b.n, 100*b.sum/float64(b.n), percent(b.bad, b.n))
 	}
 }
 
@@ -151,8 +139,9 @@ func pick(all []*letter, want func(*letter) bool) (some []*letter) {
 	return some
 }
 
-// figures prints what the classifier is worth on the corpus.
-func figures(corpus string, parts []string) error {
+// figures prints what the classifier is worth on the corpus, and draws the calibration of the shipped model where plotTo
+// names a file.
+func figures(corpus string, parts []string, plotTo string) error {
 	w := os.Stdout
 	all, err := readCorpus(corpus)
 	if err != nil {
@@ -176,6 +165,16 @@ func figures(corpus string, parts []string) error {
 		fmt.Fprintf(w, "  calibration %.3f * score %+.3f\n", c.A, c.B)
 		printKinds(w, judgeAll(m, append(slices.Clone(test), aside...)))
 		printCalibration(w, judgeAll(m, test))
+	}
+	if plotTo != "" {
+		m, err := shipped.Model()
+		if err != nil {
+			return err
+		}
+		svg := plot("The shipped model on the test split", binsOf(judgeAll(m, test)))
+		if err := os.WriteFile(plotTo, []byte(svg), 0o644); err != nil {
+			return err
+		}
 	}
 	if want("whole") {
 		show("all sources + made up", append(examplesOf(all, train), extra...))

@@ -34,6 +34,7 @@ func run(args []string) error {
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	corpus := fs.String("corpus", defaultCorpus(), "`folder` of the development corpus")
 	out := fs.String("out", "filter/content/shipped/model.bin", "`file` or folder to write")
+	plotTo := fs.String("plot", "", "with figures: `file` for the calibration of the shipped model, as SVG")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func run(args []string) error {
 	case "build":
 		return build(*corpus, *out)
 	case "figures":
-		return figures(*corpus, fs.Args())
+		return figures(*corpus, fs.Args(), *plotTo)
 	case "campaigns":
 		all, err := readCorpus(*corpus)
 		if err != nil {

@@ -25,12 +25,14 @@ type try struct {
 	told   []Outcome
 	asked  []int // indices of the recipients of the transaction
 	missed string
+	hold   *hold      // of the worker; nil: none
+	up     *Upstream  // by which the message goes; nil: none
 	low    *smtp.Body // the message in 7 bits, once some destination needed it
 }
 
 // one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
 // since the destination was just found so.
-func (q *Queue) one(l *lane, id spool.ID, dead string) (good bool) {
+func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
 	lease, err := q.s.Lease(id)
 	if err != nil {
 		q.unleased(id, err)
@@ -40,7 +42,7 @@ func (q *Queue) one(l *lane, id spool.ID, dead string) (good bool) {
 		q.suspect <- struct{}{}
 		defer func() { <-q.suspect }()
 	}
-	t := &try{q: q, l: lease, ln: l}
+	t := &try{q: q, l: lease, ln: l, hold: h}
 	defer func() {
 		if cause := recover(); cause != nil {
 			q.panicked(lease, cause)
@@ -152,7 +154,7 @@ func (t *try) deliver() {
 	tried := 0
 	for i := range r.ways {
 		w := &r.ways[i]
-		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true), waived}, w)
+		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true), waived, t.hold}, w)
 		if errors.Is(err, errNoAddress) {
 			continue
 		}
@@ -207,7 +209,8 @@ var errNoAddress = errors.New("no delivery address of that family")
 type call struct {
 	Mail
 	rcpts  []smtp.Rcpt
-	waived bool // its sender would rather have it arrive than protected
+	waived bool  // its sender would rather have it arrive than protected
+	hold   *hold // the worker's; nil: there is none
 }
 
 // open opens a session by one of the ways, or takes one that stands.
@@ -234,6 +237,9 @@ func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, erro
 		if set != nil && !terms.Must() {
 			terms = set
 		}
+	}
+	if s := c.hold.take(c, &rt, w.up, terms); s != nil {
+		return s, nil
 	}
 	if w.up == nil || w.up.User == "" { // a session that logged in is another user's to nobody
 		if s := q.o.Dialer.Take(c.User, rt); s != nil {
@@ -294,7 +300,7 @@ func asFailure(err error) *relay.Failure {
 
 // transfer leads one transaction; false: another way is to be tried.
 func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
-	t.res.Host, t.res.Target, t.res.Source = w.host, w.target, s.Source()
+	t.res.Host, t.res.Target, t.res.Source, t.up = w.host, w.target, s.Source(), w.up
 	if !t.res.Source.IsValid() {
 		t.res.Source = s.Local()
 	}
@@ -384,7 +390,10 @@ func (t *try) end(s *relay.Session, good bool) {
 		t.q.reached(t.ln)
 	}
 	s.Abandon()
-	if good && t.q.o.Dialer.Keep(t.l.Envelope.User, s) {
+	if good && t.hold.put(t.l.Envelope.User, s, t.up) {
+		return
+	}
+	if good && (t.up == nil || t.up.User == "") && t.q.o.Dialer.Keep(t.l.Envelope.User, s) {
 		return
 	}
 	if good {

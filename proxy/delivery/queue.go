@@ -250,8 +250,10 @@ func (q *Queue) begin() time.Duration {
 // serve is a worker: it tries one delivery of the lane after another, as long as all goes well.
 func (q *Queue) serve(l *lane, st *site, it item) {
 	defer q.work.Done()
+	h := &hold{q: q}
+	defer h.drop()
 	for n := 1; ; n++ {
-		good := q.one(l, it.id, "")
+		good := q.one(l, it.id, "", h)
 		q.mu.Lock()
 		more := good && n < q.o.PerWay && !q.stopped && q.running < q.o.AtOnce && l.misses == 0 &&
 			len(l.items) > 0 && !l.next().After(q.o.Now()) && l.site == st && q.allowed(st)

@@ -243,6 +243,6 @@ func (q *Queue) overdue(l *lane, why string) {
 			}
 			return
 		}
-		q.one(l, id, why)
+		q.one(l, id, why, nil)
 	}
 }

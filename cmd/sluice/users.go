@@ -168,6 +168,12 @@ func standing(st *api.Standing) string {
 	if st.Cause != "" {
 		text += ": " + plain(st.Cause)
 	}
+	if text += fmt.Sprintf("\nreputation %d of 100 (0 is best)", st.Score); len(st.Factors) == 0 {
+		return text
+	}
+	for _, f := range st.Factors {
+		text += fmt.Sprintf("\n  %+d %s: %s", f.Points, f.Name, plain(f.Why))
+	}
 	return text
 }
 

@@ -11,7 +11,11 @@ import (
 // conduct is how far a sender has come.
 func (b backend) conduct(whom lock.Scope) api.Standing {
 	s := b.d.locks.Standing(whom)
-	return api.Standing{Rung: s.Rung.String(), Cause: s.Cause, Probation: s.Probation}
+	st := api.Standing{Rung: s.Rung.String(), Cause: s.Cause, Probation: s.Probation, Score: s.Score}
+	for _, f := range s.Factors {
+		st.Factors = append(st.Factors, api.Factor(f))
+	}
+	return st
 }
 
 func shownRules(l *policy.Lock) api.LockRules {
@@ -19,6 +23,7 @@ func shownRules(l *policy.Lock) api.LockRules {
 		Never: l.Never, DayCount: l.DayCount, DayShare: l.DayShare, Viruses: l.Viruses, Phish: l.Phish, Traps: l.Traps, Complaints: l.Complaints,
 		RemoteSpam: l.RemoteSpam, Unknown: l.Unknown, UnknownShare: l.UnknownShare, Guesses: l.Guesses, ForwardedShare: l.ForwardedShare, Identities: l.Origins,
 		Throttled: l.Throttled, Probation: int(l.Probation.Seconds()), ProbationPerHour: l.ProbationRate,
+		ScoreSlow: l.ScoreSlow, ScoreHeld: l.ScoreHeld, ScoreAlarm: l.ScoreAlarm,
 	}
 }
 

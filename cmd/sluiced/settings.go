@@ -38,6 +38,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			Viruses: k.Viruses, Phish: k.Phish, Traps: k.Traps, Complaints: k.Complaints, RemoteSpam: k.RemoteSpam,
 			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, ForwardedShare: k.ForwardedShare, Origins: k.Identities,
 			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,
+			ScoreSlow: k.ScoreSlow, ScoreHeld: k.ScoreHeld, ScoreAlarm: k.ScoreAlarm,
 		},
 	}
 	s.Content.OnSpam, _ = policy.ParseContentAction(c.OnSpam)

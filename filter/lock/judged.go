@@ -92,7 +92,7 @@ func (l *Locks) lockedText(whom Scope, ticket string) string {
 
 // found locks whom a rule met, or alarms where nobody is to be locked.
 func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
-	if s.Automatic && !s.Never {
+	if s.Automatic && !s.Never && !f.only {
 		holds, tell := l.brake.holds(l.tallies.now(), f.check, u.ID, int(l.tallies.n.Load()))
 		if !holds {
 			l.lockFor(u, f, s)
@@ -221,6 +221,8 @@ type Standing struct {
 	Rung      ladder.Rung
 	Cause     string // what speaks most against him, "" where nothing does
 	Probation bool   // his lock ended lately
+	Score     int    // reputation, 0 to 100; 100 is worst (REP2)
+	Factors   []ladder.Factor
 }
 
 // Standing returns where a user or an identity stands.
@@ -228,12 +230,7 @@ func (l *Locks) Standing(whom Scope) Standing {
 	if _, locked := l.FindIn(whom); locked {
 		return Standing{Rung: ladder.Locked, Cause: l.reasonOf(whom)}
 	}
-	rung, cause, probation := l.tallies.of(whom, &l.d.Settings.Settings(whom.User).Lock)
-	st := Standing{Rung: rung, Probation: probation}
-	if cause.Bad > 0 {
-		st.Cause = cause.String()
-	}
-	return st
+	return l.tallies.of(whom, &l.d.Settings.Settings(whom.User).Lock)
 }
 
 func (l *Locks) reasonOf(whom Scope) string {

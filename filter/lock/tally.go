@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"fmt"
 	"hash/fnv"
 	"strings"
 	"sync"
@@ -50,6 +51,7 @@ type finding struct {
 	reason   string
 	evidence []Evidence
 	alarm    bool // nobody was alarmed about this sender within the window
+	only     bool // it alarms and locks nobody
 }
 
 // lock is what the finding asks for.
@@ -114,6 +116,8 @@ func (t *tallies) tellGood(own, user *tally, now time.Duration, s *policy.Lock) 
 		if u.Marked(now) {
 			t.dirty.Store(true)
 			rung, _ := u.Judge(now, s)
+			score, _ := u.Score(now, s)
+			rung = max(rung, ladder.ByScore(score, s))
 			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
 		}
 	}
@@ -145,7 +149,7 @@ func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now
 	t.dirty.Store(true)
 	rung, cause := u.Judge(now, s)
 	if rung != ladder.Locked {
-		return nil
+		return u.disreputable(whom, ev, now, s)
 	}
 	f := &finding{whom: whom, check: ev.Check, code: ev.Code, cause: cause, reason: cause.String(), evidence: append([]Evidence(nil), u.evidence...)}
 	if cause.Rule == "virus" {
@@ -155,6 +159,17 @@ func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now
 		u.quiet = now + s.Window
 	}
 	return f
+}
+
+// disreputable returns what there is to tell somebody, once a window, of a sender whose reputation is that bad.
+func (u *tally) disreputable(whom Scope, ev Evidence, now time.Duration, s *policy.Lock) *finding {
+	score, _ := u.Score(now, s)
+	if s.ScoreAlarm == 0 || score < s.ScoreAlarm || now < u.quiet {
+		return nil
+	}
+	u.quiet = now + s.Window
+	return &finding{whom: whom, check: ev.Check, code: ev.Code, cause: ladder.Cause{Rule: "reputation"}, reason: fmt.Sprintf("has a reputation of %d of 100", score),
+		evidence: append([]Evidence(nil), u.evidence...), alarm: true, only: true}
 }
 
 // remember keeps a message as evidence, once for all copies of a text.
@@ -232,16 +247,22 @@ func (t *tallies) release(whom Scope, s *policy.Lock) {
 }
 
 // of returns where a sender stands now.
-func (t *tallies) of(whom Scope, s *policy.Lock) (rung ladder.Rung, cause ladder.Cause, probation bool) {
+func (t *tallies) of(whom Scope, s *policy.Lock) Standing {
 	sh, now := t.shard(whom.User), t.now()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	u, ok := sh.senders[whom]
 	if !ok {
-		return ladder.Free, ladder.Cause{}, false
+		return Standing{}
 	}
-	rung, cause = u.Judge(now, s)
-	return rung, cause, u.OnProbation(now)
+	rung, cause := u.Judge(now, s)
+	st := Standing{Probation: u.OnProbation(now)}
+	st.Score, st.Factors = u.Score(now, s)
+	st.Rung = max(rung, ladder.ByScore(st.Score, s))
+	if cause.Bad > 0 {
+		st.Cause = cause.String()
+	}
+	return st
 }
 
 // short bounds what a lock keeps of a hit's evidence.

@@ -40,6 +40,9 @@ func Default() Settings {
 			Throttled:     20,
 			Probation:     24 * time.Hour,
 			ProbationRate: 100,
+			ScoreSlow:     15,
+			ScoreHeld:     55,
+			ScoreAlarm:    80,
 		},
 		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98, OnSpam: RefuseMail, OnUnsure: DeliverMail, Wait: 10 * time.Minute},
 	}
@@ -113,6 +116,12 @@ func (l *Lock) validate() []error {
 	between("lock throttled", int64(l.Throttled), 0, 1<<20, "")
 	between("lock probation", int64(l.Probation/time.Second), 0, int64(MaxProbation/time.Second), " s")
 	between("lock probation_rate", int64(l.ProbationRate), 0, 1<<20, "")
+	for _, n := range []struct {
+		name string
+		v    int
+	}{{"score_slow", l.ScoreSlow}, {"score_held", l.ScoreHeld}, {"score_alarm", l.ScoreAlarm}} {
+		between("lock "+n.name, int64(n.v), 0, 100, "")
+	}
 	for _, n := range []struct {
 		name string
 		v    float64

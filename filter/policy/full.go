@@ -17,7 +17,7 @@ func Full(s *Settings) Overrides {
 		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockViruses: &l.Viruses,
 		LockPhish: &l.Phish, LockTraps: &l.Traps, LockComplaints: &l.Complaints, LockRemoteSpam: &l.RemoteSpam, LockUnknown: &l.Unknown,
 		LockUnknownShare: &l.UnknownShare, LockGuesses: &l.Guesses, LockForwardedShare: &l.ForwardedShare, LockOrigins: &l.Origins,
-		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate,
+		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm,
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
 		Identify: s.Identify,
 	}

@@ -55,6 +55,9 @@ type Overrides struct {
 	LockThrottled        *int     `json:"lock_throttled,omitempty"`
 	LockProbationMinutes *int     `json:"lock_probation_minutes,omitempty"`
 	LockProbationRate    *int     `json:"lock_probation_per_hour,omitempty"`
+	LockScoreSlow        *int     `json:"lock_score_slow,omitempty"`
+	LockScoreHeld        *int     `json:"lock_score_held,omitempty"`
+	LockScoreAlarm       *int     `json:"lock_score_alarm,omitempty"`
 }
 
 // Apply returns s with the overrides in place of what they name.
@@ -117,6 +120,9 @@ func (o *Overrides) applyRules(l *Lock) {
 	set(&l.Throttled, o.LockThrottled)
 	setMinutes(&l.Probation, o.LockProbationMinutes)
 	set(&l.ProbationRate, o.LockProbationRate)
+	set(&l.ScoreSlow, o.LockScoreSlow)
+	set(&l.ScoreHeld, o.LockScoreHeld)
+	set(&l.ScoreAlarm, o.LockScoreAlarm)
 }
 
 // Validate reports every override that is out of its bounds, by name.

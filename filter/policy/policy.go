@@ -82,6 +82,10 @@ type Lock struct {
 	Throttled     int           // messages within Window of a sender who comes near a lock
 	Probation     time.Duration // after a lock: half of what locks does so again
 	ProbationRate int           // messages per hour meanwhile
+
+	ScoreSlow  int // reputation from which on a sender is throttled (REP2); 0 here and below: never
+	ScoreHeld  int // and held
+	ScoreAlarm int // and somebody is told
 }
 
 // Resolver answers the effective settings of a user by its id.

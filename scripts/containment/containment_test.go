@@ -181,12 +181,12 @@ func (r *result) targets(t *testing.T, sc scenario) {
 	}
 }
 
-// TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full all of it (make bench-containment).
+// TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full, or a scenario's name, all of it (make bench-containment).
 func TestContainment(t *testing.T) {
 	t.Parallel()
 	t.Log("texts: ", theLetters().source)
-	if os.Getenv("SLUICE_CONTAINMENT") == "full" {
-		whole(t)
+	if only := os.Getenv("SLUICE_CONTAINMENT"); only != "" {
+		whole(t, only)
 		return
 	}
 	o := &oracle{recall: 0.9, falsely: 0.001, seed: 1}
@@ -206,9 +206,12 @@ func TestContainment(t *testing.T) {
 }
 
 // whole plays every scenario for every quality of the filter, beside the usual practice and nothing.
-func whole(t *testing.T) {
+func whole(t *testing.T, only string) {
 	fmt.Println(header)
 	for _, sc := range scenarios {
+		if only != "full" && only != sc.name {
+			continue
+		}
 		for _, o := range oracles(t) {
 			for _, kind := range []string{sluice, hourly, nothing} {
 				if kind == nothing && o.recall != 0.9 {

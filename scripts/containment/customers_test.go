@@ -126,10 +126,11 @@ func (c *customer) post() {
 // issue sends a newsletter to its 20,000 readers within an hour, with the name of each on top. The first one of each third
 // customer is taken for spam by any filter.
 func (c *customer) issue() {
-	_, letter := c.letter(c.s.letters.good)
-	i := bytes.Index(letter, []byte("\r\n\r\n"))
-	if i < 0 {
-		return
+	var letter []byte
+	i := -1
+	for i < 0 || len(bytes.Fields(letter[i:])) < 40 { // fewer words are no newsletter
+		_, letter = c.letter(c.s.letters.good)
+		i = bytes.Index(letter, []byte("\r\n\r\n"))
 	}
 	head, body := letter[:i+4], letter[i+4:]
 	c.run++

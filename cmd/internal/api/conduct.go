@@ -23,13 +23,25 @@ type LockRules struct {
 	Throttled        int     `json:"throttled"`
 	Probation        int     `json:"probation" doc:"seconds"`
 	ProbationPerHour int     `json:"probation_per_hour"`
+	ScoreSlow        int     `json:"score_slow" doc:"reputation that throttles"`
+	ScoreHeld        int     `json:"score_held" doc:"reputation that holds"`
+	ScoreAlarm       int     `json:"score_alarm" doc:"reputation that alarms"`
 }
 
 // Standing is how far a sender has come towards a lock.
 type Standing struct {
-	Rung      string `json:"rung" doc:"free, watched, throttled, held or locked"`
-	Cause     string `json:"cause,omitempty" doc:"what speaks most against him"`
-	Probation bool   `json:"probation,omitempty" doc:"a lock of his ended lately: half of what locks does so again"`
+	Rung      string   `json:"rung" doc:"free, watched, throttled, held or locked"`
+	Cause     string   `json:"cause,omitempty" doc:"what speaks most against him"`
+	Probation bool     `json:"probation,omitempty" doc:"a lock of his ended lately: half of what locks does so again"`
+	Score     int      `json:"score" doc:"reputation, 0 to 100; 100 is worst"`
+	Factors   []Factor `json:"factors,omitempty" doc:"what the score is made of"`
+}
+
+// Factor is one part of a reputation.
+type Factor struct {
+	Name   string `json:"name"`
+	Points int    `json:"points"`
+	Why    string `json:"why"`
 }
 
 // UndoRequest asks for all that a check locked by itself to be unlocked.

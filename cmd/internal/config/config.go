@@ -262,6 +262,9 @@ type Lock struct {
 
 	Throttled        int      `toml:"throttled" default:"20" min:"0" doc:"Messages inside the window of a sender who has come near a lock (six tenths of it; from eight tenths on nothing of his goes out). 0: no limit."`
 	Probation        Duration `toml:"probation" default:"24h" min:"0s" max:"30d" doc:"How long after a lock half of what locks is enough to lock again."`
+	ScoreSlow        int      `toml:"score_slow" default:"15" min:"0" max:"100" doc:"Reputation, 0 to 100 where 100 is worst, from which on a sender is throttled. 0 here and below: never."`
+	ScoreHeld        int      `toml:"score_held" default:"55" min:"0" max:"100" doc:"Reputation from which on nothing of his goes out until it is better."`
+	ScoreAlarm       int      `toml:"score_alarm" default:"80" min:"0" max:"100" doc:"Reputation from which on the log alarms, too."`
 	ProbationPerHour int      `toml:"probation_per_hour" default:"100" min:"0" doc:"Messages per hour meanwhile. 0: no limit."`
 }
 

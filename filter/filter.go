@@ -188,3 +188,8 @@ type Settler interface {
 type Identifier interface {
 	Identify(p Phase, m *message.Message) (identity, told string)
 }
+
+// Excuser names checks that are not asked about a message, or a recipient, at a phase. What it returns must not be changed.
+type Excuser interface {
+	Excuses(p Phase, m *message.Message) []string
+}

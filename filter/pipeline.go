@@ -2,6 +2,7 @@ package filter
 
 import (
 	"context"
+	"slices"
 
 	"sluice/filter/message"
 )
@@ -11,6 +12,7 @@ type Pipeline struct {
 	byPhase    [phases][]Step
 	settlers   []Settler
 	identifier Identifier // nil: nobody has identities
+	excuser    Excuser    // nil: every check is asked
 }
 
 // NewPipeline returns the pipeline that asks the steps in their order. Cheap checks belong first.
@@ -26,6 +28,9 @@ func NewPipeline(steps ...Step) *Pipeline {
 		if id, ok := s.Check.(Identifier); ok {
 			p.identifier = id
 		}
+		if x, ok := s.Check.(Excuser); ok {
+			p.excuser = x
+		}
 	}
 	return p
 }
@@ -36,9 +41,16 @@ func (p *Pipeline) Ask(ctx context.Context, ph Phase, m *message.Message) Verdic
 	if p.identifier != nil && (ph == Mail || ph == Data) {
 		m.Identity, m.Told = p.identifier.Identify(ph, m)
 	}
+	var excused []string
+	if p.excuser != nil && ph >= Mail {
+		excused = p.excuser.Excuses(ph, m)
+	}
 	var hits []Hit
 	for i := range p.byPhase[ph] {
 		s := &p.byPhase[ph][i]
+		if len(excused) > 0 && slices.Contains(excused, s.Name) {
+			continue
+		}
 		n := len(hits)
 		hits = s.Check.Check(ctx, ph, m, hits)
 		for j := n; j < len(hits); j++ {

@@ -25,6 +25,7 @@ import (
 	"sluice/filter/policy"
 	"sluice/filter/reputation"
 	"sluice/filter/scanner"
+	"sluice/filter/sender"
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
@@ -71,6 +72,8 @@ type daemon struct {
 	gate      *limit.Sessions
 
 	identities *identity.Book
+	addresses  *sender.Lists
+	dns        *resolver.Resolver
 	lifts      sync.Map // of user ids: *store.Lift, what holds for a time
 	elsewhere  elsewhere
 	plugins    *scanner.Plugins
@@ -175,6 +178,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.policy = policy.NewTable(defaultSettings(cfg))
 	d.policy.Configure(settings)
+	d.addresses = sender.NewLists(d.policy)
 	if err := d.loadSettings(); err != nil {
 		return nil, err
 	}
@@ -189,6 +193,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
 	d.locals = &locals{log: d.log}
 	dns := resolver.New(resolver.Options{Backend: dnsBackend(&cfg.DNS)})
+	d.dns = dns
 	d.authority, d.admin = newAuthority(dns), newAdminDoor(dns)
 	if err := d.openDoor(); err != nil {
 		return nil, err

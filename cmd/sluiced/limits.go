@@ -18,7 +18,7 @@ func limitsOf(c *config.Limits) *policy.Limits {
 		policy.RecipientsMinute: int64(c.RecipientsPerMinute), policy.RecipientsHour: int64(c.RecipientsPerHour), policy.RecipientsDay: int64(c.RecipientsPerDay),
 		policy.RecipientsWeek: int64(c.RecipientsPerWeek), policy.RecipientsMonth: int64(c.RecipientsPerMonth),
 		policy.BytesDay: int64(c.BytesPerDay), policy.DistinctDay: int64(c.DistinctPerDay),
-		policy.InvalidHour: int64(c.InvalidPerHour), policy.InvalidShare: int64(c.InvalidPercent), policy.FailedHour: int64(c.FailedPerHour),
+		policy.InvalidHour: int64(c.InvalidPerHour), policy.InvalidShare: int64(c.InvalidPercent), policy.FailedHour: int64(c.FailedPerHour), policy.NullHour: int64(c.NullPerHour),
 	}}
 	each := func(names []string, do func(policy.LimitKind, string)) {
 		for _, n := range names {

@@ -84,6 +84,8 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 	return filter.NewPipeline(
 		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
 		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
+		filter.Step{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
+		filter.Step{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},
 		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"sluice/cmd/internal/config"
 	"sluice/filter/policy"
@@ -74,6 +75,16 @@ func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
 	return s
 }
 
+// withSender adds who may be the sender; the configuration has checked the names.
+func withSender(s policy.Settings, c *config.Sender) policy.Settings {
+	s.Sender = policy.Sender{RequireDomain: c.RequireDomain, Valid: c.Valid, DeferUnknown: c.Defer, RefuseNull: c.RefuseNull}
+	_ = s.Sender.DMARC.UnmarshalText([]byte(c.DMARC))
+	if all, err := policy.ParseDomains(strings.Join(c.Domains, " ")); err == nil && len(all) > 0 {
+		s.Sender.Domains = &all
+	}
+	return s
+}
+
 // withKeeping adds what is kept for its sender.
 func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
 	s.KeepWithheld, s.KeepDeferred = withheld == "spool", deferred == "spool"
@@ -83,7 +94,7 @@ func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
 // defaultSettings are those that users inherit.
 func defaultSettings(cfg *config.Config) policy.Settings {
 	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, contentOfAll(&cfg.Content))
-	s = withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity)
+	s = withSender(withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity), &cfg.Sender)
 	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -33,7 +34,7 @@ func (d *daemon) loadSettings() error {
 	for _, l := range lifts {
 		d.lift(l)
 	}
-	return err
+	return errors.Join(err, d.loadAddresses())
 }
 
 // lift puts in force what holds for a time, and takes it back at its end. d.change is held, but at the start.

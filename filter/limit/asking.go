@@ -35,7 +35,7 @@ var counted = [...]struct {
 }{
 	{policy.MessagesMinute, Messages}, {policy.MessagesHour, Messages}, {policy.MessagesDay, Messages}, {policy.MessagesWeek, Messages}, {policy.MessagesMonth, Messages},
 	{policy.RecipientsMinute, Recipients}, {policy.RecipientsHour, Recipients}, {policy.RecipientsDay, Recipients}, {policy.RecipientsWeek, Recipients}, {policy.RecipientsMonth, Recipients},
-	{policy.BytesDay, Bytes}, {policy.DistinctDay, Distinct},
+	{policy.BytesDay, Bytes}, {policy.DistinctDay, Distinct}, {policy.NullHour, Null},
 }
 
 // all asks about every limit that the message meets, the narrowest first, until one refuses.
@@ -78,6 +78,10 @@ func (a *asking) limits(l *policy.Limits, o owner) {
 func (a *asking) reserve(l *policy.Limits, kind policy.LimitKind, what Quantity, o owner) {
 	want := 1
 	switch what {
+	case Null:
+		if a.m.Envelope.From != "" {
+			return
+		}
 	case Recipients:
 		want = a.to
 	case Bytes:

@@ -19,6 +19,7 @@ const (
 	Distinct // recipients, each once
 	Invalid  // recipients that a destination refused as unknown
 	Failed   // deliveries
+	Null     // messages with the null sender
 )
 
 // Key names one count: whose, of what, in which window.

@@ -131,7 +131,7 @@ func (w *more) settle(c Counter, m *message.Message, out *filter.Outcome) {
 	for _, t := range w.taken {
 		booked := 0
 		switch t.key.What {
-		case Messages:
+		case Messages, Null:
 			booked = min(1, out.Accepted)
 		case Recipients:
 			booked = out.Accepted
@@ -198,7 +198,7 @@ func hashOf(s string) uint64 {
 }
 
 // codes are the public codes by what is counted.
-var codes = [...]string{Messages: "RATE-MSG", Recipients: "RATE-RCPT", Bytes: "RATE-BYTES", Distinct: "RATE-DISTINCT", Invalid: "RATE-INVALID", Failed: "RATE-FAILED"}
+var codes = [...]string{Messages: "RATE-MSG", Recipients: "RATE-RCPT", Bytes: "RATE-BYTES", Distinct: "RATE-DISTINCT", Invalid: "RATE-INVALID", Failed: "RATE-FAILED", Null: "RATE-NULL"}
 
 // minutes is a wait as a reply tells it.
 func minutes(wait time.Duration) string {

@@ -33,3 +33,15 @@ func ParseContentAction(name string) (ContentAction, error) {
 	}
 	return 0, fmt.Errorf("action %q is unknown; use deliver, delay, quarantine or reject", name)
 }
+
+// MarshalText returns the setting's name.
+func (a ContentAction) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads the setting's name.
+func (a *ContentAction) UnmarshalText(text []byte) error {
+	v, err := ParseContentAction(string(text))
+	if err == nil {
+		*a = v
+	}
+	return err
+}

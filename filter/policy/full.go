@@ -7,19 +7,23 @@ import (
 
 // Full returns overrides that say everything that s says: it is Apply the other way round.
 func Full(s *Settings) Overrides {
-	l := &s.Lock
+	l, wait := &s.Lock, int(s.Content.Wait/time.Second)
 	o := Overrides{
 		Delivery: &s.Delivery, Limits: fullLimits(s.Limits), PerIdentity: fullLimits(s.PerIdentity), RecipientsPerMail: &s.RecipientsPerMail,
 		MessageSize: &s.MessageSize, SessionsPerSource: &s.SessionsPerSource, SessionsPerPair: &s.SessionsPerPair,
 		StartTLS: &s.StartTLS, StartTLSWhy: &s.StartTLSWhy, KeepWithheld: &s.KeepWithheld, KeepDeferred: &s.KeepDeferred,
-		Onward: &s.Onward, RefuseAuth: &s.RefuseAuth, BlockSpam: &s.Content.BlockSpam, Unsure: &s.Content.Unsure, Spam: &s.Content.Spam, Failure: &s.Content.Failure,
+		Onward: &s.Onward, RefuseAuth: &s.RefuseAuth, BlockSpam: &s.Content.BlockSpam, Unsure: &s.Content.Unsure, Spam: &s.Content.Spam, Failure: &s.Content.Failure, OnSpam: &s.Content.OnSpam, OnUnsure: &s.Content.OnUnsure, Wait: &wait,
 		LockAutomatic: &l.Automatic, LockNever: &l.Never, LockSpamCount: &l.SpamCount, LockSpamShare: &l.SpamShare, LockMaxUnlocks: &l.MaxUnlocks,
 		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockViruses: &l.Viruses,
 		LockPhish: &l.Phish, LockTraps: &l.Traps, LockComplaints: &l.Complaints, LockRemoteSpam: &l.RemoteSpam, LockUnknown: &l.Unknown,
 		LockUnknownShare: &l.UnknownShare, LockGuesses: &l.Guesses, LockForwardedShare: &l.ForwardedShare, LockOrigins: &l.Origins,
 		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm,
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
-		Identify: s.Identify,
+		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
+		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Identify: s.Identify,
+	}
+	if o.Domains == nil {
+		o.Domains = &Domains{}
 	}
 	if o.Identify == nil {
 		o.Identify = &Identify{}

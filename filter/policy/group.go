@@ -145,3 +145,17 @@ func (g *groups) of(user uint32) []*Group {
 
 // budgets are those that a user shares, nil for none.
 func (g *groups) budgets(user uint32) *Budgets { return g.chains[g.members[user]] }
+
+// Accounts are the ids of a user's account and of those around it, the narrowest first.
+type Accounts []uint32
+
+func (g *groups) accounts(user uint32) *Accounts {
+	var all Accounts
+	for _, a := range g.upward(g.members[user]) {
+		all = append(all, a.ID)
+	}
+	if all == nil {
+		return nil
+	}
+	return &all
+}

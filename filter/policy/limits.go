@@ -28,6 +28,7 @@ const (
 	InvalidHour
 	InvalidShare // in percent, of those whose fate is known, from LeastInvalid on
 	FailedHour
+	NullHour
 	LimitKinds
 )
 
@@ -58,6 +59,7 @@ var limitKinds = [LimitKinds]struct {
 	{"invalid_recipients_per_hour", "invalid recipients per hour", time.Hour},
 	{"invalid_recipients_percent", "percent of invalid recipients", time.Hour},
 	{"failed_deliveries_per_hour", "failed deliveries per hour", time.Hour},
+	{"null_sender_messages_per_hour", "messages without a sender per hour", time.Hour},
 }
 
 // String returns the limit's name in configuration and API.
@@ -143,7 +145,7 @@ type Limits struct {
 // DefaultLimits are those of a user for whom nothing else is said.
 func DefaultLimits() *Limits {
 	l := &Limits{}
-	l.Max[MessagesHour], l.Max[RecipientsHour], l.Max[InvalidShare] = 500, 2000, 10
+	l.Max[MessagesHour], l.Max[RecipientsHour], l.Max[InvalidShare], l.Max[NullHour] = 500, 2000, 10, 200
 	return l
 }
 

@@ -33,12 +33,22 @@ type Overrides struct {
 	Limits      *LimitChanges `json:"limits,omitempty"`
 	PerIdentity *LimitChanges `json:"limits_per_identity,omitempty"`
 
-	Onward     *OnwardTLS `json:"onward_tls,omitempty"` // "opportunistic", "required" or "verified"
-	RefuseAuth *bool      `json:"refuse_auth,omitempty"`
-	BlockSpam  *bool      `json:"block_spam,omitempty"`
-	Unsure     *float64   `json:"content_unsure,omitempty"`  // 0 to 1
-	Spam       *float64   `json:"content_spam,omitempty"`    // 0 to 1
-	Failure    *Failure   `json:"content_failure,omitempty"` // as in the configuration
+	Onward     *OnwardTLS     `json:"onward_tls,omitempty"` // "opportunistic", "required" or "verified"
+	RefuseAuth *bool          `json:"refuse_auth,omitempty"`
+	BlockSpam  *bool          `json:"block_spam,omitempty"`
+	Unsure     *float64       `json:"content_unsure,omitempty"`  // 0 to 1
+	Spam       *float64       `json:"content_spam,omitempty"`    // 0 to 1
+	Failure    *Failure       `json:"content_failure,omitempty"` // as in the configuration
+	OnSpam     *ContentAction `json:"content_on_spam,omitempty"` // "deliver", "delay", "quarantine" or "reject"
+	OnUnsure   *ContentAction `json:"content_on_unsure,omitempty"`
+	Wait       *int           `json:"content_wait_seconds,omitempty"`
+
+	RequireDomain *bool         `json:"require_from_domain,omitempty"`
+	Domains       *Domains      `json:"from_domains,omitempty"`
+	Valid         *bool         `json:"valid_sender_required,omitempty"`
+	DeferUnknown  *bool         `json:"valid_sender_defer,omitempty"` // where the DNS does not answer
+	RefuseNull    *bool         `json:"refuse_null_sender,omitempty"`
+	DMARC         *DMARCOutcome `json:"dmarc_prediction,omitempty"` // "off", "log" or "refuse"
 
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
@@ -95,9 +105,22 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Content.Unsure, o.Unsure)
 	set(&s.Content.Spam, o.Spam)
 	set(&s.Content.Failure, o.Failure)
+	set(&s.Content.OnSpam, o.OnSpam)
+	set(&s.Content.OnUnsure, o.OnUnsure)
+	if o.Wait != nil {
+		s.Content.Wait = time.Duration(*o.Wait) * time.Second
+	}
 	if o.Identify != nil {
 		s.Identify = o.Identify
 	}
+	set(&s.Sender.RequireDomain, o.RequireDomain)
+	if o.Domains != nil {
+		s.Sender.Domains = o.Domains
+	}
+	set(&s.Sender.Valid, o.Valid)
+	set(&s.Sender.DeferUnknown, o.DeferUnknown)
+	set(&s.Sender.RefuseNull, o.RefuseNull)
+	set(&s.Sender.DMARC, o.DMARC)
 	o.applyRules(&s.Lock)
 	return s
 }
@@ -132,6 +155,9 @@ func (o *Overrides) Validate() error {
 		if m != nil && (*m < 0 || *m > int(MaxProbation/time.Minute)) {
 			return fmt.Errorf("%d minutes are not between 0 and %d", *m, int(MaxProbation/time.Minute))
 		}
+	}
+	if w := o.Wait; w != nil && (*w < 0 || *w > int(day/time.Second)) {
+		return fmt.Errorf("content_wait_seconds is %d, want 0 to %d", *w, int(day/time.Second))
 	}
 	for _, c := range []*LimitChanges{o.Limits, o.PerIdentity} {
 		if c != nil {

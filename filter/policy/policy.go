@@ -40,6 +40,8 @@ type Settings struct {
 	PerSecond         int       // connections the kernel hands to the proxy, by root's configuration; 0 is no limit
 	Lock              Lock
 	Content           Content
+	Sender            Sender
+	Accounts          *Accounts // to which the user belongs; nil: none
 	Identify          *Identify // ATT4; nil: the user is one sender
 }
 

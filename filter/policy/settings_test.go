@@ -44,6 +44,7 @@ func perturbed(t *testing.T) Settings {
 	s.Limits, s.PerIdentity = &Limits{}, &Limits{}
 	change(reflect.ValueOf(s.Limits).Elem())
 	change(reflect.ValueOf(s.PerIdentity).Elem())
+	s.Sender.Domains = &Domains{".b.example", "a.example"}
 	s.Identify = &Identify{Method: BySender, Hosts: []string{"a.example"}}
 	return s
 }

@@ -198,7 +198,7 @@ func (t *Table) resolve(user uint32) *Settings {
 	if o, ok := t.lifts[user]; ok {
 		s = o.Apply(s)
 	}
-	s.Budgets = t.groups.budgets(user)
+	s.Budgets, s.Accounts = t.groups.budgets(user), t.groups.accounts(user)
 	return &s
 }
 

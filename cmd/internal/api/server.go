@@ -100,6 +100,7 @@ type Backend struct {
 	Identities
 	UserSettings
 	Groups
+	Addresses
 	Campaigns
 	Quarantine
 }

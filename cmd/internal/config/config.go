@@ -27,6 +27,7 @@ type Config struct {
 	Content    Content    `toml:"content" doc:"The content filter: rules and a learned model, which together give the probability that a message is bad."`
 	Plugin     []Plugin   `toml:"plugin" doc:"A program beside the gateway that is asked for its opinion of each message that nothing cheaper has refused. Without any nothing else is needed."`
 	DNSList    []DNSList  `toml:"dnslist" doc:"A list by DNS of addresses or domains. It is tested every few minutes; one that is dead, or lists everything, is taken out until it is well again."`
+	Sender     Sender     `toml:"sender" doc:"Who a user may be as the sender of a message, unless he has settings of his own."`
 	Identity   Identity   `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
 	Campaign   Campaign   `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
 	Quarantine Quarantine `toml:"quarantine" doc:"Where messages are held, encrypted, that settings want kept away from their recipients."`
@@ -223,6 +224,7 @@ type Limits struct {
 	DistinctPerDay       int      `toml:"distinct_recipients_per_day" default:"0" min:"0" doc:"Different recipients in any 24 hours; exact up to 10,000, above with a standard error of 1.6 %."`
 	InvalidPerHour       int      `toml:"invalid_recipients_per_hour" default:"0" min:"0" doc:"Recipients in any 60 minutes that their destinations refuse as unknown (5.1.x)."`
 	InvalidPercent       int      `toml:"invalid_recipients_percent" default:"10" min:"0" max:"100" doc:"The share of such recipients among all of the last 60 minutes, once there are 20 of them."`
+	NullPerHour          int      `toml:"null_sender_messages_per_hour" default:"200" min:"0" doc:"Messages with the null sender, such as notices, in any 60 minutes."`
 	FailedPerHour        int      `toml:"failed_deliveries_per_hour" default:"0" min:"0" doc:"Messages in any 60 minutes that their destinations refuse for good."`
 	Reject               []string `toml:"reject" doc:"Names of limits above which messages get 550. Above the others they get 451, so that clients try again."`
 	Lock                 []string `toml:"lock" doc:"Names of limits above which the user is locked."`
@@ -311,6 +313,16 @@ type UserContent struct {
 	Wait      Duration `toml:"wait" min:"10s" max:"24h" doc:"How long what is delayed waits until it is judged again."`
 }
 
+// Sender says who a user may be as the sender of a message.
+type Sender struct {
+	RequireDomain bool     `toml:"require_from_domain" default:"false" doc:"Envelope sender and header From must be of the user's domains, else 550. Notices (the null sender), mailing lists and mail that is recognised as forwarded are exempt."`
+	Domains       []string `toml:"from_domains" doc:"The user's domains, such as customer.example; .customer.example for all below it."`
+	Valid         bool     `toml:"valid_sender_required" default:"false" doc:"The envelope sender's domain must take mail: it has an MX, or an address. One that says that it takes none (RFC 7505) is 550 5.7.27."`
+	Defer         bool     `toml:"valid_sender_defer" default:"false" doc:"Where the DNS does not tell within two seconds: true has the client try again (451), false lets the mail go on."`
+	RefuseNull    bool     `toml:"refuse_null_sender" default:"false" doc:"Refuse mail with the null sender, notices included."`
+	DMARC         string   `toml:"dmarc_prediction" default:"off" enum:"off|log|refuse" doc:"Mail that would fail DMARC where the domain in its From asks to reject that: neither a signature of the domain, nor an envelope sender in it. log: it is said in the log. refuse: 550 with the reason."`
+}
+
 // Identity tells the finer senders inside a user.
 type Identity struct {
 	Method            string   `toml:"method" default:"none" enum:"none|sender|login|header" doc:"none: a user is one sender. sender: by the envelope sender. login: by who logged in at the smarthost. header: by a header field that the user's own servers write; limits of the user count whatever it says."`
@@ -343,6 +355,7 @@ type User struct {
 
 	Content UserContent `toml:"content" inherit:"content" doc:"The user's own settings of the content filter; keys left out inherit those of [content]."`
 
+	Sender   Sender   `toml:"sender" inherit:"sender" doc:"The user's own rules about senders; keys left out inherit those of [sender]."`
 	Identity Identity `toml:"identity" inherit:"identity" doc:"How the senders inside this user are told; keys left out inherit those of [identity]."`
 
 	ModeSet, FailSet bool `toml:"-"` // mode and fail stand in the file

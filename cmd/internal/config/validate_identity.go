@@ -11,7 +11,9 @@ const mostHeaders = 16
 
 func (v *validator) identities(c *Config) {
 	v.identity("identity", &c.Identity)
+	v.sender("sender", &c.Sender)
 	for i := range c.User {
+		v.sender(fmt.Sprintf("user[%d].sender", i), &c.User[i].Sender)
 		v.identity(fmt.Sprintf("user[%d].identity", i), &c.User[i].Identity)
 	}
 }
@@ -32,6 +34,17 @@ func (v *validator) identity(key string, id *Identity) {
 			v.report(key+".headers", fmt.Sprintf("%q: %v", h, err), "correct the regular expression")
 		} else if pattern != "" && re.NumSubexp() != 1 {
 			v.report(key+".headers", fmt.Sprintf("%q has %d capturing groups, want one", h, re.NumSubexp()), "write (?:…) for those that only group")
+		}
+	}
+}
+
+func (v *validator) sender(key string, s *Sender) {
+	if s.RequireDomain && len(s.Domains) == 0 && key != "sender" {
+		v.report(key+".from_domains", "is missing: nothing could be sent", `name the user's domains, like from_domains = ["customer.example"]`)
+	}
+	for _, d := range s.Domains {
+		if strings.ContainsAny(d, " ,|@") || !strings.Contains(strings.TrimPrefix(d, "."), ".") {
+			v.report(key+".from_domains", fmt.Sprintf("%q is not a domain", d), `write it like "customer.example", or ".customer.example" for all below it`)
 		}
 	}
 }

@@ -162,6 +162,20 @@ var migrations = []string{
 	) STRICT, WITHOUT ROWID;
 	CREATE INDEX held_print ON held (print);
 	CREATE INDEX held_at ON held (at);`,
+	`CREATE TABLE addresses (
+		id        INTEGER PRIMARY KEY AUTOINCREMENT,
+		recipient INTEGER NOT NULL,
+		block     INTEGER NOT NULL,
+		pattern   TEXT NOT NULL,
+		scope     INTEGER NOT NULL,
+		of        INTEGER NOT NULL,
+		skips     TEXT NOT NULL,
+		reason    TEXT NOT NULL,
+		by        TEXT NOT NULL,
+		since     INTEGER NOT NULL,
+		until     INTEGER NOT NULL,
+		UNIQUE (recipient, pattern, scope, of)
+	) STRICT;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

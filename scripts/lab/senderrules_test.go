@@ -1,0 +1,117 @@
+//go:build labtest
+
+package lab
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// senderConfig has alice send as herself alone, bob from domains that take mail, and dave as DMARC allows.
+var senderConfig = strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "alice"}}
+sender = { require_from_domain = true, from_domains = ["alice.example"] }{{else if eq .Name "bob"}}
+sender = { valid_sender_required = true, refuse_null_sender = true }{{else if eq .Name "dave"}}
+sender = { dmarc_prediction = "refuse" }{{end}}`, 1)
+
+// TestSenderRules: who may be the sender, by domain, by the DNS and by DMARC, and who is on a list.
+func TestSenderRules(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{TXT: map[string]string{"_dmarc.reject.example": "v=DMARC1; p=reject"}})
+	g := startGatewayWith(t, l, senderConfig)
+	type letter struct{ host, from, header, to, want string }
+	n := 0
+	send := func(m letter) {
+		t.Helper()
+		n++
+		if m.to == "" {
+			m.to = "u" + strconv.Itoa(n) + "@sink.example"
+		}
+		c, err := l.Hello(ctx, m.host, "", "198.51.100.20:25")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		r, err := c.Cmd("MAIL FROM:<" + m.from + ">")
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := r.String()
+		if r.Code == 250 {
+			if r, err = c.Cmd("RCPT TO:<" + m.to + ">"); err != nil {
+				t.Fatal(err)
+			}
+			answer = r.String()
+		}
+		if r.Code == 250 {
+			if _, err := c.Cmd("DATA"); err != nil {
+				t.Fatal(err)
+			}
+			if r, err = c.Cmd(strings.TrimSuffix(m.header, "\r\n") + "\r\n\r\nhello\r\n."); err != nil {
+				t.Fatal(err)
+			}
+			answer = r.String()
+		}
+		if !strings.HasPrefix(answer, m.want) {
+			t.Errorf("%s as <%s> with %q hears %q, want %q", m.host, m.from, m.header, answer, m.want)
+		}
+	}
+	const blocked = "550 5.7.1 gw.example: [LISTED] this "
+	for _, m := range []letter{
+		{"alice", "a@alice.example", "From: a@alice.example", "", "250 "},
+		{"alice", "a@bank.example", "From: a@alice.example", "", "550 5.7.1 gw.example: [FROM-DOMAIN]"},
+		{"alice", "a@alice.example", "From: a@bank.example", "", "550 5.7.1 gw.example: [FROM-DOMAIN]"},
+		{"alice", "", "From: MAILER-DAEMON@alice.example", "", "250 "},
+		{"alice", "l@alice.example", "List-Id: <l.alice.example>\r\nFrom: b@bank.example", "", "250 "},
+		{"bob", "b@sink.example", "From: b@sink.example", "", "250 "},
+		{"bob", "b@nomx.example", "From: b@sink.example", "", "250 "},
+		{"bob", "b@nullmx.example", "From: b@sink.example", "", "550 5.7.27 gw.example: [SENDER-NULLMX]"},
+		{"bob", "b@nowhere.example", "From: b@sink.example", "", "550 5.1.8 gw.example: [SENDER-DOMAIN]"},
+		{"bob", "", "From: b@sink.example", "", "550 5.7.1 gw.example: [NULL-SENDER]"},
+		{"dave", "d@dave.example", "From: d@dave.example", "", "250 "},
+		{"dave", "d@dave.example", "From: d@reject.example", "", "550 5.7.1 gw.example: [DMARC] receivers would refuse this: reject.example"},
+		{"dave", "d@reject.example", "From: d@reject.example", "", "250 "},
+		{"mallory", "m@nowhere.example", "From: m@reject.example", "", "250 "}, // of whom nothing is asked
+	} {
+		send(m)
+	}
+	sluice(t, g, "addresses", "block", "sender", "mallory.example", "--reason", "sells lists")
+	sluice(t, g, "addresses", "block", "recipient", "/^all-staff@/", "--user", "bob", "--reason", "ask first")
+	sluice(t, g, "addresses", "allow", "sender", "good@mallory.example", "--skip", "content,learned", "--reason", "known", "--for", "30d")
+	sluice(t, g, "addresses", "allow", "sender", "a@partner.example", "--skip", "rules", "--user", "alice", "--reason", "contract")
+	check := func() {
+		t.Helper()
+		for _, m := range []letter{
+			{"mallory", "m@mallory.example", "From: m@mallory.example", "", blocked + "sender is blocked: sells lists"},
+			{"mallory", "good@mallory.example", "Subject: " + gtubeLine, "", "250 "},
+			{"mallory", "m@other.example", "Subject: x", "", "250 "},
+			{"bob", "b@sink.example", "Subject: x", "all-staff@sink.example", blocked + "recipient is blocked: ask first"},
+			{"dave", "d@dave.example", "From: d@dave.example", "all-staff@sink.example", "250 "},
+			{"alice", "a@partner.example", "From: a@partner.example", "", "250 "},
+		} {
+			send(m)
+		}
+	}
+	check()
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	out, err := g.Sluice(ctx, "addresses", "allow", "sender", "x.example", "--skip", "everything", "--reason", "x")
+	if err != nil || out.Code != 1 || !strings.Contains(out.Stderr, `no check "everything"`) {
+		t.Errorf("%+v, %v", out, err)
+	}
+	var all []struct {
+		ID      int
+		Pattern string
+	}
+	if err := sluiceJSON(ctx, g, &all, "addresses"); err != nil || len(all) != 4 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for _, a := range all {
+		if a.Pattern == "mallory.example" {
+			sluice(t, g, "addresses", "remove", strconv.Itoa(a.ID))
+		}
+	}
+	send(letter{"mallory", "m@mallory.example", "Subject: x", "", "250 "})
+}

@@ -46,7 +46,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	}})
 	d.elsewhere.gate = d.gate
 	d.checks = d.pipeline(toldCounts{d.counts.counts, d}, d.limitMet)
-	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(),
+	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(), Chunks: cfg.Delivery.Chunks,
 		Servers: d.onward.finder, Roots: d.onward.roots, Leave: d.pools.leave})
 	d.proxy, err = proxy.New(proxy.Config{
 		Settings:   d.proxySettings(cfg, pl),
@@ -270,6 +270,7 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"tls.acme", fmt.Sprint(old.TLS.ACME), fmt.Sprint(cfg.TLS.ACME)},
 		{"dns", fmt.Sprint(old.DNS), fmt.Sprint(cfg.DNS)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
+		{"delivery.chunks", old.Delivery.Chunks, cfg.Delivery.Chunks},
 		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},
 	} {
 		if k.old != k.new {

@@ -20,10 +20,11 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 // stops everything with ErrGone, and the destination never sees the dot. until bounds it all. A reply to DATA that
 // refuses is a final reply too. The error is ErrGone or a *Failure.
 //
-// After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then.
+// After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then, and no round trip for it. So does a
+// small one where the destination can, unless that is off.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
-	if s.binary {
+	if s.binary || s.chunks && body.Size() <= mostChunk && !body.Spilled() && s.caps.Has(smtp.ExtChunking) {
 		return s.deliverChunk(prefix, body, c)
 	}
 	if f := s.command("DATA"); f != nil {
@@ -51,6 +52,10 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	return s.final(err)
 }
 
+// mostChunk is the size of a message that is sent without having been asked for: a destination that does not want it has
+// had to take no more than that in vain.
+const mostChunk = 256 << 10
+
 // deliverChunk sends the message as one chunk.
 func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.Reply, error) {
 	if f := s.quiet(); f != nil {
@@ -61,7 +66,11 @@ func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.
 	s.client = c
 	err := s.conn.WriteChunkAsking(prefix, body, s.ask)
 	s.client = nil
-	return s.final(err)
+	r, err := s.final(err)
+	if err == nil && r.Class() == 2 {
+		s.reset = false
+	}
+	return r, err
 }
 
 // final reads the answer to a message that was written, or tells why it was not.

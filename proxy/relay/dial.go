@@ -31,6 +31,8 @@ type Options struct {
 	Roots *x509.CertPool
 	// Keep is how long a session stands idle for the user's next mail by the same route; 0: not at all.
 	Keep time.Duration
+	// Chunks sends small messages as one chunk (RFC 3030) to who can take that.
+	Chunks bool
 	// Leave is asked before a connection from one of our addresses, and may refuse; done is called when it has ended. May be
 	// nil: any may leave.
 	Leave func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
@@ -47,13 +49,14 @@ type Dialer struct {
 	shakes   shakes
 	legs     Legs
 	keep     time.Duration
+	chunks   bool
 	leave    func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
 	kept     keeper
 }
 
 // NewDialer returns a Dialer.
 func NewDialer(o Options) *Dialer {
-	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep, leave: o.Leave}
+	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep, chunks: o.Chunks, leave: o.Leave}
 }
 
 // Known returns what the destination of r can do as far as it was seen in the last ten minutes.
@@ -84,7 +87,7 @@ func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failur
 		done()
 		return nil, f
 	}
-	s := &Session{route: r, done: done, timeouts: &d.timeouts, roots: d.roots, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
+	s := &Session{route: r, done: done, timeouts: &d.timeouts, roots: d.roots, chunks: d.chunks, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
 		ReadTimeout:      d.timeouts.Greeting,
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,

@@ -28,6 +28,7 @@ type Session struct {
 	refused *smtp.Reply // MAIL's refusal in this transaction; nil: none
 	reset   bool        // RSET is owed before the next MAIL
 	limits  limits      // what counts towards the destination's own bounds
+	chunks  bool        // small messages go as one chunk
 	binary  bool        // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at

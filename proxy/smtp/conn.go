@@ -335,6 +335,9 @@ func (c *Conn) release() {
 	}
 }
 
+// mostUnheard is how much a peer may still send after the last reply: closed before it is read, that reply could be lost.
+const mostUnheard = 4 << 20
+
 // CloseAfterPeer sends what is pending and waits up to wait for the peer to close, throwing away
 // what it still sends; then it closes the connection. So the last reply cannot be overtaken by a
 // reset, and the client that said QUIT closes first and keeps the TIME_WAIT.
@@ -348,7 +351,7 @@ func (c *Conn) CloseAfterPeer(wait time.Duration) error {
 	}
 	b := getBuf(size1K)
 	defer putBuf(b)
-	for total := 0; total < 1<<20; { // a peer that goes on talking is not waited for
+	for total := 0; total < mostUnheard; { // a peer that goes on talking is not waited for
 		n, err := c.nc.Read(b)
 		if err != nil {
 			return nil // closed as hoped, or too late: both end here

@@ -383,3 +383,16 @@ func TestIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestAGoodMessageCostsNoMemory beyond what is remembered of it.
+func TestAGoodMessageCostsNoMemory(t *testing.T) {
+	s := newStage(t)
+	r := rand.New(rand.NewPCG(9, 9))
+	var rd view.Reader
+	v := rd.Read([]byte("Subject: x\r\n\r\n" + words(r, 400)))
+	m := &message.Message{ID: "k1.1", Flow: &flow.Flow{User: flow.User{ID: 7, Name: "alice"}}, Envelope: message.Envelope{To: []message.Address{"b@sink.example"}}}
+	var o content.Opinion
+	if n := testing.AllocsPerRun(100, func() { s.tr.Watch(m, v, &o, content.DefaultThresholds, nil) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

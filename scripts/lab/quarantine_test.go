@@ -31,7 +31,7 @@ func heldMail(ctx context.Context, t *testing.T, g *Gateway) map[string]heldSeen
 }
 
 // TestQuarantineHoldsMail: spam of alice is refused and of bob, whom another setting tells to come again, put off, and a copy
-// of each held, over a restart; nobody reads it on the disk. A release delivers it with its own envelope and teaches the
+// of each held, over a kill; nobody reads it on the disk. A release delivers it with its own envelope and teaches the
 // filter; bob's next try hears 250 and nothing arrives twice. Good mail passes.
 func TestQuarantineHoldsMail(t *testing.T) {
 	t.Parallel()
@@ -47,7 +47,10 @@ func TestQuarantineHoldsMail(t *testing.T) {
 			t.Errorf("%s to %s hears %q, want %q", c.host, c.rcpt, got, c.want)
 		}
 	}
-	if err := g.RestartSluiced(ctx); err != nil {
+	if err := g.Sluiced.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.StartSluiced(ctx); err != nil {
 		t.Fatal(err)
 	}
 	held := heldMail(ctx, t, g)

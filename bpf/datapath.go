@@ -47,6 +47,7 @@ type Datapath struct {
 	empty   []string
 	objects mailObjects
 	heart   *os.File // a copy of the heartbeat map's descriptor
+	hurry   *os.File // and of that of the urgent locks
 
 	hinting sync.Mutex // while a trie and its hints change
 
@@ -107,6 +108,10 @@ func (d *Datapath) start() error {
 		return fmt.Errorf("could not copy the heartbeat map's descriptor: %w", err)
 	}
 	d.heart = os.NewFile(uintptr(fd), "heartbeat")
+	if fd, err = unix.FcntlInt(uintptr(d.objects.Urgent.FD()), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("could not copy the descriptor of the urgent locks: %w", err)
+	}
+	d.hurry = os.NewFile(uintptr(fd), "urgent")
 	// An older version between may have filled the tables without saying what it did to the short ways.
 	const short = lockFlags | noExemptions | hintFlags
 	if d.config.Layout == 0 {
@@ -190,10 +195,13 @@ func (d *Datapath) Program(name string) *ebpf.Program {
 
 // Close lets go of maps and programs; pins and attachments stay.
 func (d *Datapath) Close() error {
-	if d.heart == nil {
-		return d.objects.Close()
+	var errs []error
+	for _, f := range []*os.File{d.heart, d.hurry} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
-	return errors.Join(d.heart.Close(), d.objects.Close())
+	return errors.Join(append(errs, d.objects.Close())...)
 }
 
 // Remove unpins every map of ours in dir, whichever version made it; a folder that is away is no error.

@@ -27,9 +27,9 @@ static __always_inline int far_from(const struct config *cfg, enum config_flag c
 		at = mix(FAMILY_4, addr[0] & 0xffffff);
 	else
 		at = mix(FAMILY_6, addr[0] | (__u64)(addr[1] & 0xffff) << 32);
-	if (h->wide[(family == FAMILY_6 ? 4 : 0) + (first >> 6)] >> (first & 63) & 1)
-		return 0;
-	return !(h->near[(at >> 6) & (HINT_BITS / 64 - 1)] >> (at & 63) & 1);
+	/* One condition for both: the verifier follows every branch. */
+	at = h->near[(at >> 6) & (HINT_BITS / 64 - 1)] >> (at & 63) | h->wide[(family & 2 ? 4 : 0) + (first >> 6)] >> (first & 63);
+	return !(at & 1);
 }
 
 #endif

@@ -165,6 +165,51 @@ static __always_inline const struct lock *find_host_lock(const struct config *cf
 	return l && (!l->until_ns || l->until_ns > now) ? l : 0;
 }
 
+/* May there be locks that are on their way to the tables? */
+__noinline int any_urgent(void)
+{
+	__u32 zero = 0;
+	const volatile struct urgent *u = bpf_map_lookup_elem(&urgent, &zero);
+
+	return u && u->limit_ns;
+}
+
+struct address {
+	__u32 word[4];
+};
+
+/* The one that means an address, or 0. Another process writes them: what it says for longer than a moment is not heeded. */
+__noinline int find_urgent(const struct address *a, __u32 family, __u64 now)
+{
+	if (!a || !any_urgent())
+		return 0;
+	for (__u32 i = 1; i <= URGENT_LOCKS; i++) {
+		const volatile struct urgent *u;
+		__u32 key = i, other = 0;
+		__u64 limit;
+
+		u = bpf_map_lookup_elem(&urgent, &key);
+		if (!u)
+			return 0;
+		limit = u->limit_ns;
+		if (limit <= now || limit > now + URGENT_MAX || u->family != family)
+			continue;
+		for (int w = 0; w < 4; w++)
+			other |= (a->word[w] ^ u->addr[w]) & u->mask[w];
+		if (!other)
+			return i;
+	}
+	return 0;
+}
+
+static __always_inline const struct lock *urgent_lock(__u32 family, const __u32 *addr, __u64 now)
+{
+	__u32 i = find_urgent((const struct address *)addr, family, now);
+	const struct urgent *u = i ? bpf_map_lookup_elem(&urgent, &i) : 0;
+
+	return u ? &u->lock : 0;
+}
+
 /* The lock in force on an address, if any; whether it is this source's is asked next. */
 static __noinline const struct lock *find_lock(const struct config *cfg, enum family family, const __u32 *addr, __u64 now)
 {
@@ -173,6 +218,9 @@ static __noinline const struct lock *find_lock(const struct config *cfg, enum fa
 
 	if (!cfg || !addr)
 		return 0;
+	l = urgent_lock(family, addr, now);
+	if (l)
+		return l;
 	if (far_from(cfg, CONFIG_HINT_LOCKS, HINTED_LOCKS, family, addr))
 		return 0;
 	if (cfg->flags & CONFIG_LOCK_HOSTS)

@@ -64,6 +64,10 @@ func (d *Datapath) HeartbeatFD() int { return d.objects.Heartbeat.FD() }
 // HeartbeatFile is a copy of HeartbeatFD to be passed on. It is valid until Close.
 func (d *Datapath) HeartbeatFile() *os.File { return d.heart }
 
+// UrgentFile is a copy of the descriptor of the map that the proxy may mmap and write locks into which are on their way
+// (see sluice.h, struct urgent). It is valid until Close.
+func (d *Datapath) UrgentFile() *os.File { return d.hurry }
+
 // Heartbeat is what the programs know about the proxy.
 type Heartbeat struct {
 	Beaten     bool          // it beat at least once since the map was made

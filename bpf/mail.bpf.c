@@ -320,7 +320,7 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		return TC_ACT_UNSPEC;
 	slot = known_slot(cfg, &p, &word);
 	if (slot && *slot == word) {
-		if (goes_on(&p)) { /* judged before, and nothing has changed since */
+		if (goes_on(&p) && !any_urgent()) { /* judged before, and nothing has changed since */
 			count(REASON_OLD_FLOW);
 			return forward(skb, cfg);
 		}

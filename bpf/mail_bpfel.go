@@ -150,6 +150,7 @@ const (
 	mailNumberKNOWN_FLOWS     mailNumber = 65536
 	mailNumberKNOWN_PATHS     mailNumber = 16384
 	mailNumberHINT_BITS       mailNumber = 4096
+	mailNumberURGENT_LOCKS    mailNumber = 8
 	mailNumberHINTED_LOCAL    mailNumber = 0
 	mailNumberHINTED_DELIVERY mailNumber = 1
 	mailNumberHINTED_EXEMPT   mailNumber = 2
@@ -254,6 +255,17 @@ const (
 	mailSourceFlagSOURCE_BIND_MAC mailSourceFlag = 4
 )
 
+type mailUrgent struct {
+	_       structs.HostLayout
+	Lock    mailLock
+	LimitNs uint64
+	SinceNs uint64
+	Addr    [4]uint32
+	Mask    [4]uint32
+	Family  uint16
+	Pad     [3]uint16
+}
+
 type mailUserCounts struct {
 	_      structs.HostLayout
 	N      [13]uint64
@@ -306,6 +318,7 @@ const (
 	mailMapSourceHosts      = "source_hosts"
 	mailMapSourceNets       = "source_nets"
 	mailMapSynBuckets       = "syn_buckets"
+	mailMapUrgent           = "urgent"
 	mailMapUserCounters     = "user_counters"
 	mailProgDoorIngress     = "door_ingress"
 	mailProgMailIngress     = "mail_ingress"
@@ -398,6 +411,7 @@ type mailMapSpecs struct {
 	SourceHosts  *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets   *ebpf.MapSpec `ebpf:"source_nets"`
 	SynBuckets   *ebpf.MapSpec `ebpf:"syn_buckets"`
+	Urgent       *ebpf.MapSpec `ebpf:"urgent"`
 	UserCounters *ebpf.MapSpec `ebpf:"user_counters"`
 }
 
@@ -450,6 +464,7 @@ type mailMaps struct {
 	SourceHosts  *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets   *ebpf.Map `ebpf:"source_nets"`
 	SynBuckets   *ebpf.Map `ebpf:"syn_buckets"`
+	Urgent       *ebpf.Map `ebpf:"urgent"`
 	UserCounters *ebpf.Map `ebpf:"user_counters"`
 }
 
@@ -478,6 +493,7 @@ func (m *mailMaps) Close() error {
 		m.SourceHosts,
 		m.SourceNets,
 		m.SynBuckets,
+		m.Urgent,
 		m.UserCounters,
 	)
 }

@@ -158,6 +158,17 @@ type observeSource struct {
 	Pad     [3]uint8
 }
 
+type observeUrgent struct {
+	_       structs.HostLayout
+	Lock    observeLock
+	LimitNs uint64
+	SinceNs uint64
+	Addr    [4]uint32
+	Mask    [4]uint32
+	Family  uint16
+	Pad     [3]uint16
+}
+
 type observeUserCounts struct {
 	_      structs.HostLayout
 	N      [13]uint64
@@ -195,6 +206,7 @@ const (
 	observeMapSourceHosts       = "source_hosts"
 	observeMapSourceNets        = "source_nets"
 	observeMapSynBuckets        = "syn_buckets"
+	observeMapUrgent            = "urgent"
 	observeMapUserCounters      = "user_counters"
 	observeProgObserveEgress    = "observe_egress"
 	observeProgObserveEgressL3  = "observe_egress_l3"
@@ -282,6 +294,7 @@ type observeMapSpecs struct {
 	SourceHosts    *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets     *ebpf.MapSpec `ebpf:"source_nets"`
 	SynBuckets     *ebpf.MapSpec `ebpf:"syn_buckets"`
+	Urgent         *ebpf.MapSpec `ebpf:"urgent"`
 	UserCounters   *ebpf.MapSpec `ebpf:"user_counters"`
 }
 
@@ -339,6 +352,7 @@ type observeMaps struct {
 	SourceHosts    *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets     *ebpf.Map `ebpf:"source_nets"`
 	SynBuckets     *ebpf.Map `ebpf:"syn_buckets"`
+	Urgent         *ebpf.Map `ebpf:"urgent"`
 	UserCounters   *ebpf.Map `ebpf:"user_counters"`
 }
 
@@ -371,6 +385,7 @@ func (m *observeMaps) Close() error {
 		m.SourceHosts,
 		m.SourceNets,
 		m.SynBuckets,
+		m.Urgent,
 		m.UserCounters,
 	)
 }

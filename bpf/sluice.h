@@ -17,6 +17,7 @@
 #define BEAT_MAX_AGE (1 * NSEC_PER_SEC)   /* a younger beat means that the proxy accepts */
 #define CLOSED_WAIT (20 * NSEC_PER_SEC)   /* so long a `closed` source waits for a proxy that is away */
 #define RESTART_MAX (60 * NSEC_PER_SEC)   /* longest planned restart, counted from the last beat */
+#define URGENT_MAX (10 * NSEC_PER_SEC)    /* no urgent lock lasts longer */
 #define BUDGET_WINDOW (60 * NSEC_PER_SEC) /* budgets of locks and of fail-open are per minute */
 
 enum number {
@@ -29,6 +30,7 @@ enum number {
 	KNOWN_FLOWS = 65536, /* a power of two */
 	KNOWN_PATHS = 16384, /* a power of two */
 	HINT_BITS = 4096,    /* a power of two */
+	URGENT_LOCKS = 8,
 	HINTED_LOCAL = 0,    /* keys of hints */
 	HINTED_DELIVERY = 1,
 	HINTED_EXEMPT = 2,
@@ -194,6 +196,20 @@ struct lock {
 	__u16 budget;   /* connections per minute that the proxy may explain; 0: none */
 	__u8 bits;
 	enum lock_flag flags;
+};
+
+/*
+ * A lock that is on its way to the helper, written through mmap by the proxy. limit_ns is written last, and first when it ends;
+ * of the first element, which is no lock, it tells whether there may be any.
+ */
+struct urgent {
+	struct lock lock;
+	__u64 limit_ns; /* CLOCK_MONOTONIC; 0: none */
+	__u64 since_ns; /* when it came into force, for who measures */
+	__u32 addr[4];
+	__u32 mask[4];
+	__u16 family;
+	__u16 pad[3];
 };
 
 /* Connections since the start of a window. */
@@ -370,6 +386,14 @@ struct {
 	__type(key, struct host_key);
 	__type(value, struct lock);
 } lock_hosts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 + URGENT_LOCKS);
+	__type(key, __u32);
+	__type(value, struct urgent);
+} urgent SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

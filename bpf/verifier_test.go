@@ -15,7 +15,7 @@ import (
 // What one program may cost the verifier. The kernel's own bound is a million steps; older verifiers need several times as
 // many for the same program.
 const (
-	mostSteps        = 60_000
+	mostSteps        = 80_000
 	mostInstructions = 6_000
 )
 

@@ -23,6 +23,9 @@ type datapath interface {
 	Heartbeat() (bpf.Heartbeat, error)
 	// HeartbeatFile is the memory in which the proxy beats, to be passed on; it stays the data path's.
 	HeartbeatFile() *os.File
+	// UrgentFile is the memory into which the proxy writes locks that are on their way, to be passed on; it stays the data
+	// path's. nil: locks take their way.
+	UrgentFile() *os.File
 	// Preserve lets the socket with this cookie connect from src to dst past the guard at the uplink.
 	Preserve(cookie uint64, src netip.Addr, dst netip.AddrPort) error
 	Close() error

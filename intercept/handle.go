@@ -50,6 +50,8 @@ func (e *Engine) Handle(_ context.Context, peer control.Peer, r *control.Request
 		return e.status()
 	case control.OpBypass, control.OpBypassEnd:
 		return nil, e.bypass(peer, r)
+	case control.OpLane:
+		return control.LaneReply(e.data.UrgentFile()), nil
 	case control.OpAnnounce:
 		e.beat.AnnounceRestart(r.For)
 		e.log.Info("planned restart announced", "for", r.For, "pid", peer.PID)

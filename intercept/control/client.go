@@ -176,6 +176,9 @@ func (c *Client) parts(ctx context.Context, next func() *Request) error {
 
 // Lock puts one lock in force; when it returns, the kernel holds it.
 func (c *Client) Lock(ctx context.Context, l Lock) error {
+	if lane := c.lane.Load(); lane != nil {
+		defer lane.urgent.put(l)() // until it is in the tables, or refused
+	}
 	return c.urgent(ctx, &Request{Op: OpLock, Lock: &l})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 
@@ -18,6 +19,8 @@ type lane struct {
 	mu   sync.Mutex // one call at a time
 	next uint64
 	buf  []byte
+
+	urgent *urgent // nil: the helper's data path has no place for them
 
 	life sync.Mutex // guards fd; taken after mu where both are
 	fd   int        // -1: closed
@@ -53,7 +56,12 @@ func (l *lane) begin() error {
 	if err != nil {
 		return err
 	}
-	if b, err = l.exchange(b); err != nil {
+	if err := eachTime(func() error { return unix.Send(l.fd, b, unix.MSG_NOSIGNAL) }); err != nil {
+		return laneError(err)
+	}
+	b, files, err := l.welcome()
+	defer closeAll(files)
+	if err != nil {
 		return err
 	}
 	rep := new(Reply)
@@ -63,7 +71,29 @@ func (l *lane) begin() error {
 	if rep.Err != nil {
 		return rep.Err
 	}
-	return nil
+	for i, name := range rep.Names {
+		if name == urgentName && i < len(files) {
+			l.urgent, err = openUrgent(files[i])
+		}
+	}
+	return err
+}
+
+// welcome reads the first answer, which may bring a file.
+func (l *lane) welcome() (b []byte, files []*os.File, err error) {
+	oob := make([]byte, unix.CmsgSpace(4*4))
+	var n, oobn int
+	err = eachTime(func() (err error) {
+		n, oobn, _, _, err = unix.Recvmsg(l.fd, l.buf, oob, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return nil, nil, laneError(err)
+	}
+	if files, err = parseFiles(oob[:oobn]); err == nil && n == 0 {
+		err = ErrLost
+	}
+	return l.buf[:n], files, err
 }
 
 // do asks and waits for the answer. After an error that is not the helper's refusal the lane is shut.
@@ -146,6 +176,7 @@ func (l *lane) close() {
 		_ = unix.Close(l.fd) // nothing is lost with it
 		l.fd = -1
 	}
+	l.urgent.close()
 }
 
 // lane serves one lane: this goroutine's thread waits for the proxy's, and does nothing else.

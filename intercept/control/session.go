@@ -128,8 +128,6 @@ func (s *session) handle(ctx context.Context, req *Request) (*Reply, error) {
 		return nil, req.refused
 	}
 	switch req.Op {
-	case OpLane:
-		return nil, nil
 	case OpServing:
 		return nil, s.server.generations.serves(s)
 	case OpTell:

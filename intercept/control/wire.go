@@ -96,6 +96,17 @@ func WelcomeReply(w Welcome, listeners []Listener, heartbeat *os.File) *Reply {
 	return r
 }
 
+// LaneReply is the answer to a lane's request: the memory of urgent locks, which stays the caller's, or nil.
+func LaneReply(urgent *os.File) *Reply {
+	if urgent == nil {
+		return new(Reply)
+	}
+	return &Reply{Names: []string{urgentName}, Files: []*os.File{urgent}}
+}
+
+// urgentName marks the map's descriptor in the answer to a lane's request.
+const urgentName = "urgent"
+
 // heartbeatName marks the map's descriptor among the files of a welcome.
 const heartbeatName = "heartbeat"
 

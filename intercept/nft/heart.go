@@ -56,6 +56,9 @@ func newHeart() (*os.File, *control.Heartbeat, error) {
 // HeartbeatFile is the memory in which the proxy beats, to be passed on. It is valid until Close.
 func (f *Filter) HeartbeatFile() *os.File { return f.heart }
 
+// UrgentFile is nil: locks are in force once they are in the table.
+func (f *Filter) UrgentFile() *os.File { return nil }
+
 // Heartbeat tells what the proxy says of itself.
 func (f *Filter) Heartbeat() (bpf.Heartbeat, error) {
 	beat, until := f.beat.Last()

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func TestUrgentLocks(t *testing.T) {
 		l.must(err)
 		var u Urgent
 		if p != "" {
-			u.Set(netip.MustParsePrefix(p), 7, budget, keep)
+			setUrgent(&u, netip.MustParsePrefix(p), 7, budget, keep)
 		}
 		if left != 0 {
 			u.LimitNs = now + uint64(left)
@@ -30,7 +31,7 @@ func TestUrgentLocks(t *testing.T) {
 		if until != 0 {
 			u.Lock.UntilNs = now + uint64(until)
 		}
-		l.must(l.objects.Urgent.Put(i, mailUrgent(u)))
+		l.must(l.objects.Urgent.Put(i, u))
 	}
 	clear := func() {
 		for i := range uint32(1 + UrgentLocks) {
@@ -77,5 +78,26 @@ func TestUrgentLocks(t *testing.T) {
 			is("after", c.f, "pass")
 			is("after", data, "old_flow")
 		}
+	}
+}
+
+// setUrgent says whom it means and how, all but the times.
+func setUrgent(u *Urgent, p netip.Prefix, id uint32, budget uint16, keepFlows bool) {
+	var addr, mask [16]byte
+	family := mailFamilyFAMILY_6
+	if p.Addr().Is4() {
+		family = mailFamilyFAMILY_4
+	}
+	copy(addr[:], p.Addr().AsSlice())
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	for i := range u.Addr {
+		u.Addr[i], u.Mask[i] = binary.NativeEndian.Uint32(addr[4*i:]), binary.NativeEndian.Uint32(mask[4*i:])
+	}
+	u.Family = uint16(family)
+	u.Lock = mailLock{Id: id, Budget: budget, Bits: uint8(p.Bits())}
+	if keepFlows {
+		u.Lock.Flags = mailLockFlagLOCK_KEEP_FLOWS
 	}
 }

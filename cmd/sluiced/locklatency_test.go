@@ -22,7 +22,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"sluice/bpf"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
 	"sluice/filter/lock"
@@ -204,8 +203,8 @@ func changedAt(t *testing.T, config *ebpf.Map) time.Duration {
 // urgentAt is when a lock last came into force.
 func urgentAt(t *testing.T, m *ebpf.Map) (last time.Duration) {
 	t.Helper()
-	for i := range uint32(1 + bpf.UrgentLocks) {
-		var u bpf.Urgent
+	for i := range uint32(1 + control.UrgentLocks) {
+		var u control.Urgent
 		check(t, m.Lookup(i, &u))
 		last = max(last, time.Duration(u.SinceNs))
 	}

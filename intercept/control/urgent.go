@@ -10,8 +10,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/bpf"
 )
 
 // urgent writes locks that are on their way to the helper where the kernel's programs see them at once: waking another
@@ -19,7 +17,7 @@ import (
 type urgent struct {
 	mu   sync.Mutex
 	mem  []byte
-	used [bpf.UrgentLocks]bool
+	used [UrgentLocks]bool
 	n    int
 }
 
@@ -28,7 +26,7 @@ const urgentFor = 5 * time.Second
 
 // openUrgent maps the memory behind a descriptor of the map; the file stays the caller's.
 func openUrgent(f *os.File) (*urgent, error) {
-	size := (1 + bpf.UrgentLocks) * int(unsafe.Sizeof(bpf.Urgent{}))
+	size := (1 + UrgentLocks) * int(unsafe.Sizeof(Urgent{}))
 	page := os.Getpagesize()
 	mem, err := unix.Mmap(int(f.Fd()), 0, (size+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -36,7 +34,7 @@ func openUrgent(f *os.File) (*urgent, error) {
 	}
 	u := &urgent{mem: mem}
 	now := Monotonic()
-	for i := range 1 + bpf.UrgentLocks { // of a process that has died
+	for i := range 1 + UrgentLocks { // of a process that has died
 		if w := word(&u.at(i).LimitNs); w.Load() <= now {
 			w.Store(0)
 		}
@@ -45,8 +43,8 @@ func openUrgent(f *os.File) (*urgent, error) {
 }
 
 // at is an element of the map; the first is no lock.
-func (u *urgent) at(i int) *bpf.Urgent {
-	return (*bpf.Urgent)(unsafe.Pointer(&u.mem[i*int(unsafe.Sizeof(bpf.Urgent{}))]))
+func (u *urgent) at(i int) *Urgent {
+	return (*Urgent)(unsafe.Pointer(&u.mem[i*int(unsafe.Sizeof(Urgent{}))]))
 }
 
 func word(w *uint64) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(w)) }

@@ -10,8 +10,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"sluice/bpf"
 )
 
 // hurried is a helper that gives urgent locks a place, and looks there when it hears of a lock.
@@ -19,7 +17,7 @@ type hurried struct {
 	lockBook
 	file *os.File
 	page *urgent
-	saw  chan []bpf.Urgent // elements in force
+	saw  chan []Urgent // elements in force
 }
 
 func (h *hurried) Handle(ctx context.Context, p Peer, r *Request) (*Reply, error) {
@@ -32,8 +30,8 @@ func (h *hurried) Handle(ctx context.Context, p Peer, r *Request) (*Reply, error
 	return h.lockBook.Handle(ctx, p, r)
 }
 
-func inForce(u *urgent) (all []bpf.Urgent) {
-	for i := 1; i <= bpf.UrgentLocks; i++ {
+func inForce(u *urgent) (all []Urgent) {
+	for i := 1; i <= UrgentLocks; i++ {
 		if e := *u.at(i); e.LimitNs != 0 {
 			all = append(all, e)
 		}
@@ -47,9 +45,9 @@ func serveHurried(t *testing.T) (*hurried, *Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hurried{lockBook: lockBook{locks: map[uint32]Lock{}}, file: os.NewFile(uintptr(fd), "urgent"), saw: make(chan []bpf.Urgent, 10)}
+	h := &hurried{lockBook: lockBook{locks: map[uint32]Lock{}}, file: os.NewFile(uintptr(fd), "urgent"), saw: make(chan []Urgent, 10)}
 	t.Cleanup(func() { h.file.Close() })
-	if err := h.file.Truncate(int64((1 + bpf.UrgentLocks) * int(unsafe.Sizeof(bpf.Urgent{})))); err != nil {
+	if err := h.file.Truncate(int64((1 + UrgentLocks) * int(unsafe.Sizeof(Urgent{})))); err != nil {
 		t.Fatal(err)
 	}
 	if h.page, err = openUrgent(h.file); err != nil {
@@ -93,7 +91,7 @@ func TestUrgentLocks(t *testing.T) {
 		}
 		now := Monotonic()
 		for i, e := range saw {
-			var want bpf.Urgent
+			var want Urgent
 			want.Set(l.Prefixes[i], l.User, uint16(min(l.PerMinute, 1<<16-1)), !l.CutFlows)
 			left := time.Duration(e.LimitNs - now)
 			if e.Addr != want.Addr || e.Mask != want.Mask || e.Family != want.Family || e.Lock.Id != want.Lock.Id || e.Lock.Bits != want.Lock.Bits ||
@@ -113,14 +111,14 @@ func TestUrgentLocksAreBounded(t *testing.T) {
 	t.Parallel()
 	h, c := serveHurried(t)
 	many := Lock{User: 5}
-	for i := range 3 * bpf.UrgentLocks {
+	for i := range 3 * UrgentLocks {
 		many.Prefixes = append(many.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32))
 	}
 	if err := c.Lock(t.Context(), many); err != nil {
 		t.Fatal(err)
 	}
-	if saw := <-h.saw; len(saw) != bpf.UrgentLocks {
-		t.Errorf("%d were in force, want %d", len(saw), bpf.UrgentLocks)
+	if saw := <-h.saw; len(saw) != UrgentLocks {
+		t.Errorf("%d were in force, want %d", len(saw), UrgentLocks)
 	}
 	if got, _ := h.get(5); len(got.Prefixes) != len(many.Prefixes) {
 		t.Errorf("the helper has %d prefixes", len(got.Prefixes))

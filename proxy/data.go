@@ -321,6 +321,9 @@ func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 	switch reply.Class() {
 	case 2:
 		e.status, e.accepted = Delivered, len(s.tx.passed)
+		if !s.remote.Route().Own {
+			s.srv.cfg.Authority.Sent(s.remote.Source(), s.tx.passed[0].Domain, s.used)
+		}
 		if s.used.Sub(at) > longWait {
 			if _, err := s.conn.Probe(); err != nil {
 				e.status, e.note = Ambiguous, leftUnheard

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/filter/policy"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/tlspolicy"
@@ -28,7 +29,11 @@ func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failu
 	if reuse && len(t.passed) > 0 {
 		return false, s.stay()
 	}
-	route := s.by(s.decide(&s.ctx, t.asked[0].Domain))
+	from := s.decide(&s.ctx, t.asked[0].Domain)
+	if from.Why == pool.Spent && !from.Own {
+		return true, &relay.Failure{Code: spent.code, Enh: spent.enh, Text: spent.text}
+	}
+	route := s.by(from)
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}
@@ -83,6 +88,8 @@ func (s *session) open(route relay.Route, terms *tlspolicy.Policy, until time.Ti
 	}
 	return err
 }
+
+var spent = answer{451, smtp.Enhanced{4, 3, 2}, "the gateway has sent to that provider what it may for now, try again later"}
 
 // stay gives further recipients to the onward session at which the first ones stand, whatever domain they are of: another
 // one would know nothing of those, and its 250 would be no answer for them.

@@ -104,9 +104,10 @@ func (s *session) adopt(at *relay.Route) bool {
 	if first, ok := s.pool().Default(s.flow.User.ID, target); !ok || first.IP != at.Source || first.Helo != at.Helo {
 		return false
 	}
-	t := &s.tx
-	if t.way.Why != pool.Signed && !s.srv.cfg.Authority.Fits(t.msg.Envelope.From.Domain(), at.Source, s.delivery() == policy.Auto, t.start) {
+	k := s.key(s.tx.asked[0].Domain)
+	must := s.delivery() == policy.Auto && s.tx.way.Why != pool.Signed
+	if !s.srv.cfg.Authority.Fits(k, at.Source, must, s.tx.start) {
 		return false
 	}
-	return s.srv.cfg.Choices.Adopt(s.pool(), s.key(t.asked[0].Domain), target, t.start)
+	return s.srv.cfg.Choices.Adopt(s.pool(), k, target, s.tx.start)
 }

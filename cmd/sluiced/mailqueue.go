@@ -312,6 +312,9 @@ func (m *mailQueue) Tried(r *delivery.Result) {
 	if r.Notice != 0 {
 		rec.Note = strings.TrimPrefix(rec.Note+"; notice "+r.Notice.String(), "; ")
 	}
+	if rec.Status == proxy.Delivered {
+		m.d.authority.Sent(r.Source, spool.Domain(r.Rcpts[0].Rcpt.Address), r.At)
+	}
 	m.d.tally.Put(rec)
 	m.d.log.LogAttrs(context.Background(), slog.LevelDebug, "tried", slog.String("delivery", r.Delivery.String()), slog.String("host", r.Host), slog.Int("tries", r.Tries))
 }

@@ -31,7 +31,14 @@ type poolGate struct {
 	now  chan chan struct{} // a check of all is asked for; closed when it is done
 	conf atomic.Pointer[poolConfig]
 
+	slots  pool.Slots
 	saving sync.Mutex
+}
+
+// savedPools is what is on disk.
+type savedPools struct {
+	Addresses []pool.Condition `json:"addresses"`
+	Sent      []pool.Count     `json:"sent,omitempty"`
 }
 
 // poolConfig is what a configuration says of them.
@@ -46,12 +53,13 @@ const (
 	presentEvery  = 5 * time.Second  // between two looks whether addresses are on this host
 	inspectWait   = 20 * time.Second // for the DNS to answer about one address
 	inspectAtOnce = 8
+	slotWait      = 10 * time.Second // for a connection where as many are open as may be
 )
 
 // newPoolGate reads what an earlier process knew, and looks which addresses are here.
 func newPoolGate(d *daemon, cfg *config.Config) (*poolGate, error) {
 	g := &poolGate{d: d, file: filepath.Join(cfg.Store.Dir, "pools.json"), dns: poolNames{dnsBackend(&cfg.DNS)}, now: make(chan chan struct{})}
-	var known []pool.Condition
+	var known savedPools
 	text, err := os.ReadFile(g.file)
 	if err == nil {
 		err = json.Unmarshal(text, &known)
@@ -59,7 +67,8 @@ func newPoolGate(d *daemon, cfg *config.Config) (*poolGate, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("could not read what is known of delivery addresses: %w; remove %s, and suspend again what was suspended", err, g.file)
 	}
-	g.Gate = pool.NewGate(known, g.moved)
+	g.Gate = pool.NewGate(known.Addresses, g.moved)
+	d.authority.Ledger.Restore(known.Sent)
 	g.configure(cfg)
 	return g, nil
 }
@@ -78,6 +87,14 @@ func (g *poolGate) configure(cfg *config.Config) {
 		c.lists = append(c.lists, one)
 	}
 	g.conf.Store(c)
+	terms := pool.Terms{PerHour: cfg.Delivery.PerHour, WarmUp: cfg.Delivery.WarmUp, New: map[netip.Addr]time.Time{}}
+	for _, a := range cfg.Delivery.Address {
+		if !a.NewSince.IsZero() {
+			terms.New[a.Address] = a.NewSince
+		}
+	}
+	g.d.authority.Ledger.Configure(terms)
+	g.slots.Configure(cfg.Delivery.PerAddress)
 	g.Configure(c.defs, time.Now())
 	g.look()
 }
@@ -155,7 +172,7 @@ func (g *poolGate) lookAt(ip netip.Addr) (changed bool) {
 
 // leave is asked before each connection from a delivery address: one that was taken from the host sends nothing, and no
 // other sends in its place.
-func (g *poolGate) leave(_ context.Context, source netip.Addr, _ netip.AddrPort) (func(), error) {
+func (g *poolGate) leave(ctx context.Context, source netip.Addr, target netip.AddrPort) (func(), error) {
 	c, ok := g.Get(source)
 	if ok && !c.Out && !g.present(source) {
 		g.lookAt(source)
@@ -165,7 +182,9 @@ func (g *poolGate) leave(_ context.Context, source netip.Addr, _ netip.AddrPort)
 	if ok && c.Out {
 		return nil, errors.New(c.Why())
 	}
-	return func() {}, nil
+	ctx, cancel := context.WithTimeout(ctx, slotWait)
+	defer cancel()
+	return g.slots.Enter(ctx, source, target.Addr())
 }
 
 // inspect checks one address by the DNS. An address of the loopback interface has no names.
@@ -216,7 +235,7 @@ func (g *poolGate) check(ctx context.Context, only netip.Addr) error {
 func (g *poolGate) save() error {
 	g.saving.Lock()
 	defer g.saving.Unlock()
-	text, err := json.Marshal(g.List())
+	text, err := json.Marshal(savedPools{g.List(), g.d.authority.Ledger.Counts()})
 	if err != nil {
 		return err
 	}
@@ -227,21 +246,32 @@ func (g *poolGate) save() error {
 func (d *daemon) keepPools(ctx context.Context) {
 	g := d.pools
 	every := time.NewTimer(0)
-	here := time.NewTicker(presentEvery)
+	here, save := time.NewTicker(presentEvery), time.NewTicker(savedEvery)
+	defer save.Stop()
 	defer every.Stop()
 	defer here.Stop()
 	for {
 		changed := false
 		select {
 		case <-ctx.Done():
+			if !d.retired() {
+				_ = g.save() // what is not there is counted anew
+			}
 			return
+		case <-save.C:
+			if d.authority.Ledger.Bounds() && !d.retired() {
+				_ = g.save() // the next check says why it cannot be
+			}
 		case <-d.repool:
 			changed = true
 		case <-here.C:
 			changed = g.look()
 		case <-every.C:
 			changed = g.inspectAll(ctx, netip.Addr{})
-			if err := g.save(); err != nil && !d.retired() {
+			if d.retired() {
+				continue
+			}
+			if err := g.save(); err != nil {
 				d.log.Warn("could not save what is known of delivery addresses", "err", err)
 			}
 			p := g.conf.Load().every

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/filter/reputation/replies"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
@@ -219,6 +220,8 @@ func (q *Queue) open(ctx context.Context, c *call, w *way) (*relay.Session, erro
 	if q.o.Choose != nil {
 		d, ok := q.o.Choose(&c.Mail, w.target.Addr())
 		switch {
+		case d.Why == pool.Spent:
+			return nil, &relay.Failure{Code: 451, Enh: smtp.Enhanced{4, 3, 2}, Text: d.Why.String()}
 		case !ok:
 			return nil, errNoAddress
 		case d.IP.IsValid():

@@ -47,6 +47,7 @@ type Authority struct {
 	SPF        *Lookups[SPFQuestion, Leave]
 	Exchangers *Lookups[string, Exchangers] // by domain, in lower case
 	Wait       time.Duration                // for answers while a client waits; 2 s
+	Ledger     Ledger                       // what left from where
 
 	mu      sync.Mutex
 	targets map[netip.Addr]*target
@@ -193,14 +194,36 @@ func (a *Authority) Counts() map[string]uint64 {
 	return m
 }
 
-// Fits tells whether mail of a sender may leave from an address: SPF is known not to forbid it or, unless it must be known
-// to allow it, is not known.
-func (a *Authority) Fits(sender string, from netip.Addr, must bool, now time.Time) bool {
-	if a == nil || sender == "" {
+// Fits tells whether a mail may leave from an address that was not chosen for it: it may send to that provider now, and SPF
+// is known not to forbid it or, unless must says that it has to be known, is not known.
+func (a *Authority) Fits(k Key, from netip.Addr, must bool, now time.Time) bool {
+	if a == nil {
 		return true
 	}
-	l := a.leave(strings.ToLower(sender), from, now)
+	if a.Ledger.Bounds() && !a.Ledger.May(from, a.provider(k.Recipient, now), now) {
+		return false
+	}
+	if k.Sender == "" {
+		return true
+	}
+	l := a.leave(strings.ToLower(k.Sender), from, now)
 	return l.OK() || l == Unasked && !must
+}
+
+// Sent counts a message that left from one of our addresses for recipients of a domain.
+func (a *Authority) Sent(from netip.Addr, domain string, now time.Time) {
+	if a != nil && a.Ledger.Bounds() {
+		a.Ledger.Sent(from, a.provider(domain, now), now)
+	}
+}
+
+// provider is who takes the mail of a domain, as far as that is known.
+func (a *Authority) provider(domain string, now time.Time) string {
+	domain = strings.ToLower(domain)
+	if x, known := a.Exchangers.Peek(domain, now); known && x.Provider != "" {
+		return x.Provider
+	}
+	return domain
 }
 
 // Expect begins to find out what will be asked about a sender's mail to a destination.

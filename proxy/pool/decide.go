@@ -21,12 +21,13 @@ const (
 	NotAllowed            // own: SPF forbids each delivery address
 	Unanswered            // own: the DNS did not answer in time
 	NotAsked              // own: nobody can ask the DNS
+	Spent                 // each delivery address has sent to that provider what it may for now: own by delivery auto, else none
 	whys
 )
 
 // Name is the reason's short name.
 func (w Why) Name() string {
-	return [...]string{"set", "family", "exchanger", "signed", "relay", "spf", "unanswered", "unasked"}[min(w, NotAsked)]
+	return [...]string{"set", "family", "exchanger", "signed", "relay", "spf", "unanswered", "unasked", "spent"}[min(w, Spent)]
 }
 
 // String tells the reason.
@@ -36,7 +37,8 @@ func (w Why) String() string {
 		"auto: SPF does not allow the delivery address, and the sender's mail is signed by its domain",
 		"auto: the destination takes no mail for the recipient's domain by itself, and may know the customer by address",
 		"auto: SPF of the sender's domain forbids the delivery addresses", "auto: the DNS did not answer in time", "auto: the DNS is not asked",
-	}[min(w, NotAsked)]
+		"each delivery address has sent to that provider what it may for now",
+	}[min(w, Spent)]
 }
 
 // Question is what a decision is about.
@@ -70,6 +72,9 @@ func (a *Authority) Decide(ctx context.Context, p *Pool, c *Choices, q *Question
 	}
 	if !q.Auto {
 		best, _ := a.choose(p, c, q, to)
+		if a != nil && a.Ledger.Bounds() {
+			return a.bound(p, q, to, Decision{Address: best})
+		}
 		return Decision{Address: best}
 	}
 	if a == nil {
@@ -82,9 +87,35 @@ func (a *Authority) Decide(ctx context.Context, p *Pool, c *Choices, q *Question
 		cancel()
 		d = a.auto(p, c, q, to)
 	}
+	if !d.Own && a.Ledger.Bounds() {
+		d = a.bound(p, q, to, d)
+	}
 	a.counts[d.Why].Add(1)
 	if d.Why != Unanswered {
 		a.learn(to, q.Recipient, d.Why != Relayed, q.At)
+	}
+	return d
+}
+
+// bound replaces an address that has sent what it may to the provider for now by the next of the pool that may send and
+// that SPF allows as well.
+func (a *Authority) bound(p *Pool, q *Question, to netip.Addr, d Decision) Decision {
+	provider := a.provider(q.Recipient, q.At)
+	if a.Ledger.May(d.IP, provider, q.At) {
+		return d
+	}
+	domain, base, set, top, found := strings.ToLower(q.Sender), q.Key.hash(), p.family(to), math.Inf(-1), false
+	for i := range set {
+		m := &set[i]
+		if !a.Ledger.May(m.IP, provider, q.At) || d.Why == Exchanger && q.Sender != "" && !a.leave(domain, m.IP, q.At).OK() {
+			continue
+		}
+		if s := m.score(base); s > top {
+			d.Address, top, found = m.Address, s, true
+		}
+	}
+	if !found {
+		d.Why, d.Own = Spent, q.Auto
 	}
 	return d
 }

@@ -215,7 +215,7 @@ func TestNoAuthority(t *testing.T) {
 		t.Error("managed without an authority is own")
 	}
 	a.Expect(p, "a.example", mx, time.Now())
-	if !a.Fits("a.example", outA, true, time.Now()) {
+	if !a.Fits(Key{1, "a.example", "b.example"}, outA, true, time.Now()) {
 		t.Error("without an authority anything fits")
 	}
 }

@@ -33,8 +33,8 @@ type Options struct {
 	Keep time.Duration
 	// Chunks sends small messages as one chunk (RFC 3030) to who can take that.
 	Chunks bool
-	// Leave is asked before a connection from one of our addresses, and may refuse; done is called when it has ended. May be
-	// nil: any may leave.
+	// Leave is asked before a connection from one of our addresses, and may refuse, or wait until ctx ends; done is called when
+	// it has ended. May be nil: any may leave.
 	Leave func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
 }
 
@@ -112,7 +112,14 @@ func (d *Dialer) mayLeave(ctx context.Context, r *Route) (done func(), f *Failur
 	if d.leave == nil || r.Own || !r.Source.IsValid() {
 		return nothing, nil
 	}
-	done, err := d.leave(ctx, r.Source, r.Target)
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	done, err := d.leave(now, r.Source, r.Target)
+	if err != nil { // those that stand idle give way first
+		at := r.place()
+		d.kept.end(func(w way) bool { return w.route.place() == at })
+		done, err = d.leave(ctx, r.Source, r.Target)
+	}
 	if err != nil {
 		return nil, &Failure{Code: 421, Enh: smtp.Enhanced{4, 3, 2}, Text: "the gateway cannot connect from its delivery address now", Close: true, Err: err}
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // pooled is the usual configuration with pools. One address, 203.0.113.30, is the host's own.
@@ -197,4 +198,46 @@ func poolAbsent(ctx context.Context, t *testing.T, l *Lab, g *Gateway, sends fun
 	}
 	awaitAddress(ctx, t, g, "203.0.113.30", "in use", "")
 	sends("bob", "b@bob.example", "203.0.113.30")
+}
+
+// TestWarmUp: a new address sends to one provider what its first day allows, the others of its pool the rest; with none
+// left the client keeps its mail, and a restart forgets nothing.
+func TestWarmUp(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	text := strings.Replace(pooled, `check_every = "1s"`, `warm_up = [2, 100]`, 1)
+	for _, a := range []string{"17", "19", "20"} {
+		text = strings.Replace(text, fmt.Sprintf("helo = \"out%s.gw.example\"", a), fmt.Sprintf("helo = \"out%s.gw.example\"\nnew_since = %s", a, time.Now().UTC().Format(time.RFC3339)), 1)
+	}
+	g := startGatewayWith(t, l, text)
+	// The exchangers' provider is known before the first mail is counted.
+	for i := range 2 {
+		if _, err := poolMail(ctx, t, l, "alice", "", fmt.Sprintf("known%d@sink.example", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from := map[netip.Addr]int{}
+	for i := range 6 {
+		a, err := poolMail(ctx, t, l, "alice", fmt.Sprintf("a%d@alice.example", i), fmt.Sprintf("w%d@sink.example", i))
+		if err != nil {
+			t.Fatalf("mail %d: %v", i, err)
+		}
+		from[a]++
+		if i == 3 {
+			if err := g.RestartSluiced(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for a, n := range from {
+		if n != 2 {
+			t.Errorf("%v sent %d on its first day, want 2: %v", a, n, from)
+		}
+	}
+	if _, err := poolMail(ctx, t, l, "alice", "a@alice.example", "w6@sink.example"); err == nil || !strings.Contains(err.Error(), "451") {
+		t.Errorf("with all spent: %v", err)
+	}
+	if a, err := poolMail(ctx, t, l, "alice", "", "notice@sink.example"); err != nil || a.String() != "203.0.113.18" {
+		t.Errorf("from a warm address: %v %v", a, err)
+	}
 }

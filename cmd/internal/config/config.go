@@ -123,6 +123,9 @@ type Delivery struct {
 	Pool           []Pool      `toml:"pool" doc:"A pool of delivery addresses for some users, senders, or kinds of mail."`
 	List           []BlockList `toml:"list" doc:"A DNS list of bad senders that no delivery address may be on."`
 	CheckEvery     Duration    `toml:"check_every" default:"15m" min:"1s" max:"1d" doc:"How often delivery addresses are checked: PTR, HELO name and A or AAAA agree, and no list has them. One that fails is not used until it is good again, as long as at least half of its pool and family, and one, are left. One that is not on this host, and outside of delivery.prefixes, is never used."`
+	WarmUp         []int       `toml:"warm_up" default:"50,100,200,400,800,1600,3200,6400,12800,25600" doc:"Messages that a new address may send to one provider on its first day, on its second, and so on; after that any number. A provider is who runs the mail exchangers of the recipient's domain."`
+	PerHour        int         `toml:"messages_per_address_and_hour" default:"0" min:"0" doc:"Messages from one delivery address to one provider in an hour of the clock; another address of the pool, else with mode auto the customer's own, takes the others, else they are put off. 0: no limit."`
+	PerAddress     int         `toml:"sessions_per_address" default:"0" min:"0" doc:"Connections at once from one delivery address to one destination; further ones wait for up to 10 seconds, and are put off then. 0: no limit."`
 	ConnectTimeout Duration    `toml:"connect_timeout" default:"25s" min:"1s" max:"5m" doc:"How long a destination may take to accept a connection."`
 	CommandTimeout Duration    `toml:"command_timeout" default:"4m" min:"10s" max:"30m" doc:"How long a destination may take to reply before the end of data. A client waits five minutes for the answer (RFC 5321 4.5.3.2)."`
 	AnswerTimeout  Duration    `toml:"answer_timeout" default:"9m" min:"30s" max:"9m30s" doc:"Time from the client's final dot to our answer, scan and destination together. A client waits 10 minutes (RFC 5321 4.5.3.2.6)."`
@@ -138,9 +141,10 @@ type Delivery struct {
 
 // Address is one delivery address.
 type Address struct {
-	Address netip.Addr `toml:"address" required:"true" doc:"IPv4 or IPv6 address, on this host or inside delivery.prefixes."`
-	Helo    string     `toml:"helo" required:"true" doc:"Name given in EHLO. The address's PTR and the name's A or AAAA must agree with it."`
-	Weight  int        `toml:"weight" default:"1" min:"0" max:"1000" doc:"Share of the traffic in relation to the other addresses of its family. 0: none."`
+	Address  netip.Addr `toml:"address" required:"true" doc:"IPv4 or IPv6 address, on this host or inside delivery.prefixes."`
+	Helo     string     `toml:"helo" required:"true" doc:"Name given in EHLO. The address's PTR and the name's A or AAAA must agree with it."`
+	NewSince time.Time  `toml:"new_since" doc:"When it first sends (RFC 3339, such as 2027-01-31T00:00:00Z): from then on it is warmed up by delivery.warm_up. Left out: it is warm."`
+	Weight   int        `toml:"weight" default:"1" min:"0" max:"1000" doc:"Share of the traffic in relation to the other addresses of its family. 0: none."`
 }
 
 // Smarthost takes mail from customers who name it in their settings.

@@ -75,7 +75,11 @@ func literal(t reflect.Type, s string) string {
 	case isText(t) || t.Kind() == reflect.String:
 		return `"` + s + `"`
 	case t.Kind() == reflect.Slice:
-		return "[" + literal(t.Elem(), s) + "]"
+		var parts []string
+		for part := range strings.SplitSeq(s, ",") {
+			parts = append(parts, literal(t.Elem(), part))
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
 	}
 	return s
 }

@@ -74,6 +74,11 @@ func (v *validator) pools(c *Config) {
 			}
 		}
 	}
+	for _, n := range d.WarmUp {
+		if n < 0 {
+			v.report("delivery.warm_up", fmt.Sprintf("%d is no number of messages", n), "write 0 or more for each day")
+		}
+	}
 	for i := range d.List {
 		l := &d.List[i]
 		if l.Zone != "" && !fqdn(l.Zone) {

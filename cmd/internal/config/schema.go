@@ -130,11 +130,13 @@ func parse(t reflect.Type, s string) (reflect.Value, error) {
 		}
 		e.SetUint(n)
 	case reflect.Slice:
-		one, err := parse(t.Elem(), s)
-		if err != nil {
-			return e, err
+		for part := range strings.SplitSeq(s, ",") {
+			one, err := parse(t.Elem(), part)
+			if err != nil {
+				return e, err
+			}
+			e.Set(reflect.Append(e, one))
 		}
-		e.Set(reflect.Append(e, one))
 	default:
 		return e, fmt.Errorf("no way to read a %s", t)
 	}

@@ -330,6 +330,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { d.keepACME(ctx) })
 	background.Go(func() { d.keepPools(ctx) })
+	background.Go(func() { d.keepUsing(ctx) })
 	background.Go(func() { keepMemory(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	if !d.o.undelivered {

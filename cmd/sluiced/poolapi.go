@@ -15,6 +15,7 @@ import (
 
 // Pools lists the pools with their addresses.
 func (b backend) Pools(context.Context) ([]api.Pool, error) {
+	b.d.usePools() // what is shown is in force
 	ps := []api.Pool{}
 	for _, def := range b.d.pools.conf.Load().defs {
 		p := api.Pool{Name: def.Name, Own: def.Own, Users: def.Users, Senders: def.Senders, Addresses: []api.PoolAddress{},
@@ -56,6 +57,7 @@ func (b backend) CheckPools(ctx context.Context, r api.PoolRequest) ([]api.PoolA
 	if err := b.d.pools.check(ctx, r.Address); err != nil {
 		return nil, err
 	}
+	b.d.usePools()
 	out, seen := []api.PoolAddress{}, map[netip.Addr]bool{}
 	for _, def := range b.d.pools.conf.Load().defs {
 		for _, a := range def.Addresses {

@@ -32,6 +32,8 @@ type poolGate struct {
 	conf atomic.Pointer[poolConfig]
 
 	slots  pool.Slots
+	moves  atomic.Uint64 // addresses that went out or came in
+	inUse  atomic.Uint64 // of these, those that are in force
 	saving sync.Mutex
 }
 
@@ -99,8 +101,11 @@ func (g *poolGate) configure(cfg *config.Config) {
 	g.look()
 }
 
-// set makes the pools of what is in use.
-func (g *poolGate) set() (*pool.Set, error) { return pool.NewSet(g.conf.Load().defs, g.Use) }
+// set makes the pools of what is in use, to be put in force.
+func (g *poolGate) set() (*pool.Set, error) {
+	g.inUse.Store(g.moves.Load())
+	return pool.NewSet(g.conf.Load().defs, g.Use)
+}
 
 // definitions are the pools of a configuration; an address of weight 0 is known to the helper but sends nothing.
 func definitions(d *config.Delivery) (defs []pool.Definition) {
@@ -135,6 +140,8 @@ func definitions(d *config.Delivery) (defs []pool.Definition) {
 
 // moved tells that an address went out or came in.
 func (g *poolGate) moved(before, after pool.Condition) {
+	g.moves.Add(1)
+	g.d.repoolSoon()
 	if after.Out {
 		g.d.log.Warn("a delivery address is not used any more", "address", after.IP, "pools", g.Pools(after.IP), "why", after.Why())
 		return
@@ -154,20 +161,19 @@ func (g *poolGate) present(ip netip.Addr) bool {
 	return c.Close() == nil
 }
 
-// look sees which addresses are on this host; true when others than before are in use.
-func (g *poolGate) look() (changed bool) {
+// look sees which addresses are on this host.
+func (g *poolGate) look() {
 	for _, c := range g.List() {
-		changed = g.lookAt(c.IP) || changed
+		g.lookAt(c.IP)
 	}
-	return changed
 }
 
-func (g *poolGate) lookAt(ip netip.Addr) (changed bool) {
+func (g *poolGate) lookAt(ip netip.Addr) {
 	var faults []pool.Fault
 	if !g.present(ip) {
 		faults = []pool.Fault{{Kind: pool.Absent, Text: fmt.Sprintf("%v is not on this host, nor inside delivery.prefixes; add it, or its prefix", ip)}}
 	}
-	return g.Found(ip, []pool.FaultKind{pool.Absent}, faults, "", time.Now())
+	g.Found(ip, []pool.FaultKind{pool.Absent}, faults, "", time.Now())
 }
 
 // leave is asked before each connection from a delivery address: one that was taken from the host sends nothing, and no
@@ -176,7 +182,6 @@ func (g *poolGate) leave(ctx context.Context, source netip.Addr, target netip.Ad
 	c, ok := g.Get(source)
 	if ok && !c.Out && !g.present(source) {
 		g.lookAt(source)
-		g.d.repoolSoon()
 		c, _ = g.Get(source)
 	}
 	if ok && c.Out {
@@ -188,19 +193,19 @@ func (g *poolGate) leave(ctx context.Context, source netip.Addr, target netip.Ad
 }
 
 // inspect checks one address by the DNS. An address of the loopback interface has no names.
-func (g *poolGate) inspect(ctx context.Context, a pool.Address) (changed bool) {
+func (g *poolGate) inspect(ctx context.Context, a pool.Address) {
 	if a.IP.IsLoopback() {
-		return g.Found(a.IP, []pool.FaultKind{pool.Name, pool.Listed}, nil, "", time.Now())
+		g.Found(a.IP, []pool.FaultKind{pool.Name, pool.Listed}, nil, "", time.Now())
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, inspectWait)
 	defer cancel()
 	kinds, faults, unsure := pool.Inspect(ctx, g.dns, a, g.conf.Load().lists)
-	return g.Found(a.IP, kinds, faults, unsure, time.Now())
+	g.Found(a.IP, kinds, faults, unsure, time.Now())
 }
 
 // inspectAll checks all addresses, or one.
-func (g *poolGate) inspectAll(ctx context.Context, only netip.Addr) (changed bool) {
-	var mu sync.Mutex
+func (g *poolGate) inspectAll(ctx context.Context, only netip.Addr) {
 	var work sync.WaitGroup
 	slots, seen := make(chan struct{}, inspectAtOnce), map[netip.Addr]bool{}
 	for _, d := range g.conf.Load().defs {
@@ -212,22 +217,17 @@ func (g *poolGate) inspectAll(ctx context.Context, only netip.Addr) (changed boo
 			work.Go(func() {
 				slots <- struct{}{}
 				defer func() { <-slots }()
-				here, said := g.lookAt(a.IP), g.inspect(ctx, a)
-				mu.Lock()
-				defer mu.Unlock()
-				changed = changed || here || said
+				g.lookAt(a.IP)
+				g.inspect(ctx, a)
 			})
 		}
 	}
 	work.Wait()
-	return changed
 }
 
 // check has all addresses, or one, checked now.
 func (g *poolGate) check(ctx context.Context, only netip.Addr) error {
-	if g.inspectAll(ctx, only) {
-		g.d.repoolSoon()
-	}
+	g.inspectAll(ctx, only)
 	return g.save()
 }
 
@@ -251,7 +251,6 @@ func (d *daemon) keepPools(ctx context.Context) {
 	defer every.Stop()
 	defer here.Stop()
 	for {
-		changed := false
 		select {
 		case <-ctx.Done():
 			if !d.retired() {
@@ -262,12 +261,10 @@ func (d *daemon) keepPools(ctx context.Context) {
 			if d.authority.Ledger.Bounds() && !d.retired() {
 				_ = g.save() // the next check says why it cannot be
 			}
-		case <-d.repool:
-			changed = true
 		case <-here.C:
-			changed = g.look()
+			g.look()
 		case <-every.C:
-			changed = g.inspectAll(ctx, netip.Addr{})
+			g.inspectAll(ctx, netip.Addr{})
 			if d.retired() {
 				continue
 			}
@@ -277,8 +274,17 @@ func (d *daemon) keepPools(ctx context.Context) {
 			p := g.conf.Load().every
 			every.Reset(p - p/8 + rand.N(p/4+1))
 		}
-		if changed {
+	}
+}
+
+// keepUsing puts in force what the gate decides, at once, until ctx ends.
+func (d *daemon) keepUsing(ctx context.Context) {
+	for {
+		select {
+		case <-d.repool:
 			d.usePools()
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -295,6 +301,9 @@ func (d *daemon) repoolSoon() {
 func (d *daemon) usePools() {
 	d.change.Lock()
 	defer d.change.Unlock()
+	if d.pools.inUse.Load() == d.pools.moves.Load() {
+		return
+	}
 	set, err := d.pools.set()
 	if err == nil {
 		err = d.proxy.Configure(d.proxySettings(d.cfg.Load().Config, set))

@@ -131,24 +131,28 @@ learned = "never"
 name = "av"
 kind = "clamd"
 address = ["127.0.0.1:9", "` + ClamdAddress + `"]
+timeout = "28s"
 trusted = ["Lab.*"]
 
 [[plugin]]
 name = "rspamd"
 kind = "rspamd"
 address = ["` + RspamdAddress + `"]
+timeout = "28s"
 
 [[plugin]]
 name = "sa"
 kind = "spamd"
 address = ["` + SpamdAddress + `"]
-timeout = "20s"
+timeout = "28s"
 max_size = "256KiB"
+oversize = "pass"
 
 [[plugin]]
 name = "milter"
 kind = "milter"
 address = ["` + MilterAddress + `"]
+timeout = "28s"
 class = "spam"
 marks = ["X-Spam-Flag: YES"]
 `

@@ -21,7 +21,7 @@ type Plugin struct {
 	Action   string   `toml:"action" default:"refuse" enum:"refuse|note" doc:"refuse: what it objects to is refused. note: it is only said in the log, also where it cannot be asked."`
 	Failure  string   `toml:"failure" default:"defer" enum:"defer|go-on" doc:"What becomes of a message about which no instance can be asked in time. defer: 451 4.3.0. go-on: without this opinion."`
 	Timeout  Duration `toml:"timeout" default:"10s" min:"100ms" max:"2m" doc:"For one message, all instances together. After five failures in a row no message waits for an instance any more, until it answers a ping."`
-	MaxSize  Size     `toml:"max_size" default:"25MiB" min:"64KiB" max:"1GiB" doc:"How much of a message it is shown. The program's own limit must not be lower."`
+	MaxSize  Size     `toml:"max_size" default:"25MiB" min:"64KiB" max:"1GiB" doc:"How much of a message it is shown. The program's own limit must not be lower. Of kind spamd 512KiB where it is left out: SpamAssassin takes many seconds for large ones."`
 	Oversize string   `toml:"oversize" default:"begin" enum:"begin|pass|refuse" doc:"What becomes of larger messages. begin: it is shown their beginning. pass: it is not asked. refuse: 552 5.3.4. The log says so in any case."`
 	AtOnce   int      `toml:"at_once" default:"16" min:"1" max:"1000" doc:"Messages that it is asked about at the same time; others wait, within the time-out."`
 	Trusted  []string `toml:"trusted" doc:"Of kind clamd: patterns of names, such as \"Provider.*\", of signatures that are not ClamAV's own and certain all the same. What other foreign signatures and heuristics find is refused and counts towards no lock."`
@@ -56,6 +56,9 @@ func (v *validator) plugins(c *Config) {
 		v.label(key+"name", p.Name, seen)
 		for _, a := range p.Address {
 			v.meetingPoint(key+"address", a)
+		}
+		if p.Kind == "spamd" && !v.doc.has(key+"max_size") {
+			p.MaxSize = 512 << 10
 		}
 		if p.Kind != "clamd" && len(p.Trusted) > 0 {
 			v.report(key+"trusted", "belongs to kind clamd", "remove it")

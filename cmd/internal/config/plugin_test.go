@@ -19,6 +19,9 @@ func TestOpinionsAreRead(t *testing.T) {
 	if p := c.Plugin[0]; p.Failure != "defer" || p.Action != "refuse" || p.MaxSize != 25<<20 || p.Oversize != "begin" || len(p.Address) != 2 {
 		t.Errorf("the plug-in is %+v", p)
 	}
+	if c, err := Parse("e.toml", []byte(minimal+strings.Replace(aPlugin, "clamd\"", "spamd\"", 1))); err != nil || c.Plugin[0].MaxSize != 512<<10 {
+		t.Errorf("spamd is %+v, %v", c, err)
+	}
 	if l := c.DNSList[0]; l.Zone != "zen.dnslist.example" || l.Class != "policy" || l.Listed != "2.0.0.127" || l.Unlisted != "1.0.0.127" || l.Failure != "go-on" {
 		t.Errorf("the list of sources is %+v", l)
 	}

@@ -37,7 +37,7 @@ lab: deps build ## open the lab network and the gateway to play with, until Ctrl
 test: deps build ## all four tiers; fails where one could not run
 	$(TEST) -race -timeout 10m ./...
 	$(TEST) -timeout 10m -tags bpftest ./bpf/...
-	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/...
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/... ./proxy/spool
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
 
 .PHONY: test-unit
@@ -50,7 +50,7 @@ test-bpf: ## tier 2: the kernel's programs, in the kernel (root)
 
 .PHONY: test-net
 test-net: ## tier 1: rules, routes, sockets in namespaces of their own (root)
-	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/...
+	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/... ./proxy/spool
 
 .PHONY: test-lab
 test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)

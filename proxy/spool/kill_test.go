@@ -32,7 +32,7 @@ func child(dir string) error {
 	say := make(chan string, 64)
 	go func() {
 		for line := range say {
-			os.Stdout.WriteString(line + "\n") // one write each: what was said before the kill is heard
+			tell(line + "\n") // one write each: what was said before the kill is heard
 		}
 	}()
 	failed := make(chan error, 8)
@@ -59,7 +59,7 @@ func child(dir string) error {
 					failed <- err
 					return
 				}
-				os.Stdout.WriteString(fmt.Sprintf("sent %v\n", ids[0]))
+				tell(fmt.Sprintf("sent %v\n", ids[0]))
 				if err := l.Settle(State{}); err != nil {
 					failed <- err
 					return

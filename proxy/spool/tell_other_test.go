@@ -1,0 +1,7 @@
+//go:build !linux
+
+package spool
+
+import "os"
+
+func tell(line string) { _, _ = os.Stdout.WriteString(line) }

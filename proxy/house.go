@@ -99,6 +99,8 @@ var ErrNoRoom = errors.New("there is no room for messages")
 type Kept struct {
 	ID   string // as the log has it
 	Flow *flow.Flow
+	// HandedIn tells that it came by a smarthost, whose client hears 250 in any case.
+	HandedIn bool
 	// Withheld is what the filter said of a message that is not to leave before somebody releases it; nil: it may at once.
 	Withheld *filter.Verdict
 	Login    string // "" where none was needed

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"sluice/cmd/internal/config"
@@ -12,6 +14,8 @@ import (
 	"sluice/filter"
 	"sluice/proxy"
 	"sluice/proxy/quarantine"
+	"sluice/proxy/smtp"
+	"sluice/proxy/spool"
 )
 
 // sweepEvery is how often it is looked which held messages' time is over.
@@ -84,7 +88,35 @@ func (c custodian) Keep(_ context.Context, m *proxy.Kept, v *filter.Verdict) (pr
 		c.d.log.Error("no copy of a message could be held; it is put off", "message", m.ID, "err", err)
 		return proxy.Custody{}, err
 	}
+	if m.HandedIn && e.Tries == 1 {
+		c.notice(&e, &env)
+	}
 	return proxy.Custody{ID: e.ID, Released: e.State == quarantine.Released}, nil
+}
+
+// notice tells whoever handed a message in at the smarthost that it is held, where it is known who that is.
+func (c custodian) notice(e *quarantine.Entry, env *spool.Envelope) {
+	d := c.d
+	to, ok := d.mail.NoticeTo(env)
+	if !ok || to == "" {
+		return
+	}
+	g := &d.cfg.Load().Gateway
+	contact := g.Contact
+	if contact == "" {
+		contact = "your provider"
+	}
+	text := fmt.Sprintf("From: <postmaster@%s>\r\nTo: <%s>\r\nSubject: Your message is held\r\nDate: %s\r\nMessage-ID: <%s.notice@%s>\r\nAuto-Submitted: auto-generated\r\n\r\n"+
+		"A message of yours was not delivered: it is held until somebody has looked at it.\r\n\r\nIts number: %s\r\nIts recipients: %s\r\nThe reason: %s\r\n\r\nQuestions: %s\r\n",
+		g.Name, to, time.Now().Format(time.RFC1123Z), e.ID, g.Name, e.ID, strings.Join(e.To[:min(len(e.To), 20)], ", "), e.Code, contact)
+	body, err := smtp.BodyFromBytes([]byte(text))
+	if err == nil {
+		defer body.Release()
+		_, err = d.mail.commit(&spool.Envelope{Message: e.ID, Received: e.At, Class: "notice", Rcpts: []spool.Rcpt{{Address: to}}}, nil, body)
+	}
+	if err != nil {
+		d.log.Warn("nobody was told that a message is held", "id", e.ID, "user", e.UserName, "err", err)
+	}
 }
 
 // Known implements proxy.Quarantine.

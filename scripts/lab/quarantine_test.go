@@ -127,3 +127,24 @@ func TestUnsureMailIsJudgedAgain(t *testing.T) {
 		t.Errorf("after the wait it hears %q", again)
 	}
 }
+
+// TestHeldAtTheSmarthost: who hands in what is to be held hears 250, and his contact a notice; the message goes nowhere.
+func TestHeldAtTheSmarthost(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	config := strings.Replace(smarthostConfig, `name = "{{.Name}}"`, "name = \"{{.Name}}\"\ncontact = \"desk-{{.Name}}@sink.example\"", 1)
+	g := startGatewayWith(t, l, config+"\n[content]\nlearned = \"always\"\non_spam = \"quarantine\"\n")
+	out, err := l.Swaks(ctx, "bob", "--server", "203.0.113.1:587", "--tls", "--from", "x@bob.example", "--to", "pills@sink.example", "--ehlo", "client.example", "--data", strings.ReplaceAll(pillMail, "\r\n", "\n"))
+	held := heldMail(ctx, t, g)["bob"]
+	if err != nil || held.ID == "" || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as "+held.ID+" until somebody has looked at it") {
+		t.Fatalf("%s, %v, held is %+v", out.Stdout, err, held)
+	}
+	if m := messageTo(ctx, t, l, "desk-bob@sink.example"); m.Sender() != "" || !bytes.Contains(m.Data, []byte("Its number: "+held.ID)) || bytes.Contains(m.Data, []byte("Viagra")) {
+		t.Errorf("the notice is %q", m.Data)
+	}
+	for _, m := range l.Sink("sink").Messages() {
+		if bytes.Contains(m.Data, []byte("Lowest prices")) {
+			t.Error("what is held arrived")
+		}
+	}
+}

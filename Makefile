@@ -110,6 +110,10 @@ bench-spool: ## 10 KiB messages: commits per second with 1, 10 and 100 sessions;
 	$(GO) test -run XXX -bench Commit -benchtime 5s ./proxy/spool
 	$(GO) test -run XXX -bench Deliver -benchtime 10s ./proxy/delivery
 
+.PHONY: bench-store
+bench-store: ## settings of 100,000 users, a million identities, limits, lists, and the message log: per message, per change, per search
+	$(GO) test -run XXX -bench . -benchmem ./filter/policy ./filter/identity ./filter/limit ./filter/sender ./cmd/internal/msglog
+
 .PHONY: soak-interfaces
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept

@@ -15,6 +15,7 @@ import (
 
 	"sluice/cmd/internal/config"
 	"sluice/filter"
+	"sluice/filter/limit"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/delivery"
@@ -315,8 +316,27 @@ func (m *mailQueue) Tried(r *delivery.Result) {
 	if rec.Status == proxy.Delivered {
 		m.d.authority.Sent(r.Source, spool.Domain(r.Rcpts[0].Rcpt.Address), r.At)
 	}
+	if e.User != 0 {
+		failed, invalid := undelivered(r.Rcpts)
+		limit.Undelivered(toldCounts{m.d.counts.counts, m.d}, e.User, failed, invalid)
+	}
 	m.d.tally.Put(rec)
 	m.d.log.LogAttrs(context.Background(), slog.LevelDebug, "tried", slog.String("delivery", r.Delivery.String()), slog.String("host", r.Host), slog.Int("tries", r.Tries))
+}
+
+// undelivered counts recipients whom nothing reaches: those that are not there (RFC 3463 3.2), and the others.
+func undelivered(rcpts []delivery.Outcome) (failed, invalid int) {
+	for _, o := range rcpts {
+		if o.Fate != delivery.Failed && o.Fate != delivery.Expired {
+			continue
+		}
+		if enh := o.Reply.Enh; enh[0] == 5 && enh[1] == 1 && slices.Contains([]uint16{1, 2, 3, 6, 10}, enh[2]) {
+			invalid++
+		} else {
+			failed = 1 // one message, however many recipients
+		}
+	}
+	return failed, invalid
 }
 
 // tried is the status of a try: of several recipients that which is furthest from done.

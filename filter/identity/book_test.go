@@ -100,3 +100,19 @@ func TestBookIsBounded(t *testing.T) {
 		t.Errorf("%d identities are held, want at most %d", n, most)
 	}
 }
+
+// BenchmarkMeetAmongAMillion finds one of a million identities of 100,000 users.
+func BenchmarkMeetAmongAMillion(b *testing.B) {
+	book, at := NewBook(2<<20), time.Now()
+	for i := range 1_000_000 {
+		book.Load(Entry{User: uint32(i % 100_000), Name: fmt.Sprint("script-", i/100_000), First: at, Last: at})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		book.Meet(uint32(i*7919%100_000), "script-7", at)
+	}
+	if book.Len() != 1_000_000 {
+		b.Fatalf("%d are held", book.Len())
+	}
+}

@@ -325,7 +325,7 @@ func TestInvalidRecipientsAndFailures(t *testing.T) {
 	if h := s.send(1, "", 1, 250, "x@sink.example"); h != nil {
 		t.Fatalf("below the least number: %+v", h)
 	}
-	s.r.Undelivered(1, 0, 1) // what a notice told later
+	Undelivered(s.r.counter, 1, 0, 1) // what a notice told later
 	if h := s.send(1, "", 1, 250, "x@sink.example"); codeOf(h) != "RATE-INVALID" || h.SMTP != 451 {
 		t.Errorf("20 of 26: %+v", h)
 	}

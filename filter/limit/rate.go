@@ -58,7 +58,6 @@ type more struct {
 	taken   []taken
 	shadows []filter.Hit // limits that are only reported
 	told    uint32       // of which kinds, so that each is said once
-	hashes  []uint64     // of recipients, in the order of the envelope
 }
 
 // taken is what was reserved of one count.
@@ -153,13 +152,14 @@ func (w *more) settle(c Counter, m *message.Message, out *filter.Outcome) {
 	}
 }
 
-// Undelivered books deliveries of a user that failed later, recipients of which are unknown at their destinations.
-func (r *Rate) Undelivered(user uint32, failed, invalid int) {
+// Undelivered books what became of a user's mail later: deliveries that failed for good, and recipients who are unknown at
+// their destinations.
+func Undelivered(c Counter, user uint32, failed, invalid int) {
 	if failed > 0 {
-		r.counter.Settle(hourly(user, Failed), 0, failed)
+		c.Settle(hourly(user, Failed), 0, failed)
 	}
 	if invalid > 0 {
-		r.counter.Settle(hourly(user, Invalid), 0, invalid)
+		c.Settle(hourly(user, Invalid), 0, invalid)
 	}
 }
 

@@ -216,8 +216,9 @@ func (s *screen) explain(e *explanation) {
 
 func (s *screen) lock(l *api.Lock) {
 	s.pairs(
-		[2]string{"lock", l.Ticket + " of user " + plain(l.User) + " (" + l.Prefix.String() + ")"},
+		[2]string{"lock", l.Ticket + " of " + whole(l) + " (" + l.Prefix.String() + ")"},
 		[2]string{"reason", l.Code + " " + plain(l.Reason)},
+		[2]string{"rule", rule(l)},
 		[2]string{"by", l.By},
 		[2]string{"since", s.at(l.Since)},
 		[2]string{"until", s.end(l)},
@@ -226,6 +227,14 @@ func (s *screen) lock(l *api.Lock) {
 	for _, v := range l.Evidence {
 		s.say("  %s  %s  %s  %s", s.at(v.Time), v.Message, v.Code, plain(v.Text))
 	}
+}
+
+// rule is what an automatic lock rests on.
+func rule(l *api.Lock) string {
+	if l.Rule == "" {
+		return ""
+	}
+	return plain(l.Rule) + ", met by the check " + plain(l.Check)
 }
 
 func (s *screen) message(m *api.Message) {

@@ -138,6 +138,9 @@ func (fake) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, e
 	}
 	return &l, nil
 }
+func (fake) Replay(_ context.Context, q api.ReplayRequest) (*api.Replay, error) {
+	return &api.Replay{Since: q.Since, Whole: true, Messages: 9, Users: 2, Locks: []api.ReplayLock{{User: "alice", Identity: "shop", First: q.Since, Rule: "spam", Reason: "r", Count: 1}}}, nil
+}
 func (fake) Undo(_ context.Context, _ string, r api.UndoRequest) ([]api.Lock, error) {
 	return []api.Lock{{Ticket: "T4", Check: r.Check}}, nil
 }

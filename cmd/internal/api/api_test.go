@@ -92,6 +92,9 @@ func (f *fake) Lock(_ context.Context, who string, r LockRequest) (*Lock, error)
 func (f *fake) Unlock(_ context.Context, _ string, r UnlockRequest) (*Lock, error) {
 	return nil, &Problem{Status: 409, Code: "not-locked", What: r.User + " is not locked"}
 }
+func (f *fake) Replay(_ context.Context, q ReplayRequest) (*Replay, error) {
+	return &Replay{Since: q.Since, Locks: []ReplayLock{}}, nil
+}
 func (f *fake) Undo(_ context.Context, who string, r UndoRequest) ([]Lock, error) {
 	return []Lock{{Ticket: "T4", Check: r.Check, EndedBy: who}}, nil
 }
@@ -196,6 +199,7 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/lock", LockRequest{User: "bob"}, "needs a reason"},
 		{"POST", "/v1/lock", LockRequest{User: "bob", Reason: "x", Seconds: 700000}, "no time for a lock"},
 		{"POST", "/v1/unlock", UnlockRequest{User: "bob"}, "bob is not locked"},
+		{"POST", "/v1/replay", ReplayRequest{}, "a replay needs a moment to begin from"},
 		{"POST", "/v1/undo", UndoRequest{Check: "content"}, "an undo needs a check and a moment"},
 		{"GET", "/v1/log", nil, "[]"},
 		{"GET", "/v1/log?status=gone", nil, `"gone" is not a status; use one of delivered`},

@@ -50,8 +50,45 @@ type UndoRequest struct {
 	Since time.Time `json:"since" doc:"only locks that are younger"`
 }
 
+// ReplayRequest proposes settings of locks for a look at the log.
+type ReplayRequest struct {
+	Since    time.Time         `json:"since"`
+	Settings map[string]string `json:"settings,omitempty" doc:"by name, as of a user, for everybody; the rest is as it stands"`
+}
+
+// Replay tells whom proposed settings would have locked.
+type Replay struct {
+	Since    time.Time    `json:"since"`
+	Whole    bool         `json:"whole" doc:"false: the log was too long, and was read from since on"`
+	Messages int          `json:"messages"`
+	Users    int          `json:"users"`
+	Locks    []ReplayLock `json:"locks"`
+}
+
+// ReplayLock is whom they would have locked.
+type ReplayLock struct {
+	User     string    `json:"user"`
+	Identity string    `json:"identity,omitempty"`
+	First    time.Time `json:"first"`
+	Rule     string    `json:"rule"`
+	Reason   string    `json:"reason"`
+	Count    int       `json:"count" doc:"how often"`
+}
+
+func (s *Server) replay(r *http.Request) (any, error) {
+	var q ReplayRequest
+	if err := body(r, &q); err != nil {
+		return nil, err
+	}
+	if q.Since.IsZero() {
+		return nil, invalid("a replay needs a moment to begin from", `say {"since": "2026-01-02T15:00:00Z", "settings": {"lock_spam_count": "3"}}`)
+	}
+	return s.back.Replay(r.Context(), q)
+}
+
 func (s *Server) conductRoutes() []route {
 	return []route{
+		{method: "POST", path: "/v1/replay", summary: "run proposed settings of locks over the log: whom they would have locked", in: ReplayRequest{}, out: Replay{}, serve: s.replay},
 		{method: "POST", path: "/v1/undo", summary: "lift all automatic locks of a check since a moment", in: UndoRequest{}, out: []Lock{}, serve: s.undo},
 	}
 }

@@ -62,6 +62,7 @@ type Locks interface {
 type Locker interface {
 	Lock(ctx context.Context, who string, r LockRequest) (*Lock, error)
 	Unlock(ctx context.Context, who string, r UnlockRequest) (*Lock, error)
+	Replay(ctx context.Context, q ReplayRequest) (*Replay, error)
 	Undo(ctx context.Context, who string, r UndoRequest) ([]Lock, error)
 }
 

@@ -230,9 +230,9 @@ func (fewNames) LookupAddr(context.Context, string) ([]string, error) {
 func TestGateReadsTheLog(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t, user)
+	g.before = func(d *daemon) { d.authority = newAuthority(resolver.New(resolver.Options{Backend: fewNames{}})) }
 	g.start()
 	defer g.end()
-	g.daemon.authority = newAuthority(resolver.New(resolver.Options{Backend: fewNames{}}))
 	c := g.dial()
 	c.say("EHLO client.customer.example", "250")
 	for _, to := range []string{"bob@mx.example", "bob@broken.example"} {

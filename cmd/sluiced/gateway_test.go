@@ -84,7 +84,8 @@ type gateway struct {
 	done   chan error
 	log    *lines
 
-	systemd supervisor // whom the daemon tells
+	systemd supervisor    // whom the daemon tells
+	before  func(*daemon) // changes it before it runs
 }
 
 // lines is a log that tests can read.
@@ -166,6 +167,9 @@ func (g *gateway) run(socket *os.File, port uint16) {
 		g.t.Fatal(err)
 	}
 	g.daemon.systemd = g.systemd
+	if g.before != nil {
+		g.before(g.daemon)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	g.stop, g.done = cancel, make(chan error, 1)
 	d, done := g.daemon, g.done

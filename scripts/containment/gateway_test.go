@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"sluice/filter"
@@ -33,6 +34,7 @@ type gateway struct {
 	locks  *lock.Locks
 	table  *policy.Table
 	ids    uint64
+	mu     sync.Mutex                 // of what follows, while time goes on
 	over   map[lock.Scope][]time.Time // when locks began
 	freed  map[lock.Scope][]time.Time // when they ended by themselves
 }
@@ -96,6 +98,8 @@ func newGateway(kind string, w *world, o *oracle) (*gateway, *asked, error) {
 	)
 	var err error
 	g.locks, err = lock.New(lock.Deps{Settings: g.table, Blocker: nowhere{}, Store: nowhere{}, Events: func(e lock.Event) {
+		g.mu.Lock() // locks that end at one moment tell of it side by side
+		defer g.mu.Unlock()
 		switch {
 		case e.Kind == lock.Locked:
 			g.over[e.Lock.Scope()] = append(g.over[e.Lock.Scope()], e.At)

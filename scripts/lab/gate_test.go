@@ -50,7 +50,7 @@ mode = "shadow"{{end}}`, 1)
 	by := gateLines(ctx, t, g, "bob")
 	for check, want := range map[string]string{
 		"traffic":  "look 25 bob 25 messages in 25 connections of 1 user",
-		"refusals": "look 7 bob GTUBE 5, LOCKED 2", // he would be locked by the fifth
+		"refusals": "look 11 bob GTUBE 5, HELD 4, LOCKED 2", // he would be held meanwhile and locked by the fifth
 		"locks":    "look 1 bob bad messages",
 		"spf":      "stop 5 bob only.bob.example 5",
 		"relay":    "stop 5 bob " + routerV4.String() + " 5",

@@ -19,7 +19,8 @@ import (
 func TestManyRefusedRecipients(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGateway(t, l, "[limits]\ninvalid_recipients_percent = 0\n") // which is about just this
+	g := startGateway(t, l, "[limits]\ninvalid_recipients_percent = 0\n") // which, like the lock, is about just this
+	sluice(t, g, "user", "set", "alice", "lock_unknown_recipients=0")
 	for _, f := range bothFamilies {
 		c, err := l.Hello(ctx, "alice", "", f.to)
 		if err != nil {

@@ -55,6 +55,7 @@ var unjudged = strings.Replace(GatewayConfig, "automatic = true", "automatic = f
 [limits]
 messages_per_hour = 0
 recipients_per_hour = 0
+invalid_recipients_percent = 0
 `
 
 // fidelityLetters are the torture set and a sample of the corpus, or all of it.

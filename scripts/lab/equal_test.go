@@ -45,7 +45,7 @@ func decisions(ctx context.Context, t *testing.T, mode, path string, plans [][][
 	config := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"
 mode = "`+mode+`"`, 1)
 	config = strings.Replace(config, "[intercept]", "[intercept]\npath = \""+path+"\"", 1)
-	config = strings.Replace(config, "automatic = true", "automatic = true\nspam_count = 3\nspam_share = 0.02", 1)
+	config = strings.Replace(config, "automatic = true", "automatic = true\nspam_count = 1\nspam_share = 0.01", 1)
 	g := startGatewayWith(t, l, config+fmt.Sprintf(replayLimits, messages*6/10, messages*9/10))
 	if mode == "observe" {
 		if _, err := g.StartObserve(ctx); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/internal/api"
+	"sluice/proxy/durable"
 )
 
 func (p *program) modelCommand() *cobra.Command {
@@ -29,7 +30,10 @@ settles them.`,
 			if err := p.client.Fetch(cmd.Context(), "/v1/model/file", &b); err != nil {
 				return err
 			}
-			return replaceFile(args[0], b.Bytes())
+			if err := durable.WriteFile(args[0], b.Bytes(), 0o644); err != nil {
+				return fmt.Errorf("could not write the model: %w", err)
+			}
+			return nil
 		},
 	}
 	imported := &cobra.Command{

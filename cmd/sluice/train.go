@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"sluice/cmd/internal/api"
 	"sluice/filter/content"
 	"sluice/filter/content/learn"
+	"sluice/proxy/durable"
 )
 
 // leastMails is how many messages of each kind make a model that is worth a look.
@@ -65,29 +65,13 @@ func (p *program) trainOffline(ctx context.Context, o *offline, stdin io.Reader)
 	if err := save(&out); err != nil {
 		return err
 	}
-	if err := replaceFile(o.model, out.Bytes()); err != nil {
-		return err
+	if err := durable.WriteFile(o.model, out.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("could not write the model: %w", err)
 	}
 	if p.screen.json {
 		return p.screen.writeJSON(m.Info())
 	}
 	p.screen.say("%s: %d good and %d bad messages learnt, %d bytes", plain(o.model), good, bad, out.Len())
-	return nil
-}
-
-// replaceFile writes a file whole or not at all.
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return fmt.Errorf("could not write the model: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("could not write the model: %w", err), os.Remove(f.Name()))
-	}
 	return nil
 }
 

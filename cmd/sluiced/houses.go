@@ -21,6 +21,7 @@ import (
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
 	"sluice/proxy/delivery"
+	"sluice/proxy/durable"
 	"sluice/proxy/smtp"
 )
 
@@ -79,7 +80,7 @@ func (d *daemon) saveGuessers() {
 	list := slices.DeleteFunc(d.guard.List(), func(o auth.Offender) bool { return o.Until.IsZero() })
 	b, err := json.Marshal(list)
 	if err == nil {
-		err = writeDurably(d.guessersFile(), b)
+		err = durable.WriteFile(d.guessersFile(), b, 0o600)
 	}
 	if err != nil {
 		d.log.Error("could not save who guesses passwords; a restart lets them in", "err", err)

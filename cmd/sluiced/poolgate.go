@@ -19,6 +19,7 @@ import (
 
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/resolver"
+	"sluice/proxy/durable"
 	"sluice/proxy/pool"
 )
 
@@ -239,7 +240,7 @@ func (g *poolGate) save() error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(g.file, text)
+	return durable.WriteFile(g.file, text, 0o600)
 }
 
 // keepPools watches the delivery addresses until ctx ends.

@@ -18,6 +18,7 @@ import (
 	"sluice/filter/content/learn"
 	"sluice/filter/content/school"
 	"sluice/filter/content/shipped"
+	"sluice/proxy/durable"
 )
 
 // schoolFile keeps what the content filter has learnt over a restart: the model with its lessons in a file of its own,
@@ -139,12 +140,12 @@ func (f *schoolFile) saveLessons() error {
 	var b, before bytes.Buffer
 	fresh, err := f.SavePrevious(&before)
 	if err == nil && fresh {
-		err = writeDurably(f.previous(), before.Bytes())
+		err = durable.WriteFile(f.previous(), before.Bytes(), 0o600)
 	}
 	seq := int64(0)
 	if err == nil {
 		if seq, err = f.Save(&b); err == nil {
-			err = writeDurably(f.path, b.Bytes())
+			err = durable.WriteFile(f.path, b.Bytes(), 0o600)
 		}
 	}
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/filter/policy"
 	"sluice/filter/sign"
+	"sluice/proxy/durable"
 	"sluice/proxy/relay"
 )
 
@@ -118,32 +119,12 @@ func tracer(dir string) (*sign.Tracer, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		key = make([]byte, sign.KeySize)
 		_, _ = rand.Read(key) // never fails
-		err = writeDurably(path, key)
+		err = durable.WriteFile(path, key, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("could not keep the trace key: %w", err)
 	}
 	return sign.NewTracer(key)
-}
-
-// writeDurably makes a file that only this user can read; it is there whole or not at all.
-func writeDurably(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // contentOfAll are the settings of the content filter that users inherit.

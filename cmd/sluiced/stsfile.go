@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"sluice/proxy/durable"
 	"sluice/proxy/tlspolicy"
 )
 
@@ -35,5 +36,5 @@ func (f stsFile) Save(all []tlspolicy.Kept) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(string(f), text)
+	return durable.WriteFile(string(f), text, 0o600)
 }

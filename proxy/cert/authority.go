@@ -22,6 +22,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"sluice/proxy/durable"
 )
 
 // Lifetimes of the authority and of what it certifies. Whoever trusts one of its certificates trusts the next, too, as far
@@ -82,7 +84,7 @@ func newAuthority(gateway, dir string, domains []string, now func() time.Time) (
 	if b, err = a.certify(gateway); err != nil {
 		return nil, fmt.Errorf("could not make an authority for clients' certificates: %w", err)
 	}
-	if err := replace(file, b); err != nil {
+	if err := durable.WriteFile(file, b, 0o600); err != nil {
 		return nil, fmt.Errorf("could not keep the authority for clients' certificates: %w; give a state directory the proxy's user may write", err)
 	}
 	return a, nil

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice/proxy/durable"
 )
 
 // Options say where the certificate comes from.
@@ -175,7 +177,7 @@ func (s *Store) loadOwn() error {
 		return fmt.Errorf("could not make a certificate for %s: %w", s.o.Name, err)
 	}
 	if s.o.Dir != "" {
-		if err := replace(file, b); err != nil {
+		if err := durable.WriteFile(file, b, 0o600); err != nil {
 			return fmt.Errorf("could not keep the self-made certificate: %w; give a state directory the proxy's user may write", err)
 		}
 	}
@@ -241,20 +243,4 @@ func modified(a, b string) (time.Time, error) {
 		return fa.ModTime(), nil
 	}
 	return fb.ModTime(), nil
-}
-
-// replace writes file whole or not at all, readable by its owner only.
-func replace(file string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".client-leg-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 
+	"sluice/proxy/durable"
 	"sluice/proxy/spool"
 )
 
@@ -264,7 +265,7 @@ func (b *Box) write(id string, own []byte, l *Letter) error {
 	if err := errors.Join(writeSealed(f, own, l), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncFolder(b.o.Dir)
+	return durable.SyncFolder(b.o.Dir)
 }
 
 func writeSealed(f io.Writer, own []byte, l *Letter) error {

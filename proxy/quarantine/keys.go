@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"sluice/proxy/durable"
 )
 
 // keyring are the keys of the key file: one a line, id, key in base64, date; the last is the one that seals.
@@ -82,7 +83,7 @@ func (k *keyring) add(now time.Time) error {
 		text = []byte(keyHead)
 	}
 	text = fmt.Appendf(text, "%s %s %s\n", name, base64.StdEncoding.EncodeToString(key), now.UTC().Format(time.DateOnly))
-	if err := writeDurably(k.path, text); err != nil {
+	if err := durable.WriteFile(k.path, text, 0o600); err != nil {
 		return fmt.Errorf("could not write the key file of held messages: %w", err)
 	}
 	k.text, k.ids, k.keys[name] = text, append(k.ids, name), key
@@ -104,7 +105,7 @@ func (k *keyring) keepLast(n int) error {
 			}
 		}
 	}
-	if err := writeDurably(k.path, text); err != nil {
+	if err := durable.WriteFile(k.path, text, 0o600); err != nil {
 		return fmt.Errorf("could not write the key file of held messages: %w", err)
 	}
 	k.text, k.ids, k.keys = text, slices.Clone(ids), keys
@@ -139,28 +140,4 @@ func (k *keyring) open(e *Entry) ([]byte, error) {
 		return nil, damaged(e.ID, errors.New("its key does not open"))
 	}
 	return own, nil
-}
-
-// writeDurably makes a file that only this user can read; it is there whole or not at all.
-func writeDurably(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"sluice/proxy/durable"
 )
 
 // accountKey is that of the account, made at the first order.
@@ -28,7 +30,7 @@ func (m *Manager) accountKey() (crypto.Signer, error) {
 		if kerr != nil {
 			return nil, kerr
 		}
-		return key, replace(file, text)
+		return key, durable.WriteFile(file, text, 0o600)
 	}
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func (m *Manager) keep(key crypto.Signer, chain [][]byte) error {
 			return fmt.Errorf("the authority's certificate cannot be used: %w", err)
 		}
 	}
-	return replace(m.file(), text)
+	return durable.WriteFile(m.file(), text, 0o600)
 }
 
 func keyText(key crypto.Signer) ([]byte, error) {
@@ -81,20 +83,4 @@ func keyText(key crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-// replace writes file whole or not at all, readable by its owner only (os.CreateTemp).
-func replace(file string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
 }

@@ -101,25 +101,13 @@ func (p *program) putGroup(ctx context.Context, r api.GroupRequest) error {
 }
 
 func (p *program) listGroups(ctx context.Context) error {
-	var all []api.Group
-	print, err := p.get(ctx, "/v1/groups", &all)
-	if err != nil || !print {
-		return err
-	}
-	if len(all) == 0 {
-		p.screen.say("no accounts yet: `sluice accounts set account NAME`, then `sluice users join USER NAME`")
-		return nil
-	}
-	rows := make([][]string, len(all))
-	for i, g := range all {
+	return listed(ctx, p, "/v1/groups", "no accounts yet: `sluice accounts set account NAME`, then `sluice users join USER NAME`", []column{{head: "KIND"}, {head: "NAME", cut: true}, {head: "IN", cut: true}, {head: "USERS", right: true}, {head: "SETTINGS", cut: true}, {head: "BUDGET", cut: true}}, func(g *api.Group) []string {
 		inside := g.Parent
 		if g.Plan != "" {
 			inside = strings.TrimSpace(inside + " plan " + g.Plan)
 		}
-		rows[i] = []string{g.Kind, g.Name, inside, fmt.Sprint(g.Users), flat(g.Settings), flat(g.Budget)}
-	}
-	p.screen.table([]column{{head: "KIND"}, {head: "NAME", cut: true}, {head: "IN", cut: true}, {head: "USERS", right: true}, {head: "SETTINGS", cut: true}, {head: "BUDGET", cut: true}}, rows)
-	return nil
+		return []string{g.Kind, g.Name, inside, fmt.Sprint(g.Users), flat(g.Settings), flat(g.Budget)}
+	})
 }
 
 func flat(m map[string]string) string {

@@ -73,17 +73,8 @@ func (p *program) putAddress(action string) *cobra.Command {
 }
 
 func (p *program) listAddresses(ctx context.Context) error {
-	var all []api.ListedAddress
-	print, err := p.get(ctx, "/v1/addresses", &all)
-	if err != nil || !print {
-		return err
-	}
-	if len(all) == 0 {
-		p.screen.say("nobody is allowed or blocked by name")
-		return nil
-	}
-	rows := make([][]string, len(all))
-	for i, a := range all {
+	return listed(ctx, p, "/v1/addresses", "nobody is allowed or blocked by name", []column{{head: "ID", right: true}, {head: "ACTION"}, {head: "LIST"}, {head: "PATTERN", cut: true}, {head: "OF", cut: true}, {head: "SKIPS", cut: true},
+		{head: "UNTIL"}, {head: "BY"}, {head: "REASON", cut: true}}, func(a *api.ListedAddress) []string {
 		of, until := "all", ""
 		switch {
 		case a.User != "":
@@ -94,9 +85,6 @@ func (p *program) listAddresses(ctx context.Context) error {
 		if a.Until != nil {
 			until = p.screen.at(*a.Until)
 		}
-		rows[i] = []string{fmt.Sprint(a.ID), a.Action, a.List, a.Pattern, of, strings.Join(a.Skips, " "), until, a.By, a.Reason}
-	}
-	p.screen.table([]column{{head: "ID", right: true}, {head: "ACTION"}, {head: "LIST"}, {head: "PATTERN", cut: true}, {head: "OF", cut: true}, {head: "SKIPS", cut: true},
-		{head: "UNTIL"}, {head: "BY"}, {head: "REASON", cut: true}}, rows)
-	return nil
+		return []string{fmt.Sprint(a.ID), a.Action, a.List, a.Pattern, of, strings.Join(a.Skips, " "), until, a.By, a.Reason}
+	})
 }

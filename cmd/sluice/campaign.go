@@ -60,24 +60,11 @@ filter say, watch undoes a decision. lock refuses, and locks every user who sent
 }
 
 func (p *program) campaigns(ctx context.Context, q api.CampaignQuery) error {
-	var cs []api.Campaign
-	print, err := p.get(ctx, "/v1/campaigns?"+q.Values().Encode(), &cs)
-	if err != nil || !print {
-		return err
-	}
-	if len(cs) == 0 {
-		p.screen.say("there is no such campaign")
-		return nil
-	}
-	rows := make([][]string, len(cs))
-	for i := range cs {
-		c := &cs[i]
-		rows[i] = []string{c.ID, c.State, strconv.Itoa(c.Copies), strconv.Itoa(c.Recipients), strconv.Itoa(len(c.Users)), fmt.Sprintf("%d/%d/%d", c.Good, c.Unsure, c.Bad),
+	return listed(ctx, p, "/v1/campaigns?"+q.Values().Encode(), "there is no such campaign", []column{{head: "ID"}, {head: "STATE"}, {head: "COPIES", right: true}, {head: "TO", right: true}, {head: "USERS", right: true}, {head: "GOOD/UNSURE/BAD", right: true},
+		{head: "STOPPED", right: true}, {head: "FIRST"}, {head: "LAST"}, {head: "SUBJECT", cut: true}}, func(c *api.Campaign) []string {
+		return []string{c.ID, c.State, strconv.Itoa(c.Copies), strconv.Itoa(c.Recipients), strconv.Itoa(len(c.Users)), fmt.Sprintf("%d/%d/%d", c.Good, c.Unsure, c.Bad),
 			strconv.Itoa(c.Stopped), p.screen.at(c.First), p.screen.ago(c.Last), c.Subject}
-	}
-	p.screen.table([]column{{head: "ID"}, {head: "STATE"}, {head: "COPIES", right: true}, {head: "TO", right: true}, {head: "USERS", right: true}, {head: "GOOD/UNSURE/BAD", right: true},
-		{head: "STOPPED", right: true}, {head: "FIRST"}, {head: "LAST"}, {head: "SUBJECT", cut: true}}, rows)
-	return nil
+	})
 }
 
 func (s *screen) campaign(c *api.Campaign) {
@@ -196,23 +183,11 @@ prints those of a message: of its text as it is decoded, and of each attached fi
 }
 
 func (p *program) digests(ctx context.Context) error {
-	var ds []api.Digest
-	print, err := p.get(ctx, "/v1/digests", &ds)
-	if err != nil || !print {
-		return err
-	}
-	if len(ds) == 0 {
-		p.screen.say("nothing is listed")
-		return nil
-	}
-	rows := make([][]string, len(ds))
-	for i, d := range ds {
+	return listed(ctx, p, "/v1/digests", "nothing is listed", []column{{head: "SHA-256"}, {head: "SINCE"}, {head: "UNTIL"}, {head: "BY"}, {head: "WHY", cut: true}}, func(d *api.Digest) []string {
 		until := "removed"
 		if d.Until != nil {
 			until = p.screen.at(*d.Until)
 		}
-		rows[i] = []string{d.Hash, p.screen.at(d.Since), until, d.By, d.Why}
-	}
-	p.screen.table([]column{{head: "SHA-256"}, {head: "SINCE"}, {head: "UNTIL"}, {head: "BY"}, {head: "WHY", cut: true}}, rows)
-	return nil
+		return []string{d.Hash, p.screen.at(d.Since), until, d.By, d.Why}
+	})
 }

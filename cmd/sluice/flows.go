@@ -50,17 +50,8 @@ func (p *program) flows(ctx context.Context, user string) error {
 	if user != "" {
 		path += "?user=" + url.QueryEscape(user)
 	}
-	var fs []api.Flow
-	print, err := p.get(ctx, path, &fs)
-	if err != nil || !print {
-		return err
-	}
-	if len(fs) == 0 {
-		p.screen.say("no connection is open")
-		return nil
-	}
-	rows := make([][]string, len(fs))
-	for i, f := range fs {
+	return listed(ctx, p, path, "no connection is open", []column{{head: "FLOW"}, {head: "USER", cut: true}, {head: "CLIENT"}, {head: "DESTINATION"}, {head: "STATE"},
+		{head: "HELO", cut: true}, {head: "OPEN", right: true}, {head: "MSGS", right: true}, {head: "TLS"}}, func(f *api.Flow) []string {
 		tls := ""
 		if f.TLS {
 			tls = "yes"
@@ -69,9 +60,6 @@ func (p *program) flows(ctx context.Context, user string) error {
 		if f.Ticket != "" {
 			user += " (locked)"
 		}
-		rows[i] = []string{f.ID, user, f.Client.String(), f.Target.String(), f.State, f.Helo, p.screen.ago(f.Since), fmt.Sprint(f.Messages), tls}
-	}
-	p.screen.table([]column{{head: "FLOW"}, {head: "USER", cut: true}, {head: "CLIENT"}, {head: "DESTINATION"}, {head: "STATE"},
-		{head: "HELO", cut: true}, {head: "OPEN", right: true}, {head: "MSGS", right: true}, {head: "TLS"}}, rows)
-	return nil
+		return []string{f.ID, user, f.Client.String(), f.Target.String(), f.State, f.Helo, p.screen.ago(f.Since), fmt.Sprint(f.Messages), tls}
+	})
 }

@@ -63,20 +63,8 @@ told stands in the configuration ([identity], or the user's own); without it a u
 }
 
 func (p *program) listIdentities(ctx context.Context, q url.Values) error {
-	var all []api.Identity
-	print, err := p.get(ctx, "/v1/identities?"+q.Encode(), &all)
-	if err != nil || !print {
-		return err
-	}
-	if len(all) == 0 {
-		p.screen.say("no identities were met: [identity] in the configuration says how they are told")
-		return nil
-	}
-	rows := make([][]string, len(all))
-	for i, e := range all {
-		rows[i] = []string{e.User, e.Identity, fmt.Sprint(e.Messages), fmt.Sprint(e.Recipients), fmt.Sprint(e.Refused), fmt.Sprint(e.Bad), fmt.Sprint(e.Score), e.Locked, e.Code, p.screen.at(e.Last)}
-	}
-	p.screen.table([]column{{head: "USER", cut: true}, {head: "IDENTITY", cut: true}, {head: "MESSAGES", right: true}, {head: "RECIPIENTS", right: true},
-		{head: "REFUSED", right: true}, {head: "BAD", right: true}, {head: "SCORE", right: true}, {head: "LOCK", style: func(string) string { return red }}, {head: "CODE"}, {head: "LAST"}}, rows)
-	return nil
+	return listed(ctx, p, "/v1/identities?"+q.Encode(), "no identities were met: [identity] in the configuration says how they are told", []column{{head: "USER", cut: true}, {head: "IDENTITY", cut: true}, {head: "MESSAGES", right: true}, {head: "RECIPIENTS", right: true},
+		{head: "REFUSED", right: true}, {head: "BAD", right: true}, {head: "SCORE", right: true}, {head: "LOCK", style: func(string) string { return red }}, {head: "CODE"}, {head: "LAST"}}, func(e *api.Identity) []string {
+		return []string{e.User, e.Identity, fmt.Sprint(e.Messages), fmt.Sprint(e.Recipients), fmt.Sprint(e.Refused), fmt.Sprint(e.Bad), fmt.Sprint(e.Score), e.Locked, e.Code, p.screen.at(e.Last)}
+	})
 }

@@ -66,25 +66,13 @@ it, or a mailbox. Passwords are kept as Argon2id hashes; or the customer's own s
 }
 
 func (p *program) listLogins(ctx context.Context) error {
-	var ls []api.Login
-	print, err := p.get(ctx, "/v1/logins", &ls)
-	if err != nil || !print {
-		return err
-	}
-	if len(ls) == 0 {
-		p.screen.say("no logins yet: `sluice login add NAME --user USER` makes one")
-		return nil
-	}
-	rows := make([][]string, len(ls))
-	for i, l := range ls {
+	return listed(ctx, p, "/v1/logins", "no logins yet: `sluice login add NAME --user USER` makes one", []column{{head: "LOGIN"}, {head: "KIND"}, {head: "USER"}, {head: "PASSWORD"}, {head: "SINCE"}}, func(l *api.Login) []string {
 		where := "here"
 		if l.Own != "" {
 			where = l.Own + " (" + l.OwnTLS + ")"
 		}
-		rows[i] = []string{l.Name, l.Kind, l.User, where, p.screen.at(l.Changed)}
-	}
-	p.screen.table([]column{{head: "LOGIN"}, {head: "KIND"}, {head: "USER"}, {head: "PASSWORD"}, {head: "SINCE"}}, rows)
-	return nil
+		return []string{l.Name, l.Kind, l.User, where, p.screen.at(l.Changed)}
+	})
 }
 
 func (p *program) putLogin(ctx context.Context, name string, f *loginFlags, in io.Reader) error {
@@ -161,17 +149,7 @@ hour and longer each time. An address from which good logins come regularly is n
 }
 
 func (p *program) listGuessers(ctx context.Context) error {
-	var all []api.Guesser
-	print, err := p.get(ctx, "/v1/guessers", &all)
-	if err != nil || !print {
-		return err
-	}
-	if len(all) == 0 {
-		p.screen.say("nobody guesses passwords")
-		return nil
-	}
-	rows := make([][]string, len(all))
-	for i, o := range all {
+	return listed(ctx, p, "/v1/guessers", "nobody guesses passwords", []column{{head: "FROM"}, {head: "STATE"}, {head: "WRONG", right: true}, {head: "LAST"}, {head: "LOGIN", cut: true}}, func(o *api.Guesser) []string {
 		state := "slowed down"
 		if o.Until != nil {
 			state = "shut out until " + p.screen.until(o.Until)
@@ -179,8 +157,6 @@ func (p *program) listGuessers(ctx context.Context) error {
 		if o.Exempt {
 			state += ", good logins too"
 		}
-		rows[i] = []string{o.Place.String(), state, fmt.Sprint(o.Wrong), p.screen.at(o.Last), o.Login}
-	}
-	p.screen.table([]column{{head: "FROM"}, {head: "STATE"}, {head: "WRONG", right: true}, {head: "LAST"}, {head: "LOGIN", cut: true}}, rows)
-	return nil
+		return []string{o.Place.String(), state, fmt.Sprint(o.Wrong), p.screen.at(o.Last), o.Login}
+	})
 }

@@ -125,6 +125,25 @@ func (p *program) get(ctx context.Context, path string, v any) (print bool, err 
 	return true, nil
 }
 
+// listed asks for a list and shows it as a table; where it is empty, none says so.
+func listed[T any](ctx context.Context, p *program, path, none string, cols []column, row func(*T) []string) error {
+	var all []T
+	print, err := p.get(ctx, path, &all)
+	if err != nil || !print {
+		return err
+	}
+	if len(all) == 0 && none != "" {
+		p.screen.say("%s", none)
+		return nil
+	}
+	rows := make([][]string, len(all))
+	for i := range all {
+		rows[i] = row(&all[i])
+	}
+	p.screen.table(cols, rows)
+	return nil
+}
+
 // exactly demands n arguments and names them when they are missing.
 func exactly(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

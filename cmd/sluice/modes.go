@@ -131,20 +131,12 @@ func rulePath(what, prefix string) string {
 }
 
 func (p *program) listModes(ctx context.Context) error {
-	var ms []api.Mode
-	print, err := p.get(ctx, "/v1/modes", &ms)
-	if err != nil || !print {
-		return err
-	}
-	rows := make([][]string, len(ms))
-	for i, m := range ms {
+	return listed(ctx, p, "/v1/modes", "", ruleColumns("PREFIX"), func(m *api.Mode) []string {
 		if m.Prefix == "" {
 			m.Prefix = "all others"
 		}
-		rows[i] = []string{m.Prefix, modeName(&m), m.Origin + beaten(m.Beaten, m.Refused), p.screen.until(m.Until), m.By, m.Reason}
-	}
-	p.screen.table(ruleColumns("PREFIX"), rows)
-	return nil
+		return []string{m.Prefix, modeName(m), m.Origin + beaten(m.Beaten, m.Refused), p.screen.until(m.Until), m.By, m.Reason}
+	})
 }
 
 func ruleColumns(first string) []column {
@@ -271,19 +263,7 @@ func onPort(port uint16) string {
 }
 
 func (p *program) listExemptions(ctx context.Context) error {
-	var xs []api.Exemption
-	print, err := p.get(ctx, "/v1/exemptions", &xs)
-	if err != nil || !print {
-		return err
-	}
-	if len(xs) == 0 {
-		p.screen.say("no destination is exempt")
-		return nil
-	}
-	rows := make([][]string, len(xs))
-	for i, x := range xs {
-		rows[i] = []string{x.Prefix + onPort(x.Port), x.Mode, x.Origin + beaten(x.Beaten, x.Refused), p.screen.until(x.Until), x.By, x.Reason}
-	}
-	p.screen.table(ruleColumns("DESTINATION"), rows)
-	return nil
+	return listed(ctx, p, "/v1/exemptions", "no destination is exempt", ruleColumns("DESTINATION"), func(x *api.Exemption) []string {
+		return []string{x.Prefix + onPort(x.Port), x.Mode, x.Origin + beaten(x.Beaten, x.Refused), p.screen.until(x.Until), x.By, x.Reason}
+	})
 }

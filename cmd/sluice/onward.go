@@ -103,21 +103,9 @@ func because(h *api.TLSHost) string {
 }
 
 func (p *program) brokenTLS(ctx context.Context) error {
-	var bs []api.BrokenTLS
-	print, err := p.get(ctx, "/v1/tls/broken", &bs)
-	if err != nil || !print {
-		return err
-	}
-	if len(bs) == 0 {
-		p.screen.say("no destination's handshake fails")
-		return nil
-	}
-	rows := make([][]string, len(bs))
-	for i, b := range bs {
-		rows[i] = []string{b.Target.String(), p.screen.ago(b.Since), fmt.Sprint(b.Failures), span(max(0, b.Again.Sub(p.screen.now())).Round(time.Second)), b.Why}
-	}
-	p.screen.table([]column{{head: "DESTINATION"}, {head: "SINCE", right: true}, {head: "FAILURES", right: true}, {head: "AGAIN IN", right: true}, {head: "WHY", cut: true}}, rows)
-	return nil
+	return listed(ctx, p, "/v1/tls/broken", "no destination's handshake fails", []column{{head: "DESTINATION"}, {head: "SINCE", right: true}, {head: "FAILURES", right: true}, {head: "AGAIN IN", right: true}, {head: "WHY", cut: true}}, func(b *api.BrokenTLS) []string {
+		return []string{b.Target.String(), p.screen.ago(b.Since), fmt.Sprint(b.Failures), span(max(0, b.Again.Sub(p.screen.now())).Round(time.Second)), b.Why}
+	})
 }
 
 // onward tells how connections to destinations are encrypted.

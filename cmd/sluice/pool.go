@@ -168,19 +168,7 @@ func (p *program) poolChange(do, short, done string) *cobra.Command {
 }
 
 func (p *program) poolRelays(ctx context.Context) error {
-	var rs []api.Relay
-	print, err := p.get(ctx, "/v1/relays", &rs)
-	if err != nil || !print {
-		return err
-	}
-	if len(rs) == 0 {
-		p.screen.say("none was met in the last 24 hours")
-		return nil
-	}
-	rows := make([][]string, len(rs))
-	for i, r := range rs {
-		rows[i] = []string{r.Address.String(), strconv.Itoa(r.Mails), p.screen.ago(r.Last) + " ago", r.Domain}
-	}
-	p.screen.table([]column{{head: "RELAY"}, {head: "MAILS", right: true}, {head: "LAST"}, {head: "FOR", cut: true}}, rows)
-	return nil
+	return listed(ctx, p, "/v1/relays", "none was met in the last 24 hours", []column{{head: "RELAY"}, {head: "MAILS", right: true}, {head: "LAST"}, {head: "FOR", cut: true}}, func(r *api.Relay) []string {
+		return []string{r.Address.String(), strconv.Itoa(r.Mails), p.screen.ago(r.Last) + " ago", r.Domain}
+	})
 }

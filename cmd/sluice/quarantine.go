@@ -61,18 +61,8 @@ func heldFlags(cmd *cobra.Command, f *api.HeldFilter) {
 }
 
 func (p *program) heldMail(ctx context.Context, q api.HeldQuery) error {
-	var ms []api.HeldMail
-	print, err := p.get(ctx, "/v1/quarantine?"+q.Values().Encode(), &ms)
-	if err != nil || !print {
-		return err
-	}
-	if len(ms) == 0 {
-		p.screen.say("nothing is held")
-		return nil
-	}
-	rows := make([][]string, len(ms))
-	for i := range ms {
-		m := &ms[i]
+	return listed(ctx, p, "/v1/quarantine?"+q.Values().Encode(), "nothing is held", []column{{head: "ID"}, {head: "TIME"}, {head: "USER"}, {head: "SENDER", cut: true}, {head: "TO", cut: true}, {head: "SIZE", right: true}, {head: "CODE"},
+		{head: "CAMPAIGN"}, {head: "TRIES", right: true}, {head: "STATE"}}, func(m *api.HeldMail) []string {
 		to := ""
 		if len(m.Recipients) > 0 {
 			to = m.Recipients[0]
@@ -80,11 +70,8 @@ func (p *program) heldMail(ctx context.Context, q api.HeldQuery) error {
 		if n := len(m.Recipients); n > 1 {
 			to += fmt.Sprintf(" and %d more", n-1)
 		}
-		rows[i] = []string{m.ID, p.screen.at(m.Time), m.User, sender(m.Sender), to, size(m.Size), m.Code, m.Campaign, strconv.Itoa(m.Tries), m.State}
-	}
-	p.screen.table([]column{{head: "ID"}, {head: "TIME"}, {head: "USER"}, {head: "SENDER", cut: true}, {head: "TO", cut: true}, {head: "SIZE", right: true}, {head: "CODE"},
-		{head: "CAMPAIGN"}, {head: "TRIES", right: true}, {head: "STATE"}}, rows)
-	return nil
+		return []string{m.ID, p.screen.at(m.Time), m.User, sender(m.Sender), to, size(m.Size), m.Code, m.Campaign, strconv.Itoa(m.Tries), m.State}
+	})
 }
 
 func (p *program) heldShow() *cobra.Command {

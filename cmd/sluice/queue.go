@@ -44,26 +44,14 @@ func queueFlags(cmd *cobra.Command, f *api.QueueFilter) {
 }
 
 func (p *program) queueLanes(ctx context.Context) error {
-	var ls []api.QueueLane
-	print, err := p.get(ctx, "/v1/queue/lanes", &ls)
-	if err != nil || !print {
-		return err
-	}
-	if len(ls) == 0 {
-		p.screen.say("nothing waits")
-		return nil
-	}
-	rows := make([][]string, len(ls))
-	for i, l := range ls {
+	return listed(ctx, p, "/v1/queue/lanes", "nothing waits", []column{{head: "DOMAIN"}, {head: "WAITING", right: true}, {head: "NOW", right: true}, {head: "NEXT"}, {head: "MISSES", right: true},
+		{head: "HOST", cut: true}, {head: "WHY", cut: true}}, func(l *api.QueueLane) []string {
 		next := ""
 		if l.Next != nil {
 			next = p.screen.at(*l.Next)
 		}
-		rows[i] = []string{l.Domain, strconv.Itoa(l.Waiting), strconv.Itoa(l.Active), next, strconv.Itoa(l.Misses), l.Site, l.Why}
-	}
-	p.screen.table([]column{{head: "DOMAIN"}, {head: "WAITING", right: true}, {head: "NOW", right: true}, {head: "NEXT"}, {head: "MISSES", right: true},
-		{head: "HOST", cut: true}, {head: "WHY", cut: true}}, rows)
-	return nil
+		return []string{l.Domain, strconv.Itoa(l.Waiting), strconv.Itoa(l.Active), next, strconv.Itoa(l.Misses), l.Site, l.Why}
+	})
 }
 
 func (p *program) queueList() *cobra.Command {

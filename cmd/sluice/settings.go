@@ -147,17 +147,9 @@ func (p *program) settingsCommand() *cobra.Command {
 }
 
 func (p *program) listKeys(ctx context.Context) error {
-	var all []api.SettingKey
-	print, err := p.get(ctx, "/v1/settings/keys", &all)
-	if err != nil || !print {
-		return err
-	}
-	rows := make([][]string, len(all))
-	for i, k := range all {
-		rows[i] = []string{k.Key, k.Default}
-	}
-	p.screen.table([]column{{head: "SETTING"}, {head: "DEFAULT", cut: true}}, rows)
-	return nil
+	return listed(ctx, p, "/v1/settings/keys", "", []column{{head: "SETTING"}, {head: "DEFAULT", cut: true}}, func(k *api.SettingKey) []string {
+		return []string{k.Key, k.Default}
+	})
 }
 
 func (p *program) importSettings(use, short string, dry bool) *cobra.Command {

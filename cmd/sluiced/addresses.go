@@ -50,9 +50,7 @@ func (b backend) shownAddress(e *sender.Entry, g *groupsNow) api.ListedAddress {
 	}
 	switch e.Scope {
 	case policy.OfUser:
-		if a.User = b.nameOf(e.Of); a.User == "" {
-			a.User, _ = b.d.store.NameOf(e.Of)
-		}
+		a.User = b.anyName(e.Of)
 	case policy.OfAccount:
 		if one := g.byID(e.Of); one != nil {
 			a.Account = one.Name

@@ -354,13 +354,9 @@ func (b backend) Locks(context.Context) ([]api.Lock, error) {
 }
 
 func (b backend) History(_ context.Context, user string, limit int) ([]api.Lock, error) {
-	var id uint32
-	if user != "" {
-		m, err := b.find(user)
-		if err != nil {
-			return nil, err
-		}
-		id = m.ID
+	id, err := b.idOf(user)
+	if err != nil {
+		return nil, err
 	}
 	all, err := b.d.store.LockHistory(id, limit)
 	ls := make([]api.Lock, len(all))

@@ -44,6 +44,27 @@ func (b backend) nameOf(id uint32) string {
 	return ""
 }
 
+// anyName is also the name of a user that was made for an unknown source.
+func (b backend) anyName(id uint32) string {
+	name := b.nameOf(id)
+	if name == "" {
+		name, _ = b.d.store.NameOf(id)
+	}
+	return name
+}
+
+// idOf is the user of that name, 0 without one.
+func (b backend) idOf(user string) (uint32, error) {
+	if user == "" {
+		return 0, nil
+	}
+	m, err := b.find(user)
+	if err != nil {
+		return 0, err
+	}
+	return m.ID, nil
+}
+
 // elsewhereFindings name the sources whose mail has another way out.
 func elsewhereFindings(all []api.Elsewhere) (fs []api.Finding) {
 	for _, e := range all[:min(len(all), mostNamed)] {

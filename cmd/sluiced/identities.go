@@ -59,13 +59,9 @@ func (d *daemon) saveIdentities() error {
 
 // Identities lists those of a user, or of all, by what they sent.
 func (b backend) Identities(_ context.Context, user string, limit int) ([]api.Identity, error) {
-	var id uint32
-	if user != "" {
-		m, err := b.find(user)
-		if err != nil {
-			return nil, err
-		}
-		id = m.ID
+	id, err := b.idOf(user)
+	if err != nil {
+		return nil, err
 	}
 	all := b.d.identities.List(id)
 	slices.SortFunc(all, func(x, y identity.Entry) int {
@@ -79,11 +75,8 @@ func (b backend) Identities(_ context.Context, user string, limit int) ([]api.Id
 }
 
 func (b backend) identity(e *identity.Entry) api.Identity {
-	a := api.Identity{User: b.nameOf(e.User), Identity: e.Name, First: e.First, Last: e.Last, Messages: e.Messages, Recipients: e.Recipients,
+	a := api.Identity{User: b.anyName(e.User), Identity: e.Name, First: e.First, Last: e.Last, Messages: e.Messages, Recipients: e.Recipients,
 		Refused: e.Refused, Bad: e.Bad, Code: e.Code, Score: e.Score()}
-	if a.User == "" { // made for an unknown source
-		a.User, _ = b.d.store.NameOf(e.User)
-	}
 	whom := lock.Scope{User: e.User, Identity: e.Name}
 	if k, ok := b.d.locks.FindIn(whom); ok {
 		a.Locked, a.Reason = k.Ticket, k.Reason

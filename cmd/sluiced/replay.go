@@ -10,7 +10,7 @@ import (
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
-	"sluice/filter"
+	"sluice/filter/lock"
 	"sluice/filter/lock/ladder"
 	"sluice/filter/policy"
 	"sluice/proxy"
@@ -75,20 +75,10 @@ func (r *replay) add(rec *proxy.Record) bool {
 		r.names[e.identity] = rec.Identity
 	}
 	if d := rec.Verdict.Decisive(); d != nil && d.Class.Bad() {
-		e.kind, e.print = kindOfClass(d.Class), likePrint(rec)
+		e.kind, e.print = lock.KindOf(d.Class), likePrint(rec)
 	}
 	r.all = append(r.all, e)
 	return len(r.all) < mostReplayed
-}
-
-func kindOfClass(c filter.Class) ladder.Kind {
-	switch c {
-	case filter.Virus:
-		return ladder.Virus
-	case filter.Phish:
-		return ladder.Phish
-	}
-	return ladder.Spam
 }
 
 // replayedBy is one whom the replay judges.

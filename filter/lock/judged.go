@@ -118,7 +118,7 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	if d == nil {
 		return ladder.Event{}, Evidence{}, false
 	}
-	e = ladder.Event{Kind: kindOf(d.Class)}
+	e = ladder.Event{Kind: KindOf(d.Class)}
 	e.Print, e.Firm = printOf(m, v)
 	if m.Forwarded || message.PassedOn(m) {
 		e.Kind = ladder.Passed
@@ -129,7 +129,8 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	}, true
 }
 
-func kindOf(c filter.Class) ladder.Kind {
+// KindOf is what a message of a bad class counts as.
+func KindOf(c filter.Class) ladder.Kind {
 	switch c {
 	case filter.Virus:
 		return ladder.Virus

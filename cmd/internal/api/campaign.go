@@ -131,12 +131,7 @@ func (s *Server) campaigns(r *http.Request) (any, error) {
 
 // Values writes q as the parameters of GET /v1/campaigns.
 func (q CampaignQuery) Values() url.Values {
-	v := url.Values{}
-	for name, text := range map[string]string{"user": q.User, "state": q.State} {
-		if text != "" {
-			v.Set(name, text)
-		}
-	}
+	v := parameters(map[string]string{"user": q.User, "state": q.State})
 	for name, n := range map[string]int{"copies": q.Copies, "limit": q.Limit} {
 		if n > 0 {
 			v.Set(name, strconv.Itoa(n))

@@ -177,12 +177,7 @@ func (s *Server) submit(r *http.Request) (any, error) {
 
 // Values writes q as the parameters of GET /v1/queue.
 func (q QueueQuery) Values() url.Values {
-	v := url.Values{}
-	for name, text := range map[string]string{"id": q.ID, "message": q.Message, "user": q.User, "identity": q.Identity, "sender": q.Sender, "domain": q.Domain} {
-		if text != "" {
-			v.Set(name, text)
-		}
-	}
+	v := parameters(map[string]string{"id": q.ID, "message": q.Message, "user": q.User, "identity": q.Identity, "sender": q.Sender, "domain": q.Domain})
 	if q.Held {
 		v.Set("held", "1")
 	}
@@ -191,6 +186,17 @@ func (q QueueQuery) Values() url.Values {
 	}
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// parameters are those that say something.
+func parameters(all map[string]string) url.Values {
+	v := url.Values{}
+	for name, text := range all {
+		if text != "" {
+			v.Set(name, text)
+		}
 	}
 	return v
 }

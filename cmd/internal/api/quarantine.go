@@ -135,12 +135,7 @@ func (s *Server) heldMail(r *http.Request) (any, error) {
 
 // Values writes q as the parameters of GET /v1/quarantine.
 func (q HeldQuery) Values() url.Values {
-	v := url.Values{}
-	for name, text := range map[string]string{"user": q.User, "sender": q.Sender, "recipient": q.Recipient, "code": q.Code, "campaign": q.Campaign, "state": q.State} {
-		if text != "" {
-			v.Set(name, text)
-		}
-	}
+	v := parameters(map[string]string{"user": q.User, "sender": q.Sender, "recipient": q.Recipient, "code": q.Code, "campaign": q.Campaign, "state": q.State})
 	if q.Limit > 0 {
 		v.Set("limit", strconv.Itoa(q.Limit))
 	}

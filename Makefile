@@ -154,6 +154,10 @@ soak-flood: deps build ## one host opens 8,000 connections a second for 20 s whi
 soak-hostile: deps build ## a good client alone for 60 s, then beside 1,000 hostile sessions and hostile destinations: its latency, sluiced's memory (about five minutes)
 	SLUICE_SOAK=60 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestHostileSessions ./scripts/lab
 
+.PHONY: soak-log
+soak-log: ## 50 million rows of the message log, then searches by user, sender, recipient, id, client and time: p50, p99 (a quarter of an hour, 7 GB of disk)
+	SLUICE_LOG_ROWS=50000000 $(GO) test -count 1 -v -timeout 120m -run TestSearchesAmongMany ./cmd/internal/msglog
+
 .PHONY: soak-large
 soak-large: ## 100 messages of 50 MiB at once in bounded memory (a few minutes, 5 GiB of temporary files)
 	SLUICE_LARGE=100x50 $(GO) test -count 1 -v -timeout 30m -run TestLargeMessages ./proxy

@@ -156,7 +156,13 @@ func (e *encoder) addKeys(r *proxy.Record) {
 	e.keys = append(e.keys, hashNumber(keyFlow, uint64(r.Flow.ID)), hashNumber(keyUser, uint64(r.Flow.User.ID)),
 		hashNumber(keyStatus, uint64(r.Status)))
 	if r.Flow.Client.IsValid() {
-		e.keys = append(e.keys, hashAddr(keyClient, r.Flow.Client.Addr()))
+		e.keys = append(e.keys, hashAddr(keyClient, r.Flow.Client.Addr()), hashNet(r.Flow.Client.Addr()))
+	}
+	if r.Flow.Target.IsValid() {
+		e.keys = append(e.keys, hashAddr(keyTarget, r.Flow.Target.Addr()))
+	}
+	if h := r.Verdict.Decisive(); h != nil && h.Code != "" {
+		e.keys = append(e.keys, hashText(keyCode, h.Code))
 	}
 	if r.Identity != "" {
 		e.keys = append(e.keys, hashText(keyIdentity, r.Identity))

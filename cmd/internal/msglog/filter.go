@@ -19,6 +19,10 @@ const (
 	keyUser
 	keyStatus
 	keyIdentity
+	// Those below have no part in the filters of blocks that earlier versions wrote; only sealed segments are asked for them.
+	keyClientNet
+	keyCode
+	keyTarget
 )
 
 // hashes returned by the functions below are FNV-1a with a final mix; letters count without case, as domains do.
@@ -48,6 +52,19 @@ func hashAddr(k keyKind, a netip.Addr) uint64 {
 	b := a.Unmap().As16()
 	h := hashNumber(k, binary.BigEndian.Uint64(b[:8]))
 	return mix(h ^ binary.BigEndian.Uint64(b[8:])*fnvPrime)
+}
+
+// hashNet is the key of the network around an address: the /24 of IPv4, the /64 of IPv6.
+func hashNet(a netip.Addr) uint64 {
+	p, _ := a.Unmap().WithZone("").Prefix(netBits(a))
+	return hashAddr(keyClientNet, p.Addr())
+}
+
+func netBits(a netip.Addr) int {
+	if a.Unmap().Is4() {
+		return 24
+	}
+	return 64
 }
 
 func mix(h uint64) uint64 {

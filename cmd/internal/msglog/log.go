@@ -19,6 +19,8 @@ type Options struct {
 	FlushEvery   time.Duration // how long a record may wait in memory; 0 means 100 ms
 	MaxQueued    int           // bytes that wait in memory while the disk takes nothing; 0 means 64 MiB
 	Failed       func(error)   // hears of a write that failed and will be tried again; must not block; may be nil
+
+	foreignAfter time.Duration // of tests
 }
 
 // Stats count since the start.
@@ -54,8 +56,9 @@ type Log struct {
 	done   sync.WaitGroup
 	closed sync.Once
 
-	writing sync.Mutex // held by whoever writes to the segment
-	seg     *segment
+	writing  sync.Mutex // held by whoever writes to the segment
+	seg      *segment
+	finished chan finished // wait to be sealed; what finds no room is sealed later
 
 	tails tails
 }
@@ -64,6 +67,7 @@ type Log struct {
 type block struct {
 	payload []byte   // lines of JSON
 	keys    []uint64 // of all its records
+	ends    []uint32 // where the keys of each record end
 	count   int
 	first   int64 // least and greatest start of its records, microseconds since 1970
 	last    int64
@@ -91,6 +95,9 @@ func Open(dir string, o Options) (*Log, error) {
 	if o.MaxQueued <= 0 {
 		o.MaxQueued = 64 << 20
 	}
+	if o.foreignAfter <= 0 {
+		o.foreignAfter = foreignAfter
+	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("could not open the message log: %w", err)
 	}
@@ -99,7 +106,7 @@ func Open(dir string, o Options) (*Log, error) {
 	}
 	l := &Log{
 		dir: dir, o: o, cur: &block{},
-		begun: make(chan struct{}, 1), filled: make(chan struct{}, 1), stop: make(chan struct{}),
+		begun: make(chan struct{}, 1), filled: make(chan struct{}, 1), stop: make(chan struct{}), finished: make(chan finished, 4),
 	}
 	if err := l.adopt(); err != nil {
 		l.failed(err) // it stays there for the next start
@@ -110,6 +117,7 @@ func Open(dir string, o Options) (*Log, error) {
 		l.failed(fmt.Errorf("could not set up the message log against being killed: %w; the last records before a kill may be lost", err))
 	}
 	l.done.Go(l.writer)
+	l.done.Go(l.sealer)
 	return l, nil
 }
 
@@ -168,7 +176,7 @@ func (l *Log) fresh() *block {
 	if n := len(l.free); n > 0 {
 		b := l.free[n-1]
 		l.free = l.free[:n-1]
-		*b = block{payload: b.payload[:0], keys: b.keys[:0]}
+		*b = block{payload: b.payload[:0], keys: b.keys[:0], ends: b.ends[:0]}
 		return b
 	}
 	return &block{payload: make([]byte, 0, blockBytes+4096)}
@@ -182,6 +190,7 @@ func (b *block) add(e *encoder, start time.Time) {
 	b.first, b.last = min(b.first, at), max(b.last, at)
 	b.payload = append(b.payload, e.line...)
 	b.keys = append(b.keys, e.keys...)
+	b.ends = append(b.ends, uint32(len(b.keys)))
 	b.count++
 }
 
@@ -306,10 +315,15 @@ func (l *Log) take() *block {
 func (l *Log) write(b *block) error {
 	now := time.Now()
 	if l.seg != nil && l.seg.due(now, l.o.SegmentBytes) {
+		done := finished{l.seg.name, &l.seg.keys}
 		err := l.seg.close()
 		l.seg = nil
 		if err != nil {
 			l.failed(err)
+		}
+		select {
+		case l.finished <- done:
+		default:
 		}
 		l.clean()
 	}

@@ -28,7 +28,10 @@ type Query struct {
 	Sender      string // an address, or a domain without "@"
 	Recipient   string // likewise, of any recipient
 	Client      netip.Prefix
-	Limit       int // 0 means 100
+	Target      netip.Addr               // the destination's
+	Code        string                   // the public code of what decided
+	Match       func(*proxy.Record) bool // anything else; nil asks nothing. It has no index: all that the rest asks for is read
+	Limit       int                      // 0 means 100
 }
 
 // latest is how long after its Start a record may be written: no session lasts so long.
@@ -62,8 +65,9 @@ func (l *Log) Each(ctx context.Context, q Query, take func(*proxy.Record) bool) 
 		return err
 	}
 	s := &search{q: &q, keys: q.keys(), take: take}
+	s.indexed = append(s.keys, q.indexed()...)
 	for i := len(names) - 1; i >= 0 && !s.done; i-- {
-		if err := s.segment(ctx, names[i]); err != nil {
+		if err := s.any(ctx, names[i]); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -101,6 +105,20 @@ func (q *Query) keys() []uint64 {
 	return appendAddress(k, q.Recipient, keyRecipient, keyRecipientDomain)
 }
 
+// indexed are further keys, which only sealed segments have.
+func (q *Query) indexed() (k []uint64) {
+	if p := q.Client; p.IsValid() && !p.IsSingleIP() && p.Bits() >= netBits(p.Addr()) {
+		k = append(k, hashNet(p.Addr()))
+	}
+	if q.Target.IsValid() {
+		k = append(k, hashAddr(keyTarget, q.Target))
+	}
+	if q.Code != "" {
+		k = append(k, hashText(keyCode, q.Code))
+	}
+	return k
+}
+
 func appendAddress(k []uint64, a string, whole, domain keyKind) []uint64 {
 	switch {
 	case a == "":
@@ -121,12 +139,22 @@ func (q *Query) match(r *proxy.Record) bool {
 		q.Ticket != "" && !strings.EqualFold(r.Ticket, q.Ticket),
 		q.Identity != "" && !strings.EqualFold(r.Identity, q.Identity),
 		q.Client.IsValid() && !q.Client.Contains(r.Flow.Client.Addr()),
-		q.Sender != "" && !matchAddress(r.From, q.Sender):
+		q.Target.IsValid() && q.Target != r.Flow.Target.Addr(),
+		q.Code != "" && !q.decided(r),
+		q.Sender != "" && !matchAddress(r.From, q.Sender),
+		q.Recipient != "" && !q.received(r):
 		return false
 	}
-	if q.Recipient == "" {
-		return true
-	}
+	return q.Match == nil || q.Match(r)
+}
+
+// decided reports whether the code asked for decided what became of r.
+func (q *Query) decided(r *proxy.Record) bool {
+	h := r.Verdict.Decisive()
+	return h != nil && strings.EqualFold(h.Code, q.Code)
+}
+
+func (q *Query) received(r *proxy.Record) bool {
 	for i := range r.To {
 		if matchAddress(r.To[i].Address, q.Recipient) {
 			return true
@@ -144,11 +172,35 @@ func matchAddress(address, want string) bool {
 
 // search is one Each under way.
 type search struct {
-	q    *Query
-	keys []uint64
-	take func(*proxy.Record) bool
-	done bool // take wants no more
-	errs []error
+	q       *Query
+	keys    []uint64 // of blocks
+	indexed []uint64 // of sealed segments: those and more
+	take    func(*proxy.Record) bool
+	done    bool // take wants no more
+	errs    []error
+	unpack  *unpacker
+}
+
+// any searches a segment, sealed or not.
+func (s *search) any(ctx context.Context, name string) error {
+	g, err := openSealed(name)
+	if errors.Is(err, os.ErrNotExist) {
+		var there bool
+		if there, err = s.segment(ctx, name); there {
+			return err
+		}
+		if g, err = openSealed(name); errors.Is(err, os.ErrNotExist) { // it was sealed meanwhile, or cleaned away
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer g.f.Close()
+	if err := s.sealed(ctx, g); err != nil {
+		return fmt.Errorf("%s: %w", g.f.Name(), err)
+	}
+	return nil
 }
 
 // place is where a block that may hold wanted records stands.
@@ -157,29 +209,29 @@ type place struct {
 	h  header
 }
 
-// segment searches one segment from its end to its start.
-func (s *search) segment(ctx context.Context, name string) error {
+// segment searches one segment from its end to its start; false where it is not there.
+func (s *search) segment(ctx context.Context, name string) (there bool, err error) {
 	f, err := os.Open(name + logSuffix)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // cleaned away meanwhile
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer f.Close()
 	if s.outside(f, name) {
-		return nil
+		return true, nil
 	}
 	places, err := s.places(f, name)
 	for i := len(places) - 1; i >= 0 && !s.done; i-- {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return true, context.Cause(ctx)
 		}
 		if e := s.block(f, places[i]); e != nil {
 			err = errors.Join(err, fmt.Errorf("%s, byte %d: %w", f.Name(), places[i].at, e))
 		}
 	}
-	return err
+	return true, err
 }
 
 // outside reports whether no record of the segment can be in the time asked for.
@@ -257,10 +309,21 @@ func notEOF(err error) error {
 }
 
 func (s *search) wants(h header, filter []byte) bool {
-	if !s.q.From.IsZero() && h.last < s.q.From.UnixMicro() || !s.q.Until.IsZero() && h.first > s.q.Until.UnixMicro() {
-		return false
+	return s.within(h.first, h.last) && mayHold(filter, s.keys)
+}
+
+// within tells whether the time asked for touches that from first to last, in microseconds since 1970.
+func (s *search) within(first, last int64) bool {
+	return (s.q.From.IsZero() || last >= s.q.From.UnixMicro()) && (s.q.Until.IsZero() || first <= s.q.Until.UnixMicro())
+}
+
+// line looks at one record.
+func (s *search) line(text []byte) error {
+	r, err := decode(text)
+	if err == nil && s.q.match(r) {
+		s.done = !s.take(r)
 	}
-	return mayHold(filter, s.keys)
+	return err
 }
 
 // block looks at the records of one block, the newest first.
@@ -276,12 +339,8 @@ func (s *search) block(f *os.File, p place) error {
 	for len(payload) > 0 && !s.done {
 		payload = payload[:len(payload)-1] // the line end
 		start := bytes.LastIndexByte(payload, '\n') + 1
-		r, err := decode(payload[start:])
-		if err != nil {
+		if err := s.line(payload[start:]); err != nil {
 			return err
-		}
-		if s.q.match(r) {
-			s.done = !s.take(r)
 		}
 		payload = payload[:start]
 	}

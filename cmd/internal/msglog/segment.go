@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A segment is a file of blocks, name.log, with an index beside it, name.idx. A block is a header, a filter of the keys
 // of its records, and the records. The index repeats, for each block, where it starts, the header and the filter; where
-// it is missing or torn, the segment itself is read. All numbers are little-endian.
+// it is missing or torn, the segment itself is read. All numbers are little-endian. Once it is finished it is sealed.
 const (
 	logSuffix = ".log"
 	idxSuffix = ".idx"
@@ -75,6 +77,8 @@ type segment struct {
 	log, idx         *os.File
 	logSize, idxSize int64 // up to the last whole block
 	born             time.Time
+	name             string // without suffix
+	keys             rowKeys
 	buf              []byte
 }
 
@@ -85,11 +89,14 @@ func createSegment(dir string, now time.Time) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := unix.Flock(int(log.Fd()), unix.LOCK_EX); err != nil { // as long as it is open nobody seals it
+		return nil, errors.Join(err, log.Close(), os.Remove(log.Name()))
+	}
 	idx, err := os.OpenFile(name+idxSuffix, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return nil, errors.Join(err, log.Close(), os.Remove(log.Name()))
 	}
-	return &segment{log: log, idx: idx, born: now.UTC()}, nil
+	return &segment{log: log, idx: idx, born: now.UTC(), name: name}, nil
 }
 
 // due reports whether the next block belongs to a new segment: by size, or because the day is over.
@@ -117,6 +124,7 @@ func (s *segment) append(b *block) (int, error) {
 	}
 	s.logSize += int64(len(s.buf))
 	s.idxSize += int64(len(entry))
+	s.keys.add(b.keys, b.ends)
 	return len(s.buf) + len(entry), nil
 }
 
@@ -145,12 +153,17 @@ func (l *Log) clean() {
 		return
 	}
 	for _, name := range names {
-		st, err := os.Stat(name + logSuffix)
-		if err != nil || time.Since(st.ModTime()) < l.o.Keep {
-			continue
-		}
-		if err := errors.Join(os.Remove(name+idxSuffix), os.Remove(name+logSuffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			l.failed(fmt.Errorf("could not remove an old segment of the message log: %w", err))
+		for _, suffix := range []string{segSuffix, logSuffix} {
+			st, err := os.Stat(name + suffix)
+			if err != nil || time.Since(st.ModTime()) < l.o.Keep {
+				continue
+			}
+			if suffix == logSuffix {
+				err = os.Remove(name + idxSuffix)
+			}
+			if err := errors.Join(err, os.Remove(name+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				l.failed(fmt.Errorf("could not remove an old segment of the message log: %w", err))
+			}
 		}
 	}
 }
@@ -163,8 +176,12 @@ func segments(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), logSuffix); ok {
-			names = append(names, filepath.Join(dir, name))
+		name, ok := strings.CutSuffix(e.Name(), logSuffix)
+		if !ok {
+			name, ok = strings.CutSuffix(e.Name(), segSuffix)
+		}
+		if name = filepath.Join(dir, name); ok && (len(names) == 0 || names[len(names)-1] != name) {
+			names = append(names, name)
 		}
 	}
 	return names, nil

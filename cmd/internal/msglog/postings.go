@@ -1,0 +1,159 @@
+package msglog
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"slices"
+)
+
+// The index of a sealed segment is a table of buckets. A bucket holds, for each key whose hash falls into it, the rows
+// that have the key: four bytes of the hash, the number of rows, the bytes they take, then the distances from row to row
+// as varints. In front of it stands its CRC-32C.
+
+// perBucket is how many keys a bucket holds on average.
+const perBucket = 8
+
+var errBucket = errors.New("a bucket of the index is damaged")
+
+// posting says that a row has a key.
+type posting struct {
+	key uint64
+	row uint32
+}
+
+// postings are those of one key, as they stand in a bucket.
+type postings struct {
+	n    int
+	rows []byte
+}
+
+// bucketOf spreads keys over n buckets by their upper half; the lower one tells them apart.
+func bucketOf(key uint64, n uint32) uint32 { return uint32((key >> 32) * uint64(n) >> 32) }
+
+// buckets sorts postings, which come row by row, into n buckets, each in the order of its keys and then of rows. It
+// returns them in one slice, and where each bucket ends.
+func buckets(all []posting, n uint32) (sorted []posting, ends []uint32) {
+	ends = make([]uint32, n+1)
+	for i := range all {
+		ends[bucketOf(all[i].key, n)+1]++
+	}
+	for i := uint32(1); i <= n; i++ {
+		ends[i] += ends[i-1]
+	}
+	sorted = make([]posting, len(all))
+	for _, p := range all { // moves each bucket's start to its end
+		b := bucketOf(p.key, n)
+		sorted[ends[b]] = p
+		ends[b]++
+	}
+	from := uint32(0)
+	for _, end := range ends[:n] {
+		slices.SortStableFunc(sorted[from:end], func(a, b posting) int { return cmp.Compare(uint32(a.key), uint32(b.key)) })
+		from = end
+	}
+	return sorted, ends[:n]
+}
+
+// appendBucket appends the bucket of ps, which are in order.
+func appendBucket(dst []byte, ps []posting) []byte {
+	if len(ps) == 0 {
+		return dst
+	}
+	start := len(dst)
+	dst = append(dst, 0, 0, 0, 0)
+	var rows []byte
+	for len(ps) > 0 {
+		tag, n, last := uint32(ps[0].key), 0, uint32(0)
+		rows = rows[:0]
+		for len(ps) > 0 && uint32(ps[0].key) == tag {
+			if row := ps[0].row; n == 0 || row != last { // two recipients of one domain
+				rows = binary.AppendUvarint(rows, uint64(row-last))
+				last = row
+				n++
+			}
+			ps = ps[1:]
+		}
+		dst = binary.LittleEndian.AppendUint32(dst, tag)
+		dst = binary.AppendUvarint(dst, uint64(n))
+		dst = binary.AppendUvarint(dst, uint64(len(rows)))
+		dst = append(dst, rows...)
+	}
+	binary.LittleEndian.PutUint32(dst[start:], crc32.Checksum(dst[start+4:], castagnoli))
+	return dst
+}
+
+// findIn returns the postings of a key in a bucket; none where the key has no row.
+func findIn(bucket []byte, key uint64) (postings, error) {
+	if len(bucket) == 0 {
+		return postings{}, nil
+	}
+	if len(bucket) < 4 || crc32.Checksum(bucket[4:], castagnoli) != binary.LittleEndian.Uint32(bucket) {
+		return postings{}, errBucket
+	}
+	for b := bucket[4:]; len(b) > 0; {
+		if len(b) < 4 {
+			return postings{}, errBucket
+		}
+		tag := binary.LittleEndian.Uint32(b)
+		n, w := binary.Uvarint(b[4:])
+		if w <= 0 {
+			return postings{}, errBucket
+		}
+		size, v := binary.Uvarint(b[4+w:])
+		b = b[4+w+max(0, v):]
+		if v <= 0 || size > uint64(len(b)) || n > size {
+			return postings{}, errBucket
+		}
+		if tag == uint32(key) {
+			return postings{int(n), b[:size]}, nil
+		}
+		b = b[size:]
+	}
+	return postings{}, nil
+}
+
+// list returns the rows, ascending.
+func (p postings) list() []uint32 {
+	rows := make([]uint32, 0, p.n)
+	row := uint32(0)
+	for b := p.rows; len(b) > 0; {
+		d, w := binary.Uvarint(b)
+		if w <= 0 {
+			break
+		}
+		row += uint32(d)
+		rows = append(rows, row)
+		b = b[w:]
+	}
+	return rows
+}
+
+// common returns the rows that all have, or rather: those of the rarest key, less what the others surely exclude. Who
+// reads them compares each record anyway, so a long list is not decoded to save a few.
+func common(all []postings) []uint32 {
+	slices.SortFunc(all, func(a, b postings) int { return cmp.Compare(a.n, b.n) })
+	rows := all[0].list()
+	for _, p := range all[1:] {
+		if len(rows) <= 64 {
+			break
+		}
+		rows = intersect(rows, p.list())
+	}
+	return rows
+}
+
+// intersect returns what stands in both, which ascend; it overwrites a.
+func intersect(a, b []uint32) []uint32 {
+	out := a[:0]
+	for _, row := range a {
+		for len(b) > 0 && b[0] < row {
+			b = b[1:]
+		}
+		if len(b) > 0 && b[0] == row {
+			out = append(out, row)
+		}
+	}
+	return out
+}

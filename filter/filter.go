@@ -39,13 +39,14 @@ const (
 	Delay                    // unsure: it is judged again when more is known
 	Hold                     // a person decides
 	Quarantine               // kept away from its recipients, where it can be looked at
+	Discard                  // taken from its sender, and goes nowhere
 )
 
 // actions are the names in logs and the strengths.
 var actions = [...]struct {
 	name     string
 	strength int
-}{{"accept", 0}, {"defer", 3}, {"reject", 6}, {"high-risk", 1}, {"delay", 2}, {"hold", 4}, {"quarantine", 5}}
+}{{"accept", 0}, {"defer", 3}, {"reject", 6}, {"high-risk", 1}, {"delay", 2}, {"hold", 4}, {"quarantine", 5}, {"discard", 5}}
 
 // String returns the action's name as it stands in logs.
 func (a Action) String() string {
@@ -101,6 +102,8 @@ type Hit struct {
 	Group    uint64  // the same for copies of one message, whoever sends them; 0: nothing is known of copies
 	Outside  bool    // rests on more than the words: on a list, or on where links lead; then every copy speaks for itself
 	NoLock   bool    // counts towards no lock although it refuses: it may be wrong
+	Weighs   bool    // its Points are one opinion among others, of which one probability is made
+	Tag      string  // header fields that the mail is to carry if it goes on, each with its line end; "" for none
 }
 
 // Verdict is the one answer made of all hits.
@@ -121,6 +124,17 @@ func (v *Verdict) Decisive() *Hit {
 		return nil
 	}
 	return &v.Hits[v.Cause]
+}
+
+// Tag is the header fields that a mail which goes on is to carry: those that the worst of its hits asks for.
+func (v *Verdict) Tag() (fields string) {
+	worst := Clean
+	for i := range v.Hits {
+		if h := &v.Hits[i]; h.Tag != "" && (fields == "" || h.Class > worst) {
+			fields, worst = h.Tag, h.Class
+		}
+	}
+	return fields
 }
 
 // Copies tells which bad messages count once together (LCK1): those of one group, 0 where none is known. Where lists or

@@ -155,6 +155,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	defer func() { t.msg.Data, t.msg.Whole = nil, nil }()
 	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
+	t.tag, t.rec.Group = v.Tag(), t.msg.Found.Group
 	s.tellLocks(&v)
 	ticket, is := s.srv.cfg.Locks.Locked(user)
 	if !is && t.ticket != "" && !t.admin {
@@ -162,6 +163,9 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	}
 	e := ending{verdict: v, status: Refused, size: body.Size(), ticket: v.Ticket}
 	switch {
+	case v.Action == filter.Discard:
+		s.discard(&e)
+		return
 	case v.Refused() && v.Class.Bad() && !v.Action.Withheld():
 		s.say(refusal(s.set, &v))
 		e.status = statusOf(&v)
@@ -173,6 +177,9 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		e.status, e.ticket = Deferred, ticket
 	case v.Action == filter.Quarantine && s.srv.cfg.Quarantine != nil:
 		s.quarantine(body, &e)
+		return
+	case v.Action == filter.HighRisk && s.apart():
+		s.letGo(body, at, &e)
 		return
 	case v.Refused():
 		if s.holdMessage(body, &v, &e) {
@@ -259,7 +266,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		s.finish(*e)
 		return
 	}
-	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
+	s.addTrace()
 	t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
 	t.rec.Out = tlsOf(s.remote.TLS())
 	s.slot = -1
@@ -371,6 +378,11 @@ func (s *session) told(e *ending) {
 		s.srv.cfg.Inflight.Answered(s.slot)
 		s.slot = -1
 	}
+}
+
+// addTrace makes the fields that stand before the message when it goes on: ours, and what the filter wants to be read.
+func (s *session) addTrace() {
+	s.trace = append(s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop()), s.tx.tag...)
 }
 
 // hop is this message's step over the gateway.

@@ -109,7 +109,9 @@ type Kept struct {
 	Trace    []byte // our trace field, to be put before the message
 	Body     *smtp.Body
 	At       time.Time
-	Secure   bool // the client's leg was encrypted
+	Secure   bool   // the client's leg was encrypted
+	Risky    bool   // it may leave through the pool of risky mail alone
+	Group    uint64 // the same for all copies of a message; 0 where nothing is known of copies
 }
 
 // ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source

@@ -141,7 +141,7 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 	t := &s.tx
 	k := Kept{
 		ID: t.msg.ID, Flow: s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Body: body, At: t.start,
-		Secure: s.secure.Load(), Withheld: withheld,
+		Secure: s.secure.Load(), Withheld: withheld, Risky: t.risk, Group: t.msg.Found.Group,
 	}
 	if s.house == nil {
 		if err := s.keepable(t.passed, withheld != nil); err != nil {
@@ -156,7 +156,7 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 			return err
 		}
 	}
-	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
+	s.addTrace()
 	k.Trace = s.trace
 	t.rec.Size = body.Size()
 	return s.draft.Keep(&s.ctx, &k)

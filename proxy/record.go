@@ -24,6 +24,7 @@ const (
 	Withheld                  // 4xx to the client: the filter neither lets it go nor refuses it
 	Queued                    // 250 to the client: kept, and delivered later
 	Quarantined               // a copy is kept where people can look at it; 550 or 451 to the client, 250 at the smarthost
+	Discarded                 // 250 to the client, and the mail goes nowhere: a setting says so
 	Statuses                  // how many there are
 )
 
@@ -32,7 +33,7 @@ func (s Status) String() string {
 	if s >= Statuses {
 		return "?"
 	}
-	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined"}[s]
+	return [...]string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined", "discarded"}[s]
 }
 
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is
@@ -58,6 +59,7 @@ type Record struct {
 	Terms    string           // what the onward leg had to be, and who says so: "required (setting)"; "" where anything did
 	Asks     tlspolicy.Report // how it compares with what the first recipient's domain asks for; nothing depends on it
 	Unread   Unread           // what passed encrypted between client and destination
+	Group    uint64           // the same for all copies of a message; 0 where nothing is known of copies
 	Ticket   string           // the lock's ticket where one answered
 	Shadow   bool             // the mail went its way untouched, whatever the verdict
 	Would    string           // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would

@@ -37,7 +37,7 @@ func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failu
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}
-	if s.delivery() != policy.Own {
+	if s.delivery() != policy.Own && !t.risk {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
 	}
 	if s.remote != nil && (*s.remote.Route() != route || !s.remote.Fits(t.asked)) {
@@ -197,7 +197,11 @@ func (s *session) replay(until time.Time) *relay.Failure {
 	if again.refused {
 		s.remote.Abandon()
 		s.remote.Bound(time.Time{})
-		return &relay.Failure{Code: notReplayed.code, Enh: notReplayed.enh, Text: notReplayed.text}
+		a := notReplayed
+		if t.risk {
+			a = notApart
+		}
+		return &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}
 	}
 	return nil
 }

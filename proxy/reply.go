@@ -72,6 +72,7 @@ var (
 	noEight        = answer{554, smtp.Enhanced{5, 6, 3}, "the destination does not take 8-bit messages (RFC 6152)"}
 	lostSession    = answer{451, smtp.Enhanced{4, 4, 2}, "the connection to the destination was lost, start again"}
 	notReplayed    = answer{451, smtp.Enhanced{4, 4, 2}, "the destination left and now answers otherwise, try again"}
+	notApart       = answer{451, smtp.Enhanced{4, 4, 2}, "the destination answers otherwise to where this mail would leave from, try again"}
 	tooManyRcpts   = answer{452, smtp.Enhanced{4, 5, 3}, "too many recipients, send the rest in another message"}
 	splitTerms     = answer{452, smtp.Enhanced{4, 5, 3}, "this recipient's mail needs a better protected way, send it in another message"}
 	noProof        = answer{550, smtp.Enhanced{5, 7, 30}, "REQUIRETLS cannot be kept: nothing vouches for the servers of this recipient's domain"}

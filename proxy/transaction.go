@@ -38,6 +38,8 @@ type transaction struct {
 	failed *relay.Failure
 	// The destination put the first recipient off, and what it takes of the others counts for nothing: the message is kept.
 	keeping bool
+	risk    bool              // the mail leaves through the pool of risky mail alone
+	tag     string            // header fields that the filter adds where the mail goes on
 	terms   *tlspolicy.Policy // what the onward leg must be
 
 	asked   []smtp.Rcpt // recipients of this batch, on their way

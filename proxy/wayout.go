@@ -22,6 +22,8 @@ func (s *session) pool() *pool.Pool {
 	switch {
 	case s.set.Pools == nil:
 		return s.set.Pool
+	case s.work != nil && s.tx.open && s.tx.risk:
+		return s.set.Pools.Risky()
 	case s.work != nil && s.tx.open:
 		return s.set.Pools.For(s.flow.User.Name, s.tx.msg.Envelope.From.Domain())
 	}

@@ -69,6 +69,12 @@ func (e *evaluation) stopped(v filter.Verdict, code string, a answer) Would {
 }
 
 func (e *evaluation) refused(v filter.Verdict) Would {
+	switch {
+	case v.Action == filter.Discard:
+		return e.stopped(v, v.Decisive().Code, taken)
+	case v.Action == filter.HighRisk && e.set.Pools.Risky() != nil:
+		return Would{Verdict: v} // it would have gone by another way
+	}
 	w := e.stopped(v, "", refusal(e.set, &v))
 	if h := v.Decisive(); h != nil {
 		w.Code = h.Code

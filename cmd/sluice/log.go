@@ -45,9 +45,10 @@ func (p *program) logCommand() *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.q.User, "user", "", "only of this `USER`")
-	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld or queued")
+	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld, queued, quarantined or discarded")
 	fl.StringVar(&f.q.ID, "id", "", "only this message, or this flow")
 	fl.StringVar(&f.q.Ticket, "ticket", "", "only what this lock answered")
+	fl.StringVar(&f.q.Campaign, "campaign", "", "only copies of this `CAMPAIGN`")
 	fl.StringVar(&f.q.Identity, "identity", "", "only of this sender inside a user")
 	fl.StringVar(&f.q.From, "from", "", "only from this address or domain")
 	fl.StringVar(&f.q.To, "to", "", "only to this address or domain")
@@ -264,6 +265,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"remote said", plain(m.Remote)},
 		[2]string{"it means", m.Meaning},
 		[2]string{"unread", unreadBytes(m)},
+		[2]string{"copies", m.Campaign},
 		[2]string{"lock's ticket", m.Ticket},
 		[2]string{"if enforced", enforced(m)},
 		[2]string{"note", plain(m.Note)},

@@ -232,7 +232,7 @@ func statusStyle(status string) string {
 		return green
 	case "refused", "ambiguous", "lost":
 		return red
-	case "deferred", "withheld", "queued", "quarantined":
+	case "deferred", "withheld", "queued", "quarantined", "discarded":
 		return yellow
 	}
 	return faint

@@ -185,7 +185,7 @@ func (s *screen) logStats(l api.LogStats) string {
 
 func messages(counts map[string]uint64) string {
 	var parts []string
-	for _, status := range []string{"delivered", "refused", "deferred", "ambiguous", "lost", "withheld", "queued", "quarantined"} {
+	for _, status := range []string{"delivered", "refused", "deferred", "ambiguous", "lost", "withheld", "queued", "quarantined", "discarded"} {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[status], status))
 	}
 	return strings.Join(parts, ", ")

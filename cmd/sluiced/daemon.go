@@ -65,6 +65,7 @@ type daemon struct {
 	school    *schoolFile
 	campaigns *campaignsFile
 	held      *quarantine.Box
+	patience  *patienceFile
 	policy    *policy.Table
 	locks     *lock.Locks
 	queueing  atomic.Bool // the queue stands
@@ -324,6 +325,9 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.judgeAgain(ctx) })
 	background.Go(func() {
 		d.keepKept(ctx, &d.campaigns.keptFile, "what was held as a campaign passes after a restart")
+	})
+	background.Go(func() {
+		d.keepKept(ctx, &d.patience.keptFile, "what was put off to be judged again waits once more after a restart")
 	})
 	background.Go(func() { d.keepKept(ctx, d.conduct, "who has come near a lock begins anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })

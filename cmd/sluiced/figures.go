@@ -128,7 +128,7 @@ func (f *figures) mail(r *proxy.Record, u *userSeen) {
 	case untouched:
 		m.refused = r.Would != ""
 	default:
-		m.refused = r.Verdict.Refused() || r.Ticket != ""
+		m.refused = stopped(r) || r.Ticket != ""
 	}
 	if m.refused {
 		m.code, m.bad = codeOf(r.Would, r.Reply), h != nil && h.Class.Bad() || r.Ticket != ""
@@ -150,6 +150,11 @@ func (f *figures) mail(r *proxy.Record, u *userSeen) {
 		m.domains = appendOnce(m.domains, domainOf(r.To[i].Address))
 	}
 	f.mails = append(f.mails, m)
+}
+
+// stopped tells whether the filter kept a mail from its way. What is risky may go by another.
+func stopped(r *proxy.Record) bool {
+	return r.Verdict.Refused() && (r.Verdict.Action != filter.HighRisk || r.Status == proxy.Withheld)
 }
 
 // lockedCode is the public code of what a locked user's messages meet.

@@ -59,6 +59,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what is known of campaigns; they begin anew", "err", err)
 	}
+	if d.patience, err = openPatience(cfg.Store.Dir); err != nil {
+		if d.patience.files[0] == nil {
+			return err
+		}
+		d.log.Error("could not restore what was put off to be judged again; it waits once more", "err", err)
+	}
 	d.held, err = d.openQuarantine(cfg)
 	return err
 }
@@ -116,6 +122,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.campaigns != nil {
 		errs = append(errs, d.campaigns.close())
+	}
+	if d.patience != nil {
+		errs = append(errs, d.patience.close())
 	}
 	if d.choices != nil {
 		errs = append(errs, d.choices.close())

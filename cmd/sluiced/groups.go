@@ -95,6 +95,11 @@ func (b backend) PutGroup(_ context.Context, who string, r api.GroupRequest) (*a
 	if err != nil {
 		return nil, err
 	}
+	for k, v := range r.Set {
+		if err := d.permits(k, v); err != nil {
+			return nil, err
+		}
+	}
 	now, err := g.changed(&r)
 	if err != nil {
 		return nil, err

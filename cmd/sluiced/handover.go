@@ -75,6 +75,9 @@ func (d *daemon) retire() {
 	if err := d.campaigns.release(); err != nil {
 		d.log.Error("could not save what is known of campaigns for the next process", "err", err)
 	}
+	if err := d.patience.release(); err != nil {
+		d.log.Error("could not save what was put off for the next process; it waits once more", "err", err)
+	}
 	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
 }
 

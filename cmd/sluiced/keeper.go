@@ -9,6 +9,7 @@ import (
 
 	"sluice/cmd/internal/config"
 	"sluice/filter"
+	"sluice/filter/campaign"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/smtp"
@@ -72,6 +73,12 @@ func envelopeOf(m *proxy.Kept) spool.Envelope {
 		From: m.Mail.Address, UTF8: m.Mail.UTF8, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
 		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
 		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),
+	}
+	if m.Risky {
+		env.Class = classRisk
+	}
+	if m.Group != 0 {
+		env.Campaign = campaign.ID(m.Group)
 	}
 	for i := range m.Rcpts {
 		r := &m.Rcpts[i]

@@ -30,7 +30,7 @@ func (d *daemon) learn(r *proxy.Record) {
 			d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Unknown}, said(r, "RCPT-UNKNOWN", t.Address+": "+t.Reply))
 		}
 	}
-	if r.Status == proxy.Refused && !r.Verdict.Refused() && meaningOf(r.Remote) == replies.Spam {
+	if r.Status == proxy.Refused && !stopped(r) && meaningOf(r.Remote) == replies.Spam {
 		d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Remote, Print: likePrint(r)}, said(r, "REMOTE-SPAM", r.Remote))
 	}
 }
@@ -55,8 +55,8 @@ func meaningOf(reply string) replies.Class {
 // likePrint names the text of a message that is gone by now: copies have the same group, else the same sender's domain and
 // about the same size.
 func likePrint(r *proxy.Record) uint64 {
-	if group, _ := r.Verdict.Copies(); group != 0 {
-		return ladder.Spread(group)
+	if r.Group != 0 {
+		return ladder.Spread(r.Group)
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(strings.ToLower(mail.Address(r.From).Domain())))

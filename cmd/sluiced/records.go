@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net/http"
 	"net/netip"
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
 	"sluice/filter"
+	"sluice/filter/campaign"
 	"sluice/proxy"
 )
 
@@ -49,6 +52,12 @@ func (l logOf) Tail(ctx context.Context, q api.Query, take func(*api.Message) er
 
 func (l logOf) query(q api.Query) (msglog.Query, error) {
 	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Identity: q.Identity, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
+	if q.Campaign != "" {
+		var err error
+		if mq.Group, err = campaign.ParseID(q.Campaign); err != nil || mq.Group == 0 {
+			return mq, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: fmt.Sprintf("%q is not the id of a campaign", q.Campaign), Remedy: "`sluice campaign list` shows them"}
+		}
+	}
 	if q.User != "" {
 		m, err := backend(l).find(q.User)
 		if err != nil {
@@ -70,7 +79,7 @@ func message(r *proxy.Record) *api.Message {
 		ID: r.ID, Time: r.Start, DurationMS: r.Duration.Milliseconds(), User: r.Flow.User.Name, Client: r.Flow.Client, Target: r.Flow.Target,
 		Helo: r.Helo, Identity: r.Identity, From: r.From, Size: r.Size, Status: r.Status.String(), Class: r.Verdict.Class.String(), Reply: r.Reply, Remote: r.Remote,
 		Source: address(r.Source), Way: r.Way, TLSIn: r.In.Version, TLSOut: r.Out.Version, TLSTerms: r.Terms, TLSTrust: r.Asks.Trust, TLSPolicy: r.Asks.Policy, TLSResult: r.Asks.Result,
-		Ticket: r.Ticket, Shadow: r.Shadow, Would: r.Would, Note: r.Note,
+		Campaign: campaignOf(r.Group), Ticket: r.Ticket, Shadow: r.Shadow, Would: r.Would, Note: r.Note,
 		UnreadOut: r.Unread.Out, UnreadIn: r.Unread.In, WaitedMS: r.Waited.Milliseconds(), Obstacle: string(r.Obstacle),
 	}
 	if r.Remote != "" && r.Remote[0] > '3' {
@@ -92,6 +101,14 @@ func message(r *proxy.Record) *api.Message {
 		m.Code = h.Code
 	}
 	return m
+}
+
+// campaignOf names copies of one message; "" where nothing is known of any.
+func campaignOf(group uint64) string {
+	if group == 0 {
+		return ""
+	}
+	return campaign.ID(group)
 }
 
 func address(a netip.Addr) string {

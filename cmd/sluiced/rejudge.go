@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sluice/filter"
-	"sluice/filter/content"
 	mail "sluice/filter/message"
 	"sluice/intercept/flow"
 	"sluice/proxy/delivery"
@@ -26,14 +25,11 @@ const rejudgeEvery = 2 * time.Second
 // judgeAgain looks for messages in the queue that wait to be judged again (CON9), until ctx ends or another process has
 // the queue.
 func (d *daemon) judgeAgain(ctx context.Context) {
-	again := &rejudge{d: d, other: map[spool.ID]bool{}, checks: filter.NewPipeline(
-		filter.Step{Name: "content", Phases: content.Phases, Check: content.NewMarks()},
-		filter.Step{Name: "learned", Phases: content.Phases, Check: d.classifier()},
-	)}
+	again := &rejudge{d: d, other: map[spool.ID]bool{}, unasked: map[spool.ID]time.Time{}, checks: filter.NewPipeline(d.opinions(filter.NewTurns(1))...)}
 	for {
 		select {
 		case <-time.After(max(rejudgeEvery, d.cfg.Load().Content.Wait.D()/20)):
-			again.pass()
+			again.pass(ctx)
 		case <-d.handedOver:
 			return
 		case <-ctx.Done():
@@ -47,16 +43,34 @@ type rejudge struct {
 	d      *daemon
 	checks *filter.Pipeline
 	other  map[spool.ID]bool // held for other reasons: they need not be read again
+	// About these somebody who has to be asked could not be, since when: a list, a plug-in.
+	unasked map[spool.ID]time.Time
 }
 
-func (r *rejudge) pass() {
+// unaskedPause is how soon it is tried again to ask about a message.
+const unaskedPause = time.Minute
+
+func (r *rejudge) pass(ctx context.Context) {
+	for _, id := range r.due() {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := r.one(ctx, id); err != nil && !errors.Is(err, spool.ErrUnknown) {
+			r.d.log.Error("a message that waits to be judged again stays on hold", "delivery", id, "err", err)
+			r.other[id] = true
+		}
+	}
+}
+
+// due are the deliveries on hold that have waited so long that they may have to be judged.
+func (r *rejudge) due() (due []spool.ID) {
 	m := r.d.mail
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.gave {
-		return
+		return nil
 	}
-	held, due := map[spool.ID]bool{}, []spool.ID{}
+	held := map[spool.ID]bool{}
 	now := time.Now()
 	for from := uint32(0); ; {
 		from = m.spool.Each(from, func(x *spool.Delivery) bool {
@@ -72,52 +86,93 @@ func (r *rejudge) pass() {
 		}
 	}
 	r.other = held
-	for _, id := range due {
-		if err := r.one(id); err != nil && !errors.Is(err, spool.ErrUnknown) {
-			r.d.log.Error("a message that waits to be judged again stays on hold", "delivery", id, "err", err)
-			r.other[id] = true
+	for id := range r.unasked {
+		if _, is := held[id]; !is {
+			delete(r.unasked, id)
 		}
 	}
+	return due
 }
 
-// one judges one message. Its user may have a longer wait than the general one.
-func (r *rejudge) one(id spool.ID) error {
+// one judges one message. Nothing is held up meanwhile: who is asked may take long to answer.
+func (r *rejudge) one(ctx context.Context, id spool.ID) error {
+	if since, is := r.unasked[id]; is && time.Since(since) < unaskedPause {
+		return nil
+	}
+	l, data, err := r.read(id)
+	if l == nil || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.d.cfg.Load().SMTP.FilterTimeout.D())
+	defer cancel()
+	v := r.checks.Ask(ctx, filter.Data, messageOf(&l.Envelope, data))
+	if v.Action == filter.Defer && v.Class == filter.Policy { // somebody who has to be asked does not answer: it waits on
+		r.unasked[id] = time.Now()
+		return nil
+	}
+	return r.settle(id, data, &v)
+}
+
+// read returns a message whose wait is over; nil where it is not, or waits for a person. Its user may have a longer wait than
+// the general one.
+func (r *rejudge) read(id spool.ID) (*spool.Lease, []byte, error) {
 	m := r.d.mail
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.gave {
+		return nil, nil, nil
+	}
 	l, err := m.spool.Look(id)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if !strings.HasPrefix(l.State.Hold, delayed) {
 		r.other[id] = true
-		return nil
+		return nil, nil, nil
 	}
 	if s := r.d.policy.Settings(l.Envelope.User); s != nil && time.Since(l.Envelope.Received) < s.Content.Wait {
-		return nil
+		return nil, nil, nil
 	}
 	body, err := l.Body()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	defer body.Release()
 	data := make([]byte, body.Size())
 	if _, err := body.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	return l, data, nil
+}
+
+// settle does what follows from the verdict, unless a person was faster.
+func (r *rejudge) settle(id spool.ID, data []byte, v *filter.Verdict) error {
+	m := r.d.mail
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.gave {
+		return nil
+	}
+	l, err := m.spool.Look(id)
+	if err != nil || !strings.HasPrefix(l.State.Hold, delayed) {
 		return err
 	}
-	v := r.checks.Ask(context.Background(), filter.Data, messageOf(&l.Envelope, data))
 	f := delivery.Filter{ID: id}
 	what := "released"
 	switch {
 	case !v.Refused() || v.Action == filter.Delay: // as unsure as before: it has waited
 		_, err = m.queue.Release(f)
+	case v.Action == filter.Discard:
+		what = "discarded"
+		_, err = m.queue.Delete(f)
 	case v.Action == filter.Reject || v.Action == filter.Quarantine:
 		what = "held"
-		err = r.shelve(l, data, &v)
-		if err == nil {
+		if err = r.shelve(l, data, v); err == nil {
 			_, err = m.queue.Delete(f)
 		}
 	default:
 		what = "on hold"
-		_, err = m.queue.Hold(f, heldBecause(&v))
+		_, err = m.queue.Hold(f, heldBecause(v))
 	}
 	if err == nil {
 		r.d.log.Info("judged again", "delivery", id, "message", l.Envelope.Message, "user", l.Envelope.UserName, "it is", what)

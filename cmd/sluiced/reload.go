@@ -80,20 +80,25 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 // pipeline holds the checks, cheap ones first; what users send is counted by counts, and over hears of limits that are met.
 func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.Pipeline {
 	settings := d.policy
-	turns := filter.NewTurns(max(1, runtime.GOMAXPROCS(0)/2))
-	return filter.NewPipeline(
-		filter.Step{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
-		filter.Step{Name: "sender", Phases: sender.Phases, Check: sender.New()},
-		filter.Step{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
-		filter.Step{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},
-		filter.Step{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
-		filter.Step{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		filter.Step{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
-		filter.Step{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), turns)},
-		filter.Step{Name: "learned", Phases: content.Phases, Check: filter.InTurn(d.classifier(), turns)},
-		filter.Step{Name: "lists", Phases: reputation.Phases, Check: d.lists},
-		filter.Step{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
-	)
+	return filter.NewPipeline(append([]filter.Step{
+		{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
+		{Name: "sender", Phases: sender.Phases, Check: sender.New()},
+		{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
+		{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},
+		{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
+		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
+		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
+	}, d.opinions(filter.NewTurns(max(1, runtime.GOMAXPROCS(0)/2)))...)...)
+}
+
+// opinions are the checks that look into a message; what only computes does so in turns.
+func (d *daemon) opinions(turns *filter.Turns) []filter.Step {
+	return []filter.Step{
+		{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), turns)},
+		{Name: "learned", Phases: content.Phases, Check: filter.InTurn(d.classifier(), turns)},
+		{Name: "lists", Phases: reputation.Phases, Check: d.lists},
+		{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
+	}
 }
 
 func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings {

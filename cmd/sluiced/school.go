@@ -181,5 +181,18 @@ func (f *schoolFile) closeLessons() error { return errors.Join(f.saveLessons(), 
 
 // classifier judges messages by what is learnt here, and has the campaigns see them.
 func (d *daemon) classifier() *content.Classifier {
-	return content.NewClassifier(d.school, d.policy, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)
+	c := content.NewClassifier(d.school, d.policy, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)
+	return c.Waiting(d.patience.Patience).Discarding(func() bool { return d.cfg.Load().Content.Discard })
+}
+
+// patienceFile keeps over a restart which messages were put off to be judged again.
+type patienceFile struct {
+	keptFile
+	*content.Patience
+}
+
+func openPatience(dir string) (*patienceFile, error) {
+	p := content.NewPatience(nil)
+	f := &patienceFile{keptFile{what: p}, p}
+	return f, f.open(dir, "patience")
 }

@@ -121,6 +121,11 @@ func (b backend) ChangeSettings(_ context.Context, who string, c api.SettingsCha
 	if err != nil {
 		return nil, err
 	}
+	for k, v := range c.Set {
+		if err := d.permits(k, v); err != nil {
+			return nil, err
+		}
+	}
 	what := "settings changed"
 	var o policy.Overrides
 	if c.Until != nil {
@@ -166,6 +171,21 @@ func changed(o *policy.Overrides, set map[string]string, unset []string) error {
 	}
 	if err := o.Validate(); err != nil {
 		return badSetting(err)
+	}
+	return nil
+}
+
+// permits refuses settings for which something else has to be there.
+func (d *daemon) permits(key, value string) error {
+	if key != "content_on_spam" && key != "content_on_unsure" {
+		return nil
+	}
+	cfg := d.cfg.Load()
+	switch {
+	case value == policy.DiscardMail.String() && !cfg.Content.Discard:
+		return &api.Problem{Status: http.StatusConflict, Code: "refused", What: "nothing was changed: the configuration does not allow to discard mail", Remedy: "use quarantine, or set content.discard = true there: senders then believe that such mail went out, and nobody has a copy"}
+	case value == policy.RiskMail.String() && !cfg.Delivery.HasRiskPool():
+		return &api.Problem{Status: http.StatusConflict, Code: "refused", What: "nothing was changed: there is no delivery pool of class risk", Remedy: `add [[delivery.pool]] with class = "risk" and addresses of its own to the configuration`}
 	}
 	return nil
 }
@@ -286,6 +306,9 @@ func (b backend) wanted(rows []api.SettingRow) (map[uint32]policy.Overrides, map
 			return nil, nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-user", What: fmt.Sprintf("row %d: there is no user %q", i+1, row.User), Remedy: "nothing was changed; `sluice users` lists all"}
 		}
 		o := want[id]
+		if err := b.d.permits(row.Key, row.Value); err != nil {
+			return nil, nil, err
+		}
 		if err := o.Put(row.Key, row.Value); err != nil {
 			return nil, nil, badSetting(fmt.Errorf("row %d, user %s: %w", i+1, row.User, err))
 		}

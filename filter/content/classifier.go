@@ -39,6 +39,7 @@ type Classifier struct {
 	learned  func() string
 	watcher  Watcher
 	patience *Patience
+	discards func() bool // may mail be discarded at all? nil: no
 }
 
 // The words of the setting content.learned.
@@ -60,7 +61,20 @@ func (c *Classifier) Watching(w Watcher) *Classifier {
 	return c
 }
 
-// Check implements filter.Check in phase data.
+// Waiting has what was put off remembered by p, which others may keep over a restart.
+func (c *Classifier) Waiting(p *Patience) *Classifier {
+	c.patience = p
+	return c
+}
+
+// Discarding lets mail be discarded where allowed says so; elsewhere it is refused.
+func (c *Classifier) Discarding(allowed func() bool) *Classifier {
+	c.discards = allowed
+	return c
+}
+
+// Check implements filter.Check in phase data. It leaves what the content says, and of which message it is a copy, with the
+// message.
 func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	if p != filter.Data || len(m.Data) == 0 || c.learned() == LearnedOff { // of what was only observed there may be no text
 		return hits
@@ -72,6 +86,7 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	t := Thresholds{s.Content.Unsure, s.Content.Spam}
 	j := c.learner.Judge()
 	o, hits, w := j.show(m, t, c.watcher, hits)
+	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
 	c.learner.Seen(m.ID, &o, t)
 	if o.Probability < t.Unsure {
 		return hits
@@ -109,6 +124,12 @@ func (c *Classifier) act(a policy.ContentAction, m *message.Message, s *policy.S
 	switch a {
 	case policy.DeliverMail:
 		h.Evidence += "; not stopped: the setting says deliver"
+	case policy.TagMail:
+		h.Tag = tag(h, h.Points)
+		h.Evidence += "; tagged"
+	case policy.RiskMail:
+		h.Action = filter.HighRisk
+		h.Text += "; try it again later"
 	case policy.QuarantineMail:
 		h.Action = filter.Quarantine
 	case policy.DelayMail:
@@ -120,9 +141,24 @@ func (c *Classifier) act(a policy.ContentAction, m *message.Message, s *policy.S
 		h.Action = filter.Delay
 		h.Text += "; it is judged again, try it in some minutes"
 		h.Evidence += fmt.Sprintf("; judged again in %v", left.Round(time.Second))
+	case policy.DiscardMail:
+		if c.discards != nil && c.discards() {
+			h.Action = filter.Discard
+			return
+		}
+		h.Evidence += "; refused: content.discard does not allow to discard it"
+		fallthrough
 	default:
 		h.Action, h.SMTP, h.Enhanced = filter.Reject, 550, "5.7.1"
 	}
+}
+
+// tag is the fields by which mail programs and filters further on learn what was found. Those are the names that they know.
+func tag(h *filter.Hit, probability float64) string {
+	if h.Class == filter.Clean {
+		return fmt.Sprintf("X-Spam-Status: Unsure, probability=%.4f\r\n", probability)
+	}
+	return fmt.Sprintf("X-Spam-Flag: YES\r\nX-Spam-Status: Yes, probability=%.4f class=%s\r\n", probability, h.Class)
 }
 
 // holdsBack says why nothing is done about a message, "" where it is.

@@ -174,6 +174,13 @@ func (o *Opinion) Name(t Thresholds) string {
 	return "clean"
 }
 
+// Odds is the probability as the logarithm of its odds, bounded where it is next to a certainty.
+func (o *Opinion) Odds() float64 {
+	const most = 1 - 1e-9
+	p := min(max(o.Probability, 1-most), most)
+	return math.Log(p / (1 - p))
+}
+
 // Hits returns the opinion as hits, none of which asks for anything: who judges says what is done.
 func (o *Opinion) Hits(model string, hits []filter.Hit) []filter.Hit {
 	for i := range o.Findings {

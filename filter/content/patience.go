@@ -1,7 +1,9 @@
 package content
 
 import (
-	"hash/maphash"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"sync"
 	"time"
 
@@ -10,18 +12,18 @@ import (
 
 // Bounds of what is remembered of messages that are to be judged again.
 const (
-	mostPatience = 100_000
+	mostPatience = 100_000            // 16 bytes each where they are kept
 	patienceAge  = 5 * 24 * time.Hour // as long as mail servers keep trying
 )
 
-// Patience remembers which messages were put off so that they are judged again (CON9), each by user, envelope and body. It
-// is forgotten at a restart: what was put off before waits once more. Safe for concurrent use.
+// Patience remembers which messages were put off so that they are judged again (CON9), each by user, envelope and body. Safe
+// for concurrent use.
 type Patience struct {
-	now  func() time.Time
-	seed maphash.Seed
+	now func() time.Time
 
-	mu   sync.Mutex
-	seen map[uint64]time.Time // when it came first
+	mu      sync.Mutex
+	seen    map[uint64]time.Time // when it came first
+	changed bool
 }
 
 // NewPatience returns one that knows of nothing; now may be nil.
@@ -29,12 +31,12 @@ func NewPatience(now func() time.Time) *Patience {
 	if now == nil {
 		now = time.Now
 	}
-	return &Patience{now: now, seed: maphash.MakeSeed(), seen: map[uint64]time.Time{}}
+	return &Patience{now: now, seen: map[uint64]time.Time{}}
 }
 
 // Left returns how much of wait a message has still to wait since it came first; 0 or less: it has waited.
 func (p *Patience) Left(m *message.Message, wait time.Duration) time.Duration {
-	key, now := p.key(m), p.now()
+	key, now := keyOf(m), p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if first, ok := p.seen[key]; ok && now.Sub(first) < patienceAge {
@@ -43,7 +45,7 @@ func (p *Patience) Left(m *message.Message, wait time.Duration) time.Duration {
 	if len(p.seen) >= mostPatience {
 		p.forget(now)
 	}
-	p.seen[key] = now
+	p.seen[key], p.changed = now, true
 	return wait
 }
 
@@ -62,15 +64,59 @@ func (p *Patience) forget(now time.Time) {
 	}
 }
 
-func (p *Patience) key(m *message.Message) uint64 {
-	var h maphash.Hash
-	h.SetSeed(p.seed)
-	maphash.WriteComparable(&h, m.Flow.User.ID)
-	_, _ = h.WriteString(string(m.Envelope.From))
-	for _, to := range m.Envelope.To {
-		_ = h.WriteByte(0)
-		_, _ = h.WriteString(string(to))
+// Changed reports, once, whether there is something new to keep.
+func (p *Patience) Changed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.changed
+	p.changed = false
+	return was
+}
+
+// Append appends what is remembered in the form that Restore reads: a key and a second of the clock each.
+func (p *Patience) Append(dst []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	for k, first := range p.seen {
+		if now.Sub(first) < patienceAge {
+			dst = binary.LittleEndian.AppendUint64(dst, k)
+			dst = binary.LittleEndian.AppendUint64(dst, uint64(first.Unix()))
+		}
 	}
+	return dst
+}
+
+// Restore adds what Append wrote. A first try from the future, by a clock that was set back, is one of now.
+func (p *Patience) Restore(b []byte) error {
+	if len(b)%16 != 0 {
+		return errors.New("could not read which messages were put off: the file is cut; they wait once more")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	for ; len(b) >= 16 && len(p.seen) < mostPatience; b = b[16:] {
+		key, first := binary.LittleEndian.Uint64(b), time.Unix(int64(binary.LittleEndian.Uint64(b[8:])), 0)
+		if first.After(now) {
+			first = now
+		}
+		if had, ok := p.seen[key]; now.Sub(first) < patienceAge && (!ok || first.Before(had)) {
+			p.seen[key] = first
+		}
+	}
+	return nil
+}
+
+// keyOf is the same for each try to send a message. Who makes two messages of one key gains that the second does not wait.
+func keyOf(m *message.Message) uint64 {
+	h := sha256.New()
+	_, _ = h.Write(binary.LittleEndian.AppendUint32(nil, m.Flow.User.ID))
+	_, _ = h.Write([]byte(m.Envelope.From))
+	for _, to := range m.Envelope.To {
+		_, _ = h.Write([]byte{0})
+		_, _ = h.Write([]byte(to))
+	}
+	_, _ = h.Write([]byte{1})
 	_, _ = h.Write(message.Body(m.Data))
-	return h.Sum64()
+	return binary.LittleEndian.Uint64(h.Sum(nil))
 }

@@ -104,3 +104,31 @@ func TestActions(t *testing.T) {
 		t.Errorf("a released campaign: %+v", h)
 	}
 }
+
+// TestPatienceIsKept over a restart: what was put off waits no longer than before, a cut file is refused, and a clock that was
+// set back makes nothing wait longer than its wait.
+func TestPatienceIsKept(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	p := NewPatience(func() time.Time { return now })
+	m := &message.Message{Flow: &flow.Flow{User: flow.User{ID: 7}}, Envelope: message.Envelope{From: "a@x.example", To: []message.Address{"b@y.example"}}, Data: []byte("Subject: x\r\n\r\ntext\r\n")}
+	p.Left(m, time.Minute)
+	if !p.Changed() || p.Changed() {
+		t.Error("a change is not told once")
+	}
+	kept := p.Append(nil)
+	now = now.Add(40 * time.Second)
+	q := NewPatience(func() time.Time { return now })
+	if err := q.Restore(kept); err != nil {
+		t.Fatal(err)
+	}
+	if left := q.Left(m, time.Minute); left != 20*time.Second {
+		t.Errorf("after a restart it waits %v more", left)
+	}
+	now = now.Add(-time.Hour)
+	if q = NewPatience(func() time.Time { return now }); q.Restore(kept) != nil || q.Left(m, time.Minute) > time.Minute {
+		t.Error("a clock that was set back makes it wait for longer")
+	}
+	if q.Restore(kept[:9]) == nil {
+		t.Error("a cut file is taken")
+	}
+}

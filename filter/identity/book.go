@@ -138,7 +138,7 @@ func (b *Book) Count(user uint32, name string, at time.Time, o filter.Outcome) {
 	e.Last = at
 	e.Messages++
 	e.Recipients += uint64(o.Accepted)
-	if o.Verdict == nil || !o.Verdict.Refused() {
+	if o.Verdict == nil || !o.Verdict.Refused() || o.Verdict.Action == filter.HighRisk && o.Accepted > 0 {
 		return
 	}
 	e.Refused++

@@ -32,7 +32,8 @@ type Envelope struct {
 }
 
 // Message is one mail on its way through the phases. Fields fill up as the dialogue goes on: a check of phase connect
-// sees Flow only. Nothing in it may be changed or kept by a check after it returned.
+// sees Flow only. Nothing in it may be kept by a check after it returned, nor changed, but for what the content filter leaves to
+// the checks behind it.
 type Message struct {
 	ID       string // <flow id>.<n>, the id of the transaction in log and replies
 	Flow     *flow.Flow
@@ -48,7 +49,17 @@ type Message struct {
 	Whole    io.ReaderAt // all DataSize bytes of it, where Data is only the beginning; nil where there is no more than Data
 	Received time.Time
 
+	Found Found // in phase data, behind the content filter
+
 	Forwarded bool // it is known to have come from elsewhere (ATT10); where it is not, PassedOn looks
+}
+
+// Found is what the content filter leaves to the checks behind it.
+type Found struct {
+	Odds   float64 // logarithm of the odds that the content is bad; 0 where nobody looked
+	Phish  bool    // what speaks against it speaks of phishing
+	Group  uint64  // the same for all copies of a message; 0 where nothing is known of copies
+	Passes string  // why nothing that was learnt may stop it; "" where it may
 }
 
 // Reader reads the first most bytes of the message, in phase data; size is how many there are to read.

@@ -12,9 +12,12 @@ const (
 	DelayMail                           // it is put off, or held at the smarthost, and judged again
 	QuarantineMail                      // a copy is held
 	RefuseMail                          // 550
+	TagMail                             // it is delivered, and a header field says so
+	RiskMail                            // it leaves through the pool of risky mail alone
+	DiscardMail                         // it is taken and goes nowhere
 )
 
-var contentActions = [...]string{"", "deliver", "delay", "quarantine", "reject"}
+var contentActions = [...]string{"", "deliver", "delay", "quarantine", "reject", "tag", "high-risk", "discard"}
 
 // String returns the setting's name in configuration and API.
 func (a ContentAction) String() string {
@@ -31,7 +34,7 @@ func ParseContentAction(name string) (ContentAction, error) {
 			return ContentAction(i), nil
 		}
 	}
-	return 0, fmt.Errorf("action %q is unknown; use deliver, delay, quarantine or reject", name)
+	return 0, fmt.Errorf("action %q is unknown; use deliver, tag, delay, high-risk, quarantine, reject or discard", name)
 }
 
 // MarshalText returns the setting's name.

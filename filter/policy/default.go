@@ -84,6 +84,9 @@ func (s *Settings) Validate() error {
 	if c := s.Content; !(c.Unsure > 0 && c.Unsure <= c.Spam && c.Spam <= 1) { // also refuses NaN
 		errs = append(errs, fmt.Errorf("content unsure is %g and spam %g, want both above 0, unsure not above spam, spam at most 1", c.Unsure, c.Spam))
 	}
+	if s.Content.OnUnsure == DiscardMail {
+		errs = append(errs, errors.New("content on_unsure is discard, which is for spam alone; use quarantine"))
+	}
 	if err := s.Identify.validate(); err != nil {
 		errs = append(errs, err)
 	}

@@ -39,7 +39,7 @@ type Overrides struct {
 	Unsure     *float64       `json:"content_unsure,omitempty"`  // 0 to 1
 	Spam       *float64       `json:"content_spam,omitempty"`    // 0 to 1
 	Failure    *Failure       `json:"content_failure,omitempty"` // as in the configuration
-	OnSpam     *ContentAction `json:"content_on_spam,omitempty"` // "deliver", "delay", "quarantine" or "reject"
+	OnSpam     *ContentAction `json:"content_on_spam,omitempty"` // "deliver", "tag", "delay", "high-risk", "quarantine", "reject" or "discard"
 	OnUnsure   *ContentAction `json:"content_on_unsure,omitempty"`
 	Wait       *int           `json:"content_wait_seconds,omitempty"`
 

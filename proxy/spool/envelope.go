@@ -26,6 +26,8 @@ type Envelope struct {
 
 	// Class tells pools and limits apart: "" is ordinary mail, "notice" a notice of ours.
 	Class string
+	// Campaign names the message of which this is a copy, as its campaign does where there is one; may be "".
+	Campaign string
 	// Verified: it is known that mail to From reaches whoever sent this, so that notices may go there.
 	Verified bool
 
@@ -78,6 +80,7 @@ const (
 	fState      = 22 // state of a delivery that is written in one go with the entry
 	fLive       = 23 // in an entry written anew: a delivery that is open
 	fTailID     = 24
+	fCampaign   = 25
 
 	rAddress = 1
 	rNotify  = 2
@@ -152,6 +155,7 @@ func (e *entry) append(b fields) fields {
 	b.text(fEnvID, v.EnvID)
 	b.text(fClass, v.Class)
 	b.flag(fVerified, v.Verified)
+	b.text(fCampaign, v.Campaign)
 	var one fields
 	for i := range v.Rcpts {
 		r := &v.Rcpts[i]
@@ -217,6 +221,8 @@ func parseEntry(b []byte) (*entry, bool) {
 			v.EnvID = string(f)
 		case fClass:
 			v.Class = string(f)
+		case fCampaign:
+			v.Campaign = string(f)
 		case fVerified:
 			v.Verified = true
 		case fRcpt:

@@ -105,11 +105,11 @@ func TestQuarantineHoldsMail(t *testing.T) {
 }
 
 // TestUnsureMailIsJudgedAgain (CON9): what is unsure is put off once, comes again after the wait, and passes; at the smarthost
-// it is taken, and waits in the queue. What the filter has learnt to know meanwhile is refused.
+// it is taken, and waits in the queue. A restart in between makes it wait no longer. What the filter has learnt to know meanwhile is refused.
 func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGatewayWith(t, l, smarthostConfig+"\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n")
+	g := startGatewayWith(t, l, smarthostConfig+"\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n")
 	const mail = "From: Offers <x@offers.example>\r\nSubject: prices for the summer\r\n\r\nHere are our prices for the summer. Order in our shop, delivery is free for orders above 50 EUR.\r\nhttp://offers.example/now\r\n"
 	first := say(ctx, t, l, "alice", "one@sink.example", mail)
 	if !strings.HasPrefix(first, "451 4.7.1 gw.example: [UNSURE]") {
@@ -121,6 +121,9 @@ func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	out, err := l.Swaks(ctx, "bob", "--server", "203.0.113.1:587", "--tls", "--from", "x@bob.example", "--to", "two@sink.example", "--ehlo", "client.example", "--data", strings.ReplaceAll(mail, "\r\n", "\n"))
 	if err != nil || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as ") {
 		t.Errorf("at the smarthost: %s, %v", out.Stdout, err)
+	}
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
 	}
 	messageTo(ctx, t, l, "two@sink.example") // by itself, once it was judged again
 	if again := say(ctx, t, l, "alice", "one@sink.example", mail); !strings.HasPrefix(again, "250 ") {

@@ -112,6 +112,7 @@ func (q Query) Values() url.Values {
 	set("status", q.Status)
 	set("id", q.ID)
 	set("ticket", q.Ticket)
+	set("campaign", q.Campaign)
 	set("identity", q.Identity)
 	set("from", q.From)
 	set("to", q.To)

@@ -105,7 +105,7 @@ func (s *Server) routes() []route {
 
 var logParams = []param{
 	{"user", "name of a user"}, {"status", "delivered, refused, deferred, ambiguous, lost, no-message or observed"},
-	{"since", "RFC 3339 time"}, {"until", "RFC 3339 time"}, {"id", "of a message or a flow"}, {"ticket", "of a lock"}, {"identity", "the finer sender inside the user"},
+	{"since", "RFC 3339 time"}, {"until", "RFC 3339 time"}, {"id", "of a message or a flow"}, {"ticket", "of a lock"}, {"campaign", "only copies of one message"}, {"identity", "the finer sender inside the user"},
 	{"from", "sender's address or domain"}, {"to", "a recipient's address or domain"}, {"client", "source prefix or address"},
 	{"limit", "100 unless told"},
 }
@@ -277,11 +277,11 @@ func (s *Server) log(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined"}
+var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost", "no-message", "observed", "withheld", "queued", "quarantined", "discarded"}
 
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {
-	q = Query{User: v.Get("user"), Status: v.Get("status"), ID: v.Get("id"), Ticket: v.Get("ticket"), Identity: v.Get("identity"), From: v.Get("from"), To: v.Get("to")}
+	q = Query{User: v.Get("user"), Status: v.Get("status"), ID: v.Get("id"), Ticket: v.Get("ticket"), Campaign: v.Get("campaign"), Identity: v.Get("identity"), From: v.Get("from"), To: v.Get("to")}
 	if q.Status != "" && !slices.Contains(statuses, q.Status) {
 		return q, invalid(fmt.Sprintf("%q is not a status", q.Status), "use one of "+strings.Join(statuses, ", "))
 	}

@@ -316,6 +316,7 @@ type Message struct {
 	TLSTrust   string         `json:"tls_trust,omitempty" doc:"what the authorities say of the destination's certificate"`
 	TLSPolicy  string         `json:"tls_policy,omitempty" doc:"what the first recipient's domain asks for: dane, mta-sts enforce, mta-sts testing, none or unknown"`
 	TLSResult  string         `json:"tls_result,omitempty" doc:"ok, or what is not as it asks; nothing depends on it"`
+	Campaign   string         `json:"campaign,omitempty" doc:"the same for all copies of a message; a campaign where there are several"`
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
 	Would      string         `json:"would,omitempty" doc:"in shadow and observe: the reply of ours that would have stopped it"`
@@ -349,6 +350,7 @@ type Query struct {
 	Status       string
 	ID           string // of a message or a flow
 	Ticket       string
+	Campaign     string // id of a campaign, or of the message that might become one
 	Identity     string
 	From, To     string // address or domain
 	Client       netip.Prefix

@@ -281,8 +281,9 @@ type Content struct {
 	Unsure    float64  `toml:"unsure" default:"0.80" min:"0.05" max:"1" doc:"Probability that a message is bad from which it counts as unsure. It is delivered, and the log explains it."`
 	Spam      float64  `toml:"spam" default:"0.98" min:"0.5" max:"1" doc:"Probability from which it counts as spam."`
 	Failure   string   `toml:"failure" default:"plugin" enum:"plugin|defer|go-on" doc:"What becomes of a message that a plug-in or a list by DNS could not be asked about. plugin: what [[plugin]] or [[dnslist]] says. defer: 451 4.3.0. go-on: without that opinion."`
-	OnSpam    string   `toml:"on_spam" default:"reject" enum:"deliver|delay|quarantine|reject" doc:"What becomes of spam and phishing. reject: 550. quarantine: a copy is held, see [quarantine]. delay: it is put off with 451 and judged again when it comes after content.wait, with what was learnt meanwhile; at the smarthost it is taken and waits in the queue. deliver: the log tells."`
-	OnUnsure  string   `toml:"on_unsure" default:"deliver" enum:"deliver|delay|quarantine|reject" doc:"What becomes of unsure mail, likewise. What is still unsure after it was delayed is delivered."`
+	OnSpam    string   `toml:"on_spam" default:"reject" enum:"deliver|tag|delay|high-risk|quarantine|reject|discard" doc:"What becomes of spam and phishing. reject: 550. quarantine: a copy is held, see [quarantine]. delay: it is put off with 451 and judged again when it comes after content.wait, with what was learnt meanwhile; at the smarthost it is taken and waits in the queue. high-risk: it leaves through the delivery pool of class risk alone; on an intercepted connection the destination is given the envelope anew from there, and what cannot leave that way is put off with 451. tag: it is delivered with X-Spam-Flag: YES and X-Spam-Status. deliver: the log tells. discard: it is answered 250 and goes nowhere, if content.discard allows it."`
+	OnUnsure  string   `toml:"on_unsure" default:"deliver" enum:"deliver|tag|delay|high-risk|quarantine|reject" doc:"What becomes of unsure mail, likewise; a tag is X-Spam-Status: Unsure alone. What is still unsure after it was delayed is delivered."`
+	Discard   bool     `toml:"discard" default:"false" doc:"Whether on_spam may be discard, here or for a user. Its sender believes that such a message went out, and nobody has a copy: where this is off, what says discard is refused."`
 	Wait      Duration `toml:"wait" default:"10m" min:"10s" max:"24h" doc:"How long what is delayed waits until it is judged again."`
 	Learned   string   `toml:"learned" default:"auto" enum:"auto|never|always|off" doc:"What the learned part of the filter may do. auto: it refuses once the model has proved itself here, by 5,000 messages that it took for good, and no more than 0.02 % beside them that it would have refused and nobody has called bad; before, it only says so. never: it only says so. always: it refuses at once. off: it does not look at messages, which then cost no time; the test texts for spam and viruses are found still."`
 	Lessons   int      `toml:"lessons_per_source" default:"50" min:"1" max:"10000" doc:"How many messages a day one source of reports may teach the model; an operator's commands may a hundred times as many."`
@@ -313,8 +314,8 @@ type UserContent struct {
 	Unsure    float64  `toml:"unsure" min:"0.05" max:"1" doc:"Probability from which his messages count as unsure."`
 	Spam      float64  `toml:"spam" min:"0.5" max:"1" doc:"Probability from which they count as spam."`
 	Failure   string   `toml:"failure" enum:"plugin|defer|go-on" doc:"What becomes of his messages where a plug-in or a list could not be asked, as content.failure."`
-	OnSpam    string   `toml:"on_spam" enum:"deliver|delay|quarantine|reject" doc:"What becomes of his spam and phishing."`
-	OnUnsure  string   `toml:"on_unsure" enum:"deliver|delay|quarantine|reject" doc:"What becomes of his unsure mail."`
+	OnSpam    string   `toml:"on_spam" enum:"deliver|tag|delay|high-risk|quarantine|reject|discard" doc:"What becomes of his spam and phishing."`
+	OnUnsure  string   `toml:"on_unsure" enum:"deliver|tag|delay|high-risk|quarantine|reject" doc:"What becomes of his unsure mail."`
 	Wait      Duration `toml:"wait" min:"10s" max:"24h" doc:"How long what is delayed waits until it is judged again."`
 }
 

@@ -52,7 +52,7 @@ func describe(f *field, table Key) Key {
 	k.Name, k.Type, k.Doc = f.name, kind(f.typ), f.tag.Get("doc")
 	k.Required, k.Inherits = f.tag.Get("required") != "", f.tag.Get("inherit")
 	if enum := f.tag.Get("enum"); enum != "" {
-		k.Type = strings.ReplaceAll(enum, "|", " or ")
+		k.Type = oneOf(strings.Split(enum, "|"))
 	}
 	lo, hi := f.tag.Get("min"), f.tag.Get("max")
 	switch {
@@ -130,4 +130,12 @@ func wrap(text, indent string) string {
 	}
 	b.WriteString(line + "\n")
 	return b.String()
+}
+
+// oneOf writes a choice as people do.
+func oneOf(all []string) string {
+	if len(all) < 4 {
+		return strings.Join(all, " or ")
+	}
+	return strings.Join(all[:len(all)-1], ", ") + " or " + all[len(all)-1]
 }

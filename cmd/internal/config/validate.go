@@ -359,16 +359,3 @@ func mailbox(s string) bool {
 	i := strings.LastIndexByte(s, '@')
 	return i > 0 && fqdn(s[i+1:]) && !strings.ContainsFunc(s[:i], func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`<>()",;:\[]@`, r) })
 }
-
-// content looks at thresholds that only make sense together.
-func (v *validator) content(c *Config) {
-	check := func(key string, unsure, spam float64) {
-		if unsure > spam {
-			v.report(key+".unsure", fmt.Sprintf("%g is above the threshold of spam, %g", unsure, spam), "lower it, or raise "+key+".spam")
-		}
-	}
-	check("content", c.Content.Unsure, c.Content.Spam)
-	for i := range c.User {
-		check(fmt.Sprintf("user[%d].content", i), c.User[i].Content.Unsure, c.User[i].Content.Spam)
-	}
-}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"sluice/filter"
+	"sluice/filter/campaign"
 	"sluice/proxy"
 )
 
@@ -52,6 +53,9 @@ func (e *encoder) encode(r *proxy.Record) {
 	e.text("met", r.Asks.Result)
 	e.number("unread_out", r.Unread.Out)
 	e.number("unread_in", r.Unread.In)
+	if r.Group != 0 {
+		e.text("campaign", campaign.ID(r.Group))
+	}
 	e.text("ticket", r.Ticket)
 	if r.Shadow {
 		e.number("shadow", 1)
@@ -166,6 +170,9 @@ func (e *encoder) addKeys(r *proxy.Record) {
 	}
 	if r.Identity != "" {
 		e.keys = append(e.keys, hashText(keyIdentity, r.Identity))
+	}
+	if r.Group != 0 {
+		e.keys = append(e.keys, hashNumber(keyCampaign, r.Group))
 	}
 	if r.Ticket != "" {
 		e.keys = append(e.keys, hashText(keyTicket, r.Ticket))

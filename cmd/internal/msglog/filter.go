@@ -23,6 +23,7 @@ const (
 	keyClientNet
 	keyCode
 	keyTarget
+	keyCampaign // no record of earlier versions has one
 )
 
 // hashes returned by the functions below are FNV-1a with a final mix; letters count without case, as domains do.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/filter"
+	"sluice/filter/campaign"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/tlspolicy"
@@ -58,6 +59,7 @@ type line struct {
 	Met       string                `json:"met"`
 	UnreadOut int64                 `json:"unread_out"`
 	UnreadIn  int64                 `json:"unread_in"`
+	Campaign  string                `json:"campaign"`
 	Ticket    string                `json:"ticket"`
 	Shadow    int                   `json:"shadow"` // 1 where it is
 	Would     string                `json:"would"`
@@ -102,6 +104,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		Unread: proxy.Unread{Out: l.UnreadOut, In: l.UnreadIn},
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}
+	r.Group, _ = campaign.ParseID(l.Campaign) // 0 where there is none
 	if l.Began != 0 {
 		r.Flow.Start = time.UnixMicro(l.Began).UTC()
 	}

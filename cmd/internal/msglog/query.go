@@ -24,6 +24,7 @@ type Query struct {
 	Status      *proxy.Status
 	ID          string // of a message ("abc.1"), or of a flow ("abc") for all its records
 	Ticket      string
+	Group       uint64 // of copies of one message
 	Identity    string
 	Sender      string // an address, or a domain without "@"
 	Recipient   string // likewise, of any recipient
@@ -95,6 +96,9 @@ func (q *Query) keys() []uint64 {
 	if q.Ticket != "" {
 		k = append(k, hashText(keyTicket, q.Ticket))
 	}
+	if q.Group != 0 {
+		k = append(k, hashNumber(keyCampaign, q.Group))
+	}
 	if q.Identity != "" {
 		k = append(k, hashText(keyIdentity, q.Identity))
 	}
@@ -134,6 +138,7 @@ func (q *Query) match(r *proxy.Record) bool {
 	switch {
 	case !q.From.IsZero() && r.Start.Before(q.From), !q.Until.IsZero() && !r.Start.Before(q.Until),
 		q.User != 0 && r.Flow.User.ID != q.User,
+		q.Group != 0 && r.Group != q.Group,
 		q.Status != nil && r.Status != *q.Status,
 		q.ID != "" && !strings.EqualFold(r.ID, q.ID) && !strings.EqualFold(r.Flow.ID.String(), q.ID),
 		q.Ticket != "" && !strings.EqualFold(r.Ticket, q.Ticket),

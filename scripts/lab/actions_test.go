@@ -1,0 +1,143 @@
+//go:build labtest
+
+package lab
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+// riskyConfig has a pool for risky mail, by which nothing else leaves, and lets mail be discarded.
+const riskyConfig = smarthostConfig + `
+[[delivery.pool]]
+name = "risky"
+class = "risk"
+addresses = ["{{(index .Addresses 2).Address}}", "{{(index .Addresses 3).Address}}"]
+[content]
+learned = "always"
+discard = true
+[campaign]
+act = "say"
+`
+
+// TestActionsOfSpam (CON1): what becomes of spam and of unsure mail is a user's setting, in force with his next mail: it is
+// delivered, tagged, sent apart from his other mail, held, discarded or refused; his good mail notices nothing.
+func TestActionsOfSpam(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, riskyConfig)
+	set := func(what ...string) {
+		t.Helper()
+		sluice(t, g, append([]string{"user", "set", "alice"}, what...)...)
+	}
+	hears := func(rcpt, mail, want string) {
+		t.Helper()
+		if got := say(ctx, t, l, "alice", rcpt, mail); !strings.HasPrefix(got, want) {
+			t.Errorf("to %s he hears %q, want %q", rcpt, got, want)
+		}
+	}
+	hears("good@sink.example", minutesMail, "250 ")
+	usual := messageTo(ctx, t, l, "good@sink.example").Peer.Addr().Unmap()
+	hears("refused@sink.example", pillMail, "550 5.7.1 gw.example: [SPAM]")
+	set("content_on_spam=deliver")
+	hears("plain@sink.example", pillMail, "250 ")
+	if m := messageTo(ctx, t, l, "plain@sink.example"); bytes.Contains(m.Data, []byte("X-Spam")) || m.Peer.Addr().Unmap() != usual {
+		t.Errorf("what is delivered comes from %v: %q", m.Peer, m.Data)
+	}
+	set("content_on_spam=tag")
+	hears("tagged@sink.example", pillMail, "250 ")
+	if m := messageTo(ctx, t, l, "tagged@sink.example"); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Flag: YES\r\nX-Spam-Status: Yes, probability=")) || !bytes.HasSuffix(m.Data, []byte(pillMail)) {
+		t.Errorf("what is tagged arrives as %q", m.Data)
+	}
+	set("content_on_spam=high-risk")
+	hears("risky@sink.example", pillMail, "250 ")
+	risky := messageTo(ctx, t, l, "risky@sink.example").Peer.Addr().Unmap()
+	if risky == usual || !DeliveryV4.Contains(risky) {
+		t.Errorf("risky mail comes from %v, good mail from %v", risky, usual)
+	}
+	riskyRefused(t, l, "alice")
+	hears("good2@sink.example", minutesMail, "250 ")
+	if from := messageTo(ctx, t, l, "good2@sink.example").Peer.Addr().Unmap(); from == risky {
+		t.Error("good mail leaves beside risky mail")
+	}
+	if out, err := l.Swaks(ctx, "alice", "--server", "203.0.113.1:587", "--tls", "--from", "x@alice.example", "--to", "later@v4only.example", "--ehlo", "client.example", "--data", strings.ReplaceAll(pillMail, "\r\n", "\n")); err != nil || !strings.Contains(out.Stdout, "it is delivered from here") {
+		t.Errorf("risky mail at the smarthost: %s, %v", out.Stdout, err)
+	}
+	if from := messageOf(ctx, t, l.Sink("v4only"), "later@v4only.example").Peer.Addr().Unmap(); from != risky {
+		t.Errorf("from the smarthost it leaves from %v, want %v", from, risky)
+	}
+	set("content_on_spam=quarantine")
+	hears("held@sink.example", pillMail, "550 5.7.1 gw.example: [SPAM]")
+	if held := heldMail(ctx, t, g); held["alice"].Code != "SPAM" {
+		t.Errorf("held are %+v", held)
+	}
+	set("content_on_spam=discard")
+	hears("nowhere@sink.example", pillMail, "250 2.0.0 gw.example: taken")
+	set("content_spam=1", "content_unsure=0.9", "content_on_unsure=tag")
+	hears("unsure@sink.example", pillMail, "250 ")
+	if m := messageTo(ctx, t, l, "unsure@sink.example"); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Status: Unsure, probability=")) || bytes.Contains(m.Data, []byte("X-Spam-Flag")) {
+		t.Errorf("what is unsure arrives as %q", m.Data)
+	}
+	for _, m := range l.Sink("sink").Messages() {
+		if to := m.Recipients()[0]; strings.HasPrefix(to, "nowhere@") || strings.HasPrefix(to, "held@") || strings.HasPrefix(to, "refused@") {
+			t.Errorf("%s got a message", to)
+		}
+	}
+	var log []struct{ Status, Way, Source, Campaign string }
+	if err := sluiceJSON(ctx, g, &log, "log", "--status", "discarded"); err != nil || len(log) != 1 || log[0].Campaign == "" {
+		t.Errorf("the log has of discarded mail %+v, %v", log, err)
+	}
+	copies := log[0].Campaign
+	if err := sluiceJSON(ctx, g, &log, "log", "--campaign", copies, "--status", "delivered"); err != nil || len(log) < 4 {
+		t.Errorf("the log has of the copies that were delivered %+v, %v", log, err)
+	}
+	for _, bad := range []string{"content_on_unsure=discard", "content_on_spam=burn"} {
+		if out, err := g.Sluice(ctx, "user", "set", "alice", bad); err != nil || out.Code == 0 {
+			t.Errorf("%s is taken: %+v, %v", bad, out, err)
+		}
+	}
+}
+
+// riskyRefused: a recipient who is told 250, and refused where risky mail comes from, costs a temporary error, and nothing is
+// delivered.
+func riskyRefused(t *testing.T, l *Lab, host string) {
+	t.Helper()
+	ctx := testContext(t)
+	c, err := l.Hello(ctx, host, "", "198.51.100.20:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, line := range []string{"MAIL FROM:<a@alice.example>", "RCPT TO:<picky@sink.example>"} {
+		if r, err := c.Cmd(line); err != nil || r.Code != 250 {
+			t.Fatalf("%s: %v %v", line, r, err)
+		}
+	}
+	if err := l.Sink("sink").Script("rcpt@picky: reply 550 5.7.1 not from there"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Sink("sink").Script() }()
+	if r, err := c.Cmd("DATA"); err != nil || r.Code != 354 {
+		t.Fatalf("DATA: %v %v", r, err)
+	}
+	if r, err := c.Cmd(strings.TrimSuffix(pillMail, "\r\n") + "\r\n."); err != nil || r.Code != 451 || !strings.Contains(r.String(), "the destination answers otherwise") {
+		t.Errorf("after 250 to a recipient whom the destination refuses now: %v %v", r, err)
+	}
+}
+
+// TestActionsNeedWhatTheyRestOn: without a pool for risky mail, and without leave to discard, neither is a setting; a
+// configuration that says so does not start.
+func TestActionsNeedWhatTheyRestOn(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, GatewayConfig)
+	for what, want := range map[string]string{"content_on_spam=discard": "does not allow to discard", "content_on_unsure=high-risk": "no delivery pool of class risk"} {
+		if out, err := g.Sluice(ctx, "user", "set", "alice", what); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("user set %s: %+v, %v", what, out, err)
+		}
+		if out, err := g.Sluice(ctx, "accounts", "set", "plan", "basic", what); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, want) {
+			t.Errorf("accounts set %s: %+v, %v", what, out, err)
+		}
+	}
+}

@@ -108,6 +108,7 @@ func TestActions(t *testing.T) {
 // TestPatienceIsKept over a restart: what was put off waits no longer than before, a cut file is refused, and a clock that was
 // set back makes nothing wait longer than its wait.
 func TestPatienceIsKept(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	p := NewPatience(func() time.Time { return now })
 	m := &message.Message{Flow: &flow.Flow{User: flow.User{ID: 7}}, Envelope: message.Envelope{From: "a@x.example", To: []message.Address{"b@y.example"}}, Data: []byte("Subject: x\r\n\r\ntext\r\n")}

@@ -133,11 +133,7 @@ func (s *session) learn() bool {
 		return true
 	}
 	s.decideTLS()
-	ask := s.askCaps
-	if s.starttls == policy.Pass {
-		ask = s.askBlind
-	}
-	caps, err := ask()
+	caps, err := s.inquire()
 	if err != nil {
 		s.fail(err)
 		return false
@@ -147,6 +143,22 @@ func (s *session) learn() bool {
 	s.offerAuth(&caps)
 	s.offerOurs(caps.Encrypted || s.blind != nil && s.blind.OffersTLS())
 	return true
+}
+
+// inquire asks what the destination can do, by the leg on which the client's STARTTLS would go. One that wants a certificate
+// which only the client can have is left to them both, where that may be.
+func (s *session) inquire() (relay.Caps, error) {
+	if s.starttls == policy.Pass {
+		return s.askBlind()
+	}
+	caps, err := s.askCaps()
+	if s.esmtp && (caps.WantsCert || err != nil && asFailure(err).Cert) {
+		s.certWanted("it goes on under TLS with nobody who has none")
+		if s.decideTLS(); s.starttls == policy.Pass {
+			return s.askBlind()
+		}
+	}
+	return caps, err
 }
 
 // askCaps returns what the destination can do: from the session at hand, from what is known of it, or by asking it.

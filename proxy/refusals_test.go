@@ -23,10 +23,15 @@ type refusals struct {
 }
 
 func (x *refusals) Refused(f *flow.Flow, how distrust.Way, text string) {
-	x.told <- [...]string{"alert", "shake", "after"}[how] + " " + text
+	x.told <- [...]string{"alert", "shake", "after", "wanted"}[how] + " " + text
 }
-func (x *refusals) Trusted(*flow.Flow)      { x.told <- "trusted" }
-func (x *refusals) MayPass(*flow.Flow) bool { return x.may }
+func (x *refusals) Trusted(*flow.Flow) { x.told <- "trusted" }
+func (x *refusals) MayPass(*flow.Flow) string {
+	if x.may {
+		return "the client refuses the gateway's certificate"
+	}
+	return ""
+}
 func (x *refusals) Pass(*flow.Flow) (func(int) bool, bool) {
 	x.conns--
 	return func(n int) bool { x.bytes -= n; return x.bytes >= 0 }, x.conns >= 0

@@ -59,7 +59,7 @@ type session struct {
 	starttls policy.StartTLS // what becomes of STARTTLS
 	why      string          // somebody said so
 	withheld string          // that it was not offered, though the destination does
-	learnt   bool            // it passes because the client refuses our certificate
+	learnt   string          // why it passes, where nobody said so; "" else
 	left     bool            // the client ended the session
 	own      bool            // the mail leaves from the customer's own address, whatever is set: he authenticates
 	authed   bool            // and did

@@ -21,7 +21,7 @@ type TLSRules interface {
 // decideTLS finds what becomes of the client's STARTTLS: by the destination's rule, else the user's setting, else by what
 // was learnt of the client. A locked user's session is led by us, so that he is told.
 func (s *session) decideTLS() {
-	s.starttls, s.why, s.learnt = s.user.StartTLS, s.user.StartTLSWhy, false
+	s.starttls, s.why, s.learnt = s.user.StartTLS, s.user.StartTLSWhy, ""
 	ruled := false
 	if s.srv.cfg.StartTLS != nil {
 		var p policy.StartTLS
@@ -30,11 +30,13 @@ func (s *session) decideTLS() {
 			s.starttls, s.why = p, why
 		}
 	}
-	if s.starttls == policy.Terminate && !ruled && s.srv.cfg.Refusals != nil && s.srv.cfg.Refusals.MayPass(s.flow) {
-		s.starttls, s.learnt = policy.Pass, true
+	if s.starttls == policy.Terminate && !ruled && s.srv.cfg.Refusals != nil {
+		if s.learnt = s.srv.cfg.Refusals.MayPass(s.flow); s.learnt != "" {
+			s.starttls = policy.Pass
+		}
 	}
 	if s.starttls == policy.Pass && (s.secure.Load() || s.authed || s.locked()) {
-		s.starttls, s.learnt = policy.Terminate, false
+		s.starttls, s.learnt = policy.Terminate, ""
 	}
 }
 
@@ -136,7 +138,7 @@ func (s *session) ourTLS() *tls.Config {
 // answer after all: there is no room left for what passes unread.
 func (s *session) passTLS() bool {
 	var spend func(int) bool
-	if s.learnt {
+	if s.learnt != "" {
 		var ok bool
 		if spend, ok = s.srv.cfg.Refusals.Pass(s.flow); !ok {
 			s.dropBlind()
@@ -179,8 +181,8 @@ func (s *session) passOn(far net.Conn, spend func(int) bool) {
 	if s.note == "" {
 		s.note = unreadNote
 	}
-	if s.learnt {
-		s.note += "; the client refuses the gateway's certificate"
+	if s.learnt != "" {
+		s.note += "; " + s.learnt
 	}
 	if _, err := s.conn.Detach(); err != nil {
 		_ = far.Close() // nobody has heard anything from it

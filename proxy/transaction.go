@@ -352,6 +352,7 @@ func (s *session) Answer(i int, r *smtp.Reply) {
 	}
 	s.pass(r.Raw)
 	s.heard = s.last
+	s.relayDenied(r)
 	text := s.last
 	if len(text) > 4 {
 		text = text[4:]

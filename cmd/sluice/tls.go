@@ -176,16 +176,19 @@ func (p *program) listTLS(ctx context.Context) error {
 
 func (p *program) refusalsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "refusals", Short: "show clients that refuse the gateway's certificate, and let them pass", Args: cobra.NoArgs,
+		Use: "refusals", Short: "show for whom the gateway's certificate does not do, and let them pass", Args: cobra.NoArgs,
 		Long: `refusals lists the sources that refused the gateway's certificate for a destination: by a TLS alert about it, or three times
 within a day by a connection that ended in the handshake, or right after it without mail. Nothing passes for that alone.
 
 Where the destination publishes TLSA records or an MTA-STS policy in mode enforce, its clients have to refuse any certificate
-but its own: then their STARTTLS passes unread, by the setting tls.refused. A person may allow the same for a pair of source
-and destination. Either way it is from the source's own address, 30 connections and 50 MB an hour for the source, for 7 days.`,
+but its own: then their STARTTLS passes unread, by the setting tls.refused. So it does where the destination wants a
+certificate which only the client has: it breaks TLS off without one, or it is nobody's mail exchanger, asks for one, and does
+not relay for who has none. Who asks for one and takes mail without is read as ever. A person may allow the same for a pair
+of source and destination. Either way it is from the source's own address, 30 connections and 50 MB an hour for the source,
+for 7 days.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listRefusals(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list who refuses, and what passes", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list for whom, and what passes", Args: cobra.NoArgs, RunE: cmd.RunE}
 	var f ruleFlags
 	allow := &cobra.Command{
 		Use: "allow SOURCE DESTINATION --reason WHY", Short: "let a source's STARTTLS to a destination pass unread",
@@ -231,7 +234,7 @@ func (p *program) listRefusals(ctx context.Context) error {
 		return err
 	}
 	if len(rs) == 0 {
-		p.screen.say("nobody refuses the gateway's certificate")
+		p.screen.say("the gateway's certificate does for everybody")
 		return nil
 	}
 	rows := make([][]string, len(rs))
@@ -245,7 +248,7 @@ func (p *program) listRefusals(ctx context.Context) error {
 		}
 		rows[i] = []string{r.Source, r.Target.String(), r.User, signs(&r), p.screen.ago(r.Last), passes, fmt.Sprintf("%d, %s", r.Connections, size(int64(r.Bytes))), r.Why}
 	}
-	p.screen.table([]column{{head: "SOURCE"}, {head: "DESTINATION"}, {head: "USER", cut: true}, {head: "REFUSED"}, {head: "LAST", right: true},
+	p.screen.table([]column{{head: "SOURCE"}, {head: "DESTINATION"}, {head: "USER", cut: true}, {head: "SIGNS"}, {head: "LAST", right: true},
 		{head: "PASSES"}, {head: "LEFT THIS HOUR"}, {head: "WHY", cut: true}}, rows)
 	return nil
 }
@@ -256,7 +259,7 @@ func signs(r *api.Refusal) string {
 	for _, n := range []struct {
 		count     int
 		one, many string
-	}{{r.Alerts, "alert", "alerts"}, {r.Shakes, "handshake cut", "handshakes cut"}, {r.Lefts, "left without mail", "left without mail"}} {
+	}{{r.Alerts, "alert", "alerts"}, {r.Shakes, "handshake cut", "handshakes cut"}, {r.Lefts, "left without mail", "left without mail"}, {r.Wanted, "certificate wanted", "certificates wanted"}} {
 		if n.count > 0 {
 			if text != "" {
 				text += ", "

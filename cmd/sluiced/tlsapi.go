@@ -184,7 +184,7 @@ func (b backend) ListRefusals(context.Context) ([]api.Refusal, error) {
 }
 
 func (b backend) shownRefusal(e *distrust.Entry) api.Refusal {
-	r := api.Refusal{Source: e.Source.String(), Target: e.Target, User: e.User, Alerts: e.Alerts, Shakes: e.Shakes, Lefts: e.Lefts, Text: e.Text,
+	r := api.Refusal{Source: e.Source.String(), Target: e.Target, User: e.User, Alerts: e.Alerts, Shakes: e.Shakes, Lefts: e.Lefts, Wanted: e.Wanted, Text: e.Text,
 		First: e.First, Last: e.Last, Allowed: e.Grant.In(time.Now()), By: e.Grant.By, Why: e.Grant.Why}
 	if e.Source.IsSingleIP() {
 		r.Source = e.Source.Addr().String()

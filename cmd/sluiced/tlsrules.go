@@ -100,19 +100,17 @@ func (d *daemon) openTLS(cfg *config.Config) error {
 	}
 	d.tlsRules.made = made
 	d.tlsRules.configure(cfg)
-	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Published: demands{d}, Standing: d.standing, Events: d.refusalEvent})
+	d.distrust, err = distrust.New(distrust.Options{Store: d.store, Published: demands{d}, ByItself: d.passesByItself, Standing: d.standing, Events: d.refusalEvent})
 	return err
 }
 
-// demands tells what destinations publish, where that alone lets clients pass.
+// demands tells what destinations publish.
 type demands struct{ d *daemon }
 
-func (x demands) Demands(target netip.AddrPort) string {
-	if x.d.cfg.Load().TLS.Refused != "published" {
-		return ""
-	}
-	return x.d.onward.finder.Demands(target)
-}
+func (x demands) Demands(target netip.AddrPort) string { return x.d.onward.finder.Demands(target) }
+
+// passesByItself tells whether anything passes unread that no person allowed.
+func (d *daemon) passesByItself() bool { return d.cfg.Load().TLS.Refused == "published" }
 
 // standing tells whether a user may have what no person gave him: never one whom bad mail has locked.
 func (d *daemon) standing(user uint32) bool {
@@ -197,11 +195,15 @@ func (d *daemon) refusalEvent(e distrust.Event) {
 	case last:
 		d.log.Warn("many clients refuse the gateway's certificate; for a minute no more of them are told here; `sluice tls refusals` shows all")
 	}
+	learnt, granted := "a client refuses the gateway's certificate", "mail of a client that refuses the certificate"
+	if x.Wanted > 0 {
+		learnt, granted = "a destination wants a certificate of its client's", "mail to a destination that wants its client's certificate"
+	}
 	switch e.Kind {
 	case distrust.Learnt:
-		d.log.Warn("a client refuses the gateway's certificate; `sluice tls refusals` shows what can be done", "user", x.User, "source", x.Source, "target", x.Target, "how", x.Text)
+		d.log.Warn(learnt+"; `sluice tls refusals` shows what can be done", "user", x.User, "source", x.Source, "target", x.Target, "how", x.Text)
 	case distrust.Granted:
-		d.log.Warn("mail of a client that refuses the certificate passes UNREAD from now on, bounded", "user", x.User, "source", x.Source, "target", x.Target, "until", x.Grant.Until, "why", x.Grant.Why, "by", x.Grant.By)
+		d.log.Warn(granted+" passes UNREAD from now on, bounded", "user", x.User, "source", x.Source, "target", x.Target, "until", x.Grant.Until, "why", x.Grant.Why, "by", x.Grant.By)
 	case distrust.Spent:
 		d.log.Warn("a source has used up what may pass unread in an hour; its connections end", "user", x.User, "source", x.Source, "target", x.Target)
 	case distrust.Ended:

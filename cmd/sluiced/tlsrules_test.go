@@ -169,12 +169,12 @@ func TestRefusalsByCommand(t *testing.T) {
 	if len(list) != 1 || list[0].Source != "127.0.0.9" || list[0].Alerts != 1 || list[0].Allowed || list[0].User != "alice" || list[0].Connections != distrust.Connections {
 		t.Fatalf("learnt: %+v", list)
 	}
-	if g.daemon.distrust.MayPass(&f) {
+	if g.daemon.distrust.MayPass(&f) != "" {
 		t.Error("it passes for nothing")
 	}
 	waitFor(t, func() bool { all, err := g.daemon.store.Refusals(); return err == nil && len(all) == 1 })
 	ask(g, "POST", "/v1/refusals", api.RefusalRequest{Source: "127.0.0.9", Target: "203.0.113.20", Reason: "ticket 4711"}, 0, "")
-	if !g.daemon.distrust.MayPass(&f) {
+	if g.daemon.distrust.MayPass(&f) == "" {
 		t.Error("allowed, it does not pass")
 	}
 	g.end()
@@ -184,7 +184,7 @@ func TestRefusalsByCommand(t *testing.T) {
 	}
 	ask(g, "DELETE", "/v1/refusals?source=127.0.0.9&target=203.0.113.20", nil, 0, "")
 	ask(g, "DELETE", "/v1/refusals?source=127.0.0.9&target=203.0.113.20", nil, http.StatusNotFound, "nothing is known")
-	if g.daemon.distrust.MayPass(&f) || len(get[[]api.Refusal](g, "/v1/refusals")) != 0 {
+	if g.daemon.distrust.MayPass(&f) != "" || len(get[[]api.Refusal](g, "/v1/refusals")) != 0 {
 		t.Error("forgotten, it still passes")
 	}
 	g.end()

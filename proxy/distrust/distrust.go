@@ -1,5 +1,5 @@
-// Package distrust learns which clients refuse the gateway's certificate for which destination, and bounds what may pass
-// unread for them.
+// Package distrust learns for which clients and destinations the gateway's certificate does not do, since the client refuses
+// it or the destination wants the client's own, and bounds what may pass unread for them.
 package distrust
 
 import (
@@ -7,14 +7,16 @@ import (
 	"time"
 )
 
-// Way is how a client showed that it refuses the certificate.
+// Way is how it showed that the gateway's certificate does not do.
 type Way uint8
 
-// The ways: an alert says so, the others only look like it.
+// The ways: an alert says so, as does a destination that takes nothing without a certificate of the client's; the others only
+// look like it.
 const (
-	Alert Way = iota // a TLS alert about the certificate
-	Shake            // the connection ended within the handshake
-	Left             // under TLS the client left without any mail
+	Alert  Way = iota // a TLS alert about the certificate
+	Shake             // the connection ended within the handshake
+	Left              // under TLS the client left without any mail
+	Wanted            // the destination asks for a certificate, and refuses who has none (DIP9)
 )
 
 // Pair is who refuses, and for whom. A source is an IPv4 address or an IPv6 /64.
@@ -30,6 +32,7 @@ type Entry struct {
 	Alerts int
 	Shakes int
 	Lefts  int
+	Wanted int    `json:",omitempty"`
 	Text   string // how the last refusal went
 	First  time.Time
 	Last   time.Time

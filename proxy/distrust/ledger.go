@@ -15,6 +15,8 @@ import (
 type Options struct {
 	Store     Store
 	Published Published // may be nil: only a person grants
+	// ByItself tells whether anything is granted that no person gave; nil: it is.
+	ByItself func() bool
 	// Standing tells whether a user may have a grant that no person gave; nil: everybody. It must not wait.
 	Standing func(user uint32) bool
 	Events   func(Event) // called in the way of mail, must not wait; may be nil
@@ -86,7 +88,7 @@ func (l *Ledger) drop(p Pair) {
 
 func pairOf(f *flow.Flow) Pair { return Pair{SourceOf(f.Client.Addr()), f.Target} }
 
-// Refused notes a sign that the flow's client refuses the certificate.
+// Refused notes a sign that the gateway's certificate does not do for the flow.
 func (l *Ledger) Refused(f *flow.Flow, how Way, text string) {
 	now, p := l.o.Now(), pairOf(f)
 	var told []Event
@@ -105,7 +107,7 @@ func (l *Ledger) Refused(f *flow.Flow, how Way, text string) {
 		l.put(e)
 	}
 	e.note(how, text, f.User.Name, now)
-	if e.Learnt.IsZero() && (e.Alerts > 0 || e.Shakes+e.Lefts >= enough) {
+	if e.Learnt.IsZero() && (e.Alerts+e.Wanted > 0 || e.Shakes+e.Lefts >= enough) {
 		e.Learnt = now
 		told = append(told, Event{Learnt, *e})
 	}
@@ -122,6 +124,8 @@ func (e *Entry) note(how Way, text, user string, now time.Time) {
 		e.Alerts++
 	case Shake:
 		e.Shakes++
+	case Wanted:
+		e.Wanted++
 	default:
 		e.Lefts++
 	}
@@ -147,7 +151,7 @@ func (l *Ledger) room(source netip.Prefix) bool {
 }
 
 // Trusted notes that the flow's client sends mail under the certificate: what looked like a refusal was none, and no
-// grant of ours is needed. A person's stays.
+// grant of ours is needed. A person's stays, and what the destination wants is not the client's to say.
 func (l *Ledger) Trusted(f *flow.Flow) {
 	if l.any.Load() == 0 {
 		return
@@ -155,7 +159,7 @@ func (l *Ledger) Trusted(f *flow.Flow) {
 	p := pairOf(f)
 	var told []Event
 	l.mu.Lock()
-	if e := l.entries[p]; e != nil && e.Grant.By == "" {
+	if e := l.entries[p]; e != nil && e.Grant.By == "" && e.Wanted == 0 {
 		if e.Grant != (Grant{}) {
 			told = append(told, Event{Ended, *e})
 		}
@@ -165,30 +169,49 @@ func (l *Ledger) Trusted(f *flow.Flow) {
 	l.tell(told)
 }
 
-// MayPass tells whether the flow's STARTTLS may pass unread now. A pair that was learnt is granted it here where its
-// destination publishes what its client has to insist on, and its user is in good standing.
-func (l *Ledger) MayPass(f *flow.Flow) bool {
+// MayPass tells whether the flow's STARTTLS may pass unread now, and why; "" is no. A pair that was learnt is granted it here
+// where its destination wants the client's certificate, or publishes what its client has to insist on, and its user is in
+// good standing.
+func (l *Ledger) MayPass(f *flow.Flow) (why string) {
 	if l.any.Load() == 0 {
-		return false
+		return ""
 	}
 	now, p := l.o.Now(), pairOf(f)
 	l.mu.Lock()
 	e := l.entries[p]
 	if e == nil {
 		l.mu.Unlock()
-		return false
+		return ""
 	}
-	ask := !e.Grant.In(now) && !e.Learnt.IsZero() && l.o.Published != nil && l.grants < mostGrants && l.standing(f)
+	why = refuses
+	if e.Wanted > 0 {
+		why = wants
+	}
+	ask := !e.Grant.In(now) && !e.Learnt.IsZero() && l.grants < mostGrants && l.standing(f)
 	l.mu.Unlock()
-	if ask {
-		if what := l.o.Published.Demands(f.Target); what != "" {
-			l.grant(p, Grant{Since: now, Until: now.Add(GrantTime), Why: "the destination publishes " + what})
+	if ask && (l.o.ByItself == nil || l.o.ByItself()) {
+		switch {
+		case why == wants:
+			l.grant(p, Grant{Since: now, Until: now.Add(GrantTime), Why: wants})
+		case l.o.Published != nil:
+			if what := l.o.Published.Demands(f.Target); what != "" {
+				l.grant(p, Grant{Since: now, Until: now.Add(GrantTime), Why: "the destination publishes " + what})
+			}
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.granted(f, now) && l.budget(p.Source).left(now)
+	if l.granted(f, now) && l.budget(p.Source).left(now) {
+		return why
+	}
+	return ""
 }
+
+// Why something passes.
+const (
+	refuses = "the client refuses the gateway's certificate"
+	wants   = "the destination wants the client's certificate"
+)
 
 // granted tells whether a grant is in force for the flow; l.mu is held.
 func (l *Ledger) granted(f *flow.Flow, now time.Time) bool {

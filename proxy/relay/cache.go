@@ -79,7 +79,7 @@ func (c *cache) put(p place, caps *Caps, now time.Time) *Caps {
 
 // same tells whether both say the same.
 func (c *Caps) same(o *Caps) bool {
-	return c.ESMTP == o.ESMTP && c.Encrypted == o.Encrypted && c.Verified == o.Verified && c.AsksCert == o.AsksCert &&
+	return c.ESMTP == o.ESMTP && c.Encrypted == o.Encrypted && c.Verified == o.Verified && c.AsksCert == o.AsksCert && c.WantsCert == o.WantsCert &&
 		c.Greeting == o.Greeting && c.Name == o.Name && slices.Equal(c.PlainAuth, o.PlainAuth) &&
 		c.Set == o.Set && c.Size == o.Size && c.Limits == o.Limits && slices.Equal(c.Auth, o.Auth)
 }

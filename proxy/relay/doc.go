@@ -25,6 +25,7 @@ type Caps struct {
 	Encrypted bool     // the leg is encrypted: STARTTLS was offered and the handshake succeeded
 	Verified  bool     // and the certificate proves who it is, by a policy of the destination's own (RFC 8689 4.2.1)
 	AsksCert  bool     // it asked for a certificate of ours in the handshake
+	WantsCert bool     // and goes on under TLS with nobody who has none: the leg is in plain text
 	PlainAuth []string // mechanisms offered before STARTTLS, where Encrypted
 	Greeting  string   // first line of its greeting, without the code
 	Name      string   // what it calls itself in the reply to EHLO
@@ -61,6 +62,7 @@ type Failure struct {
 	Text  string        // for the client: what happened, without the gateway's name
 	Raw   []byte        // the destination's own reply where that is to be passed on verbatim, else nil
 	Close bool          // the client's session ends with the reply
+	Cert  bool          // under TLS the destination asked for a certificate of ours, and goes on with nobody who has none
 	Sent  bool          // the final dot had left: nobody knows whether the mail was taken
 	Err   error         // the cause, for logs
 }

@@ -53,6 +53,7 @@ type mx struct {
 	starttls string      // another reply to STARTTLS than 220
 	silent   bool        // it says nothing in the handshake
 	under    []string    // extensions under TLS
+	bar      string      // all it says under TLS
 	conns    int
 	names    []string // that it was told
 }
@@ -86,7 +87,7 @@ func (m *mx) serve(nc net.Conn) {
 	defer nc.Close()
 	m.mu.Lock()
 	m.conns++
-	cfg, starttls, silent, under := m.tls, m.starttls, m.silent, m.under
+	cfg, starttls, silent, under, bar := m.tls, m.starttls, m.silent, m.under, m.bar
 	m.mu.Unlock()
 	br := bufio.NewReader(nc)
 	lines := []string{"mx", "PIPELINING"}
@@ -117,6 +118,11 @@ func (m *mx) serve(nc net.Conn) {
 				return
 			}
 			m.set(func(m *mx) { m.names = append(m.names, tc.ConnectionState().ServerName) })
+			if bar != "" {
+				_, _ = bufio.NewReader(tc).ReadString('\n')
+				fmt.Fprint(tc, bar+"\r\n")
+				return
+			}
 			nc, br, lines = tc, bufio.NewReader(tc), append([]string{"mx", "PIPELINING"}, under...)
 		case "QUIT":
 			fmt.Fprint(nc, "221 bye\r\n")

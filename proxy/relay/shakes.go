@@ -17,6 +17,7 @@ type Broken struct {
 	Again    time.Time // when it is tried again
 	Failures int       // in a row, each after its time
 	Why      string
+	Cert     bool // it wants a certificate, which is not ours to have
 }
 
 // Bounds of the memory of broken TLS.
@@ -54,7 +55,7 @@ func (h *shakes) skip(target netip.AddrPort, now time.Time) bool {
 }
 
 // failed remembers a failure; each one in a row has the next attempt wait twice as long.
-func (h *shakes) failed(target netip.AddrPort, why error, now time.Time) {
+func (h *shakes) failed(target netip.AddrPort, f *Failure, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b := h.m[target]
@@ -75,9 +76,23 @@ func (h *shakes) failed(target netip.AddrPort, why error, now time.Time) {
 	case now.Sub(b.Last) < firstPause/2: // of sessions that began at once one counts
 		return
 	}
-	b.Last, b.Why = now, why.Error()
+	b.Last, b.Why, b.Cert = now, f.Text, f.Cert
+	if f.Err != nil {
+		b.Why = f.Err.Error()
+	}
 	b.Again = now.Add(min(firstPause<<min(b.Failures, 16), mostPause))
 	b.Failures++
+}
+
+// wantsCert tells whether the destination's handshake is known to fail for want of a certificate.
+func (h *shakes) wantsCert(target netip.AddrPort) bool {
+	if !h.some.Load() {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.m[target]
+	return b != nil && b.Cert
 }
 
 // worked forgets what is remembered of a destination.

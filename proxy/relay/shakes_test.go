@@ -82,21 +82,21 @@ func TestOneSessionTriesABrokenHandshakeAgain(t *testing.T) {
 	if h.skip(at, now) {
 		t.Error("skipped without a failure")
 	}
-	h.failed(at, errHandshake, now)
-	h.failed(at, errHandshake, now.Add(time.Second)) // began at once
+	h.failed(at, &Failure{Err: errHandshake}, now)
+	h.failed(at, &Failure{Err: errHandshake}, now.Add(time.Second)) // began at once
 	now = now.Add(firstPause)
 	if h.m[at].Failures != 1 || h.skip(at, now) || !h.skip(at, now) || !h.skip(at, now.Add(probeTime-time.Second)) || h.skip(at, now.Add(probeTime)) {
 		t.Errorf("%+v", h.m[at])
 	}
 	for range 30 {
 		now = h.m[at].Again
-		h.failed(at, errHandshake, now)
+		h.failed(at, &Failure{Err: errHandshake}, now)
 	}
 	if got := h.m[at].Again.Sub(now); got != mostPause {
 		t.Errorf("it waits for %v at most", got)
 	}
 	for i := range 3 * mostBroken {
-		h.failed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), uint16(i>>16)+25), errHandshake, now)
+		h.failed(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), uint16(i>>16)+25), &Failure{Err: errHandshake}, now)
 	}
 	if len(h.m) > mostBroken {
 		t.Errorf("%d are remembered", len(h.m))

@@ -36,6 +36,7 @@ type terms struct {
 	simple bool   // with as little in the handshake as will do
 	name   string // to give in the handshake
 	asked  bool   // the destination asked for a certificate of ours
+	wanted bool   // and went on with nobody who had none: short handshakes do not ask again
 }
 
 // onward are the general settings of the onward leg. Which certificate does, the session's policy says: by itself any is
@@ -84,7 +85,7 @@ func (d *Dialer) Open(ctx context.Context, r Route) (*Session, error) {
 // handshake is not tried again. The error is a *Failure, of code
 // 451 4.7.5 where the destination is there and does not meet the policy.
 func (d *Dialer) OpenUnder(ctx context.Context, r Route, p *tlspolicy.Policy) (*Session, error) {
-	t := terms{policy: p, simple: d.shakes.simple(r.Target, time.Now())}
+	t := terms{policy: p, simple: d.shakes.simple(r.Target, time.Now()), wanted: d.shakes.wantsCert(r.Target)}
 	if t.name = p.ServerName(); t.name == "" && d.servers != nil && !t.simple {
 		at, _ := d.servers.PolicyAt(r.Target.Addr())
 		t.name = at.ServerName()
@@ -92,17 +93,19 @@ func (d *Dialer) OpenUnder(ctx context.Context, r Route, p *tlspolicy.Policy) (*
 	avoided := !p.Must() && d.shakes.skip(r.Target, time.Now())
 	t.plain = avoided || p != nil && p.Level == tlspolicy.None
 	s, f := d.open(ctx, r, &t)
-	if f != nil && errors.Is(f, errHandshake) && !t.simple && !errors.Is(f, smtp.ErrTimeout) {
+	if f != nil && errors.Is(f, errHandshake) && !t.simple && !f.Cert && !errors.Is(f, smtp.ErrTimeout) {
 		t.simple, t.name = true, p.ServerName()
 		if s, f = d.open(ctx, r, &t); f == nil {
 			d.shakes.onlySimple(r.Target, time.Now())
 		}
 	}
-	if f != nil && errors.Is(f, errHandshake) {
+	if f != nil && (f.Cert || errors.Is(f, errHandshake)) {
 		d.legs.Failed.Add(1)
-		d.shakes.failed(r.Target, f.Err, time.Now())
+		d.shakes.failed(r.Target, f, time.Now())
 		if p.Must() {
+			cert := f.Cert
 			f = unmet("encryption is required, and the handshake with the destination fails", f.Err)
+			f.Cert = cert
 		} else {
 			avoided, t.plain = true, true
 			s, f = d.open(ctx, r, &t)
@@ -136,6 +139,7 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 		d.prove(s, t.policy, now)
 	case avoided:
 		d.legs.Avoided.Add(1)
+		s.caps.WantsCert = d.shakes.wantsCert(s.route.Target)
 	default:
 		d.legs.Plain.Add(1)
 	}
@@ -227,6 +231,18 @@ func (s *Session) encrypt(cfg *tls.Config) *Failure {
 	return nil
 }
 
+// bars tells whether a server that asked for a certificate, and got none, fails for that: by an alert, which says it more or
+// less clearly, or by its refusal of the first command under TLS.
+func bars(f *Failure) bool {
+	switch n, alert := smtp.PeerAlert(f); {
+	case alert: // handshake_failure, no_certificate, bad_certificate, certificate_required (RFC 8446 6.2)
+		return n >= 40 && n <= 42 || n == 116
+	case errors.Is(f, errHandshake):
+		return false
+	}
+	return f.Raw != nil
+}
+
 // start leads the session to where a transaction can begin.
 func (s *Session) start(base *tls.Config, t *terms) *Failure {
 	if f := s.begin(); f != nil {
@@ -234,6 +250,7 @@ func (s *Session) start(base *tls.Config, t *terms) *Failure {
 	}
 	if !t.plain && s.caps.Has(smtp.ExtStartTLS) {
 		if f := s.encrypt(t.config(base)); f != nil {
+			f.Cert = (t.asked || t.wanted) && bars(f)
 			return f
 		}
 	}

@@ -218,12 +218,43 @@ func TestServerThatNeedsACertificateIsBrokenToUs(t *testing.T) {
 		cfg.ClientAuth, cfg.MaxVersion = tls.RequireAnyClientCert, version
 		m := newMX(t, cfg)
 		d := NewDialer(Options{})
-		s, err := d.Open(context.Background(), Route{Target: m.addr, Helo: "gw.example"})
+		r := Route{Target: m.addr, Helo: "gw.example"}
+		for try := range 2 { // the second one asks for no handshake any more
+			s, err := d.Open(context.Background(), r)
+			must(t, err)
+			s.Close()
+			if s.Caps().Encrypted || !s.Caps().WantsCert || len(d.Broken()) != 1 || m.opened() != 2+try {
+				t.Errorf("%s: %+v, %v, %d connections", tls.VersionName(version), s.Caps(), d.Broken(), m.opened())
+			}
+		}
+		var f *Failure
+		if _, err := d.OpenUnder(context.Background(), r, &tlspolicy.Policy{Level: tlspolicy.Encrypt}); !errors.As(err, &f) || f.Enh != errUnmet || !f.Cert {
+			t.Errorf("%s, encryption required: %v", tls.VersionName(version), err)
+		}
+	}
+}
+
+// TestServerThatRefusesWithoutACertificate: one that tells only behind the handshake is known, too, and still is when a later
+// handshake is short, and so without a question.
+func TestServerThatRefusesWithoutACertificate(t *testing.T) {
+	t.Parallel()
+	cfg := serverOf(newIdentity(t, nil, time.Now().Add(time.Hour), "mx.a.example"))
+	cfg.ClientAuth = tls.RequestClientCert
+	m := newMX(t, cfg)
+	m.set(func(m *mx) { m.bar = "421 4.7.1 No client certificate presented" })
+	d := NewDialer(Options{})
+	r := Route{Target: m.addr, Helo: "gw.example"}
+	for try := range 3 {
+		s, err := d.Open(context.Background(), r)
 		must(t, err)
 		s.Close()
-		if s.Caps().Encrypted || len(d.Broken()) != 1 {
-			t.Errorf("%s: %+v, %v", tls.VersionName(version), s.Caps(), d.Broken())
+		if s.Caps().Encrypted || !s.Caps().WantsCert || len(d.Broken()) != 1 || d.Broken()[0].Why == "" {
+			t.Errorf("try %d: %+v, %v", try, s.Caps(), d.Broken())
 		}
+		d.shakes.m[m.addr].Again = time.Time{}
+	}
+	if m.opened() != 6 {
+		t.Errorf("%d connections, want one more of each try", m.opened())
 	}
 }
 

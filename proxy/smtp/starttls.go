@@ -3,7 +3,9 @@ package smtp
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
+	"reflect"
 	"time"
 )
 
@@ -77,6 +79,20 @@ func (c *Conn) Detach() (net.Conn, error) {
 // Met tells whether the peers of a handshake that failed had agreed on a version: a client has seen the certificate then,
 // or was about to.
 func (c *Conn) Met() bool { return c.met }
+
+// PeerAlert is the alert of the peer (RFC 8446 6) in an error of a handshake, or of what came after it. The library gives its
+// number as an unexported kind of uint8.
+func PeerAlert(err error) (n uint8, ok bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
+		return 0, false
+	}
+	v := reflect.ValueOf(op.Err)
+	if v.Kind() != reflect.Uint8 {
+		return 0, false
+	}
+	return uint8(v.Uint()), true
+}
 
 // TLS gives the state of TLS on the connection, if there is any.
 func (c *Conn) TLS() (tls.ConnectionState, bool) {

@@ -41,7 +41,7 @@ type TLSRequest struct {
 	Until  *time.Time `json:"until,omitempty" doc:"towards destinations; left out: for good"`
 }
 
-// Refusal is a source that refuses the gateway's certificate for a destination, or for which STARTTLS passes unread.
+// Refusal is a source for which the gateway's certificate does not do at a destination, or for which STARTTLS passes unread.
 type Refusal struct {
 	Source      string         `json:"source" doc:"IPv4 address, or IPv6 /64"`
 	Target      netip.AddrPort `json:"target"`
@@ -49,11 +49,12 @@ type Refusal struct {
 	Alerts      int            `json:"alerts" doc:"handshakes that the client ended with an alert about the certificate"`
 	Shakes      int            `json:"shakes" doc:"connections that ended within the handshake"`
 	Lefts       int            `json:"lefts" doc:"connections whose client left without mail after the handshake"`
+	Wanted      int            `json:"wanted,omitempty" doc:"times that the destination asked for a certificate and refused who had none"`
 	Text        string         `json:"text,omitempty" doc:"how the last one went"`
 	First       time.Time      `json:"first"`
 	Last        time.Time      `json:"last"`
 	Allowed     bool           `json:"allowed" doc:"STARTTLS passes unread"`
-	By          string         `json:"by,omitempty" doc:"who allowed it; left out: what the destination publishes did"`
+	By          string         `json:"by,omitempty" doc:"who allowed it; left out: what the destination publishes or wants did"`
 	Why         string         `json:"why,omitempty"`
 	Until       *time.Time     `json:"until,omitempty"`
 	Connections int            `json:"connections" doc:"that may still pass in this hour from the source"`

@@ -40,10 +40,22 @@ func (d countingDialer) DialOwn(ctx context.Context, _ netip.Addr, dst netip.Add
 }
 
 // TestOneMessageCostsFewCalls holds what the proxy's cost mostly is: reads and writes. Four and four with the client,
-// three and three with the destination, which gets MAIL and RCPT in one write. The fifth read from the client is the
+// three and three with the destination, which gets MAIL and RCPT in one write; two each where the client sends MAIL, RCPT
+// and DATA in one. The one read more from the client is the
 // look whether it is still there before the message leaves; on a socket that is not hidden in a wrapper it is a peek.
 func TestOneMessageCostsFewCalls(t *testing.T) {
 	t.Parallel()
+	t.Run("lockstep", func(t *testing.T) {
+		t.Parallel()
+		countCalls(t, [4]int32{5, 4, 3, 3}, func(p *peer) { p.envelope(); p.send("Subject: x\r\n\r\nx", "250") })
+	})
+	t.Run("pipelined", func(t *testing.T) {
+		t.Parallel()
+		countCalls(t, [4]int32{3, 2, 2, 2}, func(p *peer) { p.together("Subject: x\r\n\r\nx", "250") })
+	})
+}
+
+func countCalls(t *testing.T, want [4]int32, one func(*peer)) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer ln.Close()
@@ -68,18 +80,16 @@ func TestOneMessageCostsFewCalls(t *testing.T) {
 	p := &peer{t: t, nc: nc, br: bufio.NewReader(nc)}
 	p.want("220")
 	p.cmd("EHLO client.example", "250")
-	one := func() {
-		p.envelope()
-		p.send("Subject: x\r\n\r\nx", "250")
-	}
-	one()
+	one(p)
 	const n = 10
-	want := [4]int32{5 * n, 4 * n, 3 * n, 3 * n}
+	for i := range want {
+		want[i] *= n
+	}
 	var got [4]int32
 	for range 5 { // a client that waits 100 ms for its answer is looked at once more, which a busy machine brings about
 		before := [4]int32{cr.Load(), cw.Load(), rr.Load(), rw.Load()}
 		for range n {
-			one()
+			one(p)
 		}
 		got = [4]int32{cr.Load() - before[0], cw.Load() - before[1], rr.Load() - before[2], rw.Load() - before[3]}
 		if got == want {

@@ -39,6 +39,7 @@ type Config struct {
 	Guard     Guard       // may be nil
 	// Quarantine keeps what the filter wants kept away; may be nil: that is put off.
 	Quarantine Quarantine
+	Standing   Standing // may be nil: only what happened since the start speaks against a user
 	StartTLS   TLSRules // may be nil: users' settings alone decide about STARTTLS
 	Onward     Onward   // may be nil: the onward leg takes what it can get
 	Refusals   Refusals // may be nil: nothing is learnt of clients that refuse the certificate
@@ -64,6 +65,7 @@ type Settings struct {
 	BodiesMemory int64 // bytes of all bodies in memory; 256 MiB
 	SpillDir     string
 	RefuseBareLF bool // 550 instead of a normalised line end
+	EarlyData    EarlyData
 	Mirror       bool // the greeting and the name in EHLO's reply are the destination's
 	UserSessions int  // sessions of one user at once, from all his addresses; 0 is no bound
 

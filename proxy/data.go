@@ -29,7 +29,7 @@ func (s *session) dataCommand(cmd *smtp.Command) {
 		s.say(binaryByChunks)
 		return
 	}
-	if !s.mayBegin() {
+	if !s.mayBegin() || !s.wanted() {
 		return
 	}
 	body := s.receive()
@@ -54,7 +54,7 @@ func (s *session) mayBegin() bool {
 	case t.tried == 0:
 		s.say(sayRcptFirst)
 	case len(t.passed) == 0:
-		s.say(noValidRcpt)
+		s.sayNoRcpt()
 	case s.house != nil && s.draft == nil:
 		return s.beginDraft()
 	default:
@@ -68,7 +68,7 @@ const leastDiscard = 16 << 20
 
 // receive reads the message into memory and file; nil when it did not come whole, which is then answered and logged.
 func (s *session) receive() *smtp.Body {
-	s.conn.WriteRaw(s.set.fixed.goAhead)
+	s.goAhead()
 	s.expect()
 	s.conn.SetReadTimeout(s.set.Timeouts.Block)
 	body := &s.body
@@ -94,6 +94,9 @@ func (s *session) expect() {
 	}
 	if s.remote != nil {
 		s.data.Tick, s.data.TickEvery = s.tick, s.set.Timeouts.Noop
+		if s.remote.Waits() {
+			s.data.TickEvery = min(s.data.TickEvery, s.srv.mostWait)
+		}
 	}
 }
 
@@ -157,6 +160,9 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	user := s.flow.User.ID
 	t.tag, t.rec.Group = v.Tag(), t.msg.Found.Group
 	s.tellLocks(&v)
+	if v.Refused() || v.Class.Bad() {
+		s.srv.doubts.raise(user, at)
+	}
 	ticket, is := s.srv.cfg.Locks.Locked(user)
 	if !is && t.ticket != "" && !t.admin {
 		ticket, is = t.ticket, true // unlocked meanwhile, but no destination has seen the envelope: it comes again
@@ -251,7 +257,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	}
 	s.stage(onward)
 	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
-	if s.remote == nil || time.Since(s.used) > time.Second && !s.remote.Alive() {
+	if s.remote == nil || !s.there(until) {
 		if f := s.replay(until); f != nil {
 			s.undelivered(f, body, e)
 			return

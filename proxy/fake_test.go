@@ -28,6 +28,7 @@ type remote struct {
 	said   []string // all commands, with the number of the connection: "1 MAIL FROM:<>"
 	mails  []string // what lay between 354 and dot
 	conns  int
+	open   []net.Conn  // and some that are closed
 	event  chan string // every command and message as it comes
 	turns  map[string]int
 	before func(verb string)
@@ -60,6 +61,7 @@ func newRemote(t testing.TB, change ...func(*remote)) *remote {
 			r.mu.Lock()
 			r.conns++
 			n := r.conns
+			r.open = append(r.open, nc)
 			r.mu.Unlock()
 			go r.serve(nc, n)
 			t.Cleanup(func() { nc.Close() })
@@ -108,6 +110,15 @@ func (r *remote) messages() []string {
 	return append([]string(nil), r.mails...)
 }
 
+// hangUp closes all connections.
+func (r *remote) hangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, nc := range r.open {
+		nc.Close()
+	}
+}
+
 // hungUp is the event of a client that closed without a word.
 const hungUp = "(closed)"
 
@@ -153,8 +164,11 @@ func (r *remote) serve(nc net.Conn, n int) {
 		line = strings.TrimRight(line, "\r\n")
 		verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
 		r.note(n, line)
-		if r.before != nil {
-			r.before(verb)
+		r.mu.Lock()
+		before := r.before
+		r.mu.Unlock()
+		if before != nil {
+			before(verb)
 		}
 		reply := r.turn(verb, r.usual(verb))
 		if verb == "BDAT" && !r.chunk(br, line) || !answer(reply) {
@@ -222,6 +236,7 @@ func (r *remote) message(br *bufio.Reader, n int) bool {
 	for {
 		line, err := br.ReadString('\n')
 		if err != nil {
+			r.event <- hungUp
 			return false
 		}
 		if line == ".\r\n" {

@@ -29,6 +29,9 @@ func (s *session) finish(e ending) {
 	s.dropDraft()
 	if s.remote != nil {
 		s.remote.Abandon()
+		if s.remote.Waits() {
+			defer s.breakOff() // the record tells of the session, too
+		}
 	}
 	r := t.rec
 	if len(e.verdict.Hits) > 0 || len(r.Verdict.Hits) == 0 { // else a recipient was refused and nothing was said later

@@ -168,6 +168,10 @@ func (s *session) noop() error {
 	if s.remote == nil {
 		return nil
 	}
+	if s.remote.Waits() {
+		s.breakOff()
+		return nil
+	}
 	err := s.remote.Noop()
 	if err != nil {
 		s.loseRemote(asFailure(err))

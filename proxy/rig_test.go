@@ -289,6 +289,22 @@ func (p *peer) send(body, prefix string) string {
 	return p.cmd(body+"\r\n.", prefix)
 }
 
+// group says MAIL, one RCPT and DATA in one write.
+func (p *peer) group() {
+	p.t.Helper()
+	p.write("MAIL FROM:<a@client.example>\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")
+}
+
+// together sends a whole message so, and wants this answer.
+func (p *peer) together(body, prefix string) string {
+	p.t.Helper()
+	p.group()
+	for _, want := range []string{"250", "250", "354"} {
+		p.want(want)
+	}
+	return p.cmd(body+"\r\n.", prefix)
+}
+
 // closed wants the end of the connection.
 func (p *peer) closed() {
 	p.t.Helper()

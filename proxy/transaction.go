@@ -325,11 +325,15 @@ func (t *transaction) seen() {
 // long as the client has heard nothing of this transaction from it.
 func (s *session) relayAsked() *relay.Failure {
 	t := &s.tx
+	onward := (*relay.Session).Recipients
+	if s.together() {
+		onward = (*relay.Session).Group
+	}
 	fresh, f := s.reach(time.Time{}, true)
 	for f == nil {
 		before := t.tried
 		s.fed = time.Now()
-		err := s.remote.Recipients(&t.mail, t.asked, s)
+		err := onward(s.remote, &t.mail, t.asked, s)
 		s.used = time.Now()
 		if err == nil {
 			return nil

@@ -65,6 +65,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		TLS:        d.clientTLS(),
 		Quarantine: custodian{d},
 		Guard:      guessed{d},
+		Standing:   d.locks,
 		StartTLS:   d.tlsRules,
 		Refusals:   d.distrust,
 		Panicked: func(f flow.Flow, cause any, stack []byte) {
@@ -117,6 +118,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings 
 		BodyMemory:   int(cfg.SMTP.BodyMemory),
 		BodiesMemory: int64(cfg.SMTP.BodyMemoryTotal),
 		SpillDir:     cfg.SMTP.SpillDir,
+		EarlyData:    earlyData(cfg),
 		Mirror:       cfg.SMTP.Greeting == "mirror",
 		RefuseBareLF: cfg.SMTP.BareNewline == "refuse",
 		UserSessions: max(cfg.SMTP.Sessions/4, cfg.Limits.SessionsPerSource), // a whole network of his must not fill the gateway
@@ -130,6 +132,17 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings 
 			Bye:     cfg.SMTP.FinWait.D(),
 		},
 	}
+}
+
+// earlyData says when DATA goes onward before the message is here.
+func earlyData(cfg *config.Config) proxy.EarlyData {
+	switch cfg.Delivery.EarlyData {
+	case "never":
+		return proxy.EarlyNever
+	case "always":
+		return proxy.EarlyAlways
+	}
+	return proxy.EarlyAuto
 }
 
 // clientTLS follows the certificate store of the configuration in force.

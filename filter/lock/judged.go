@@ -234,6 +234,12 @@ func (l *Locks) Standing(whom Scope) Standing {
 	return l.tallies.of(whom, &l.d.Settings.Settings(whom.User).Lock)
 }
 
+// Clear tells whether nothing speaks against a user: neither a lock nor probation nor anything found in his mail lately.
+func (l *Locks) Clear(user uint32) bool {
+	_, locked := l.Locked(user)
+	return !locked && !l.tallies.marked(Scope{User: user})
+}
+
 func (l *Locks) reasonOf(whom Scope) string {
 	k, _ := l.FindIn(whom)
 	return k.Reason

@@ -118,6 +118,34 @@ func TestProbationIsSlow(t *testing.T) {
 	})
 }
 
+// TestClear: a user is clear until something bad is found in his mail, and again once that does not count any more.
+func TestClear(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.keeper.Close()
+		w.send(1, "good", filter.Clean)
+		if !w.keeper.Clear(1) || !w.keeper.Clear(2) {
+			t.Error("a user of whom nothing or only good is known is not clear")
+		}
+		w.sendAs(1, "shop", "spam", filter.Spam)
+		w.send(2, "v", filter.Virus)
+		if w.keeper.Clear(1) || w.keeper.Clear(2) || !w.locked(2) {
+			t.Error("a user who sent spam, or is locked, is clear")
+		}
+		time.Sleep(time.Hour + time.Second) // the lock has ended
+		synctest.Wait()
+		if w.locked(2) || w.keeper.Clear(2) {
+			t.Error("a user on probation is clear")
+		}
+		time.Sleep(60 * 24 * time.Hour)
+		synctest.Wait()
+		if !w.keeper.Clear(1) || !w.keeper.Clear(2) {
+			t.Error("what speaks against a user never passes")
+		}
+	})
+}
+
 // TestBrake: a check that locks too many users stops locking, and what it did can be undone (LCK12).
 func TestBrake(t *testing.T) {
 	t.Parallel()

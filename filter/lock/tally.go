@@ -246,6 +246,15 @@ func (t *tallies) release(whom Scope, s *policy.Lock) {
 	t.dirty.Store(true)
 }
 
+// marked tells whether something speaks against a sender.
+func (t *tallies) marked(whom Scope) bool {
+	sh, now := t.shard(whom.User), t.now()
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	u, ok := sh.senders[whom]
+	return ok && u.Marked(now)
+}
+
 // of returns where a sender stands now.
 func (t *tallies) of(whom Scope, s *policy.Lock) Standing {
 	sh, now := t.shard(whom.User), t.now()

@@ -15,7 +15,7 @@ type Client interface {
 // Bound bounds all that follows by the moment t, until Deliver has succeeded.
 func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 
-// Deliver sends DATA and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
+// Deliver sends DATA, where it has not gone ahead, and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
 // until the next call. The client is asked after 354, right before the last write of the message: one that is gone
 // stops everything with ErrGone, and the destination never sees the dot. until bounds it all. A reply to DATA that
 // refuses is a final reply too. The error is ErrGone or a *Failure.
@@ -24,27 +24,20 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 // small one where the destination can, unless that is off.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
-	if s.binary || s.chunks && body.Size() <= mostChunk && !body.Spilled() && s.caps.Has(smtp.ExtChunking) {
+	if !s.Waits() && (s.binary || s.inChunk() && body.Size() <= mostChunk && !body.Spilled()) {
 		return s.deliverChunk(prefix, body, c)
 	}
-	if f := s.command("DATA"); f != nil {
+	if f := s.begged(); f != nil {
 		return nil, f
 	}
-	s.open = false
-	switch {
-	case s.rep.Code == 354:
-	case s.rep.Class() == 2:
-		return nil, broken("DATA with success before the message", nil)
-	case s.rep.Class() == 3:
-		return nil, broken("DATA with an impossible code", nil)
-	default:
-		s.reset = true // the transaction is over by most readings, but not by all
+	if s.data == refusedData {
 		s.conn.SetUntil(time.Time{})
 		return &s.rep, nil
 	}
 	if s.conn.Unread() {
 		return nil, failed(smtp.ErrUnsolicited)
 	}
+	s.data, s.open = notAsked, false
 	s.conn.SetReadTimeout(s.timeouts.Final)
 	s.client = c
 	err := s.conn.WriteDataAsking(prefix, body, s.ask)

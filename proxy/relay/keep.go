@@ -47,7 +47,7 @@ type kept struct {
 // Reusable tells whether another transaction may follow on s: nothing is open or owed, the last one went well, and the
 // destination has said nothing that nobody asked for.
 func (s *Session) Reusable() bool {
-	return s.begun > 0 && s.begun < mostReuse && !s.open && !s.reset && s.refused == nil && s.Fits(nil) && s.Alive()
+	return s.begun > 0 && s.begun < mostReuse && !s.open && !s.reset && s.refused == nil && !s.Waits() && s.Fits(nil) && s.Alive()
 }
 
 // Keep takes s for later use by the same user, or refuses; then it is still the caller's. Sessions from a customer's own

@@ -30,6 +30,7 @@ type Session struct {
 	limits  limits      // what counts towards the destination's own bounds
 	chunks  bool        // small messages go as one chunk
 	binary  bool        // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
+	data    dataState   // what became of a DATA that went ahead of the message
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at
 	met        *tlspolicy.Policy // that the session was found to meet
@@ -125,8 +126,12 @@ func (s *Session) read() *Failure {
 	return nil
 }
 
-// quiet makes sure that nothing is there which nobody asked for; a 421 may come at any time.
+// quiet makes sure that nothing is there which nobody asked for; a 421 may come at any time. A destination that waits for
+// a message would take a command for its text.
 func (s *Session) quiet() *Failure {
+	if s.Waits() {
+		return failed(errWaits)
+	}
 	if !s.conn.Unread() {
 		return nil
 	}
@@ -145,18 +150,19 @@ type Listener interface {
 // owed), in one write if the destination takes PIPELINING, and tells each reply in order. When MAIL is refused its
 // refusal answers every recipient. The error is a *Failure; recipients up to it have been told.
 func (s *Session) Recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) error {
-	if f := s.recipients(mail, rcpts, told); f != nil {
+	if f := s.recipients(mail, rcpts, told, false); f != nil {
 		return f
 	}
 	return nil
 }
 
-func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) *Failure {
+func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener, data bool) *Failure {
 	if f := s.quiet(); f != nil {
 		return f
 	}
+	s.data = notAsked
 	if s.open || s.refused != nil {
-		return s.more(0, rcpts, told)
+		return s.more(rcpts, told, data)
 	}
 	reset := s.reset
 	s.begun++
@@ -172,7 +178,7 @@ func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 		if f := s.readMail(); f != nil {
 			return f
 		}
-		return s.more(0, rcpts, told)
+		return s.more(rcpts, told, false)
 	}
 	if reset {
 		if err := s.conn.WriteCommand("RSET"); err != nil {
@@ -182,7 +188,7 @@ func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 	if err := s.writeMail(mail); err != nil {
 		return failed(err)
 	}
-	if err := s.writeRcpts(rcpts); err != nil {
+	if err := s.writeGroup(rcpts, data); err != nil {
 		return failed(err)
 	}
 	if reset {
@@ -193,11 +199,11 @@ func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 	if f := s.readMail(); f != nil {
 		return f
 	}
-	return s.answers(0, rcpts, told)
+	return s.groupAnswers(rcpts, told, data)
 }
 
 // more sends further recipients of an open transaction.
-func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
+func (s *Session) more(rcpts []smtp.Rcpt, told Listener, data bool) *Failure {
 	switch {
 	case s.refused != nil:
 		for i := range rcpts {
@@ -205,10 +211,10 @@ func (s *Session) more(from int, rcpts []smtp.Rcpt, told Listener) *Failure {
 		}
 		return nil
 	case s.caps.Has(smtp.ExtPipelining):
-		if err := s.writeRcpts(rcpts); err != nil {
+		if err := s.writeGroup(rcpts, data); err != nil {
 			return failed(err)
 		}
-		return s.answers(from, rcpts, told)
+		return s.groupAnswers(rcpts, told, data)
 	}
 	for i := range rcpts {
 		if err := s.writeRcpts(rcpts[i : i+1]); err != nil {
@@ -300,11 +306,15 @@ func (s *Session) readReset() *Failure {
 	return nil
 }
 
-// Abandon ends the transaction without a message. RSET goes out with the next MAIL, or never.
+// Abandon ends the transaction without a message. RSET goes out with the next MAIL, or never. A destination that waits for
+// the message is not to be told in words: the session is to be closed.
 func (s *Session) Abandon() {
 	s.reset = s.reset || s.open
 	s.open = false
 	s.refused = nil
+	if s.data == refusedData {
+		s.data = notAsked
+	}
 }
 
 // Reset sends the RSET that is owed, at once.
@@ -373,25 +383,3 @@ func (s *Session) Protected() bool {
 	st, encrypted := s.conn.TLS()
 	return encrypted && st.HandshakeComplete && st.Version >= tls.VersionTLS12
 }
-
-// Close ends the session without a word.
-func (s *Session) Close() {
-	s.conn.Close()
-	s.done()
-}
-
-// Quit says QUIT. The caller may do other things before it calls Bye.
-func (s *Session) Quit() {
-	if s.conn.WriteCommand("QUIT") == nil {
-		_ = s.conn.Flush() // it is closed whatever becomes of it
-	}
-}
-
-// Bye waits a little, up to wait, for the destination to answer QUIT and close, so that it sees a clean end and
-// TIME_WAIT stands there, and closes.
-func (s *Session) Bye(wait time.Duration) {
-	_ = s.conn.CloseAfterPeer(wait) // there is nobody to tell
-}
-
-// Cut ends the session from any goroutine: whoever waits for the destination gets an error.
-func (s *Session) Cut() { s.nc.Close() }

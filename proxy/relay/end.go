@@ -22,6 +22,7 @@ func (s *Session) Bye(wait time.Duration) {
 		wait = 0
 	}
 	_ = s.conn.CloseAfterPeer(wait) // there is nobody to tell
+	s.done()
 }
 
 // Cut ends the session from any goroutine: whoever waits for the destination gets an error.

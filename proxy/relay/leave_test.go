@@ -42,6 +42,15 @@ func TestLeave(t *testing.T) {
 	if n := open.Load(); n != 0 {
 		t.Errorf("%d are still counted", n)
 	}
+	polite, err := d.Open(context.Background(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	polite.Quit()
+	polite.Bye(10 * time.Second)
+	if n := open.Load(); n != 0 {
+		t.Errorf("%d are still counted after QUIT", n)
+	}
 	refuse = true
 	if _, err := d.Open(context.Background(), Route{Target: to, Helo: "gw.example"}); err != nil {
 		t.Errorf("the host's own choice of an address is nobody's business: %v", err)

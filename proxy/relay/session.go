@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"time"
 
 	"sluice/proxy/smtp"
 	"sluice/proxy/tlspolicy"

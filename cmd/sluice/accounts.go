@@ -41,6 +41,7 @@ setting of theirs holds for each user who has none of his own; a budget is a lim
 func (p *program) setGroupCommand() *cobra.Command {
 	var r api.GroupRequest
 	var parent, plan string
+	most := 0
 	cmd := &cobra.Command{
 		Use: "set KIND [NAME] [KEY=VALUE...]", Short: "make or change an account, a plan, or the network",
 		Long: `set makes an account or plan, or changes the one of that name. KEY is a setting (see "sluice settings keys") that its users
@@ -74,11 +75,15 @@ said whom the change would hit.`,
 			if cmd.Flags().Changed("plan") {
 				r.Plan = &plan
 			}
+			if cmd.Flags().Changed("users") {
+				r.Most = &most
+			}
 			return p.putGroup(cmd.Context(), r)
 		},
 	}
 	cmd.Flags().StringVar(&parent, "parent", "", "of an account: the `account` around it; empty for none")
 	cmd.Flags().StringVar(&plan, "plan", "", "of an account: its `plan`; empty for none")
+	cmd.Flags().IntVar(&most, "users", 0, "of a plan: how many users an account may have, those of accounts inside it counted; 0 for any number")
 	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the audit log")
 	cmd.Flags().BoolVar(&r.Dry, "plan-only", false, "change nothing, say whom it would hit")
 	return cmd
@@ -106,7 +111,11 @@ func (p *program) listGroups(ctx context.Context) error {
 		if g.Plan != "" {
 			inside = strings.TrimSpace(inside + " plan " + g.Plan)
 		}
-		return []string{g.Kind, g.Name, inside, fmt.Sprint(g.Users), flat(g.Settings), flat(g.Budget)}
+		users := fmt.Sprint(g.Users)
+		if g.Most > 0 {
+			users += fmt.Sprintf(", at most %d an account", g.Most)
+		}
+		return []string{g.Kind, g.Name, inside, users, flat(g.Settings), flat(g.Budget)}
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,8 @@ import (
 type logFlags struct {
 	q                    api.Query
 	since, until, client string
-	follow               bool
+	target, saved, lock  string
+	follow, csv          bool
 }
 
 func (p *program) logCommand() *cobra.Command {
@@ -27,7 +29,8 @@ func (p *program) logCommand() *cobra.Command {
 		Use: "log", Short: "search the message log, or follow it", Args: cobra.NoArgs,
 		Long: `log prints one line for every message, and for every session that never became one, the newest last.
 ` + "`sluice why ID`" + ` tells everything about one of them.`,
-		Example: "  sluice log --user alice --since 2h --status refused\n  sluice log --follow --json",
+		Example: "  sluice log --user alice --since 2h --status refused\n  sluice log --follow --json\n  sluice log --since 1d --where 'reply~greylisted' --where 'size>1000000' --limit 100000 --csv > greylisted.csv\n" +
+			"  sluice log save refused-today --status refused --since 1d; sluice log --saved refused-today",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.resolve(p.screen.now()); err != nil {
 				return err
@@ -35,14 +38,21 @@ func (p *program) logCommand() *cobra.Command {
 			if f.follow {
 				return p.follow(cmd.Context(), f.q)
 			}
-			var ms []*api.Message
-			print, err := p.get(cmd.Context(), "/v1/log?"+f.q.Values().Encode(), &ms)
-			if err == nil && print {
-				p.screen.messages(ms)
-			}
-			return err
+			return p.searchLog(cmd.Context(), &f)
 		},
 	}
+	f.flags(cmd)
+	fl := cmd.Flags()
+	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new lines as they come")
+	fl.StringVar(&f.saved, "saved", "", "the search that was saved under this `NAME`, in the place of all other conditions")
+	fl.BoolVar(&f.csv, "csv", false, "print a table of comma-separated values with all members")
+	fl.StringVar(&f.lock, "lock", "", "lock every user, or identity, of the lines that are found; `WHY` is the reason")
+	cmd.AddCommand(p.saveSearchCommand(), p.searchesCommand(), p.forgetSearchCommand())
+	return cmd
+}
+
+// flags are the conditions of a search.
+func (f *logFlags) flags(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.q.User, "user", "", "only of this `USER`")
 	fl.StringVar(&f.q.Status, "status", "", "delivered, refused, deferred, ambiguous, lost, no-message, observed, withheld, queued, quarantined or discarded")
@@ -56,8 +66,9 @@ func (p *program) logCommand() *cobra.Command {
 	fl.StringVar(&f.since, "since", "", "not older: a time span like `2h`, or a time like 2027-01-31T12:00:00Z")
 	fl.StringVar(&f.until, "until", "", "not younger: as --since")
 	fl.IntVar(&f.q.Limit, "limit", 100, "how many at most")
-	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new lines as they come")
-	return cmd
+	fl.StringVar(&f.target, "target", "", "only to this destination's address")
+	fl.StringVar(&f.q.Code, "code", "", "only what this public code decided")
+	fl.StringArrayVar(&f.q.Where, "where", nil, "`CONDITION` on any member of a line as --json shows it, with =, !=, ~ (contains), <, <=, >, >=; may be given several times. It is slow where no other condition narrows the search")
 }
 
 func (f *logFlags) resolve(now time.Time) (err error) {
@@ -68,9 +79,16 @@ func (f *logFlags) resolve(now time.Time) (err error) {
 		return err
 	}
 	if f.client != "" {
-		f.q.Client, err = api.ParsePrefix(f.client)
+		if f.q.Client, err = api.ParsePrefix(f.client); err != nil {
+			return err
+		}
 	}
-	return err
+	if f.target != "" {
+		if f.q.Target, err = netip.ParseAddr(f.target); err != nil {
+			return usageError{fmt.Errorf("--target: %q is not an address", f.target)}
+		}
+	}
+	return nil
 }
 
 // moment reads a time span before now, or a time.
@@ -248,7 +266,7 @@ func (s *screen) message(m *api.Message) {
 		to = append(to, fmt.Sprintf("%s (%d %s)", plain(r.Address), r.Code, plain(r.Reply)))
 	}
 	s.pairs(
-		[2]string{what, m.ID + " of user " + plain(m.User) + ", " + s.paint(statusStyle(m.Status), m.Status)},
+		[2]string{what, m.ID + " of user " + plain(m.User) + heldBy(m) + ", " + s.paint(statusStyle(m.Status), m.Status)},
 		[2]string{"time", fmt.Sprintf("%s, took %s", s.at(m.Time), span(time.Duration(m.DurationMS)*time.Millisecond))},
 		[2]string{"client", fmt.Sprintf("%s as %s, %s", m.Client, plain(m.Helo), leg(m.TLSIn))},
 		[2]string{"destination", fmt.Sprintf("%s, %s", m.Target, leg(m.TLSOut))},
@@ -273,6 +291,14 @@ func (s *screen) message(m *api.Message) {
 	for _, h := range m.Hits {
 		s.say("  %s: %s %s %s: %s (%s)", h.Check, h.Code, h.Class, h.Action, plain(h.Text), plain(h.Evidence))
 	}
+}
+
+// heldBy tells who held the source at that time, where the provider's records say otherwise than the log.
+func heldBy(m *api.Message) string {
+	if m.Holder == "" {
+		return ""
+	}
+	return " (then held by " + plain(m.Holder) + ")"
 }
 
 // leftFrom tells the address that a message left from, and why.

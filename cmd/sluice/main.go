@@ -90,7 +90,8 @@ func (p *program) root() *cobra.Command {
 		Use:   "sluice",
 		Short: "show and steer the outgoing mail gateway",
 		Long: `sluice shows what the gateway does, locks and unlocks users, and checks the host.
-It speaks to sluiced on a unix socket. Output is made for people; with --json for programs.
+It speaks to sluiced on a unix socket. Output is made for people; with --json for programs. With a token in the variable
+SLUICE_TOKEN it may do what that allows, and no more.
 
 Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sluiced could not be reached.`,
 		Version:       version,
@@ -98,6 +99,7 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 		SilenceUsage:  true,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			p.client = api.NewClient(p.socket)
+			p.client.Token = os.Getenv("SLUICE_TOKEN")
 		},
 	}
 	socket := os.Getenv("SLUICE_SOCKET")
@@ -109,7 +111,7 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(p.statusCommand(), p.usersCommand(), p.identitiesCommand(), p.accountsCommand(), p.addressesCommand(), p.settingsCommand(), p.auditCommand(), p.backupCommand(), p.modeCommand(), p.exemptCommand(), p.tlsCommand(), p.rolloutCommand(), p.flowsCommand(), p.queueCommand(), p.poolCommand(), p.locksCommand(), p.lockCommand(), p.unlockCommand(), p.undoCommand(), p.replayCommand(), p.loginCommand(), p.guessersCommand(),
 		p.logCommand(), p.whyCommand(), p.observeCommand(), p.bypassCommand(), p.gateCommand(), p.doctorCommand(), p.probeCommand(), p.setupCommand(), p.classifyCommand(), p.trainCommand(), p.untrainCommand(), p.modelCommand())
-	root.AddCommand(p.campaignCommand(), p.quarantineCommand())
+	root.AddCommand(p.campaignCommand(), p.quarantineCommand(), p.tokenCommand(), p.holderCommand())
 	return root
 }
 

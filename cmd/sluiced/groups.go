@@ -56,7 +56,7 @@ func (g *groupsNow) under(account uint32, of *policy.Group) bool {
 }
 
 func (g *groupsNow) shown(one *policy.Group) api.Group {
-	a := api.Group{Kind: one.Kind.String(), Name: one.Name, Settings: one.Settings.Flat()}
+	a := api.Group{Kind: one.Kind.String(), Name: one.Name, Settings: one.Settings.Flat(), Most: one.Most}
 	budget := policy.Overrides{Limits: &one.Budget}
 	a.Budget = budget.Flat()
 	if p := g.byID(one.Parent); p != nil {
@@ -166,10 +166,14 @@ func (g *groupsNow) changed(r *api.GroupRequest) (*policy.Group, error) {
 	if now.Budget = nil; budget.Limits != nil {
 		now.Budget = *budget.Limits
 	}
+	if r.Most != nil {
+		now.Most = *r.Most
+	}
 	if err := now.Validate(); err != nil {
 		return nil, badSetting(err)
 	}
-	return &now, nil
+	after := groupsNow{append(slices.DeleteFunc(slices.Clone(g.all), func(o policy.Group) bool { return o.Kind == now.Kind && o.Name == now.Name }), now), g.members}
+	return &now, after.fits()
 }
 
 func putOrUnset(o *policy.Overrides, k, v string) error {
@@ -270,6 +274,12 @@ func (b backend) Join(_ context.Context, who string, j api.JoinRequest) (*api.Ex
 	var account uint32
 	if err := g.attach(&j.Account, policy.Account, &account); err != nil {
 		return nil, err
+	}
+	if account != 0 {
+		g.members[m.ID] = account
+		if err := g.fits(); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.store.Join(m.ID, account, store.Act{Who: who, What: "account of a user changed", Subject: m.Name, Detail: j.Account + " " + j.Reason}); err != nil {
 		return nil, err

@@ -142,6 +142,17 @@ func (d *daemon) serveAPI(ctx context.Context, l net.Listener) (err error) {
 		}
 	}
 	close(d.apiOpen)
+	if addr := d.cfg.Load().API.Listen; addr != "" {
+		tl, err := api.ListenTCP(ctx, addr)
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+		go func() {
+			if err := d.api.Serve(tl); err != nil {
+				d.log.Error("the API ended for those with tokens", "address", addr, "err", err)
+			}
+		}()
+	}
 	return d.api.Serve(l)
 }
 

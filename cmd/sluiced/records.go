@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
@@ -25,9 +26,16 @@ func (l logOf) Find(ctx context.Context, q api.Query) ([]*api.Message, error) {
 		return nil, err
 	}
 	rs, err := l.d.messages.Find(ctx, mq)
-	ms := make([]*api.Message, len(rs))
+	ms, held := make([]*api.Message, len(rs)), history{store: l.d.store}
 	for i, r := range rs {
 		ms[i] = message(r)
+		holder, e := held.holder(r)
+		if e != nil {
+			return nil, e
+		}
+		if holder != r.Flow.User.Name {
+			ms[i].Holder = holder
+		}
 	}
 	return ms, err
 }
@@ -51,7 +59,7 @@ func (l logOf) Tail(ctx context.Context, q api.Query, take func(*api.Message) er
 }
 
 func (l logOf) query(q api.Query) (msglog.Query, error) {
-	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Identity: q.Identity, Sender: q.From, Recipient: q.To, Client: q.Client, Limit: q.Limit}
+	mq := msglog.Query{From: q.Since, Until: q.Until, ID: q.ID, Ticket: q.Ticket, Identity: q.Identity, Sender: q.From, Recipient: q.To, Client: q.Client, Target: q.Target, Code: q.Code, Limit: q.Limit}
 	if q.Campaign != "" {
 		var err error
 		if mq.Group, err = campaign.ParseID(q.Campaign); err != nil || mq.Group == 0 {
@@ -64,6 +72,20 @@ func (l logOf) query(q api.Query) (msglog.Query, error) {
 			return mq, err
 		}
 		mq.User = m.ID
+	}
+	var all []api.Where
+	for _, text := range q.Where {
+		w, err := api.ParseWhere(text)
+		if err != nil {
+			return mq, err
+		}
+		all = append(all, w)
+	}
+	if all != nil {
+		mq.Match = func(r *proxy.Record) bool {
+			m := message(r)
+			return !slices.ContainsFunc(all, func(w api.Where) bool { return !w.Match(m) })
+		}
 	}
 	for s := proxy.Delivered; s < proxy.Statuses; s++ {
 		if s.String() == q.Status {

@@ -40,12 +40,19 @@ type Group struct {
 	Name     string
 	Parent   uint32 // of an account: the account around it; 0 for none
 	Plan     uint32 // of an account; 0 for none
+	Most     int    // of a plan: how many users an account may have; 0: any number
 	Settings Overrides
 	Budget   LimitChanges
 }
 
 // Validate reports what makes no sense of a group by itself.
 func (g *Group) Validate() error {
+	switch {
+	case g.Most < 0:
+		return fmt.Errorf("%d is no number of users; give 0 for any number", g.Most)
+	case g.Most > 0 && g.Kind != Plan:
+		return fmt.Errorf("how many users an account may have is said by its plan, not by the %s", g.Kind)
+	}
 	if err := g.Settings.Validate(); err != nil {
 		return err
 	}

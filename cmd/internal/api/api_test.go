@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func serve(t *testing.T, f *fake) *Client {
 		t.Fatal(err)
 	}
 	s := NewServer(Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f,
-		StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f}, slog.New(slog.DiscardHandler))
+		StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f, Tokens: keys{f}}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -235,7 +236,7 @@ func TestQueryReachesTheLog(t *testing.T) {
 	if err := c.Do(t.Context(), "GET", "/v1/log?"+want.Values().Encode(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if f.asked != want {
+	if !reflect.DeepEqual(f.asked, want) {
 		t.Errorf("the log was asked %+v, want %+v", f.asked, want)
 	}
 }

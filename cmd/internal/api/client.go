@@ -19,6 +19,7 @@ import (
 
 // Client speaks to the API on a unix socket.
 type Client struct {
+	Token  string // shown with each request, unless it is empty
 	socket string
 	http   http.Client
 }
@@ -116,6 +117,13 @@ func (q Query) Values() url.Values {
 	set("identity", q.Identity)
 	set("from", q.From)
 	set("to", q.To)
+	set("code", q.Code)
+	if q.Target.IsValid() {
+		v.Set("target", q.Target.String())
+	}
+	for _, w := range q.Where {
+		v.Add("where", w)
+	}
 	if !q.Since.IsZero() {
 		v.Set("since", q.Since.Format(time.RFC3339))
 	}
@@ -143,6 +151,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	req, err := http.NewRequestWithContext(ctx, method, "http://sluice"+path, b)
 	if err != nil {
 		return nil, err
+	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
 	}
 	res, err := c.http.Do(req)
 	if err != nil {

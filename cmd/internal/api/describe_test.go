@@ -24,7 +24,7 @@ func describe(routes []route) ([]byte, error) {
 	doc := map[string]any{
 		"openapi": "3.1.0",
 		"info": map[string]any{"title": "Sluice", "version": "1",
-			"description": "Served on a unix socket. Whoever may open the socket may use all of it."},
+			"description": "Served on a unix socket, whose users may do everything, and on api.listen to those who show a token (Authorization: Bearer), as far as its scopes go. x-scope names the one that a request needs."},
 		"paths":      paths,
 		"components": map[string]any{"schemas": schemas},
 	}
@@ -51,7 +51,7 @@ func operation(r route, schemas map[string]any) map[string]any {
 		"content": map[string]any{"application/json": map[string]any{"schema": map[string]any{
 			"type": "object", "properties": map[string]any{"error": map[string]any{"$ref": "#/components/schemas/Problem"}}}}},
 	}
-	op := map[string]any{"summary": r.summary, "responses": map[string]any{"200": ok, "default": problem}}
+	op := map[string]any{"summary": r.summary, "x-scope": scopeOf(r.method, r.path), "responses": map[string]any{"200": ok, "default": problem}}
 	var params []any
 	if strings.Contains(r.path, "{name...}") {
 		params = append(params, map[string]any{"name": "name", "in": "path", "required": true,

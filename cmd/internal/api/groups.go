@@ -22,6 +22,7 @@ type Group struct {
 	Plan     string            `json:"plan,omitempty" doc:"of an account"`
 	Settings map[string]string `json:"settings,omitempty" doc:"what its users inherit"`
 	Budget   map[string]string `json:"budget,omitempty" doc:"limits of what they send together"`
+	Most     int               `json:"most,omitempty" doc:"of a plan: how many users an account may have; left out: any number"`
 	Users    int               `json:"users" doc:"members, those of accounts inside it counted"`
 }
 
@@ -33,6 +34,7 @@ type GroupRequest struct {
 	Plan   *string           `json:"plan,omitempty" doc:"empty: none"`
 	Set    map[string]string `json:"set,omitempty" doc:"settings of its users; empty: they are inherited again"`
 	Budget map[string]string `json:"budget,omitempty" doc:"limits of what they send together; empty: none"`
+	Most   *int              `json:"most,omitempty" doc:"of a plan: how many users an account may have, those of accounts inside it counted; 0: any number"`
 	Reason string            `json:"reason,omitempty"`
 	Dry    bool              `json:"dry,omitempty" doc:"change nothing, say whom it would hit"`
 }

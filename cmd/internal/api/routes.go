@@ -36,7 +36,7 @@ type param struct{ name, doc string }
 
 func (s *Server) routes() []route {
 	user := param{"user", "name of a user, or an address whose user is meant"}
-	return append(slices.Concat(s.modelRoutes(), s.loginRoutes(), s.queueRoutes(), s.poolRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.addressRoutes(), s.campaignRoutes(), s.conductRoutes(), s.quarantineRoutes()), []route{
+	return append(slices.Concat(s.modelRoutes(), s.loginRoutes(), s.queueRoutes(), s.poolRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.addressRoutes(), s.campaignRoutes(), s.conductRoutes(), s.quarantineRoutes(), s.tokenRoutes(), s.holderRoutes(), s.searchRoutes()), []route{
 		{method: "GET", path: "/v1/status", summary: "the gateway at a glance", out: Status{},
 			serve: func(r *http.Request) (any, error) { return s.back.Status(r.Context()) }},
 		{method: "GET", path: "/v1/counters", summary: "figures since start", out: Counters{},
@@ -105,8 +105,9 @@ func (s *Server) routes() []route {
 
 var logParams = []param{
 	{"user", "name of a user"}, {"status", "delivered, refused, deferred, ambiguous, lost, no-message or observed"},
-	{"since", "RFC 3339 time"}, {"until", "RFC 3339 time"}, {"id", "of a message or a flow"}, {"ticket", "of a lock"}, {"campaign", "only copies of one message"}, {"identity", "the finer sender inside the user"},
-	{"from", "sender's address or domain"}, {"to", "a recipient's address or domain"}, {"client", "source prefix or address"},
+	{"since", "RFC 3339 time, or a time span before now like 2h or 3d"}, {"until", "likewise"}, {"id", "of a message or a flow"}, {"ticket", "of a lock"}, {"campaign", "only copies of one message"}, {"identity", "the finer sender inside the user"},
+	{"from", "sender's address or domain"}, {"to", "a recipient's address or domain"}, {"client", "source prefix or address"}, {"target", "the destination's address"}, {"code", "public code of what decided"},
+	{"where", "a member of the line with =, !=, ~ (contains), <, <=, >, >= and a value, like size>1000000; may stand several times"},
 	{"limit", "100 unless told"},
 }
 
@@ -281,14 +282,14 @@ var statuses = []string{"delivered", "refused", "deferred", "ambiguous", "lost",
 
 // query reads the parameters of the log.
 func query(v url.Values) (q Query, err error) {
-	q = Query{User: v.Get("user"), Status: v.Get("status"), ID: v.Get("id"), Ticket: v.Get("ticket"), Campaign: v.Get("campaign"), Identity: v.Get("identity"), From: v.Get("from"), To: v.Get("to")}
+	q = Query{User: v.Get("user"), Status: v.Get("status"), ID: v.Get("id"), Ticket: v.Get("ticket"), Campaign: v.Get("campaign"), Identity: v.Get("identity"), From: v.Get("from"), To: v.Get("to"), Code: v.Get("code")}
 	if q.Status != "" && !slices.Contains(statuses, q.Status) {
 		return q, invalid(fmt.Sprintf("%q is not a status", q.Status), "use one of "+strings.Join(statuses, ", "))
 	}
 	for name, t := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
 		if s := v.Get(name); s != "" {
-			if *t, err = time.Parse(time.RFC3339, s); err != nil {
-				return q, invalid(fmt.Sprintf("%s=%q is not a time", name, s), "write it like 2027-01-31T12:00:00Z")
+			if *t, err = moment(s, time.Now()); err != nil {
+				return q, invalid(fmt.Sprintf("%s=%q is not a time", name, s), "write it like 2027-01-31T12:00:00Z, or as a span before now like 2h or 3d")
 			}
 		}
 	}
@@ -297,8 +298,34 @@ func query(v url.Values) (q Query, err error) {
 			return q, err
 		}
 	}
+	if t := v.Get("target"); t != "" {
+		if q.Target, err = netip.ParseAddr(t); err != nil {
+			return q, invalid(fmt.Sprintf("target=%q is not an address", t), "write it like 198.51.100.25")
+		}
+	}
+	for _, text := range v["where"] {
+		if _, err := ParseWhere(text); err != nil {
+			return q, err
+		}
+	}
+	q.Where = v["where"]
 	q.Limit, err = number(v, "limit", 100)
 	return q, err
+}
+
+// moment reads a time, or a time span before now.
+func moment(s string, now time.Time) (time.Time, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 0 || n > 36500 {
+			return now, fmt.Errorf("%q is no number of days", days)
+		}
+		return now.AddDate(0, 0, -n), nil
+	}
+	if d, err := time.ParseDuration(s); err == nil {
+		return now.Add(-d), nil
+	}
+	return time.Parse(time.RFC3339, s)
 }
 
 func number(v url.Values, name string, unless int) (int, error) {

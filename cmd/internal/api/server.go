@@ -104,6 +104,9 @@ type Backend struct {
 	Addresses
 	Campaigns
 	Quarantine
+	Tokens
+	Holders
+	Searches
 }
 
 // Server answers requests.
@@ -118,7 +121,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{back: b}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, http.MaxBytesHandler(r.handler(log), max(r.limit, 1<<20)))
+		mux.Handle(r.method+" "+r.path, s.admit(scopeOf(r.method, r.path), http.MaxBytesHandler(r.handler(log), max(r.limit, 1<<20))))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		tell(w, &Problem{Status: http.StatusNotFound, Code: "no-such-route",

@@ -292,6 +292,7 @@ type Message struct {
 	Time       time.Time      `json:"time"`
 	DurationMS int64          `json:"duration_ms"`
 	User       string         `json:"user"`
+	Holder     string         `json:"holder,omitempty" doc:"who held the source then, where the history of its prefix names another one than user"`
 	Client     netip.AddrPort `json:"client"`
 	Target     netip.AddrPort `json:"target"`
 	Helo       string         `json:"helo,omitempty"`
@@ -354,7 +355,10 @@ type Query struct {
 	Identity     string
 	From, To     string // address or domain
 	Client       netip.Prefix
-	Limit        int // 0 is 100
+	Target       netip.Addr
+	Code         string
+	Where        []string // as ParseWhere reads them
+	Limit        int      // 0 is 100
 }
 
 // Counters are figures since start, by name.

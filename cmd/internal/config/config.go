@@ -438,4 +438,5 @@ type Log struct {
 type API struct {
 	Socket string `toml:"socket" default:"/run/sluice/api.sock" doc:"Unix socket of the API, mode 0660. Whoever may open it may lock and unlock users."`
 	Group  string `toml:"group" doc:"Group of the socket; sluiced must be a member. Empty: its own group."`
+	Listen string `toml:"listen" doc:"Address and port on loopback, like 127.0.0.1:8460, where programs use the API that show a token (sluice token). For those on other hosts put a TLS proxy in front. Empty: nowhere."`
 }

@@ -323,6 +323,11 @@ func CheckUserName(name string) error {
 }
 
 func (v *validator) paths(c *Config) {
+	if l := c.API.Listen; l != "" {
+		if a, err := netip.ParseAddrPort(l); err != nil || !a.Addr().IsLoopback() || a.Port() == 0 {
+			v.report("api.listen", strconv.Quote(l)+" is not an address and port on loopback", "write it like 127.0.0.1:8460 or [::1]:8460; a TLS proxy in front serves other hosts")
+		}
+	}
 	for key, p := range map[string]string{
 		"intercept.pin_dir": c.Intercept.PinDir, "intercept.state_dir": c.Intercept.StateDir,
 		"intercept.control_socket": c.Intercept.ControlSocket, "smtp.spill_dir": c.SMTP.SpillDir,

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"sluice/proxy/durable"
 )
 
 const (
@@ -105,7 +106,7 @@ func (l *Log) seal(f finished) error {
 	if err := os.Rename(tmp, f.name+segSuffix); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	if err := syncFolder(l.dir); err != nil {
+	if err := durable.SyncFolder(l.dir); err != nil {
 		return err
 	}
 	return unsealed(f.name)
@@ -118,14 +119,6 @@ func unsealed(name string) error {
 		err = nil
 	}
 	return errors.Join(err, os.Remove(name+logSuffix))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // sealTo writes the sealed form of log to a new file, which bears the time of the last record.
@@ -196,7 +189,6 @@ type packer struct {
 	buf   []byte
 	all   []posting
 	rows  uint32
-	footer
 }
 
 func newPacker(f *os.File, keys *rowKeys) (*packer, error) {

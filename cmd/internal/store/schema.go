@@ -176,6 +176,49 @@ var migrations = []string{
 		until     INTEGER NOT NULL,
 		UNIQUE (recipient, pattern, scope, of)
 	) STRICT;`,
+	`CREATE TABLE tokens (
+		id      TEXT PRIMARY KEY,
+		name    TEXT NOT NULL,
+		hash    TEXT NOT NULL,
+		scopes  TEXT NOT NULL,
+		by      TEXT NOT NULL,
+		created INTEGER NOT NULL,
+		until   INTEGER NOT NULL,
+		used    INTEGER NOT NULL,
+		revoked INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE searches (
+		name  TEXT PRIMARY KEY,
+		query TEXT NOT NULL,
+		by    TEXT NOT NULL,
+		since INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	ALTER TABLE groups ADD COLUMN most INTEGER NOT NULL DEFAULT 0;`,
+	// A prefix that is taken and given back within a minute, as all of the configuration's are when it is read, changed no
+	// hands.
+	`CREATE TABLE holdings (
+		id     INTEGER PRIMARY KEY AUTOINCREMENT,
+		prefix TEXT NOT NULL,
+		user   INTEGER NOT NULL,
+		holder TEXT NOT NULL,
+		since  INTEGER NOT NULL,
+		until  INTEGER NOT NULL,
+		by     TEXT NOT NULL
+	) STRICT;
+	CREATE INDEX holdings_prefix ON holdings (prefix, until);
+	INSERT INTO holdings (prefix, user, holder, since, until, by)
+		SELECT p.prefix, p.user, '', u.created, 0, '' FROM prefixes p JOIN users u ON u.id = p.user;
+	CREATE TRIGGER prefix_taken AFTER INSERT ON prefixes BEGIN
+		UPDATE holdings SET until = 0 WHERE prefix = new.prefix AND user = new.user AND by = ''
+			AND until > CAST((unixepoch('subsec') - 60) * 1000000 AS INTEGER);
+		INSERT INTO holdings (prefix, user, holder, since, until, by)
+			SELECT new.prefix, new.user, '', CAST(unixepoch('subsec') * 1000000 AS INTEGER), 0, ''
+			WHERE NOT EXISTS (SELECT 1 FROM holdings WHERE prefix = new.prefix AND user = new.user AND by = '' AND until = 0);
+	END;
+	CREATE TRIGGER prefix_given_back AFTER DELETE ON prefixes BEGIN
+		UPDATE holdings SET until = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+			WHERE prefix = old.prefix AND user = old.user AND by = '' AND until = 0;
+	END;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

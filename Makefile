@@ -122,6 +122,10 @@ soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come
 bench-filter: ## what the content filter is worth on the development corpus, beside bogofilter and SpamAssassin where they are installed (minutes)
 	$(GO) run ./scripts/model figures -plot docs/calibration.svg $(FILTERFLAGS)
 
+.PHONY: bench-weights
+bench-weights: ## what SpamAssassin's points add to what content says by itself: fitted, and measured on the test split (ten minutes)
+	$(GO) run ./scripts/model weights $(FILTERFLAGS)
+
 .PHONY: bench-campaign
 bench-campaign: ## each cluster of the development corpus as one account's burst: what passes before it is held, good bursts stopped; look-ups, memory (two minutes)
 	$(GO) run ./scripts/model campaigns $(FILTERFLAGS)

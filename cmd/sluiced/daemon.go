@@ -66,6 +66,7 @@ type daemon struct {
 	campaigns *campaignsFile
 	held      *quarantine.Box
 	patience  *patienceFile
+	habits    *habitsFile
 	policy    *policy.Table
 	locks     *lock.Locks
 	queueing  atomic.Bool // the queue stands
@@ -329,6 +330,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() {
 		d.keepKept(ctx, &d.patience.keptFile, "what was put off to be judged again waits once more after a restart")
 	})
+	background.Go(func() { d.keepKept(ctx, &d.habits.keptFile, "what senders usually do is learnt anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, d.conduct, "who has come near a lock begins anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })

@@ -59,6 +59,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what is known of campaigns; they begin anew", "err", err)
 	}
+	if d.habits, err = openHabits(cfg.Store.Dir); err != nil {
+		if d.habits.files[0] == nil {
+			return err
+		}
+		d.log.Error("could not restore what senders usually do; it is learnt anew", "err", err)
+	}
 	if d.patience, err = openPatience(cfg.Store.Dir); err != nil {
 		if d.patience.files[0] == nil {
 			return err
@@ -122,6 +128,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.campaigns != nil {
 		errs = append(errs, d.campaigns.close())
+	}
+	if d.habits != nil {
+		errs = append(errs, d.habits.close())
 	}
 	if d.patience != nil {
 		errs = append(errs, d.patience.close())

@@ -78,6 +78,9 @@ func (d *daemon) retire() {
 	if err := d.patience.release(); err != nil {
 		d.log.Error("could not save what was put off for the next process; it waits once more", "err", err)
 	}
+	if err := d.habits.release(); err != nil {
+		d.log.Error("could not save what senders usually do for the next process", "err", err)
+	}
 	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
 }
 

@@ -23,7 +23,7 @@ func pluginOptions(all []config.Plugin) []scanner.Options {
 		p := &all[i]
 		o := scanner.Options{
 			Name: p.Name, Kind: scanner.Kind(p.Kind), Addresses: p.Address, Timeout: p.Timeout.D(), MaxSize: int64(p.MaxSize), Oversize: scanner.Oversize(p.Oversize),
-			AtOnce: p.AtOnce, NoteOnly: p.Action == "note", Class: classOf(p.Class), Marks: p.Marks, Trusted: p.Trusted,
+			AtOnce: p.AtOnce, NoteOnly: p.Action == "note", WeighOnly: p.Action == "weigh", Class: classOf(p.Class), Marks: p.Marks, Trusted: p.Trusted,
 		}
 		o.Failure, _ = policy.ParseFailure(p.Failure) // the configuration allows no other names
 		out = append(out, o)

@@ -94,11 +94,13 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 
 // opinions are the checks that look into a message; what only computes does so in turns.
 func (d *daemon) opinions(turns *filter.Turns) []filter.Step {
+	c := d.classifier()
 	return []filter.Step{
 		{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), turns)},
-		{Name: "learned", Phases: content.Phases, Check: filter.InTurn(d.classifier(), turns)},
+		{Name: "learned", Phases: content.Phases, Check: filter.InTurn(c, turns)},
 		{Name: "lists", Phases: reputation.Phases, Check: d.lists},
 		{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
+		{Name: "weighed", Phases: content.Phases, Check: c.Weigher()},
 	}
 }
 

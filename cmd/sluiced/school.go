@@ -18,6 +18,7 @@ import (
 	"sluice/filter/content/learn"
 	"sluice/filter/content/school"
 	"sluice/filter/content/shipped"
+	"sluice/filter/habit"
 	"sluice/proxy/durable"
 )
 
@@ -181,8 +182,32 @@ func (f *schoolFile) closeLessons() error { return errors.Join(f.saveLessons(), 
 
 // classifier judges messages by what is learnt here, and has the campaigns see them.
 func (d *daemon) classifier() *content.Classifier {
-	c := content.NewClassifier(d.school, d.policy, func() string { return d.cfg.Load().Content.Learned }).Watching(d.campaigns)
+	c := content.NewClassifier(d.school, d.policy, func() string { return d.cfg.Load().Content.Learned }).Watching(d.habits, d.campaigns)
 	return c.Waiting(d.patience.Patience).Discarding(func() bool { return d.cfg.Load().Content.Discard })
+}
+
+// habitsFile keeps over a restart what each sender usually does.
+type habitsFile struct {
+	keptFile
+	*habit.Habits
+}
+
+func openHabits(dir string) (*habitsFile, error) {
+	h := habit.New(0, nil)
+	f := &habitsFile{keptFile{what: h}, h}
+	return f, f.open(dir, "habits")
+}
+
+// close saves for the last time, however short a time ago it did.
+func (f *habitsFile) close() error {
+	f.Hasten()
+	return f.keptFile.close()
+}
+
+// release saves for another process.
+func (f *habitsFile) release() error {
+	f.Hasten()
+	return f.keptFile.release()
 }
 
 // patienceFile keeps over a restart which messages were put off to be judged again.

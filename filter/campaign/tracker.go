@@ -99,7 +99,7 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 	if !Take(v, &p) {
 		return hits, content.Watched{}
 	}
-	c := letter{m: m, v: v, print: p, keys: p.keys(), look: lookOf(o, th), who: envelope(m), from: m.Flow.Client.Addr()}
+	c := letter{m: m, v: v, print: p, keys: p.keys(), look: lookOf(content.Weighed(o, hits), th), who: envelope(m), from: m.Flow.Client.Addr()}
 	for i := range hits {
 		if hits[i].Class.Bad() && hits[i].Action != filter.None {
 			c.look = bad
@@ -271,11 +271,11 @@ func (t *Tracker) room() {
 }
 
 // lookOf is an opinion as it is counted.
-func lookOf(o *content.Opinion, t content.Thresholds) look {
+func lookOf(probability float64, t content.Thresholds) look {
 	switch {
-	case o.Probability >= t.Spam:
+	case probability >= t.Spam:
 		return bad
-	case o.Probability >= t.Unsure:
+	case probability >= t.Unsure:
 		return unsure
 	}
 	return good

@@ -37,7 +37,7 @@ type Classifier struct {
 	learner  Learner
 	settings policy.Resolver
 	learned  func() string
-	watcher  Watcher
+	watchers []Watcher
 	patience *Patience
 	discards func() bool // may mail be discarded at all? nil: no
 }
@@ -55,9 +55,9 @@ func NewClassifier(l Learner, settings policy.Resolver, learned func() string) *
 	return &Classifier{learner: l, settings: settings, learned: learned, patience: NewPatience(nil)}
 }
 
-// Watching has each message shown to w.
-func (c *Classifier) Watching(w Watcher) *Classifier {
-	c.watcher = w
+// Watching has each message shown to all of these, each of whom sees what those before said.
+func (c *Classifier) Watching(all ...Watcher) *Classifier {
+	c.watchers = all
 	return c
 }
 
@@ -85,7 +85,7 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	t := Thresholds{s.Content.Unsure, s.Content.Spam}
 	j := c.learner.Judge()
-	o, hits, w := j.show(m, t, c.watcher, hits)
+	o, hits, w := j.show(m, t, c.watchers, hits)
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
 	c.learner.Seen(m.ID, &o, t)
 	if o.Probability < t.Unsure {
@@ -125,7 +125,7 @@ func (c *Classifier) act(a policy.ContentAction, m *message.Message, s *policy.S
 	case policy.DeliverMail:
 		h.Evidence += "; not stopped: the setting says deliver"
 	case policy.TagMail:
-		h.Tag = tag(h, h.Points)
+		h.Tag = tag(h.Class, h.Points)
 		h.Evidence += "; tagged"
 	case policy.RiskMail:
 		h.Action = filter.HighRisk
@@ -154,11 +154,11 @@ func (c *Classifier) act(a policy.ContentAction, m *message.Message, s *policy.S
 }
 
 // tag is the fields by which mail programs and filters further on learn what was found. Those are the names that they know.
-func tag(h *filter.Hit, probability float64) string {
-	if h.Class == filter.Clean {
+func tag(c filter.Class, probability float64) string {
+	if c == filter.Clean {
 		return fmt.Sprintf("X-Spam-Status: Unsure, probability=%.4f\r\n", probability)
 	}
-	return fmt.Sprintf("X-Spam-Flag: YES\r\nX-Spam-Status: Yes, probability=%.4f class=%s\r\n", probability, h.Class)
+	return fmt.Sprintf("X-Spam-Flag: YES\r\nX-Spam-Status: Yes, probability=%.4f class=%s\r\n", probability, c)
 }
 
 // holdsBack says why nothing is done about a message, "" where it is.

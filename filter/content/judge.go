@@ -64,15 +64,18 @@ func (j *Judge) Judge(data []byte, t Thresholds, explain float64) Opinion {
 	return j.judge(d, d.reader.Read(data), t, explain)
 }
 
-// show judges a message and shows it to w, which may be nil.
-func (j *Judge) show(m *message.Message, t Thresholds, w Watcher, hits []filter.Hit) (Opinion, []filter.Hit, Watched) {
+// show judges a message and shows it to all who watch.
+func (j *Judge) show(m *message.Message, t Thresholds, all []Watcher, hits []filter.Hit) (Opinion, []filter.Hit, Watched) {
 	d := j.desks.Get().(*desk)
 	defer j.desks.Put(d)
 	v := d.reader.Read(m.Data)
 	o := j.judge(d, v, t, t.Unsure)
 	var known Watched
-	if w != nil {
-		hits, known = w.Watch(m, v, &o, t, hits)
+	for _, w := range all {
+		var k Watched
+		if hits, k = w.Watch(m, v, &o, t, hits); k != (Watched{}) {
+			known = k
+		}
 	}
 	return o, hits, known
 }
@@ -86,16 +89,21 @@ func (j *Judge) judge(d *desk, v *view.View, t Thresholds, explain float64) Opin
 		o.Findings = append([]rules.Finding(nil), d.findings...)
 	}
 	o.Phish, o.Group = phish >= phishPoints, uint32(group(v))
-	if o.Probability >= t.Spam {
-		if o.Class = filter.Spam; o.Phish {
-			o.Class = filter.Phish
-		}
-	}
+	o.classify(t)
 	if o.Probability >= explain {
 		d.features.ExtractNamed(v)
 		o.Reasons = j.model.Reasons(d.features, maxReasons)
 	}
 	return o
+}
+
+// classify says what a message of this probability is.
+func (o *Opinion) classify(t Thresholds) {
+	if o.Probability >= t.Spam {
+		if o.Class = filter.Spam; o.Phish {
+			o.Class = filter.Phish
+		}
+	}
 }
 
 // phishPoints is from how many points of phishing rules on what is bad is called phish.

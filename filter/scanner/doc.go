@@ -50,6 +50,7 @@ type Options struct {
 	Oversize  Oversize
 	AtOnce    int          // messages that it is asked about at the same time
 	NoteOnly  bool         // it is heard, and nothing is done
+	WeighOnly bool         // its points count in the probability, and nothing is refused because it says so
 	Class     filter.Class // what a milter's refusal means
 	Marks     []string     // fields by which a milter marks bad mail, such as "X-Spam-Flag: YES"
 	Trusted   []string     // of clamd: patterns of signature names that are certain although they are unofficial

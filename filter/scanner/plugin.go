@@ -117,6 +117,7 @@ func (p *plugin) judge(ctx context.Context, q *question, s *policy.Settings) []f
 // settle lets a hit do no more than settings allow.
 func (p *plugin) settle(h *filter.Hit, s *policy.Settings) {
 	h.Evidence = p.o.Name + ": " + h.Evidence
+	h.Weighs = h.Weighs && !p.o.NoteOnly
 	if h.Action == filter.None {
 		return
 	}
@@ -124,6 +125,8 @@ func (p *plugin) settle(h *filter.Hit, s *policy.Settings) {
 	switch {
 	case p.o.NoteOnly:
 		why = "action of the plug-in is note"
+	case p.o.WeighOnly:
+		why = "action of the plug-in is weigh"
 	case !s.Content.BlockSpam && (h.Class == filter.Spam || h.Class == filter.Phish):
 		why = "content.block_spam is off"
 	}

@@ -127,12 +127,18 @@ func (r *rspamd) do(req *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// leastPoints is from how many points on an opinion is told that is no objection.
+const leastPoints = 1
+
 // hits is what Rspamd's action comes to. Greylisting and rewriting are for mail that comes in: here they are opinions.
 func (r *rspamdResult) hits() ([]filter.Hit, error) {
-	h := filter.Hit{Code: "RSPAMD", Points: *r.Score, Evidence: fmt.Sprintf("%s, score %.2f of %.2f: %s", short(r.Action, 40), *r.Score, r.Required, r.worst())}
+	h := filter.Hit{Code: "RSPAMD", Weighs: true, Points: *r.Score, Evidence: fmt.Sprintf("%s, score %.2f of %.2f: %s", short(r.Action, 40), *r.Score, r.Required, r.worst())}
 	switch r.Action {
 	case "no action":
-		return nil, nil
+		if *r.Score < leastPoints {
+			return nil, nil
+		}
+		h.Text = "Rspamd finds little in the message"
 	case "greylist", "add header", "rewrite subject", "quarantine":
 		h.Text = "Rspamd finds the message suspicious"
 	case "soft reject":

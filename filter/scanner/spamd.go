@@ -75,17 +75,21 @@ func spamdRead(conn net.Conn) ([]filter.Hit, error) {
 		return nil, fmt.Errorf("SYMBOLS: no whole answer: %w", err)
 	}
 	spam, score, required, err := spamdVerdict(head.Get("Spam"))
-	if err != nil || !spam {
+	if err != nil || !spam && score < leastPoints {
 		return nil, err
 	}
 	rules, err := r.ReadLine() // an answer without a closing line end is whole, too
 	if err != nil && rules == "" {
 		rules = "no rules named"
 	}
-	return []filter.Hit{{
-		Code: "SPAMASSASSIN", Class: filter.Spam, Action: filter.Reject, Points: score, SMTP: 550, Enhanced: "5.7.1",
-		Text: "message looks like spam", Evidence: fmt.Sprintf("score %.1f of %.1f: %s", score, required, short(rules, 300)),
-	}}, nil
+	h := filter.Hit{
+		Code: "SPAMASSASSIN", Weighs: true, Points: score, Text: "SpamAssassin finds little in the message",
+		Evidence: fmt.Sprintf("score %.1f of %.1f: %s", score, required, short(rules, 300)),
+	}
+	if spam {
+		h.Class, h.Action, h.SMTP, h.Enhanced, h.Text = filter.Spam, filter.Reject, 550, "5.7.1", "message looks like spam"
+	}
+	return []filter.Hit{h}, nil
 }
 
 func spamdVerdict(field string) (spam bool, score, required float64, err error) {

@@ -158,7 +158,7 @@ marks = ["X-Spam-Flag: YES"]
 `
 
 // TestScannersOfDebian: ClamAV, Rspamd, SpamAssassin and a milter by Sendmail's library are asked about each message, and
-// what they object to is refused; a virus locks at once, a foreign signature's does not; one that is stopped puts mail off.
+// what they object to is refused; a virus locks at once, a foreign signature's does not; of a user's spam his setting says what becomes; one that is stopped puts mail off.
 func TestScannersOfDebian(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
@@ -248,6 +248,12 @@ lock = { automatic = false }{{end}}`, 1)+scannersConfig)
 		t.Errorf("locked are %+v, want mallory for her virus", locks)
 	}
 
+	sluice(t, g, "user", "set", "dave", "content_on_spam=tag") // what SpamAssassin calls spam is treated as he says
+	if got, err := sendOne(ctx, l, "dave", "a@dave.example", "tagged@sink.example", plainMail("offer", ScannerSpamd)); err != nil || !strings.HasPrefix(got, "250 ") {
+		t.Errorf("spam to SpamAssassin of a user whose spam is tagged: %q, %v", got, err)
+	} else if m := messageTo(ctx, t, l, "tagged@sink.example"); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Flag: YES\r\n")) {
+		t.Errorf("it is not tagged: %q", m.Data)
+	}
 	if err := clamd.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}

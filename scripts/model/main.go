@@ -3,6 +3,7 @@
 //	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
 //	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations cost peers crossed
 //	go run ./scripts/model campaigns -corpus DIR  each cluster of the corpus as a burst of copies, and what stops it
+//	go run ./scripts/model weights -corpus DIR    what the points of another program add to what content says (spamassassin)
 //	go run ./scripts/model synth -out DIR         the made-up mails, to look at them
 package main
 
@@ -29,12 +30,13 @@ var built = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to do: build, figures, campaigns or synth")
+		return fmt.Errorf("say what to do: build, figures, campaigns, weights or synth")
 	}
 	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	corpus := fs.String("corpus", defaultCorpus(), "`folder` of the development corpus")
 	out := fs.String("out", "filter/content/shipped/model.bin", "`file` or folder to write")
 	plotTo := fs.String("plot", "", "with figures: `file` for the calibration of the shipped model, as SVG")
+	each := fs.Int("each", 600, "with weights: `messages` of either label")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -49,10 +51,16 @@ func run(args []string) error {
 			return err
 		}
 		return campaigns(os.Stdout, all)
+	case "weights":
+		all, err := readCorpus(*corpus)
+		if err != nil {
+			return err
+		}
+		return weights(os.Stdout, all, "spamassassin", *each)
 	case "synth":
 		return writeMadeUp(*out)
 	}
-	return fmt.Errorf("%q is not known; say build, figures, campaigns or synth", args[0])
+	return fmt.Errorf("%q is not known; say build, figures, campaigns, weights or synth", args[0])
 }
 
 func defaultCorpus() string {

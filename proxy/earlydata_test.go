@@ -67,11 +67,17 @@ func (c clear) Clear(uint32) bool { return bool(c) }
 // TestWhoseDataGoesEarly: that of users of whom nothing is known but good, towards destinations that can hear it.
 func TestWhoseDataGoesEarly(t *testing.T) {
 	t.Parallel()
-	plain := func(p *peer) { p.together(goodMail, "250") }
+	plain := func(p *peer, _ *remote) { p.together(goodMail, "250") }
+	awaited := func(p *peer, mx *remote) { // the client has its 354 from us, maybe before the destination hears DATA
+		p.envelope()
+		p.cmd("DATA", "354")
+		mx.await(p.t, "DATA")
+		p.cmd(goodMail+".", "250")
+	}
 	for name, c := range map[string]struct {
 		change func(*rig)
 		remote func(*remote)
-		send   func(*peer)
+		send   func(*peer, *remote)
 		early  bool
 	}{
 		"a good user":             {send: plain, early: true},
@@ -80,13 +86,10 @@ func TestWhoseDataGoesEarly(t *testing.T) {
 		"never":                   {change: func(r *rig) { r.cfg.Settings.EarlyData = EarlyNever }, send: plain},
 		"what is put off is kept": {change: func(r *rig) { r.policy.KeepDeferred = true }, send: plain},
 		"no PIPELINING":           {remote: func(r *remote) { r.ehlo = r.ehlo[1:] }, send: plain},
-		"lockstep":                {send: func(p *peer) { p.envelope(); p.send(goodMail, "250") }},
-		"lockstep, always": {change: func(r *rig) { r.cfg.Settings.EarlyData = EarlyAlways }, early: true, send: func(p *peer) {
-			p.envelope()
-			p.send(goodMail, "250")
-		}},
-		"no PIPELINING, always": {change: func(r *rig) { r.cfg.Settings.EarlyData = EarlyAlways }, remote: func(r *remote) { r.ehlo = r.ehlo[1:] }, send: plain, early: true},
-		"many recipients": {early: true, send: func(p *peer) {
+		"lockstep":                {send: func(p *peer, _ *remote) { p.envelope(); p.send(goodMail, "250") }},
+		"lockstep, always":        {change: func(r *rig) { r.cfg.Settings.EarlyData = EarlyAlways }, send: awaited, early: true},
+		"no PIPELINING, always":   {change: func(r *rig) { r.cfg.Settings.EarlyData = EarlyAlways }, remote: func(r *remote) { r.ehlo = r.ehlo[1:] }, send: awaited, early: true},
+		"many recipients": {early: true, send: func(p *peer, _ *remote) {
 			p.write("MAIL FROM:<a@client.example>\r\n" + strings.Repeat("RCPT TO:<b@sink.example>\r\n", 2*batch+3) + "DATA\r\n")
 			for range 2*batch + 4 {
 				p.want("250")
@@ -94,14 +97,14 @@ func TestWhoseDataGoesEarly(t *testing.T) {
 			p.want("354")
 			p.cmd(goodMail+".", "250")
 		}},
-		"one of ours refused at the end": {send: func(p *peer) {
+		"one of ours refused at the end": {send: func(p *peer, _ *remote) {
 			p.write("MAIL FROM:<a@client.example>\r\nRCPT TO:<b@sink.example>\r\nRCPT TO:<bad\r\nDATA\r\n")
 			for _, want := range []string{"250", "250", "501", "354"} {
 				p.want(want)
 			}
 			p.cmd(goodMail+".", "250")
 		}},
-		"a large message, as announced": {send: func(p *peer) {
+		"a large message, as announced": {send: func(p *peer, _ *remote) {
 			p.write("MAIL FROM:<a@client.example> SIZE=900000\r\nRCPT TO:<b@sink.example>\r\nDATA\r\n")
 			for _, want := range []string{"250", "250", "354"} {
 				p.want(want)
@@ -124,7 +127,7 @@ func TestWhoseDataGoesEarly(t *testing.T) {
 			late := r.dataAfterVerdict(mx)
 			p := r.hello()
 			for range 2 { // also in a session that was used
-				c.send(p)
+				c.send(p, mx)
 				if late.Load() == c.early {
 					t.Errorf("DATA waits for the verdict: %v, want %v", late.Load(), !c.early)
 				}

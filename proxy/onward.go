@@ -74,10 +74,10 @@ func (s *session) ground() *tlspolicy.Policy {
 // message stands in its record.
 func (s *session) report() {
 	t := &s.tx
-	if s.srv.cfg.Onward == nil || s.remote == nil || len(t.passed) == 0 {
+	if s.srv.cfg.Onward == nil || s.remote == nil || len(t.passed) == 0 || t.reported == s.remote {
 		return
 	}
 	if r, known := s.srv.cfg.Onward.Judge(t.passed[0].Domain, s.flow.Target.Addr(), s.remote.Leg()); known {
-		t.rec.Asks = r
+		t.rec.Asks, t.reported = r, s.remote
 	}
 }

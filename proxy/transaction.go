@@ -42,6 +42,8 @@ type transaction struct {
 	tag     string            // header fields that the filter adds where the mail goes on
 	terms   *tlspolicy.Policy // what the onward leg must be
 
+	reported *relay.Session // whose leg the record tells of
+
 	asked   []smtp.Rcpt // recipients of this batch, on their way
 	passed  []smtp.Rcpt // recipients that were accepted
 	tried   int         // RCPT commands that were answered

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/filter/message"
@@ -26,6 +27,7 @@ import (
 type Tracer struct {
 	block cipher.Block
 	key   [32]byte
+	last  atomic.Pointer[dated]
 }
 
 // KeySize is the least length of a Tracer's key in bytes.
@@ -81,8 +83,25 @@ func (t *Tracer) AppendReceived(dst []byte, h *Hop) []byte {
 	dst = append(dst, " id "...)
 	dst = t.appendID(dst, h)
 	dst = append(dst, ";\r\n\t"...)
-	dst = h.Time.AppendFormat(dst, "Mon, 2 Jan 2006 15:04:05 -0700")
+	dst = append(dst, t.date(h.Time)...)
 	return append(dst, "\r\n"...)
+}
+
+// dated is a second in words.
+type dated struct {
+	second int64
+	zone   *time.Location
+	text   string
+}
+
+// date writes a date by RFC 5322 3.3. The last second's words are kept: on a busy gateway many messages share them.
+func (t *Tracer) date(at time.Time) string {
+	if d := t.last.Load(); d != nil && d.second == at.Unix() && d.zone == at.Location() {
+		return d.text
+	}
+	d := &dated{at.Unix(), at.Location(), at.Format("Mon, 2 Jan 2006 15:04:05 -0700")}
+	t.last.Store(d)
+	return d.text
 }
 
 // with is the keyword of RFC 3848, RFC 6531 4.3.

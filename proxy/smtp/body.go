@@ -123,6 +123,11 @@ func (b *Body) Has8Bit() bool { return b.dec.has8 }
 // Dots gives the number of lines that begin with a dot.
 func (b *Body) Dots() int { return b.dec.ndots }
 
+// spots gives where the lines begin that begin with a dot; false where that is not known of all.
+func (b *Body) spots() ([]uint32, bool) {
+	return b.dec.spots[:b.dec.nspots], b.dec.nspots == b.dec.ndots
+}
+
 // Lines gives the number of lines.
 func (b *Body) Lines() int { return b.dec.lines }
 
@@ -139,6 +144,7 @@ func (b *Body) Canonical() bool { return !b.dec.binary || !(b.dec.nul || b.dec.b
 // in memory, and nothing is changed.
 func (b *Body) CutHeader(from, to int) bool {
 	n := int64(to - from)
+	b.dec.nspots = 0 // they may have moved
 	if from < 0 || n < 0 || int64(to) > min(b.HeaderLen(), int64(len(b.mem))) {
 		return false
 	}

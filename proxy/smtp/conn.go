@@ -146,7 +146,6 @@ func (c *Conn) read(p []byte) (int, error) {
 		if n > 0 {
 			c.in += int64(n)
 			c.nreads++
-			c.tick.after()
 			return n, nil // an error beside data comes again with the next read
 		}
 		if err = c.readFailed(err); err != nil {

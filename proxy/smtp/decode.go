@@ -3,6 +3,7 @@ package smtp
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 )
 
 // What the next byte begins.
@@ -32,8 +33,21 @@ type decoder struct {
 	header  int64 // length of header and empty line; -1: no empty line yet
 	lines   int
 	ndots   int
+	spots   [mostSpots]uint32 // where the first of these lines begin
+	nspots  int
 
 	has8, nul, bareCR, bareLF bool
+}
+
+// mostSpots is of how many lines that begin with a dot the place is known.
+const mostSpots = 8
+
+// dotted notes a line of text that begins with a dot.
+func (d *decoder) dotted() {
+	if d.ndots++; d.nspots < mostSpots && d.pos <= math.MaxUint32 {
+		d.spots[d.nspots] = uint32(d.pos)
+		d.nspots++
+	}
 }
 
 func (d *decoder) reset(dots, binary bool) {
@@ -86,7 +100,7 @@ func (d *decoder) run(buf []byte, w, p, e int) (_, _ int, gap bool) {
 // must be read to tell.
 func (d *decoder) lineDot(s []byte) (skip int, wait bool) {
 	if !d.dots {
-		d.ndots++
+		d.dotted()
 		d.at = inLine
 		return 0, false
 	}
@@ -103,11 +117,11 @@ func (d *decoder) lineDot(s []byte) (skip int, wait bool) {
 	}
 	d.at = inLine
 	if lone { // not the end, so a line of text, dot and all
-		d.ndots++
+		d.dotted()
 		return 0, false
 	}
 	if s[1] == '.' {
-		d.ndots++
+		d.dotted()
 	}
 	return 1, false
 }

@@ -58,10 +58,11 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 	if c.werr != nil {
 		return c.werr
 	}
-	switch {
-	case dots && b.Dots() > 0 || b.Spilled():
+	_, known := b.spots()
+	switch plain := !c.encrypted && c.sock.vectored(); {
+	case b.Spilled() || dots && b.Dots() > 0 && !(plain && known):
 		c.werr = c.sendPieces(prefix, b, dots)
-	case c.encrypted || !c.sock.vectored():
+	case !plain:
 		c.werr = c.sendJoined(prefix, b, dots)
 	default:
 		c.werr = c.sendWhole(prefix, b, dots)
@@ -110,10 +111,16 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 		mem = b.mem[:len(b.mem)+b.term]
 	}
 	g := newGather()
-	for _, p := range [...][]byte{c.out, prefix, mem} {
+	for _, p := range [...][]byte{c.out, prefix} {
 		if len(p) > 0 {
 			g.add(p)
 		}
+	}
+	if dots {
+		mem = g.stuffed(mem, b)
+	}
+	if len(mem) > 0 {
+		g.add(mem)
 	}
 	if dots && b.term == 0 && !apart {
 		g.add([]byte(endOf(b.mem)))
@@ -129,6 +136,20 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 		return err
 	}
 	return c.write([]byte(endOf(b.mem)))
+}
+
+// stuffed adds the lines of mem up to the last that begins with a dot, each of those with one more before it, and gives the rest.
+func (g *gather) stuffed(mem []byte, b *Body) (rest []byte) {
+	spots, _ := b.spots()
+	from := uint32(0)
+	for _, at := range spots {
+		if at > from {
+			g.add(mem[from:at])
+		}
+		g.add(dotByte)
+		from = at
+	}
+	return mem[from:]
 }
 
 // sendJoined writes everything from one buffer: for TLS, where each write makes a record of its

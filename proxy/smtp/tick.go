@@ -17,7 +17,9 @@ func (c *Conn) startTick(b *Body) {
 	}
 	b.tick = tickState{fn: b.o.Tick, every: b.o.TickEvery, last: time.Now()}
 	c.tick = &b.tick
-	c.rd.armed = 0 // shorter slices from now on
+	if c.rd.armed > c.tick.slice() {
+		c.rd.armed = 0 // shorter slices from now on
+	}
 }
 
 func (c *Conn) stopTick(b *Body) {
@@ -35,13 +37,7 @@ func (t *tickState) slice() time.Duration {
 	return t.every / 4
 }
 
-// after is called when a read brought data: only then, if ticks are asked for, is the clock read.
-func (t *tickState) after() {
-	if t != nil {
-		t.wake(time.Now())
-	}
-}
-
+// wake is called when a socket deadline passed, which it does in time however much comes: reads do not set it anew.
 func (t *tickState) wake(now time.Time) {
 	if t == nil || t.err != nil || now.Sub(t.last) < t.every-t.every/4 {
 		return

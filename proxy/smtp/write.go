@@ -8,7 +8,7 @@ import (
 // gather is the slices of one vectored write. It is apart from Conn, since a connection seldom writes, and taken from a
 // pool, since it escapes.
 type gather struct {
-	parts [4][]byte
+	parts [4 + 2*mostSpots][]byte
 	n     int
 	vec   [][]byte // net.Buffers over parts
 }
@@ -23,7 +23,8 @@ func (g *gather) add(p []byte) {
 }
 
 func (g *gather) release() {
-	*g = gather{}
+	clear(g.parts[:g.n])
+	g.n, g.vec = 0, nil
 	gathers.Put(g)
 }
 

@@ -26,6 +26,7 @@ type options struct {
 	rounds   int
 	slice    time.Duration // length of one sample
 	more     bool
+	only     string // part of the name of the cells to measure
 	enforce  bool
 	binaries string
 	jsonPath string
@@ -50,6 +51,7 @@ func parseOptions(args []string) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; each measures every cell through every way once")
 	fs.DurationVar(&o.slice, "slice", 4*time.Second, "length of one sample")
 	fs.BoolVar(&o.more, "more", true, "also measure large messages, slow destinations and TLS")
+	fs.StringVar(&o.only, "only", "", "measure no other cells than those whose name has this `text`, as in pipelined")
 	fs.BoolVar(&o.enforce, "enforce", false, "fail when Sluice misses a bound, not only when a message is lost, damaged or doubled")
 	fs.StringVar(&o.binaries, "binaries", "bin", "`directory` of sluiced and sluice-intercept")
 	fs.StringVar(&o.jsonPath, "json", "", "`file` for all samples and medians; - is standard output, after the table")
@@ -68,10 +70,18 @@ func parseOptions(args []string) (options, error) {
 			return o, fmt.Errorf("could not measure %q: the ways are forward, relay, sluice and content, each once", m)
 		}
 	}
+	if len(o.cells()) == 0 {
+		return o, fmt.Errorf("could not measure nothing: no cell has %q in its name", o.only)
+	}
 	if o.rounds < 1 || o.slice <= 0 {
 		return o, errors.New("could not measure nothing: -rounds and -slice must be positive")
 	}
 	return o, nil
+}
+
+// cells are those to measure.
+func (o *options) cells() []matrix.Cell {
+	return slices.DeleteFunc(matrix.Cells(o.more), func(c matrix.Cell) bool { return !strings.Contains(c.String(), o.only) })
 }
 
 func runMatrix(ctx context.Context, args []string) error {
@@ -107,7 +117,7 @@ func measureAll(ctx context.Context, o options, progress io.Writer) (samples []m
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	cells := matrix.Cells(o.more)
+	cells := o.cells()
 	total := 0
 	for _, cell := range cells {
 		for _, g := range b.gates {

@@ -39,10 +39,11 @@ type Config struct {
 	Guard     Guard       // may be nil
 	// Quarantine keeps what the filter wants kept away; may be nil: that is put off.
 	Quarantine Quarantine
-	Standing   Standing // may be nil: only what happened since the start speaks against a user
-	StartTLS   TLSRules // may be nil: users' settings alone decide about STARTTLS
-	Onward     Onward   // may be nil: the onward leg takes what it can get
-	Refusals   Refusals // may be nil: nothing is learnt of clients that refuse the certificate
+	Standing   Standing   // may be nil: only what happened since the start speaks against a user
+	StartTLS   TLSRules   // may be nil: users' settings alone decide about STARTTLS
+	Onward     Onward     // may be nil: the onward leg takes what it can get
+	Refusals   Refusals   // may be nil: nothing is learnt of clients that refuse the certificate
+	Signatures Signatures // may be nil: no signature has a say in where mail leaves from
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

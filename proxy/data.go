@@ -11,6 +11,7 @@ import (
 	"sluice/filter"
 	"sluice/filter/message"
 	"sluice/filter/sign"
+	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
@@ -257,6 +258,10 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	}
 	s.stage(onward)
 	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
+	if f := s.unsigned(body, until); f != nil {
+		s.undelivered(f, body, e)
+		return
+	}
 	if s.remote == nil || !s.there(until) {
 		if f := s.replay(until); f != nil {
 			s.undelivered(f, body, e)
@@ -286,6 +291,9 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		}
 		s.pass(reply.Raw)
 		s.answered(reply, at, e)
+		if t.way.Why == pool.NotAllowed {
+			s.signature(body) // for the next one
+		}
 	case errors.Is(err, relay.ErrGone) && s.overtaken != "":
 		s.closeRemote()
 		t.rec.Source = netip.Addr{}

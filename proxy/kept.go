@@ -7,6 +7,7 @@ import (
 
 	"sluice/filter"
 	"sluice/intercept/flow"
+	"sluice/proxy/pool"
 	"sluice/proxy/smtp"
 )
 
@@ -144,6 +145,7 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 		Secure: s.secure.Load(), Withheld: withheld, Risky: t.risk, Group: t.msg.Found.Group,
 	}
 	if s.house == nil {
+		s.signedHere(body)
 		if err := s.keepable(t.passed, withheld != nil); err != nil {
 			return err
 		}
@@ -170,7 +172,7 @@ func (s *session) keepable(rcpts []smtp.Rcpt, held bool) error {
 		return errNoKeeper
 	case s.authed:
 		return errAuthed
-	case s.remote != nil && s.remote.Route().Own || s.decide(&s.ctx, rcpts[0].Domain).Own:
+	case s.decide(&s.ctx, rcpts[0].Domain).Own, s.remote != nil && s.remote.Route().Own && s.tx.way.Why != pool.Signed:
 		return errOwnWay
 	}
 	last := ""

@@ -24,6 +24,7 @@ type Server struct {
 	admin     adminBudget
 	ways      ways
 	doubts    doubts
+	signers   pool.Signers
 	noiseStep time.Duration   // noiseStep, but in tests
 	parkAfter time.Duration   // parkAfter, but in tests
 	mostWait  time.Duration   // mostWait, but in tests

@@ -61,7 +61,7 @@ func (s *session) decide(ctx context.Context, domain string) *pool.Decision {
 		return &t.way
 	}
 	t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &pool.Question{
-		Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, At: t.start,
+		Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, Signed: s.signs(), At: t.start,
 	})
 	if t.way.Why != pool.Told {
 		t.rec.Way = t.way.Why.String()

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/cmd/internal/config"
@@ -43,31 +43,24 @@ type mailQueue struct {
 
 	mu    sync.RWMutex // held for reading while something is committed
 	spool *spool.Spool // after a hand-over one of its own, which nothing is delivered from here
-	relay []upstream
 	gave  bool
-}
-
-// upstream is a configured relay.
-type upstream struct {
-	config.Relay
-	delivery.Upstream
+	relay atomic.Pointer[[]upstream]
 }
 
 // newMailQueue opens the spool. Nothing is delivered before start.
 func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	m := &mailQueue{d: d, dir: spoolDir(cfg)}
-	var err error
-	if m.relay, err = upstreams(cfg.Spool.Relay); err != nil {
+	relays, err := upstreams(cfg.Spool.Relay)
+	if err != nil {
 		return nil, err
 	}
+	m.relay.Store(&relays)
 	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Chunks: cfg.Delivery.Chunks, Servers: d.onward.finder, Roots: d.onward.roots, Own: d.link, Leave: d.pools.leave})
 	m.queue = delivery.New(delivery.Options{
 		Name: cfg.Gateway.Name, Domains: domains{d.onward}, Dialer: m.dialer, Log: m, Senders: m, Upstream: m.upstream, Terms: m.terms,
 		Choose: m.choose,
-		Self:   d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, IPv4: cfg.Spool.Prefer == "ipv4", AtOnce: cfg.Spool.Sessions, PerSite: cfg.Spool.PerSite,
-		Spill:  func() (smtp.Spill, error) { return proxy.OpenSpill(d.cfg.Load().SMTP.SpillDir) },
-		PerWay: cfg.Spool.PerSession, PerHour: cfg.Spool.PerHour,
-		Schedule: delivery.Schedule{First: cfg.Spool.FirstRetry.D(), Until: cfg.Spool.GiveUp.D(), Delayed: cfg.Spool.Delayed.D()},
+		Self:   d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, Settings: queueSettings(&cfg.Spool),
+		Spill: func() (smtp.Spill, error) { return proxy.OpenSpill(d.cfg.Load().SMTP.SpillDir) },
 		Panicked: func(id spool.ID, cause any, stack []byte) {
 			d.log.Error("a mistake of ours ended a delivery, which is on hold; please report it", "delivery", id, "cause", cause, "stack", string(stack))
 		},
@@ -237,45 +230,6 @@ func (m *mailQueue) NoticeTo(e *spool.Envelope) (string, bool) {
 // terms are the operator's for a connection.
 func (m *mailQueue) terms(ctx context.Context, user uint32, target netip.AddrPort, domain string) (*tlspolicy.Policy, error) {
 	return m.d.onward.Terms(ctx, m.d.policy.Settings(user), target, domain)
-}
-
-// upstream chooses a relay.
-func (m *mailQueue) upstream(user uint32, sender, domain string) *delivery.Upstream {
-	for i := range m.relay {
-		r := &m.relay[i]
-		if len(r.Users) > 0 {
-			u := m.d.roster.Load().user(user)
-			if u == nil || !slices.Contains(r.Users, u.Name) {
-				continue
-			}
-		}
-		if (len(r.Senders) == 0 || smtp.HasFold(r.Senders, sender)) && (len(r.Domains) == 0 || smtp.HasFold(r.Domains, domain)) {
-			return &r.Upstream
-		}
-	}
-	return nil
-}
-
-func upstreams(all []config.Relay) (out []upstream, err error) {
-	for _, r := range all {
-		u := upstream{Relay: r, Upstream: delivery.Upstream{Host: r.Host, Port: r.Port, User: r.Login}}
-		if r.Login != "" {
-			text, err := os.ReadFile(r.PasswordFile)
-			if err != nil {
-				return nil, fmt.Errorf("could not read the password for the relay %s: %w; name a file that this user can read in password_file", r.Host, err)
-			}
-			line, _, _ := strings.Cut(string(text), "\n")
-			u.Password = strings.TrimRight(line, "\r")
-		}
-		switch r.TLS {
-		case "required":
-			u.Policy = required
-		case "verified":
-			u.Policy = &tlspolicy.Policy{Level: tlspolicy.Verify, Source: tlspolicy.Setting, Names: []string{strings.ToLower(r.Host)}, SNI: strings.ToLower(r.Host), Why: "spool.relay"}
-		}
-		out = append(out, u)
-	}
-	return out, nil
 }
 
 // domains asks for mail exchangers and addresses.

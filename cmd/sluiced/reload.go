@@ -56,6 +56,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Log:        &passedLog{d.tally, &d.passed},
 		Dialer:     d.dialer,
 		Onward:     d.onward,
+		Signatures: signatures{sender.NewRules(d.policy, d.dns)},
 		Tracer:     trace,
 		Choices:    d.choices.choices,
 		Authority:  d.authority,
@@ -212,6 +213,10 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
+	relays, err := upstreams(cfg.Spool.Relay)
+	if err != nil {
+		return err
+	}
 	r, settings, err := newRoster(d.store, cfg)
 	if err != nil {
 		return err
@@ -238,6 +243,7 @@ func (d *daemon) reloadFile() error {
 	d.lists.Configure(listOptions(cfg.DNSList))
 	d.opinionsChanged()
 	d.tlsRules.configure(cfg)
+	d.mail.configure(&cfg.Spool, relays)
 	d.certs.Store(certs)
 	d.locals.pools.Store(pl)
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
@@ -290,6 +296,7 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"tls.acme", fmt.Sprint(old.TLS.ACME), fmt.Sprint(cfg.TLS.ACME)},
 		{"dns", fmt.Sprint(old.DNS), fmt.Sprint(cfg.DNS)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
+		{"spool.dir, min_free and destination_port", fmt.Sprint(old.Spool.Dir, old.Spool.MinFree, old.Spool.Destination), fmt.Sprint(cfg.Spool.Dir, cfg.Spool.MinFree, cfg.Spool.Destination)},
 		{"delivery.chunks", old.Delivery.Chunks, cfg.Delivery.Chunks},
 		{"smtp.greeting_wait", old.SMTP.GreetingWait, cfg.SMTP.GreetingWait},
 	} {

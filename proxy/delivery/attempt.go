@@ -72,7 +72,6 @@ func (q *Queue) unleased(id spool.ID, err error) {
 	case errors.Is(err, spool.ErrBad):
 		q.mu.Lock()
 		q.stopped = true // what would come of tries could not be written
-		q.running += q.o.AtOnce
 		q.mu.Unlock()
 	default: // an operator's command has it for a moment, or its file could not be opened
 		if d, gerr := q.s.Get(id); gerr == nil {
@@ -393,10 +392,11 @@ func (t *try) end(s *relay.Session, good bool) {
 		t.q.reached(t.ln)
 	}
 	s.Abandon()
-	if good && t.hold.put(t.l.Envelope.User, s, t.up) {
+	again := good && s.Begun() < t.q.perWay(t.ln)
+	if again && t.hold.put(t.l.Envelope.User, s, t.up) {
 		return
 	}
-	if good && (t.up == nil || t.up.User == "") && t.q.o.Dialer.Keep(t.l.Envelope.User, s) {
+	if again && (t.up == nil || t.up.User == "") && t.q.o.Dialer.Keep(t.l.Envelope.User, s) {
 		return
 	}
 	if good {

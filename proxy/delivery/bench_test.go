@@ -51,7 +51,7 @@ func BenchmarkDeliver(b *testing.B) {
 	dialer := relay.NewDialer(relay.Options{Keep: time.Second})
 	defer dialer.Close()
 	log := &delivered{want: int64(b.N), done: make(chan struct{})}
-	q := New(Options{Name: "gw.example", Domains: dom, Dialer: dialer, Log: log, Port: at.Port(), PerSite: 100, PerWay: 1000})
+	q := New(Options{Name: "gw.example", Domains: dom, Dialer: dialer, Log: log, Port: at.Port(), Settings: Settings{Bounds: Bounds{PerSite: 100, PerWay: 1000}}})
 	s, err := spool.Open(b.TempDir(), spool.Options{Arrived: q.Arrived})
 	if err != nil {
 		b.Fatal(err)

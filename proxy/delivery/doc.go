@@ -67,13 +67,8 @@ type Options struct {
 	// Alarm hears what an operator must know; may be nil.
 	Alarm func(error)
 
-	Schedule Schedule
+	Settings        // the first; Configure replaces them
 	Port     uint16 // of destinations; 25
-	IPv4     bool   // a host's IPv4 addresses before its IPv6 ones
-	AtOnce   int    // sessions; 500
-	PerSite  int    // sessions with one site; 20
-	PerWay   int    // messages in one session; 100
-	PerHour  int    // messages to one site; 0: no bound
 	Now      func() time.Time
 }
 
@@ -86,27 +81,9 @@ type Mail struct {
 	Domain string // of the recipients
 }
 
-// Schedule says when a delivery is tried again.
-type Schedule struct {
-	First   time.Duration // between two tries at first; 15 min
-	For     time.Duration // for how long so; 2 h
-	Growth  float64       // by which the pause grows then each time; 1.5
-	Most    time.Duration // its bound; 8 h
-	Until   time.Duration // age at which the sender is told that it failed; 5 days
-	Delayed time.Duration // age at which he is told that it takes long; 4 h
-}
-
 func (o *Options) fill() {
-	or(&o.Schedule.First, 15*time.Minute)
-	or(&o.Schedule.For, 2*time.Hour)
-	or(&o.Schedule.Growth, 1.5)
-	or(&o.Schedule.Most, 8*time.Hour)
-	or(&o.Schedule.Until, 5*24*time.Hour)
-	or(&o.Schedule.Delayed, 4*time.Hour)
+	o.Settings.fill()
 	or(&o.Port, 25)
-	or(&o.AtOnce, 500)
-	or(&o.PerSite, 20)
-	or(&o.PerWay, 100)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -116,21 +93,6 @@ func or[N int | uint16 | float64 | time.Duration](n *N, def N) {
 	if *n <= 0 {
 		*n = def
 	}
-}
-
-// pause is the time to wait after a number of tries, the first of which was just made when it is 1.
-func (s *Schedule) pause(tries int) time.Duration {
-	at := time.Duration(0) // when it was tried last, had each pause been exact
-	p := s.First
-	for range tries - 1 {
-		if at += p; at >= s.For {
-			p = min(time.Duration(float64(p)*s.Growth), s.Most)
-		}
-		if p == s.Most {
-			break
-		}
-	}
-	return p
 }
 
 // Result is what became of one try of one delivery.

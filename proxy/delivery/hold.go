@@ -31,7 +31,7 @@ func (h *hold) take(c *call, rt *relay.Route, up *Upstream, terms *tlspolicy.Pol
 
 // put has the session wait for the worker's next message; false where it must not be used again.
 func (h *hold) put(user uint32, s *relay.Session, up *Upstream) bool {
-	if h == nil || h.s != nil || s.Route().Own || s.Begun() >= h.q.o.PerWay || !s.Reusable() {
+	if h == nil || h.s != nil || s.Route().Own || !s.Reusable() {
 		return false
 	}
 	h.s, h.user, h.route, h.up = s, user, *s.Route(), up

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/proxy/spool"
@@ -13,6 +14,7 @@ import (
 // Queue delivers what a spool holds. It is safe for concurrent use.
 type Queue struct {
 	o     Options
+	set   atomic.Pointer[Settings]
 	s     *spool.Spool
 	ctx   context.Context
 	wake  chan struct{}
@@ -37,7 +39,8 @@ type lane struct {
 	domain string
 	items  itemHeap
 	active int
-	site   *site // as of the last route
+	site   *site  // as of the last route
+	host   string // the best exchanger then
 	pause  time.Time
 	misses int    // tries in a row that did not reach the destination
 	why    string // of the last
@@ -49,6 +52,7 @@ type lane struct {
 // site is what lanes share whose mail goes to the same hosts.
 type site struct {
 	name   string
+	bounds Bounds
 	active int
 	window int         // sessions at once for now
 	hour   []time.Time // of its last messages, where their number is bounded
@@ -109,8 +113,10 @@ func (l *lane) next() time.Time {
 // New makes a queue. Until Start it only gathers what Arrived tells.
 func New(o Options) *Queue {
 	o.fill()
-	return &Queue{o: o, wake: make(chan struct{}, 1), ended: make(chan struct{}), suspect: make(chan struct{}, 1),
+	q := &Queue{o: o, wake: make(chan struct{}, 1), ended: make(chan struct{}), suspect: make(chan struct{}, 1),
 		lanes: map[string]*lane{}, sites: map[string]*site{}, wishes: map[spool.ID]func() error{}}
+	q.set.Store(&q.o.Settings)
+	return q
 }
 
 // Arrived takes a delivery that is new in the spool; it serves as spool.Options.Arrived.
@@ -174,7 +180,17 @@ func (q *Queue) width(l *lane) int {
 	case l.site.active >= l.site.window:
 		return l.active
 	}
-	return q.o.PerSite
+	return l.site.bounds.PerSite
+}
+
+// perWay is how many messages a session with the site of a lane may have.
+func (q *Queue) perWay(l *lane) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l.site == nil {
+		return 1
+	}
+	return l.site.bounds.PerWay
 }
 
 // stir has the dispatcher look. q.mu may be held.
@@ -226,7 +242,7 @@ func (q *Queue) dispatch() {
 func (q *Queue) begin() time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.ready) > 0 && q.running < q.o.AtOnce {
+	for len(q.ready) > 0 && !q.stopped && q.running < q.set.Load().AtOnce {
 		l := q.ready[0]
 		if wait := l.next().Sub(q.o.Now()); wait > 0 {
 			return wait
@@ -255,8 +271,8 @@ func (q *Queue) serve(l *lane, st *site, it item) {
 	for n := 1; ; n++ {
 		good := q.one(l, it.id, "", h)
 		q.mu.Lock()
-		more := good && n < q.o.PerWay && !q.stopped && q.running < q.o.AtOnce && l.misses == 0 &&
-			len(l.items) > 0 && !l.next().After(q.o.Now()) && l.site == st && q.allowed(st)
+		more := good && st != nil && n < st.bounds.PerWay && st.active <= st.bounds.PerSite && !q.stopped && q.running < q.set.Load().AtOnce &&
+			l.misses == 0 && len(l.items) > 0 && !l.next().After(q.o.Now()) && l.site == st && q.allowed(st)
 		if more {
 			it = heap.Pop(&l.items).(item)
 			q.fix(l)
@@ -290,29 +306,42 @@ func (q *Queue) unblock(st *site) {
 
 // allowed counts a message against the site's rate. q.mu is held.
 func (q *Queue) allowed(st *site) bool {
-	if q.o.PerHour <= 0 || st == nil {
+	if st == nil || st.bounds.PerHour <= 0 {
 		return true
 	}
 	now := q.o.Now()
 	for len(st.hour) > 0 && now.Sub(st.hour[0]) > time.Hour {
 		st.hour = st.hour[1:]
 	}
-	return len(st.hour) < q.o.PerHour
+	return len(st.hour) < st.bounds.PerHour
 }
 
-// join notes to which site the mail of a lane goes.
-func (q *Queue) join(l *lane, name string) {
+// join notes to which exchanger the mail of a lane goes.
+func (q *Queue) join(l *lane, host string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if l.site == nil || l.host != host {
+		q.move(l, host)
+	}
+}
+
+// move has a lane belong to the site that the settings say. q.mu is held.
+func (q *Queue) move(l *lane, host string) {
+	name, b := q.set.Load().siteOf(l.domain, host)
+	l.host = host
 	if l.site != nil && l.site.name == name {
+		l.site.bounds = b
+		l.site.window = min(l.site.window, b.PerSite)
+		q.fix(l)
 		return
 	}
 	q.leave(l)
 	st := q.sites[name]
 	if st == nil {
-		st = &site{name: name, window: min(2, q.o.PerSite)}
+		st = &site{name: name, window: min(2, b.PerSite)}
 		q.sites[name] = st
 	}
+	st.bounds = b
 	st.lanes++
 	l.site = st
 	q.fix(l)
@@ -342,9 +371,9 @@ func (q *Queue) reached(l *lane) {
 	defer q.mu.Unlock()
 	l.misses, l.why, l.pause = 0, "", time.Time{}
 	if st := l.site; st != nil {
-		st.window = min(st.window+1, q.o.PerSite)
+		st.window = min(st.window+1, st.bounds.PerSite)
 		q.unblock(st)
-		if q.o.PerHour > 0 {
+		if st.bounds.PerHour > 0 {
 			st.hour = append(st.hour, q.o.Now())
 			if !q.allowed(st) {
 				l.pause = st.hour[0].Add(time.Hour)

@@ -115,7 +115,7 @@ func (q *Queue) shuffled(hosts []tlspolicy.Host) []tlspolicy.Host {
 
 // sorted gives addresses that can be connected to, the preferred family first.
 func (q *Queue) sorted(addrs []netip.Addr) (out []netip.Addr) {
-	for _, v4 := range []bool{q.o.IPv4, !q.o.IPv4} {
+	for _, v4 := range []bool{q.set.Load().IPv4, !q.set.Load().IPv4} {
 		for _, a := range addrs {
 			if a = a.Unmap(); a.Is4() == v4 && !a.IsUnspecified() && !a.IsMulticast() {
 				out = append(out, a)

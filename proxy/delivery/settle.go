@@ -20,7 +20,7 @@ func (t *try) settle() {
 	}
 	e, st := &t.l.Envelope, t.l.State
 	age := now.Sub(e.Received)
-	expired, late := age >= t.q.o.Schedule.Until, age >= t.q.o.Schedule.Delayed && !st.Delayed
+	expired, late := age >= t.q.set.Load().Schedule.Until, age >= t.q.set.Load().Schedule.Delayed && !st.Delayed
 	st.Attempts++
 	st.Crashes, st.Last, st.Note, st.Replies = 0, t.res.At, t.res.Note, nil
 	var rep dsn.Report
@@ -43,7 +43,7 @@ func (t *try) settle() {
 	}
 	st.Delayed = st.Delayed || late
 	if st.Left != 0 {
-		p := t.q.o.Schedule.pause(st.Attempts)
+		p := t.q.set.Load().Schedule.pause(st.Attempts)
 		st.Due = now.Add(p + time.Duration(spread(t.l.ID, st.Attempts)*float64(p)/10))
 		t.res.Next = st.Due
 	}
@@ -84,7 +84,7 @@ func (t *try) noticed(o *Outcome, action string, now time.Time) dsn.Rcpt {
 	switch {
 	case action == dsn.Delayed:
 		class = 4
-		r.Until = t.l.Envelope.Received.Add(t.q.o.Schedule.Until)
+		r.Until = t.l.Envelope.Received.Add(t.q.set.Load().Schedule.Until)
 	case action == dsn.Relayed:
 		class = 2
 	case o.Fate == Expired:
@@ -225,7 +225,7 @@ func (q *Queue) overdue(l *lane, why string) {
 			continue
 		}
 		age := now.Sub(d.Born)
-		if !d.Held && (age >= q.o.Schedule.Until || age >= q.o.Schedule.Delayed && !d.Delayed) {
+		if !d.Held && (age >= q.set.Load().Schedule.Until || age >= q.set.Load().Schedule.Delayed && !d.Delayed) {
 			old = append(old, it.id)
 			continue
 		}

@@ -16,7 +16,7 @@ const (
 	Told       Why = iota // the setting says so
 	NoFamily              // there is no delivery address of the destination's family
 	Exchanger             // managed: the destination takes mail for the recipient's domain, and SPF allows it
-	Signed                // managed: so does it, and SPF does not, but the domain's mail is signed
+	Signed                // managed: so does it, and SPF does not, but the mail is signed by its author's domain
 	Relayed               // own: the destination takes mail for domains of others, and may know the customer by his address
 	NotAllowed            // own: SPF forbids each delivery address
 	Unanswered            // own: the DNS did not answer in time
@@ -34,7 +34,7 @@ func (w Why) Name() string {
 func (w Why) String() string {
 	return [...]string{
 		"as set", "no delivery address of this family", "auto: the destination takes mail for the recipient's domain, and SPF allows the delivery address",
-		"auto: SPF does not allow the delivery address, and the sender's mail is signed by its domain",
+		"auto: SPF does not allow the delivery address, and the mail is signed by its author's domain",
 		"auto: the destination takes no mail for the recipient's domain by itself, and may know the customer by address",
 		"auto: SPF of the sender's domain forbids the delivery addresses", "auto: the DNS did not answer in time", "auto: the DNS is not asked",
 		"each delivery address has sent to that provider what it may for now",
@@ -44,10 +44,9 @@ func (w Why) String() string {
 // Question is what a decision is about.
 type Question struct {
 	Key
-	To   netip.Addr // the destination
-	Auto bool       // a delivery address only where the DNS shows that it does no harm; else wherever there is one
-	// Signed tells that the sender's mail is known to be signed by its domain; may be nil.
-	Signed func() bool
+	To     netip.Addr // the destination
+	Auto   bool       // a delivery address only where the DNS shows that it does no harm; else wherever there is one
+	Signed bool       // the sender's mail is known to be signed by its author's domain
 	At     time.Time
 }
 
@@ -131,7 +130,7 @@ func (a *Authority) auto(p *Pool, c *Choices, q *Question, to netip.Addr) Decisi
 		return Decision{Own: true, Why: Relayed}
 	case leave.OK():
 		return Decision{Address: best, Why: Exchanger}
-	case q.Signed != nil && q.Signed():
+	case q.Signed:
 		return Decision{Address: best, Why: Signed}
 	case leave == Unasked:
 		return Decision{Own: true, Why: Unanswered}

@@ -65,12 +65,11 @@ func TestDecide(t *testing.T) {
 		"broken.example":  {},
 	}}
 	p := threeAddresses(t)
-	yes := func() bool { return true }
 	for _, tt := range []struct {
 		name, sender, rcpt string
 		to                 netip.Addr
 		managed            bool // the setting
-		signed             func() bool
+		signed             bool
 		want               Why
 		own                bool
 		from               netip.Addr // invalid: any of ours
@@ -81,10 +80,10 @@ func TestDecide(t *testing.T) {
 		{name: "SPF prefers one", sender: "prefers.example", rcpt: "dest.example", to: mx, want: Exchanger, from: outC},
 		{name: "neutral will do", sender: "neutral.example", rcpt: "dest.example", to: mx, want: Exchanger},
 		{name: "SPF allows none", sender: "nobody.example", rcpt: "dest.example", to: mx, want: NotAllowed, own: true},
-		{name: "but it is signed", sender: "nobody.example", rcpt: "dest.example", to: mx, signed: yes, want: Signed},
+		{name: "but it is signed", sender: "nobody.example", rcpt: "dest.example", to: mx, signed: true, want: Signed},
 		{name: "close to the exchanger", sender: "plain.example", rcpt: "dest.example", to: nearb, want: Relayed, own: true},
 		{name: "smart host", sender: "plain.example", rcpt: "dest.example", to: smart, want: Relayed, own: true},
-		{name: "smart host, signed", sender: "plain.example", rcpt: "dest.example", to: smart, signed: yes, want: Relayed, own: true},
+		{name: "smart host, signed", sender: "plain.example", rcpt: "dest.example", to: smart, signed: true, want: Relayed, own: true},
 		{name: "no address of that family", sender: "plain.example", rcpt: "dest.example", to: six, want: NoFamily, own: true},
 		{name: "no answer about exchangers", sender: "plain.example", rcpt: "broken.example", to: mx, want: Unanswered, own: true},
 		{name: "no answer about SPF", sender: "broken.example", rcpt: "dest.example", to: mx, want: Unanswered, own: true},

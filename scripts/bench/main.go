@@ -2,8 +2,9 @@
 //
 // Without a subcommand it runs the whole matrix; load, hold, sink and barerelay
 // are its parts, which it starts inside the namespaces and which run alone as
-// well. memory measures idle sessions instead, and kernel the kernel's programs:
-// packets, connections, memory.
+// well. memory measures idle sessions instead, kernel the kernel's programs
+// (packets, connections, memory), and smarthost what is kept and delivered, beside
+// Postfix.
 package main
 
 import (
@@ -49,6 +50,8 @@ func dispatch(ctx context.Context, args []string) error {
 			return runHold(ctx, args[1:])
 		case "memory":
 			return runMemory(ctx, args[1:])
+		case "smarthost":
+			return runSmarthost(ctx, args[1:])
 		}
 	}
 	return runMatrix(ctx, args)

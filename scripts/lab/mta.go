@@ -255,6 +255,9 @@ func (m *MTA) WaitEmpty(ctx context.Context) error {
 	}
 }
 
+// Pid of the server's first process.
+func (m *MTA) Pid() int { return m.proc.Pid() }
+
 // LogPath is the server's mail log.
 func (m *MTA) LogPath() string { return filepath.Join(m.root, m.kind.logPath()) }
 

@@ -192,6 +192,7 @@ type Spool struct {
 	Delayed     Duration `toml:"delayed" default:"4h" min:"1m" max:"30d" doc:"Age at which the sender is told that it takes long."`
 	Prefer      string   `toml:"prefer" default:"ipv6" enum:"ipv6|ipv4" doc:"Which addresses of a mail exchanger are tried first."`
 	Destination uint16   `toml:"destination_port" default:"25" min:"1" doc:"Port of destinations; another than 25 is for tests."`
+	Site        []Site   `toml:"site" doc:"Destinations that share bounds of their own. The first that matches counts."`
 	Relay       []Relay  `toml:"relay" doc:"A server that takes mail in place of its destinations. The first that matches counts."`
 }
 

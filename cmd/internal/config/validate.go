@@ -38,6 +38,7 @@ func validate(c *Config, doc *document) Errors {
 	v.exempt(c.Exempt)
 	v.shadow(c)
 	v.smarthost(&c.Smarthost)
+	v.sites(&c.Spool)
 	v.connectors(c)
 	v.paths(c)
 	v.tls(c)

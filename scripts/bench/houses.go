@@ -37,8 +37,8 @@ type houses struct {
 	run    uint32
 }
 
-// houseSink is where both relay to.
-const houseSink = "198.51.100.101"
+// houseSink is where both relay to, an address of the sink's kind Plain that nothing in the lab has.
+const houseSink = "198.51.100.130"
 
 // smarthostGateway takes mail of the client's address without a login, as Postfix does of its networks.
 const smarthostGateway = lab.GatewayConfig + `
@@ -56,8 +56,7 @@ address = "203.0.113.1:587"
 sessions_per_site = 100
 messages_per_session = 1000
 [[spool.relay]]
-host = "198.51.100.101"
-port = 2525
+host = "198.51.100.130"
 
 [limits]
 messages_per_hour = 100000000
@@ -70,9 +69,9 @@ learned = "%s"
 // smarthostPostfix are the settings in which it differs from Debian's, the usual ones of a relay: no chroot, as far as that
 // is one, as many deliveries at once as Sluice has, and 100 sessions of the client.
 var smarthostPostfix = []string{
-	"mynetworks = 127.0.0.0/8 203.0.113.2/32", "relayhost = [" + houseSink + "]:2525", "smtpd_client_connection_count_limit = 0", "smtpd_client_connection_rate_limit = 0",
+	"mynetworks = 127.0.0.0/8 203.0.113.2/32", "relayhost = [" + houseSink + "]:25", "smtpd_client_connection_count_limit = 0", "smtpd_client_connection_rate_limit = 0",
 	"default_destination_concurrency_limit = 100", "initial_destination_concurrency = 100", "default_process_limit = 200", "smtpd_tls_security_level = none", "smtp_tls_security_level = none",
-	"smtp_destination_recipient_limit = 1", "smtp_connection_cache_on_demand = yes", "smtp_connection_cache_destinations = [" + houseSink + "]:2525",
+	"smtp_destination_recipient_limit = 1", "smtp_connection_cache_on_demand = yes", "smtp_connection_cache_destinations = [" + houseSink + "]:25",
 }
 
 // openHouses builds the lab and starts both.
@@ -86,10 +85,14 @@ func openHouses(ctx context.Context, o smarthostOptions) (*houses, error) {
 		return nil, err
 	}
 	b := &houses{lab: l, self: self}
-	if err = b.startSink(); err == nil {
-		if err = b.startSluice(ctx, o); err == nil {
-			err = b.startPostfix(ctx)
-		}
+	if _, err = l.Exec(ctx, lab.HostInternet, "ip", "addr", "add", houseSink+"/32", "dev", "lo"); err == nil {
+		err = b.startSink()
+	}
+	if err == nil && o.only != "postfix" {
+		err = b.startSluice(ctx, o)
+	}
+	if err == nil && o.only != "sluice" {
+		err = b.startPostfix(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.close())
@@ -120,7 +123,7 @@ func (b *houses) startSink() error {
 	defer out.Close()
 	b.orders, b.answer = orders, json.NewDecoder(bufio.NewReader(answers))
 	b.sink, err = b.lab.Start(lab.HostInternet, lab.Command{
-		Args: []string{"/bin/sh", "-c", `exec "$0" sink -listen ` + houseSink + `:2525 <&3 >&4`, b.self}, Name: "sink", Files: []*os.File{in, out},
+		Args: []string{"/bin/sh", "-c", `exec "$0" sink -listen ` + houseSink + `:25 <&3 >&4`, b.self}, Name: "sink", Files: []*os.File{in, out},
 	})
 	return err
 }

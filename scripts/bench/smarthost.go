@@ -100,9 +100,6 @@ func (b *houses) compare(ctx context.Context, o smarthostOptions) error {
 	for round := range o.rounds {
 		for _, sessions := range o.sessions {
 			for _, h := range b.all {
-				if o.only != "" && o.only != h.name {
-					continue
-				}
 				s, err := b.sample(ctx, h, sessions, o.count(h, sessions), o.size)
 				if err != nil {
 					return fmt.Errorf("%s, %d sessions: %w", h.name, sessions, err)

@@ -3,12 +3,19 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/emersion/go-msgauth/dkim"
 )
 
 // autoDelivery is the usual configuration with delivery = "auto" and delivery addresses of IPv4 alone.
@@ -22,32 +29,41 @@ type autoCase struct {
 	name, from, to, target, sink string
 	own                          netip.Addr // invalid: a delivery address
 	why                          string
+	data                         []byte // nil: any text
 }
 
 // TestDeliveryAuto: a delivery address is used only where the DNS shows that it does no harm.
 func TestDeliveryAuto(t *testing.T) {
 	t.Parallel()
-	ctx, l := testContext(t), ForTest(t, Options{})
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(pub)
+	ctx, l := testContext(t), ForTest(t, Options{TXT: map[string]string{"s._domainkey.only.alice.example": record, "s._domainkey.peer02.example": record}})
 	g := startGatewayWith(t, l, autoDelivery)
 	// A service that filters customers' outgoing mail and knows them by address. It is nobody's MX.
 	relay := l.Sink("peer01")
 	relay.Knows("192.0.2.0/24", "2001:db8:1::/48")
 	alice4, alice6 := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8:1::10")
 	cases := []autoCase{
-		{"a domain that includes us", "a@alice.example", "included@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows"},
-		{"a domain without SPF", "a@nospf.example", "nospf@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows"},
-		{"a notice", "", "notice@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows"},
-		{"no MX, but an address", "a@alice.example", "implicit@nomx.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows"},
-		{"a domain with -all", "a@only.alice.example", "only@sink.example", "198.51.100.20:25", "sink", alice4, "forbids"},
-		{"a relay by address", "a@alice.example", "relayed@sink.example", "198.51.100.101:25", "peer01", alice4, "may know the customer by address"},
-		{"the same by IPv6", "a@alice.example", "relayed6@sink.example", "[2001:db8:100::101]:25", "peer01", alice6, "no delivery address of this family"},
-		{"IPv6 only", "a@alice.example", "six@v6only.example", "[2001:db8:100::26]:25", "v6only", alice6, "no delivery address of this family"},
+		{"a domain that includes us", "a@alice.example", "included@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows", nil},
+		{"a domain without SPF", "a@nospf.example", "nospf@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows", nil},
+		{"a notice", "", "notice@sink.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows", nil},
+		{"no MX, but an address", "a@alice.example", "implicit@nomx.example", "198.51.100.20:25", "sink", netip.Addr{}, "SPF allows", nil},
+		{"a domain with -all", "a@only.alice.example", "only@sink.example", "198.51.100.20:25", "sink", alice4, "forbids", nil},
+		{"a relay by address", "a@alice.example", "relayed@sink.example", "198.51.100.101:25", "peer01", alice4, "may know the customer by address", nil},
+		{"the same by IPv6", "a@alice.example", "relayed6@sink.example", "[2001:db8:100::101]:25", "peer01", alice6, "no delivery address of this family", nil},
+		{"IPv6 only", "a@alice.example", "six@v6only.example", "[2001:db8:100::26]:25", "v6only", alice6, "no delivery address of this family", nil},
 	}
 	for round := range 2 { // what is learnt must not change what is decided
 		for _, c := range cases {
 			c.to = fmt.Sprintf("r%d%s", round, c.to)
 			autoMail(ctx, t, l, g, &c)
 		}
+	}
+	for _, c := range signedCases(t, key, alice4) {
+		autoMail(ctx, t, l, g, &c)
 	}
 	for _, s := range relay.Sessions() {
 		if !slices.Contains([]netip.Addr{alice4, alice6}, s.Peer.Addr().Unmap()) {
@@ -56,13 +72,49 @@ func TestDeliveryAuto(t *testing.T) {
 	}
 }
 
+// signedCases are mails, in this order, of a domain whose SPF forbids every delivery address: whether they are signed by their
+// author's domain is seen, and holds for the next ones until one is not.
+func signedCases(t *testing.T, key crypto.Signer, own netip.Addr) (all []autoCase) {
+	t.Helper()
+	const letter = "From: A <a@only.alice.example>\r\nTo: b@sink.example\r\nSubject: signed\r\n\r\nbody\r\n"
+	signed := func(domain string) []byte {
+		var out bytes.Buffer
+		if err := dkim.Sign(&out, strings.NewReader(letter), &dkim.SignOptions{Domain: domain, Selector: "s", Signer: key}); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	good := signed("only.alice.example")
+	broken := bytes.Replace(good, []byte("\r\nbody"), []byte("\r\nbodY"), 1)
+	for i, c := range []struct {
+		name string
+		data []byte
+		from netip.Addr
+		why  string
+	}{
+		{"signed, and nothing is known yet", good, own, "forbids"},
+		{"signed", good, netip.Addr{}, "signed by its author's domain"},
+		{"the signature is broken", broken, own, "forbids"},
+		{"signed again, behind a broken one", good, own, "forbids"},
+		{"signed", good, netip.Addr{}, "signed by its author's domain"},
+		{"signed by another domain", signed("peer02.example"), own, "forbids"},
+	} {
+		all = append(all, autoCase{c.name, "a@only.alice.example", fmt.Sprintf("signed%d@sink.example", i), "198.51.100.20:25", "sink", c.from, c.why, c.data})
+	}
+	return all
+}
+
 func autoMail(ctx context.Context, t *testing.T, l *Lab, g *Gateway, c *autoCase) {
 	t.Helper()
 	s, err := l.Hello(ctx, "alice", "", c.target)
 	if err != nil {
 		t.Fatalf("%s: %v", c.name, err)
 	}
-	if _, last, err := s.Send(c.from, []string{c.to}, []byte("Subject: auto\r\n\r\n"+c.name+"\r\n")); err != nil || last.Code != 250 {
+	data := c.data
+	if data == nil {
+		data = []byte("Subject: auto\r\n\r\n" + c.name + "\r\n")
+	}
+	if _, last, err := s.Send(c.from, []string{c.to}, data); err != nil || last.Code != 250 {
 		t.Fatalf("%s: %v %v", c.name, last, err)
 	}
 	if err := s.Quit(); err != nil {

@@ -35,7 +35,7 @@ func (p *postfix) configure(ctx context.Context, m *MTA) error {
 		access = "smtpd_recipient_restrictions = check_recipient_access regexp:/etc/postfix/lab-recipients"
 		doors = postfixDoors(m.bare())
 	}
-	lines := append([]string{
+	lines := []string{
 		access,
 		"smtpd_relay_restrictions = permit_mynetworks permit_sasl_authenticated defer_unauth_destination",
 		"myhostname = " + m.fqdn,
@@ -55,10 +55,11 @@ func (p *postfix) configure(ctx context.Context, m *MTA) error {
 		"local_recipient_maps =",
 		"luser_relay = archive",
 		"compatibility_level = 3.6",
-	}, p.settings...)
+	}
 	for name, text := range map[string]string{
 		"main.cf.lab":    strings.Join(lines, "\n") + "\n",
 		"master.cf.lab":  doors,
+		"settings.lab":   strings.Join(p.settings, "\n") + "\n",
 		"lab-recipients": "/^reject/ 550 5.1.1 Recipient unknown\n/^defer/ 451 4.3.0 Try again later\n",
 	} {
 		if err := os.WriteFile(filepath.Join(m.root, "etc/postfix", name), []byte(text), 0o644); err != nil {
@@ -71,6 +72,8 @@ cat /usr/share/postfix/master.cf.dist master.cf.lab > master.cf
 cp /usr/share/postfix/dynamicmaps.cf dynamicmaps.cf
 # Later lines win; Debian's own file first.
 cat /usr/share/postfix/main.cf.debian /usr/share/postfix/main.cf.tls main.cf.lab > main.cf
+# In place: each line that is there twice is a warning, and postlogd waits for itself once it has logged ten of them.
+while read -r line; do [ -z "$line" ] || /usr/sbin/postconf -e "$line"; done < settings.lab
 mkdir -p /var/spool/postfix /var/lib/postfix
 chown postfix: /var/lib/postfix
 # Postfix waits until a file that was just edited has cooled down.

@@ -23,7 +23,8 @@ func (p *program) loginCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "login", Short: "say who may log in on the smarthost ports", Args: cobra.NoArgs,
 		Long: `login lists the names by which customers log in on the smarthost ports. A name is a domain, which may send as everybody in
-it, or a mailbox. Passwords are kept as Argon2id hashes; or the customer's own server is asked each time.`,
+it, or a mailbox. One is made for each domain that a user has by itself, without a password: sluice login password gives it one. Passwords
+are kept as Argon2id hashes; or the customer's own server is asked each time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listLogins(cmd.Context()) },
 	}
 	list := &cobra.Command{Use: "list", Short: "list the logins", Args: cobra.NoArgs, RunE: cmd.RunE}
@@ -66,12 +67,15 @@ it, or a mailbox. Passwords are kept as Argon2id hashes; or the customer's own s
 }
 
 func (p *program) listLogins(ctx context.Context) error {
-	return listed(ctx, p, "/v1/logins", "no logins yet: `sluice login add NAME --user USER` makes one", []column{{head: "LOGIN"}, {head: "KIND"}, {head: "USER"}, {head: "PASSWORD"}, {head: "SINCE"}}, func(l *api.Login) []string {
+	return listed(ctx, p, "/v1/logins", "no logins yet: `sluice login add NAME --user USER` makes one", []column{{head: "LOGIN"}, {head: "KIND"}, {head: "USER"}, {head: "PASSWORD"}, {head: "SERVER", cut: true}, {head: "SINCE"}}, func(l *api.Login) []string {
 		where := "here"
 		if l.Own != "" {
 			where = l.Own + " (" + l.OwnTLS + ")"
 		}
-		return []string{l.Name, l.Kind, l.User, where, p.screen.at(l.Changed)}
+		if l.Unset {
+			where = "none yet"
+		}
+		return []string{l.Name, l.Kind, l.User, where, strings.Join(l.Servers, "; "), p.screen.at(l.Changed)}
 	})
 }
 

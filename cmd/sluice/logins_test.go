@@ -10,14 +10,17 @@ import (
 	"sluice/cmd/internal/api"
 )
 
+var dayServers = []string{"smtp.provider.example port 587, STARTTLS", "smtp.provider.example port 465, TLS"}
+
 var dayLogins = []api.Login{
-	{Name: "bob@customer.example", Kind: "mailbox", User: "alice", Own: "mail.customer.example:465", OwnTLS: "implicit", Created: now.Add(-time.Hour), Changed: now.Add(-time.Hour)},
-	{Name: "customer.example", Kind: "domain", User: "alice", Created: now.Add(-100 * time.Hour), Changed: now.Add(-50 * time.Hour)},
+	{Name: "bob@customer.example", Kind: "mailbox", User: "alice", Own: "mail.customer.example:465", OwnTLS: "implicit", Servers: dayServers, Created: now.Add(-time.Hour), Changed: now.Add(-time.Hour)},
+	{Name: "customer.example", Kind: "domain", User: "alice", Servers: dayServers, Created: now.Add(-100 * time.Hour), Changed: now.Add(-50 * time.Hour)},
+	{Name: "other.example", Kind: "domain", User: "alice", Unset: true, Servers: dayServers, Created: now.Add(-time.Hour), Changed: now.Add(-time.Hour)},
 }
 
 func (fake) Logins(context.Context) ([]api.Login, error) { return dayLogins, nil }
 func (fake) PutLogin(_ context.Context, _ string, n api.NewLogin) (*api.MadeLogin, error) {
-	m := &api.MadeLogin{Login: api.Login{Name: n.Name, User: n.User, Own: n.Own, OwnTLS: n.OwnTLS}, Servers: []string{"smtp.provider.example port 587, STARTTLS", "smtp.provider.example port 465, TLS"}}
+	m := &api.MadeLogin{Login: api.Login{Name: n.Name, User: n.User, Own: n.Own, OwnTLS: n.OwnTLS, Servers: dayServers}}
 	switch {
 	case n.Password != "" && n.Password != "correct horse":
 		return nil, &api.Problem{Status: 400, Code: "invalid", What: "not the password of the file"}

@@ -41,6 +41,7 @@ func queueFlags(cmd *cobra.Command, f *api.QueueFilter) {
 	fl.StringVar(&f.Identity, "identity", "", "those of this `login`")
 	fl.StringVar(&f.Sender, "sender", "", "those from this `address` or domain")
 	fl.StringVar(&f.Domain, "domain", "", "those to recipients of this `domain`")
+	fl.StringVar(&f.Campaign, "campaign", "", "copies of this `campaign`")
 }
 
 func (p *program) queueLanes(ctx context.Context) error {
@@ -157,7 +158,7 @@ func (s *screen) queued(m *api.QueuedMail) {
 	}
 	s.pairs(
 		[2]string{"delivery", m.ID}, [2]string{"message", m.Message}, [2]string{"user", plain(m.User)}, [2]string{"login", plain(m.Identity)},
-		[2]string{"client", client}, [2]string{"sender", plain(sender(m.Sender))}, [2]string{"domain", plain(m.Domain)}, [2]string{"size", size(m.Size)},
+		[2]string{"client", client}, [2]string{"sender", plain(sender(m.Sender))}, [2]string{"domain", plain(m.Domain)}, [2]string{"campaign", m.Campaign}, [2]string{"size", size(m.Size)},
 		[2]string{"received", s.at(m.Received) + " (" + s.ago(m.Received) + " ago)"}, [2]string{"tries", strconv.Itoa(m.Tries)}, [2]string{"last", last},
 		[2]string{"next", s.nextTry(m)}, [2]string{"hold", plain(m.Hold)}, [2]string{"note", plain(m.Note)}, [2]string{"error", plain(m.Error)},
 	)

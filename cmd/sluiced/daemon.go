@@ -200,6 +200,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if err := d.openDoor(); err != nil {
 		return nil, err
 	}
+	d.domainLogins()
 	d.locals.refresh()
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {

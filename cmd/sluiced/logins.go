@@ -77,6 +77,7 @@ func loginName(s string) (string, error) {
 
 func (b backend) shownLogin(l store.Login) api.Login {
 	s := api.Login{Name: l.Name, Kind: string(kindOf(l.Name)), User: b.nameOf(l.User), Own: l.Own, Created: l.Created, Changed: l.Changed}
+	s.Unset, s.Servers = l.Own == "" && l.Hash == "", b.d.smarthosts()
 	if l.Own != "" {
 		s.OwnTLS = "starttls"
 		if l.OwnImplicit {
@@ -137,7 +138,7 @@ func (b backend) PutLogin(_ context.Context, who string, n api.NewLogin) (*api.M
 	if l.User == 0 {
 		return nil, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: "a new login needs a user who answers for what it sends", Remedy: "name one of `sluice users`"}
 	}
-	made := api.MadeLogin{Servers: b.d.smarthosts()}
+	var made api.MadeLogin
 	if n.Own == "" {
 		password := n.Password
 		if password == "" {

@@ -11,6 +11,7 @@ import (
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/store"
+	"sluice/filter/campaign"
 	"sluice/proxy/delivery"
 	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
@@ -21,6 +22,13 @@ var handedOverQueue = &api.Problem{Status: http.StatusServiceUnavailable, Code: 
 
 func filterOf(f *api.QueueFilter) (delivery.Filter, error) {
 	out := delivery.Filter{Message: f.Message, User: f.User, Identity: f.Identity, Sender: f.Sender, Domain: f.Domain}
+	if f.Campaign != "" {
+		g, err := campaign.ParseID(f.Campaign)
+		if err != nil || g == 0 {
+			return out, &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: fmt.Sprintf("%q is not the id of a campaign", f.Campaign), Remedy: "`sluice campaign list` shows them"}
+		}
+		out.Campaign = campaign.ID(g)
+	}
 	if f.ID == "" {
 		return out, nil
 	}
@@ -72,7 +80,7 @@ func noDelivery(id string) *api.Problem {
 func queuedMail(e *delivery.Entry) api.QueuedMail {
 	m := api.QueuedMail{
 		ID: e.ID.String(), Message: e.Envelope.Message, User: e.Envelope.UserName, Identity: e.Envelope.Identity, Client: e.Envelope.Client, Sender: e.Envelope.From,
-		Domain: e.Domain, Size: e.Size, Received: e.Born, Tries: e.Attempts, Trying: e.Leased, Hold: e.State.Hold, Note: e.State.Note, Recipients: []api.QueuedRecipient{},
+		Domain: e.Domain, Campaign: e.Envelope.Campaign, Size: e.Size, Received: e.Born, Tries: e.Attempts, Trying: e.Leased, Hold: e.State.Hold, Note: e.State.Note, Recipients: []api.QueuedRecipient{},
 	}
 	if !e.State.Last.IsZero() {
 		m.Last = &e.State.Last

@@ -253,6 +253,7 @@ func (d *daemon) reloadFile() error {
 	d.connectors.Store(&cs)
 	d.guard.ShutAfter(cfg.Smarthost.Guesses)
 	d.rehouse(&old.Smarthost, &cfg.Smarthost)
+	d.domainLogins()
 	d.log.Info("configuration reloaded", "users", len(r.all()), "delivery addresses", len(cfg.Delivery.Address))
 	return nil
 }

@@ -152,6 +152,7 @@ func (b backend) ChangeSettings(_ context.Context, who string, c api.SettingsCha
 		}
 		d.policy.Override(m.ID, o)
 	}
+	d.domainLogins()
 	d.log.Info(what, "user", m.Name, "settings", act.Detail, "by", who)
 	return b.explain(m), nil
 }
@@ -285,6 +286,7 @@ func (b backend) ImportSettings(_ context.Context, who string, r api.SettingsImp
 		d.policy.Override(id, o)
 	}
 	plan.Done = true
+	d.domainLogins()
 	d.log.Info("settings imported", "users", plan.Users, "by", who)
 	return plan, nil
 }

@@ -56,6 +56,7 @@ func (c *Checker) Check(ctx context.Context, login, password string) (Account, e
 	}
 	a, known := c.dir.Login(login)
 	hash := a.Hash
+	known = known && (hash != "" || a.Own != nil) // else it has no password yet
 	if !known {
 		hash = c.dummy
 	}

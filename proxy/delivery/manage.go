@@ -17,6 +17,7 @@ type Filter struct {
 	Identity string
 	Sender   string // address or domain
 	Domain   string // of the recipients
+	Campaign string // that it is a copy of
 	Held     *bool
 	Owner    uint32 // id of the user
 	Why      string // what a hold says
@@ -29,11 +30,12 @@ func (f *Filter) cheap(d *spool.Delivery) bool {
 
 // reads tells whether the disk must be asked.
 func (f *Filter) reads() bool {
-	return f.Message != "" || f.User != "" || f.Why != "" || f.Identity != "" || f.Sender != ""
+	return f.Message != "" || f.User != "" || f.Why != "" || f.Identity != "" || f.Sender != "" || f.Campaign != ""
 }
 
 func (f *Filter) matches(e *spool.Envelope, st *spool.State) bool {
 	return (f.Why == "" || f.Why == st.Hold) && (f.Message == "" || f.Message == e.Message) && (f.User == "" || f.User == e.UserName) && (f.Identity == "" || strings.EqualFold(f.Identity, e.Identity)) &&
+		(f.Campaign == "" || f.Campaign == e.Campaign) &&
 		(f.Sender == "" || strings.EqualFold(f.Sender, e.From) || strings.EqualFold(f.Sender, spool.Domain(e.From)))
 }
 

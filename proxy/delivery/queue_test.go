@@ -260,6 +260,9 @@ func TestOperatorsCommands(t *testing.T) {
 		t.Errorf("%v %+v", err, l)
 	}
 	w.serve("127.0.0.4", nil)
+	if l, _, err := w.q.List(Filter{Campaign: "C0"}, 0, 10); err != nil || len(l) != 0 {
+		t.Errorf("of a campaign: %+v %v", l, err)
+	}
 	if n, err := w.q.Retry(Filter{Domain: "dead.example"}); n != 1 || err != nil {
 		t.Errorf("tried again %d, %v", n, err)
 	}

@@ -109,7 +109,16 @@ func TestWithheldMailIsReleased(t *testing.T) {
 	}
 	name := func(i int) string { return fmt.Sprintf("r%d@sink.example", i) }
 	sluice(t, g, "queue", "delete", ids[name(deleted)], "--reason", "spam")
-	sluice(t, g, "queue", "release", ids[name(held)])
+	burst := page.Deliveries[0].Campaign
+	if burst == "" || page.Deliveries[1].Campaign != burst {
+		t.Fatalf("copies of one burst have not one campaign: %+v", page.Deliveries)
+	}
+	if out, err := g.Sluice(ctx, "queue", "release", "--campaign", "nonsense"); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, "is not the id of a campaign") {
+		t.Errorf("a campaign that is none: %v %+v", err, out)
+	}
+	if out := sluice(t, g, "queue", "release", "--campaign", strings.ToLower(burst)); !strings.Contains(out, "1 delivery is released") {
+		t.Errorf("released by campaign: %s", out)
+	}
 	all, err := l.Sink("sink").Wait(ctx, passed+1)
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,9 @@ import (
 
 // queued is what the command shows of a delivery.
 type queued struct {
-	ID, Domain, Sender, Hold, Note string
-	Tries                          int
-	Recipients                     []struct{ Address, Reply, Host string }
+	ID, Domain, Sender, Hold, Note, Campaign string
+	Tries                                    int
+	Recipients                               []struct{ Address, Reply, Host string }
 }
 
 func queue(ctx context.Context, t *testing.T, g *Gateway, args ...string) map[string]queued {

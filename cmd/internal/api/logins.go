@@ -27,6 +27,8 @@ type Login struct {
 	User    string    `json:"user" doc:"who answers for what is sent"`
 	Own     string    `json:"own,omitempty" doc:"the customer's own server, host:port, that is asked for the password; left out: the password is kept here, as a hash"`
 	OwnTLS  string    `json:"own_tls,omitempty" doc:"of that server: starttls or implicit"`
+	Unset   bool      `json:"unset,omitempty" doc:"it has no password yet, and lets nobody in: it was made for a user's domain"`
+	Servers []string  `json:"servers" doc:"what the customer enters in his mail program: names and ports"`
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
 }
@@ -54,8 +56,7 @@ type NewLogin struct {
 // MadeLogin is what a customer needs to send by the smarthost.
 type MadeLogin struct {
 	Login
-	Password string   `json:"password,omitempty" doc:"the one that was made; it is shown this once"`
-	Servers  []string `json:"servers" doc:"names and ports that take the login"`
+	Password string `json:"password,omitempty" doc:"the one that was made; it is shown this once"`
 }
 
 func (s *Server) loginRoutes() []route {

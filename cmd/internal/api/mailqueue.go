@@ -26,6 +26,7 @@ type QueueFilter struct {
 	Identity string `json:"identity,omitempty" doc:"login, where there was one"`
 	Sender   string `json:"sender,omitempty" doc:"address or domain"`
 	Domain   string `json:"domain,omitempty" doc:"of the recipients"`
+	Campaign string `json:"campaign,omitempty" doc:"id of the campaign that it is a copy of"`
 }
 
 // Empty tells whether it selects everything.
@@ -57,6 +58,7 @@ type QueuedMail struct {
 	Client     netip.Addr        `json:"client,omitzero"`
 	Sender     string            `json:"sender" doc:"empty: a notice"`
 	Domain     string            `json:"domain"`
+	Campaign   string            `json:"campaign,omitempty" doc:"that it is a copy of, as far as anybody can tell; sluice campaign shows those that were sent often"`
 	Recipients []QueuedRecipient `json:"recipients" doc:"those that are open"`
 	Size       int64             `json:"size"`
 	Received   time.Time         `json:"received"`
@@ -119,7 +121,7 @@ var queueDoes = []string{"hold", "release", "retry", "delete"}
 
 func (s *Server) queueRoutes() []route {
 	filter := []param{{"id", "of a delivery"}, {"message", "its id in the log"}, {"user", "name of a user"}, {"identity", "login"},
-		{"sender", "address or domain"}, {"domain", "of the recipients"}}
+		{"sender", "address or domain"}, {"domain", "of the recipients"}, {"campaign", "id of the campaign"}}
 	return []route{
 		{method: "GET", path: "/v1/queue", summary: "what waits for delivery, page by page", out: QueuePage{}, serve: s.queued,
 			query: append(filter, param{"held", "1: only what is on hold"}, param{"from", "where the last page ended"}, param{"limit", "100 unless told"})},
@@ -133,7 +135,7 @@ func (s *Server) queueRoutes() []route {
 func (s *Server) queued(r *http.Request) (any, error) {
 	v := r.URL.Query()
 	q := QueueQuery{QueueFilter: QueueFilter{ID: v.Get("id"), Message: v.Get("message"), User: v.Get("user"), Identity: v.Get("identity"),
-		Sender: v.Get("sender"), Domain: v.Get("domain")}, Held: v.Get("held") == "1"}
+		Sender: v.Get("sender"), Domain: v.Get("domain"), Campaign: v.Get("campaign")}, Held: v.Get("held") == "1"}
 	var err error
 	if q.Limit, err = number(v, "limit", 100); err != nil {
 		return nil, err
@@ -177,7 +179,7 @@ func (s *Server) submit(r *http.Request) (any, error) {
 
 // Values writes q as the parameters of GET /v1/queue.
 func (q QueueQuery) Values() url.Values {
-	v := parameters(map[string]string{"id": q.ID, "message": q.Message, "user": q.User, "identity": q.Identity, "sender": q.Sender, "domain": q.Domain})
+	v := parameters(map[string]string{"id": q.ID, "message": q.Message, "user": q.User, "identity": q.Identity, "sender": q.Sender, "domain": q.Domain, "campaign": q.Campaign})
 	if q.Held {
 		v.Set("held", "1")
 	}

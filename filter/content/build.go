@@ -29,8 +29,8 @@ func Build(name string, built time.Time, from []string, examples []learn.Example
 }
 
 // What a fit to all messages says of the few good ones that look worst is too sure of itself, and those are who is hurt. So
-// the calibration is moved, by maxShift at most, until of the good messages no more than allowed, and one, would be called
-// spam by a model that did not see them.
+// the calibration is moved, by maxShift at most, until of the good messages no more than allowed would be called spam by a
+// model that did not see them.
 const (
 	allowed  = 0.0002
 	maxShift = 2.0
@@ -44,7 +44,7 @@ func cautious(c learn.Calibration, scores []float64, bad []bool) learn.Calibrati
 		}
 	}
 	slices.Sort(good)
-	k := len(good) - 2 - int(allowed*float64(len(good)))
+	k := len(good) - 1 - int(allowed*float64(len(good)))
 	if k < 0 {
 		return c
 	}

@@ -119,7 +119,7 @@ func TestCalibrationSparesGoodMail(t *testing.T) {
 	t.Parallel()
 	var scores []float64
 	var bad []bool
-	for i := range 10000 { // three good messages in 10,000 look worse than the threshold of spam
+	for i := range 10000 { // four good messages in 10,000 look worse than the threshold of spam
 		s := -3.0
 		if i < 4 {
 			s = 4.1 + float64(i)/10
@@ -133,8 +133,8 @@ func TestCalibrationSparesGoodMail(t *testing.T) {
 			over++
 		}
 	}
-	if c.B >= 0 || over != 3 {
-		t.Errorf("moved by %.3f, %d good messages are above spam; three are allowed of 10,000", c.B, over)
+	if c.B >= 0 || over != 2 {
+		t.Errorf("moved by %.3f, %d good messages are above spam; two are allowed of 10,000", c.B, over)
 	}
 	if c := cautious(learn.Calibration{A: 1, B: -3}, scores, bad); c.B != -3 {
 		t.Errorf("what is cautious already was moved to %.3f", c.B)

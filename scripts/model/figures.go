@@ -226,4 +226,7 @@ func crossed(w io.Writer, all []*letter, extra []learn.Example) {
 		printKinds(&lines, slices.DeleteFunc(own, func(x scored) bool { return x.source != src }))
 		fmt.Fprint(w, lines.String())
 	}
+	m := content.Build("", built, nil, append(examplesOf(all, func(m *letter) bool { return m.split == "train" && free[m.source] && m.source != "foff" }), extra...))
+	fmt.Fprintf(w, "  as a new source: foff, to a model made as the shipped one is\n")
+	printKinds(w, judgeAll(m, pick(all, func(m *letter) bool { return m.source == "foff" })))
 }

@@ -99,7 +99,7 @@ func shippable(all []*letter, j *content.Judge) (*learn.Model, error) {
 		return nil, err
 	}
 	es := append(examplesOf(all, func(m *letter) bool { return m.split == "train" && free[m.source] }), extra...)
-	return content.Build("shipped 2", built, []string{"spamassassin", "enron", "foff", "nef", "circuit", "made up"}, es), nil
+	return content.Build("shipped 3", built, []string{"spamassassin", "enron", "foff", "nef", "circuit", "made up"}, es), nil
 }
 
 // writeMadeUp writes the made-up mails, to look at them.

@@ -61,6 +61,7 @@ type writer struct {
 	r     *rand.Rand
 	fixed map[string]string // slots that stay the same within a mail
 	bad   bool
+	relay string // who counts the clicks of the mail, "own" for nobody
 }
 
 // newWriter returns a writer that writes the same mails each time.
@@ -126,6 +127,8 @@ func (w *writer) fresh(name string) string {
 		return w.pick(slots["n"]) + []string{"", "." + strings.ToLower(w.pick(slots["last"])), "@" + w.slot("mailhost")}[w.r.IntN(3)]
 	case "baddom":
 		return w.badDomain()
+	case "web":
+		return w.elsewhere()
 	}
 	if l := slots[name]; l != nil {
 		return w.pick(l)
@@ -214,7 +217,7 @@ func (w *writer) slotOr(in string) string {
 
 var made = func() map[string]bool {
 	m := map[string]bool{}
-	for _, s := range list("d h qty num amt date trk tel ip N WORD btc x firm dom host mailhost user baddom") {
+	for _, s := range list("d h qty num amt date trk tel ip N WORD btc x firm dom host mailhost user baddom web") {
 		m[s] = true
 	}
 	return m
@@ -222,7 +225,7 @@ var made = func() map[string]bool {
 
 // mail writes one mail of t.
 func (w *writer) mail(t *template) []byte {
-	w.fixed, w.bad = map[string]string{}, t.bad
+	w.fixed, w.bad, w.relay = map[string]string{}, t.bad, ""
 	from, subject := w.expand(t.head["From"]), w.expand(t.head["Subject"])
 	var paras []string
 	for _, l := range t.lines {
@@ -319,30 +322,17 @@ func (w *writer) file(b *bytes.Buffer, kind string) {
 		t, name, name, base64.StdEncoding.EncodeToString([]byte(head)))
 }
 
-// url makes a link as that kind of sender has them.
-func (w *writer) url() string {
-	if !w.bad {
-		return fmt.Sprintf("https://%s%s/%s/%s", []string{"www.", "", "click.", "email.", "links.", "shop."}[w.r.IntN(6)], w.slot("dom"),
-			w.pick(list("orders view c track r p news account docs ls/click e/1")), w.letters(4+w.r.IntN(20)))
-	}
-	switch w.r.IntN(8) {
-	case 0:
-		return "https://bit.ly/" + w.letters(7)
-	case 1:
-		return fmt.Sprintf("https://%s.web.app/%s", w.letters(9), w.letters(5))
-	case 2:
-		return fmt.Sprintf("http://198.51.100.%d/%s", w.r.IntN(250), w.letters(6))
-	case 3:
-		return fmt.Sprintf("https://%s/wp-content/%s/%s.php", w.slot("baddom"), w.letters(5), w.pick(list("login index verify secure")))
-	}
-	return fmt.Sprintf("http%s://%s/%s", []string{"", "s"}[w.r.IntN(2)], w.badDomain(), w.letters(3+w.r.IntN(20)))
-}
-
 // plain writes paragraphs as plain text, links in angle brackets.
 func (w *writer) plain(paras []string) string {
 	var b strings.Builder
 	for _, p := range paras {
-		text := w.links(p, func(label string) string { return label + ": " + w.url() })
+		text := w.links(p, func(label string) string {
+			if shown, url := w.link(label); shown != url {
+				return shown + ": " + url
+			} else {
+				return url
+			}
+		})
 		for _, l := range wrap(text, 72) {
 			b.WriteString(l + "\r\n")
 		}
@@ -392,7 +382,8 @@ func (w *writer) html(paras []string) string {
 	}
 	for _, p := range paras {
 		inner := w.links(html.EscapeString(p), func(label string) string {
-			return fmt.Sprintf("<a href=\"%s\" style=\"background:%s;color:#fff;padding:12px 20px\">%s</a>", w.url(), colour, label)
+			shown, url := w.link(label)
+			return fmt.Sprintf("<a href=\"%s\" style=\"background:%s;color:#fff;padding:12px 20px\">%s</a>", url, colour, shown)
 		})
 		if rich {
 			fmt.Fprintf(&b, "<tr><td style=\"padding:16px 24px;font-size:15px;line-height:1.5\">%s</td></tr>\r\n", inner)

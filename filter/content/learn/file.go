@@ -32,7 +32,7 @@ type fileHeader struct {
 }
 
 // featureVersion counts ways of making features: weights learnt with one are noise with another.
-const featureVersion = 2
+const featureVersion = 3
 
 // Save writes the model whole.
 func (m *Model) Save(w io.Writer) error { return m.write(w, false) }

@@ -38,7 +38,6 @@ func (f *Features) header(v *view.View) {
 			f.valued("reply", "other")
 		}
 	}
-	f.valued("to", bucket(v.To))
 	if v.From.Name == "" {
 		f.named("noname")
 	}
@@ -163,15 +162,20 @@ func foreign(s []byte) string {
 
 // links adds the form of the links, and the words in them.
 func (f *Features) links(v *view.View) {
-	f.valued("linksown", own(v))
+	if anchored(v) {
+		f.valued("linksown", own(v))
+	}
 	for i := range v.Links {
 		if i == 30 {
 			return
 		}
 		l := &v.Links[i]
 		host := l.Host()
+		if host == "" {
+			continue // to a mailbox, or within the message
+		}
 		f.valued("linktld", host[strings.LastIndexByte(host, '.')+1:])
-		if host != "" && strings.IndexByte("0123456789", host[len(host)-1]) >= 0 {
+		if strings.IndexByte("0123456789", host[len(host)-1]) >= 0 {
 			f.named("numeric")
 		}
 		u := []byte(l.URL)
@@ -183,6 +187,17 @@ func (f *Features) links(v *view.View) {
 			f.words('a', []byte(l.Text[:min(len(l.Text), 60)]), 6)
 		}
 	}
+}
+
+// anchored reports whether a link stands behind other words, as in what is sent to many. Where people write to each other,
+// links stand in the text, and that they lead elsewhere says nothing.
+func anchored(v *view.View) bool {
+	for i := range v.Links[:min(len(v.Links), 60)] {
+		if v.Links[i].Kind == view.Anchor {
+			return true
+		}
+	}
+	return false
 }
 
 // own tells how many of the links lead to the sender's own domain or below: who is at home on the web leads there, who

@@ -91,8 +91,6 @@ func (r *Reader) topHeader(data []byte) (h header) {
 			if v.ReplyTo.Addr == "" {
 				v.ReplyTo = r.mailbox(value)
 			}
-		case "to", "cc":
-			v.To += bytes.Count(value, []byte{'@'})
 		}
 	})
 	return h

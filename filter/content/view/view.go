@@ -99,7 +99,6 @@ type View struct {
 	Subject []byte
 	From    Mailbox
 	ReplyTo Mailbox
-	To      int    // addresses in To and Cc
 	Text    []byte // visible text of all text parts, UTF-8, blanks folded
 	Runs    []Run
 	Hidden  []byte // text that HTML hides from the reader

@@ -24,8 +24,10 @@ import (
 	"sluice/filter/lock"
 	"sluice/filter/policy"
 	"sluice/filter/reputation"
+	"sluice/filter/reputation/trap"
 	"sluice/filter/scanner"
 	"sluice/filter/sender"
+	"sluice/filter/sign"
 	"sluice/intercept/control"
 	"sluice/intercept/flow"
 	"sluice/proxy"
@@ -63,6 +65,9 @@ type daemon struct {
 	counts    *countsFile
 	choices   *choicesFile
 	school    *schoolFile
+	traps     *trap.Traps
+	trace     *sign.Tracer
+	reports   reports
 	campaigns *campaignsFile
 	held      *quarantine.Box
 	patience  *patienceFile
@@ -188,6 +193,8 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
 	d.lists = d.newLists()
 	d.lists.Configure(listOptions(cfg.DNSList))
+	d.traps = trap.New(d.trapped)
+	d.traps.Configure(cfg.Reports.Traps)
 	d.sources = flow.NewAttribution(r.table, flow.Template{V4: cfg.Template.IPv4, V6: cfg.Template.IPv6}, d.maker(cfg))
 	if err := d.listInflight(cfg, r); err != nil {
 		return nil, err
@@ -322,6 +329,7 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.keepKept(ctx, &d.school.keptFile, "the learned content filter has to prove itself anew after a restart")
 	})
 	background.Go(func() { d.keepLessons(ctx) })
+	background.Go(func() { d.keepReports(ctx) })
 	background.Go(func() { d.keepOpinions(ctx) })
 	background.Go(func() { d.keepQuarantine(ctx) })
 	background.Go(func() { d.judgeAgain(ctx) })

@@ -13,6 +13,7 @@ import (
 	"sluice/filter/identity"
 	"sluice/filter/limit"
 	"sluice/filter/reputation"
+	"sluice/filter/reputation/trap"
 	"sluice/filter/scanner"
 	"sluice/filter/sender"
 	"sluice/intercept/control"
@@ -34,6 +35,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		return err
 	}
 	d.certs.Store(certs)
+	d.trace = trace
 	if d.pools, err = newPoolGate(d, cfg); err != nil {
 		return err
 	}
@@ -90,6 +92,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
+		{Name: "traps", Phases: trap.Phases, Check: d.traps},
 	}, d.opinions(filter.NewTurns(max(1, runtime.GOMAXPROCS(0)/2)))...)...)
 }
 
@@ -241,6 +244,7 @@ func (d *daemon) reloadFile() error {
 	d.policy.Configure(settings)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
 	d.lists.Configure(listOptions(cfg.DNSList))
+	d.traps.Configure(cfg.Reports.Traps)
 	d.opinionsChanged()
 	d.tlsRules.configure(cfg)
 	d.mail.configure(&cfg.Spool, relays)

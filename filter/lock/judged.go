@@ -9,6 +9,7 @@ import (
 	"sluice/filter/lock/ladder"
 	"sluice/filter/message"
 	"sluice/filter/policy"
+	"sluice/filter/reputation/trap"
 	"sluice/intercept/flow"
 )
 
@@ -120,6 +121,9 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	}
 	e = ladder.Event{Kind: KindOf(d.Class)}
 	e.Print, e.Firm = printOf(m, v)
+	if d.Code == trap.Code {
+		e.Kind = ladder.Trap
+	}
 	if m.Forwarded || message.PassedOn(m) {
 		e.Kind = ladder.Passed
 	}

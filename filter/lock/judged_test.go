@@ -9,6 +9,7 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/lock/ladder"
+	"sluice/filter/reputation/trap"
 	"sluice/intercept/flow"
 )
 
@@ -204,8 +205,10 @@ func TestOtherTriggers(t *testing.T) {
 		w.keeper.Tell(u(5), "", ladder.Event{Kind: ladder.Remote, Print: uint64(i) * 0x9E3779B97F4A7C15}, ev)
 	}
 	w.keeper.Tell(u(6), "", ladder.Event{Kind: ladder.Trap}, ev)
+	trapped := filter.Judge([]filter.Hit{{Check: "traps", Code: trap.Code, Class: filter.Spam, Action: filter.Reject}})
+	w.keeper.Judged(mail(8, "w"), &trapped)
 	w.keeper.Demand(u(7), "bulk", Evidence{Check: "limit", Code: "RATE-MSG"}, "reached a limit that locks")
-	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {7, ""}: false, {7, "bulk"}: true} {
+	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {6, ""}: true, {7, ""}: false, {7, "bulk"}: true, {8, ""}: true} {
 		if _, locked := w.keeper.FindIn(id); locked != want {
 			t.Errorf("%v: locked %v, want %v", id, locked, want)
 		}

@@ -27,6 +27,34 @@ func hop() *Hop {
 	}
 }
 
+// TestLeft: the trace field proves which message a reported one is, and nobody else can make one.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	tr, h := tracer(t, key), hop()
+	header := "Received: from mx.sink.example by box.sink.example id 0123456789abcdefghijklmnop; today\r\n" + string(tr.AppendReceived(nil, h)) + "Subject: x\r\n\r\n"
+	proved := 0
+	for _, l := range tr.Left([]byte(header), 10) {
+		if tr.Proves(l, h.User, strings.ToUpper(h.Recipient)) {
+			proved++
+			if l.Flow != h.Flow || l.N != h.N || tr.Proves(l, h.User+1, h.Recipient) || tr.Proves(l, h.User, "x@y.example") {
+				t.Errorf("%+v is of flow %v, %d, or proves too much", l, h.Flow, h.N)
+			}
+		}
+	}
+	if proved != 1 {
+		t.Errorf("%d fields prove the message", proved)
+	}
+	other := tracer(t, []byte(strings.Repeat("x", KeySize)))
+	for _, l := range other.Left([]byte(header), 10) {
+		if other.Proves(l, h.User, h.Recipient) {
+			t.Error("another key proves it")
+		}
+	}
+	if n := len(tr.Left([]byte(strings.Repeat("Received: x id 0123456789abcdefghijklmnop;\r\n", 1000)), 10)); n > 10 {
+		t.Errorf("%d fields were looked at", n)
+	}
+}
+
 func TestFieldIsByTheStandard(t *testing.T) {
 	tr := tracer(t, key)
 	h := hop()

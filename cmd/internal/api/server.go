@@ -93,6 +93,7 @@ type Backend struct {
 	Observe
 	Logins
 	Models
+	Reports
 	StartTLS
 	Refusals
 	Onward

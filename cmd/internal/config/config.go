@@ -31,6 +31,7 @@ type Config struct {
 	Identity   Identity   `toml:"identity" doc:"How the finer senders inside a user are told, unless he has settings of his own."`
 	Campaign   Campaign   `toml:"campaign" doc:"Copies of one message, whoever sends them: what is found in many of them counts for all."`
 	Quarantine Quarantine `toml:"quarantine" doc:"Where messages are held, encrypted, that settings want kept away from their recipients."`
+	Reports    Reports    `toml:"reports" doc:"What others report about mail that left here, and addresses that nobody has: both teach the filter and count towards locks."`
 	TLS        TLS        `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
 	User       []User     `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP       SMTP       `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
@@ -309,6 +310,12 @@ type Quarantine struct {
 	Retention Duration `toml:"retention" default:"14d" min:"1h" max:"90d" doc:"How long a message is held; then it is deleted."`
 	Space     Size     `toml:"space" default:"10GiB" min:"1MiB" doc:"Bytes of messages that are held at most; then mail that should be held is put off with 451."`
 	Answer    string   `toml:"answer" default:"550" enum:"550|451" doc:"What the client of an intercepted connection hears of a message of which a copy is held. 550: it is refused, and whoever releases the copy delivers it. 451: the client keeps it and comes again; once the copy was released it hears 250 and nothing is delivered twice. At the smarthost it hears 250."`
+}
+
+// Reports says where complaints come in, and which addresses are traps.
+type Reports struct {
+	Folder string   `toml:"folder" doc:"Folder, or Maildir, into which a mail server puts reports about mail of this gateway: by the Abuse Reporting Format (RFC 5965), or mails with the message attached. A file is read within seconds of being renamed into it, and removed; what is no report goes into its folder refused. Empty: none; sluice report hands them in by command."`
+	Traps  []string `toml:"traps" doc:"Addresses that nobody has, or domains all of whose addresses nobody has. A message to one is refused and learnt as spam, and counts as lock.traps says."`
 }
 
 // UserContent are those that a user may have of his own.

@@ -333,10 +333,10 @@ func (v *validator) paths(c *Config) {
 		"intercept.pin_dir": c.Intercept.PinDir, "intercept.state_dir": c.Intercept.StateDir,
 		"intercept.control_socket": c.Intercept.ControlSocket, "smtp.spill_dir": c.SMTP.SpillDir,
 		"store.dir": c.Store.Dir, "log.dir": c.Log.Dir, "api.socket": c.API.Socket,
-		"tls.certificate": c.TLS.Certificate, "tls.key": c.TLS.Key,
+		"tls.certificate": c.TLS.Certificate, "tls.key": c.TLS.Key, "reports.folder": c.Reports.Folder,
 	} {
 		switch {
-		case p == "" && strings.HasPrefix(key, "tls."):
+		case p == "" && (strings.HasPrefix(key, "tls.") || key == "reports.folder"):
 		case !filepath.IsAbs(p):
 			v.report(key, strconv.Quote(p)+" is not an absolute path", "begin it with a slash")
 		case strings.HasSuffix(key, "socket") && len(p) > 107:

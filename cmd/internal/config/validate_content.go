@@ -1,6 +1,10 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // content looks at what only makes sense together: thresholds, and what becomes of mail with what has to be there for that.
 func (v *validator) content(c *Config) {
@@ -8,6 +12,11 @@ func (v *validator) content(c *Config) {
 	v.contentOf(c, "content", &UserContent{Unsure: k.Unsure, Spam: k.Spam, OnSpam: k.OnSpam, OnUnsure: k.OnUnsure})
 	for i := range c.User {
 		v.contentOf(c, fmt.Sprintf("user[%d].content", i), &c.User[i].Content)
+	}
+	for _, a := range c.Reports.Traps {
+		if a = strings.ToLower(a); !mailbox(a) && !fqdn(a) {
+			v.report("reports.traps", strconv.Quote(a)+" is neither an address nor a domain", "write it like old.box@example.net or trap.example.net")
+		}
 	}
 }
 

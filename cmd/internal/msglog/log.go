@@ -71,6 +71,8 @@ type block struct {
 	count   int
 	first   int64 // least and greatest start of its records, microseconds since 1970
 	last    int64
+	low     int64 // least and greatest flow
+	high    int64
 }
 
 // gap is what was lost while the disk took nothing.
@@ -137,7 +139,7 @@ func (l *Log) Put(r *proxy.Record) {
 	e := encoders.Get().(*encoder)
 	e.encode(r)
 	l.mu.Lock()
-	wake := l.add(e, r.Start)
+	wake := l.add(e, r)
 	l.mu.Unlock()
 	encoders.Put(e)
 	if wake != nil {
@@ -150,14 +152,14 @@ func (l *Log) Put(r *proxy.Record) {
 }
 
 // add appends what e holds to the current block and returns who is to be woken. l.mu is held.
-func (l *Log) add(e *encoder, start time.Time) (wake chan struct{}) {
+func (l *Log) add(e *encoder, r *proxy.Record) (wake chan struct{}) {
 	if l.queued+len(e.line) > l.o.MaxQueued {
 		l.stats.lost.Add(1)
-		l.gap.add(start)
+		l.gap.add(r.Start)
 		return nil
 	}
 	b := l.cur
-	b.add(e, start)
+	b.add(e, r)
 	l.keep.put(e.line)
 	l.queued += len(e.line)
 	if len(b.payload) >= blockBytes {
@@ -182,12 +184,13 @@ func (l *Log) fresh() *block {
 	return &block{payload: make([]byte, 0, blockBytes+4096)}
 }
 
-func (b *block) add(e *encoder, start time.Time) {
-	at := start.UnixMicro()
+func (b *block) add(e *encoder, r *proxy.Record) {
+	at, id := r.Start.UnixMicro(), int64(r.Flow.ID)
 	if b.count == 0 {
-		b.first, b.last = at, at
+		b.first, b.last, b.low, b.high = at, at, id, id
 	}
 	b.first, b.last = min(b.first, at), max(b.last, at)
+	b.low, b.high = min(b.low, id), max(b.high, id)
 	b.payload = append(b.payload, e.line...)
 	b.keys = append(b.keys, e.keys...)
 	b.ends = append(b.ends, uint32(len(b.keys)))
@@ -283,9 +286,9 @@ func (l *Log) Flush() error {
 			l.free = append(l.free, b)
 		}
 		if l.gap.n > 0 {
-			e := &encoder{}
-			e.encode(l.gap.record())
-			l.cur.add(e, l.gap.from)
+			e, r := &encoder{}, l.gap.record()
+			e.encode(r)
+			l.cur.add(e, r)
 			l.queued += len(e.line)
 			l.gap = gap{}
 		}

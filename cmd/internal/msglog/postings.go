@@ -12,8 +12,9 @@ import (
 // that have the key: four bytes of the hash, the number of rows, the bytes they take, then the distances from row to row
 // as varints. In front of it stands its CRC-32C.
 
-// perBucket is how many keys a bucket holds on average.
-const perBucket = 8
+// perBucket is how many postings a bucket holds on average: so many that the table of buckets is small and stays in memory
+// once it was read, and so few that a bucket is read at once.
+const perBucket = 64
 
 var errBucket = errors.New("a bucket of the index is damaged")
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/proxy"
@@ -67,12 +68,16 @@ func (l *Log) Each(ctx context.Context, q Query, take func(*proxy.Record) bool) 
 	}
 	s := &search{q: &q, keys: q.keys(), take: take}
 	s.indexed = append(s.keys, q.indexed()...)
-	for i := len(names) - 1; i >= 0 && !s.done; i-- {
-		if err := s.any(ctx, names[i]); err != nil {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			s.errs = append(s.errs, err)
+	if id, _, _ := strings.Cut(q.ID, "."); id != "" {
+		if n, err := strconv.ParseUint(id, 36, 64); err == nil {
+			s.flow = int64(n)
+		}
+	}
+	for n := 1; len(names) > 0 && !s.done; n = min(4*n, mostAtOnce) {
+		newest := names[max(0, len(names)-n):]
+		names = names[:len(names)-len(newest)]
+		if err := s.some(ctx, newest); err != nil {
+			return err
 		}
 	}
 	return errors.Join(s.errs...)
@@ -184,26 +189,55 @@ type search struct {
 	done    bool // take wants no more
 	errs    []error
 	unpack  *unpacker
+	flow    int64 // 0: any
 }
 
-// any searches a segment, sealed or not.
-func (s *search) any(ctx context.Context, name string) error {
-	g, err := openSealed(name)
-	if errors.Is(err, os.ErrNotExist) {
-		var there bool
-		if there, err = s.segment(ctx, name); there {
+// mostAtOnce is how many indexes are asked at once: each answer may have to wait for the disk.
+const mostAtOnce = 32
+
+// some searches segments, the last one first.
+func (s *search) some(ctx context.Context, names []string) error {
+	answers := make([]looked, len(names))
+	defer func() {
+		for _, k := range answers {
+			if k.g != nil {
+				_ = k.g.f.Close() // it was only read
+			}
+		}
+	}()
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() { answers[i] = s.look(name) })
+	}
+	all.Wait()
+	for i := len(names) - 1; i >= 0 && !s.done; i-- {
+		err := s.any(ctx, names[i], answers[i])
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			s.errs = append(s.errs, err)
+		}
+	}
+	return nil
+}
+
+// any searches a segment, sealed or not, where k is what its index said.
+func (s *search) any(ctx context.Context, name string, k looked) error {
+	if k.g == nil && k.err == nil {
+		if there, err := s.segment(ctx, name); there {
 			return err
 		}
-		if g, err = openSealed(name); errors.Is(err, os.ErrNotExist) { // it was sealed meanwhile, or cleaned away
-			return nil
+		k = s.look(name) // it was sealed meanwhile, or cleaned away
+		if k.g != nil {
+			defer k.g.f.Close()
 		}
 	}
-	if err != nil {
-		return err
+	if k.err == nil && k.g != nil {
+		k.err = s.sealed(ctx, k.g, k.rows)
 	}
-	defer g.f.Close()
-	if err := s.sealed(ctx, g); err != nil {
-		return fmt.Errorf("%s: %w", g.f.Name(), err)
+	if k.err != nil {
+		return fmt.Errorf("%s: %w", name+segSuffix, k.err)
 	}
 	return nil
 }

@@ -28,9 +28,15 @@ const (
 type rowKeys struct {
 	keys []uint64
 	ends []uint32 // where each row's keys end
+
+	low, high int64 // flows
 }
 
-func (r *rowKeys) add(keys []uint64, ends []uint32) {
+func (r *rowKeys) add(keys []uint64, ends []uint32, low, high int64) {
+	if len(r.ends) == 0 {
+		r.low, r.high = low, high
+	}
+	r.low, r.high = min(r.low, low), max(r.high, high)
 	base := uint32(len(r.keys))
 	r.keys = append(r.keys, keys...)
 	for _, e := range ends {
@@ -189,6 +195,8 @@ type packer struct {
 	buf   []byte
 	all   []posting
 	rows  uint32
+
+	low, high int64 // flows
 }
 
 func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
@@ -196,6 +204,7 @@ func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
 	p := &packer{f: f, w: bufio.NewWriterSize(f, 256<<10), enc: enc, keys: keys}
 	if keys != nil {
 		p.all = make([]posting, 0, len(keys.keys))
+		p.flows(keys.low, keys.high)
 	}
 	return p, err
 }
@@ -231,6 +240,7 @@ func (p *packer) row(line []byte) error {
 		e := encoder{}
 		e.addKeys(r)
 		keys = e.keys
+		p.flows(int64(r.Flow.ID), int64(r.Flow.ID))
 	} else {
 		if int(p.rows) >= len(p.keys.ends) {
 			return errors.New("it has more lines than were written")
@@ -246,6 +256,13 @@ func (p *packer) row(line []byte) error {
 	}
 	p.rows++
 	return nil
+}
+
+func (p *packer) flows(low, high int64) {
+	if p.low == 0 && p.high == 0 {
+		p.low, p.high = low, high
+	}
+	p.low, p.high = min(p.low, low), max(p.high, high)
 }
 
 // pack writes the block that is being filled.
@@ -273,7 +290,7 @@ func (p *packer) finish() error {
 			return err
 		}
 	}
-	t := footer{rows: p.rows, blocks: uint32(len(p.packs)), dir: p.at}
+	t := footer{rows: p.rows, blocks: uint32(len(p.packs)), low: p.low, high: p.high, dir: p.at}
 	var dir []byte
 	for i := range p.packs {
 		k := &p.packs[i]

@@ -20,7 +20,7 @@ import (
 const (
 	segSuffix   = ".seg"
 	sealedMagic = 0x31474553 // "SEG1"
-	footerSize  = 64
+	footerSize  = 80
 	entrySize   = 40
 )
 
@@ -28,6 +28,7 @@ const (
 type footer struct {
 	rows, blocks, buckets uint32
 	first, last           int64 // least and greatest start of its records, microseconds since 1970
+	low, high             int64 // least and greatest flow of its records
 	dir, index, table     int64 // where directory, buckets and table begin
 }
 
@@ -37,7 +38,7 @@ func (t *footer) put() []byte {
 	for _, v := range []uint32{t.rows, t.blocks, t.buckets} {
 		b = le.AppendUint32(b, v)
 	}
-	for _, v := range []int64{t.first, t.last, t.dir, t.index, t.table} {
+	for _, v := range []int64{t.first, t.last, t.low, t.high, t.dir, t.index, t.table} {
 		b = le.AppendUint64(b, uint64(v))
 	}
 	b = append(b, 0, 0, 0, 0)
@@ -50,7 +51,7 @@ func parseFooter(b []byte) (t footer, ok bool) {
 		return footer{}, false
 	}
 	at := func(i int) int64 { return int64(le.Uint64(b[16+8*i:])) }
-	return footer{rows: le.Uint32(b[4:]), blocks: le.Uint32(b[8:]), buckets: le.Uint32(b[12:]), first: at(0), last: at(1), dir: at(2), index: at(3), table: at(4)}, true
+	return footer{rows: le.Uint32(b[4:]), blocks: le.Uint32(b[8:]), buckets: le.Uint32(b[12:]), first: at(0), last: at(1), low: at(2), high: at(3), dir: at(4), index: at(5), table: at(6)}, true
 }
 
 // pack is one block of a sealed segment.
@@ -222,8 +223,29 @@ func (u *unpacker) lines(s *sealed, p *pack) ([]byte, error) {
 	return u.buf, nil
 }
 
+// looked is what the index of a sealed segment says to a search.
+type looked struct {
+	g    *sealed // nil: there is no such segment
+	rows []uint32
+	err  error
+}
+
+// look asks the index of a segment. It may be called for several segments at once.
+func (s *search) look(name string) (k looked) {
+	if k.g, k.err = openSealed(name); k.err != nil {
+		if errors.Is(k.err, os.ErrNotExist) {
+			k.err = nil
+		}
+		return k
+	}
+	if g := k.g; len(s.indexed) > 0 && s.within(g.first, g.last) && (s.flow == 0 || g.low <= s.flow && s.flow <= g.high) {
+		k.rows, k.err = g.having(s.indexed)
+	}
+	return k
+}
+
 // sealed searches a sealed segment, the newest rows first.
-func (s *search) sealed(ctx context.Context, g *sealed) (err error) {
+func (s *search) sealed(ctx context.Context, g *sealed, rows []uint32) (err error) {
 	if !s.within(g.first, g.last) {
 		return nil
 	}
@@ -238,7 +260,6 @@ func (s *search) sealed(ctx context.Context, g *sealed) (err error) {
 		}
 		return errors.Join(err, context.Cause(ctx))
 	}
-	rows, err := g.having(s.indexed)
 	for len(rows) > 0 && !s.done && ctx.Err() == nil {
 		i, e := g.holding(rows[len(rows)-1])
 		if e != nil {

@@ -124,7 +124,7 @@ func (s *segment) append(b *block) (int, error) {
 	}
 	s.logSize += int64(len(s.buf))
 	s.idxSize += int64(len(entry))
-	s.keys.add(b.keys, b.ends)
+	s.keys.add(b.keys, b.ends, b.low, b.high)
 	return len(s.buf) + len(entry), nil
 }
 

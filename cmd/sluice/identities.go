@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,8 +61,41 @@ told stands in the configuration ([identity], or the user's own); without it a u
 		}
 		_ = c.Flags().MarkHidden("identity") // it has the flag
 	}
-	cmd.AddCommand(show, lock, unlock, reset)
+	suggest := &cobra.Command{
+		Use: "suggest USER", Short: "by what a user's own mail tells its senders apart, and how much of it", Args: exactly("USER"),
+		Long: `suggest looks at what header fields, logins and senders of a user's mail tell, whether a rule reads them or not, and names
+the rule that tells most, with its share of the messages. Only fields that the user's own servers write can be trusted.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return p.suggestIdentities(cmd.Context(), args[0]) },
+	}
+	cmd.AddCommand(show, lock, unlock, reset, suggest)
 	return cmd
+}
+
+func (p *program) suggestIdentities(ctx context.Context, user string) error {
+	var s api.IdentitySuggestion
+	print, err := p.get(ctx, "/v1/identities/suggest?"+url.Values{"user": {user}}.Encode(), &s)
+	if err != nil || !print {
+		return err
+	}
+	if s.Messages == 0 {
+		p.screen.say("no mail of %s was seen since sluiced started", plain(s.User))
+		return nil
+	}
+	rows := make([][]string, len(s.Choices))
+	for i, c := range s.Choices {
+		rows[i] = []string{c.Name, fmt.Sprintf("%.1f %%", 100*c.Coverage), fmt.Sprint(c.Identities), c.Example}
+	}
+	p.screen.table([]column{{head: "TOLD BY"}, {head: "OF THE MAIL", right: true}, {head: "IDENTITIES", right: true}, {head: "EXAMPLE", cut: true}}, rows)
+	if len(s.Settings) == 0 {
+		p.screen.say("nothing tells the senders of this mail apart (%s looked at)", count(s.Messages, "message", "messages"))
+		return nil
+	}
+	var set strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(s.Settings)) {
+		fmt.Fprintf(&set, " '%s=%s'", k, strings.ReplaceAll(plain(s.Settings[k]), "'", ""))
+	}
+	p.screen.say("suggested, for %.1f %% of %s: sluice users set %s%s", 100*s.Coverage, count(s.Messages, "message", "messages"), plain(s.User), set.String())
+	return nil
 }
 
 func (p *program) listIdentities(ctx context.Context, q url.Values) error {

@@ -79,6 +79,8 @@ type daemon struct {
 	gate      *limit.Sessions
 
 	identities *identity.Book
+	survey     identity.Survey // of what could tell identities
+	odds       oddities
 	addresses  *sender.Lists
 	dns        *resolver.Resolver
 	lifts      sync.Map // of user ids: *store.Lift, what holds for a time

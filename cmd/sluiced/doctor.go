@@ -30,6 +30,7 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	fs = append(fs, b.leg(ctx)...)
 	fs = append(append(fs, pluginFindings(st.Plugins)...), listFindings(st.DNSLists)...)
 	fs = append(fs, b.poolFinding()...)
+	fs = append(fs, b.oddFindings()...)
 	cfg := b.d.cfg.Load()
 	fs = append(fs, b.d.onward.dnssecFinding(ctx))
 	fs = append(fs, openFiles(cfg.SMTP.Sessions))

@@ -84,8 +84,10 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 // pipeline holds the checks, cheap ones first; what users send is counted by counts, and over hears of limits that are met.
 func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.Pipeline {
 	settings := d.policy
+	finder := identity.NewFinder(settings, d.identities)
+	finder.Survey, finder.Alarm = &d.survey, d.odd
 	return filter.NewPipeline(append([]filter.Step{
-		{Name: "identity", Phases: identity.Phases, Check: identity.NewFinder(settings, d.identities)},
+		{Name: "identity", Phases: identity.Phases, Check: finder},
 		{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
 		{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},

@@ -64,6 +64,9 @@ type shelf struct {
 type holder struct {
 	known map[string]*entry
 	fresh limit.Window // those met lately for the first time
+
+	told, untold limit.Window // messages with an identity, and without
+	quiet        [alarms]time.Duration
 }
 
 type entry struct {
@@ -89,19 +92,24 @@ func (b *Book) shelf(user uint32) *shelf { return &b.shards[user*0x9E3779B1>>26%
 // Meet returns the identity as the book knows it: name itself, or Other where the user had too many new ones within the
 // last hour. What it returns does not share memory with name.
 func (b *Book) Meet(user uint32, name string, at time.Time) string {
+	name, _ = b.meet(user, name, at)
+	return name
+}
+
+func (b *Book) meet(user uint32, name string, at time.Time) (known string, a Alarm) {
 	s := b.shelf(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.holder(user)
 	if e, ok := h.known[name]; ok {
-		return e.Name
+		return e.Name, a
 	}
 	now := max(0, at.Sub(s.start))
 	if name != Other {
-		if h.fresh.Sum(now, time.Hour) >= NewPerHour {
-			name = Other
+		if n := h.fresh.Sum(now, time.Hour); n >= NewPerHour {
+			name, a = Other, h.alarm(Alarm{User: user, Kind: Exploding, N: n, At: at}, now)
 			if e, ok := h.known[name]; ok {
-				return e.Name
+				return e.Name, a
 			}
 		} else {
 			h.fresh.Add(now, time.Hour, 1)
@@ -109,7 +117,7 @@ func (b *Book) Meet(user uint32, name string, at time.Time) string {
 	}
 	e := s.add(h, Entry{User: user, Name: strings.Clone(name), First: at, Last: at}, b.most)
 	s.touch(e)
-	return e.Name
+	return e.Name, a
 }
 
 // Exploding tells how many identities of a user were met for the first time within the last hour.

@@ -144,10 +144,14 @@ var Phases []filter.Phase
 type Finder struct {
 	settings policy.Resolver
 	book     *Book
+
+	// Survey, where it is not nil, sees every message with its data; Alarm, where it is not nil, hears of what is odd.
+	Survey *Survey
+	Alarm  func(Alarm)
 }
 
 // NewFinder returns the finder by the settings of s that accounts in b.
-func NewFinder(s policy.Resolver, b *Book) *Finder { return &Finder{s, b} }
+func NewFinder(s policy.Resolver, b *Book) *Finder { return &Finder{settings: s, book: b} }
 
 // Check implements filter.Check.
 func (*Finder) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit {
@@ -157,6 +161,9 @@ func (*Finder) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits
 // Identify implements filter.Identifier: by sender or login from phase mail on, by header at phase data.
 func (f *Finder) Identify(p filter.Phase, m *message.Message) (identity, told string) {
 	id := f.settings.Settings(m.Flow.User.ID).Identify
+	if p == filter.Data && f.Survey != nil {
+		f.Survey.Look(m)
+	}
 	if id == nil || (p == filter.Data) != (id.Method == policy.ByHeader) {
 		return m.Identity, m.Told
 	}
@@ -167,7 +174,15 @@ func (f *Finder) Identify(p filter.Phase, m *message.Message) (identity, told st
 	if id.Remove && found.Header != "" && !strings.EqualFold(found.Header, "Received") && !signed(m.Data, found.Header) {
 		told = found.Header
 	}
-	return f.book.Meet(m.Flow.User.ID, found.Name, m.Received), told
+	name, alarm := f.book.meet(m.Flow.User.ID, found.Name, m.Received)
+	f.tell(alarm)
+	return name, told
+}
+
+func (f *Finder) tell(a Alarm) {
+	if a.N > 0 && f.Alarm != nil {
+		f.Alarm(a)
+	}
 }
 
 // signed tells whether a signature of the message covers a header field (RFC 6376 3.5, RFC 8617 4.1.2).
@@ -195,5 +210,8 @@ func signed(data []byte, field string) bool {
 func (f *Finder) Settle(m *message.Message, o filter.Outcome) {
 	if m.Identity != "" {
 		f.book.Count(m.Flow.User.ID, m.Identity, m.Received, o)
+	}
+	if id := f.settings.Settings(m.Flow.User.ID).Identify; id != nil && id.Method != policy.ByNothing && len(m.Data) > 0 {
+		f.tell(f.book.toldOrNot(m.Flow.User.ID, m.Identity != "", m.Received))
 	}
 }

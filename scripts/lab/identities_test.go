@@ -26,6 +26,7 @@ func TestIdentities(t *testing.T) {
 		{"alice", "stranger", "Received: by elsewhere.example (Postfix, from userid 33)\r\n\tid 4F2C81A0B; Sun, 22 Nov 2026 08:00:00 +0000\r\n", "hello\r\n", "", "250 "},
 		{"alice", "bad", "X-AuthUser: shop\r\n", gtubeLine + "\r\n", "shop", "550 5.7.1"},
 		{"bob", "untrusted", "X-AuthUser: shop\r\n", "hello\r\n", "", "250 "},
+		{"bob", "another", "X-AuthUser: office\r\n", "hello\r\n", "", "250 "},
 	} {
 		rcpt := c.name + "@sink.example"
 		x, err := l.Hello(ctx, c.host, "", "198.51.100.20:25")
@@ -73,6 +74,10 @@ func TestIdentities(t *testing.T) {
 	if all := shown(); len(all) != 2 || all["shop"] != want || all["userid 33"].Messages != 1 || all["userid 33"].Score != 100 {
 		t.Errorf("listed are %+v", all)
 	}
+	suggested := map[string]string{}
+	for _, user := range []string{"bob", "dave"} {
+		suggested[user] = sluice(t, g, "identities", "suggest", user)
+	}
 	if err := g.RestartSluiced(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +88,12 @@ func TestIdentities(t *testing.T) {
 	if err := sluiceJSON(ctx, g, &found, "log", "--identity", "shop"); err != nil || len(found) != 3 {
 		t.Errorf("the log finds %d messages of shop, %v", len(found), err)
 	}
+	for user, want := range map[string]string{"bob": "suggested, for 100.0 % of 2 messages: sluice users set bob 'identity=header' 'identity.headers=X-AuthUser'", "dave": "no mail of dave was seen"} {
+		if got := suggested[user]; !strings.Contains(got, want) {
+			t.Errorf("suggested for %s is %q, want %q", user, got, want)
+		}
+	}
+	sluice(t, g, "users", "set", "bob", "identity=header", "identity.headers=X-AuthUser")
 	sluice(t, g, "identities", "lock", "alice", "shop", "--reason", "web shop broken into")
 	for header, want := range map[string]string{"X-AuthUser: shop\r\n": "451 4.7.1", "X-AuthUser: office\r\n": "250 "} {
 		x, err := l.Hello(ctx, "alice", "", "198.51.100.20:25")

@@ -27,6 +27,8 @@ type Config struct {
 	Unenforced Locks
 	Dialer     *relay.Dialer
 	Tracer     *sign.Tracer
+	// Busy are the turns of what keeps a processor busy; may be nil: nothing but sessions does.
+	Busy *filter.Turns
 	// Choices are the delivery addresses of mails that left from another than the pool would choose; may be nil: those of
 	// an earlier process are not known.
 	Choices *pool.Choices

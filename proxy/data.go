@@ -84,6 +84,7 @@ func (s *session) receive() *smtp.Body {
 
 // expect sets the bounds of the message that comes.
 func (s *session) expect() {
+	s.rest()
 	s.stage(upload)
 	s.data = smtp.DataOptions{
 		MaxSize: s.maxSize(), MaxMemory: s.set.BodyMemory, MaxDiscard: max(4*s.set.MaxSize, leastDiscard),

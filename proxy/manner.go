@@ -85,6 +85,9 @@ const look = 500 * time.Millisecond
 // pause lets a client wait for the answer to come. Who has ended his side is not made to wait: what he sent before is
 // done with quickly, and the session does not outlive him by all the waits he has earned.
 func (s *session) pause(wait time.Duration) {
+	if wait > 0 {
+		s.rest()
+	}
 	for wait > 0 && !s.conn.HungUp() {
 		t := time.NewTimer(min(wait, look))
 		wait -= look

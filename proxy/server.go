@@ -5,11 +5,13 @@ import (
 	"errors"
 	"maps"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"sluice/filter"
 	"sluice/intercept/flow"
 	"sluice/proxy/park"
 	"sluice/proxy/pool"
@@ -44,6 +46,9 @@ func New(c Config) (*Server, error) {
 	switch {
 	case c.Policy == nil, c.Locks == nil, c.Log == nil, c.Dialer == nil, c.Tracer == nil:
 		return nil, errors.New("could not make the proxy: policy, locks, log, dialer or tracer is missing; give all of them")
+	}
+	if c.Busy == nil {
+		c.Busy = filter.NewTurns(max(1, runtime.GOMAXPROCS(0)-1))
 	}
 	if c.Choices == nil {
 		c.Choices = new(pool.Choices)

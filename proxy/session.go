@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"net"
-	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -76,9 +75,10 @@ type session struct {
 	bye      bool            // the last reply is written: close
 	gone     bool            // nobody is there to be answered: close
 
-	tick  func() error // noop, made once
-	turns uint8        // commands so far
-	slot  int          // of the message in flight; -1: none
+	tick func() error // noop, made once
+	row  uint8        // commands since it last waited for something
+	turn bool         // has one of the turns of those who are busy
+	slot int          // of the message in flight; -1: none
 
 	overtaken string // ticket of a lock that came between a message's verdict and its dot
 }
@@ -101,6 +101,7 @@ func (s *session) lead(step func() (ok, parked bool)) {
 	parked, mistake := false, true
 	defer func() {
 		if !parked {
+			s.rest()
 			if !mistake { // else nobody is to work in what it left
 				s.layDown()
 			}
@@ -178,21 +179,14 @@ func (s *session) heed(cmd *smtp.Command, err error) bool {
 	return true
 }
 
-// turn is how many commands in a row one session has before it is another's turn: whoever pipelines without end would
-// otherwise keep the processor for ten milliseconds each time.
-const turn = 16
-
-func (s *session) yield() {
-	if s.turns++; s.turns%turn == 0 {
-		runtime.Gosched()
-	}
-}
-
 // read gives the next command, the one read ahead first.
 func (s *session) read() (smtp.Command, error) {
 	if s.ahead {
 		s.ahead = false
 		return s.next, s.nextErr
+	}
+	if s.row > 0 && !s.conn.LineBuffered() {
+		s.rest()
 	}
 	return s.conn.ReadCommand()
 }

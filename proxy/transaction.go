@@ -277,6 +277,7 @@ func (s *session) sendAsked() {
 		s.answerAsked()
 		return
 	}
+	s.rest()
 	if t.ticket != "" && !t.admin { // no oracle: whoever is locked learns nothing about recipients
 		s.dropRemote()
 		s.dropEarly()

@@ -88,6 +88,7 @@ type daemon struct {
 	plugins    *scanner.Plugins
 	lists      *reputation.Lists
 	checks     *filter.Pipeline // made once: its checks count, and read the policy as it changes
+	busy       *filter.Turns    // of what keeps a processor busy, sessions and checks alike
 	proxy      *proxy.Server
 	api        *api.Server
 	link       *link

@@ -25,7 +25,7 @@ const rejudgeEvery = 2 * time.Second
 // judgeAgain looks for messages in the queue that wait to be judged again (CON9), until ctx ends or another process has
 // the queue.
 func (d *daemon) judgeAgain(ctx context.Context) {
-	again := &rejudge{d: d, other: map[spool.ID]bool{}, unasked: map[spool.ID]time.Time{}, checks: filter.NewPipeline(d.opinions(filter.NewTurns(1))...)}
+	again := &rejudge{d: d, other: map[spool.ID]bool{}, unasked: map[spool.ID]time.Time{}, checks: filter.NewPipeline(d.opinions()...)}
 	for {
 		select {
 		case <-time.After(max(rejudgeEvery, d.cfg.Load().Content.Wait.D()/20)):

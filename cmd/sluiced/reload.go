@@ -47,6 +47,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		d.log.Warn("a source is at its cap of sessions; the excess waits for its greeting", "source", c.Source, "target", c.Target, "open", c.Active, "waiting", c.Waiting)
 	}})
 	d.elsewhere.gate = d.gate
+	d.busy = filter.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)) // one processor is for who has just come
 	d.checks = d.pipeline(toldCounts{d.counts.counts, d}, d.limitMet)
 	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(), Chunks: cfg.Delivery.Chunks,
 		Servers: d.onward.finder, Roots: d.onward.roots, Leave: d.pools.leave})
@@ -62,6 +63,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Tracer:     trace,
 		Choices:    d.choices.choices,
 		Authority:  d.authority,
+		Busy:       d.busy,
 		Gate:       gate{d.gate, d.sources, d.moved},
 		Inflight:   journal{d.journal},
 		Keeper:     d.keeper,
@@ -95,15 +97,15 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
 		{Name: "traps", Phases: trap.Phases, Check: d.traps},
-	}, d.opinions(filter.NewTurns(max(1, runtime.GOMAXPROCS(0)/2)))...)...)
+	}, d.opinions()...)...)
 }
 
 // opinions are the checks that look into a message; what only computes does so in turns.
-func (d *daemon) opinions(turns *filter.Turns) []filter.Step {
+func (d *daemon) opinions() []filter.Step {
 	c := d.classifier()
 	return []filter.Step{
-		{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), turns)},
-		{Name: "learned", Phases: content.Phases, Check: filter.InTurn(c, turns)},
+		{Name: "content", Phases: content.Phases, Check: filter.InTurn(content.NewMarks(), d.busy)},
+		{Name: "learned", Phases: content.Phases, Check: filter.InTurn(c, d.busy)},
 		{Name: "lists", Phases: reputation.Phases, Check: d.lists},
 		{Name: "plugins", Phases: scanner.Phases, Check: d.plugins},
 		{Name: "weighed", Phases: content.Phases, Check: c.Weigher()},

@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
+)
+
+// toil refuses the recipients of all users but the first, and takes its time for each, as computing does.
+type toil struct {
+	done atomic.Int64
+	over atomic.Bool
+}
+
+const toilTime = 20 * time.Microsecond
+
+func (c *toil) Check(_ context.Context, _ filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
+	if m.Flow.User.ID == goodUser {
+		return hits
+	}
+	for began := time.Now(); time.Since(began) < toilTime && !c.over.Load(); {
+	}
+	c.done.Add(1)
+	return append(hits, filter.Hit{Code: "TEST", Class: filter.Policy, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1", Text: "no"})
+}
+
+const goodUser = 7
+
+// pipeliners opens sessions of many users, each of which names recipients without end, and gives what ends them.
+func pipeliners(r *rig, users, sessions int) (stop func()) {
+	var all sync.WaitGroup
+	var conns []net.Conn
+	lines := "EHLO client.example\r\nMAIL FROM:<a@client.example>\r\n" + strings.Repeat("RCPT TO:<b@sink.example>\r\n", mostTried)
+	for user := range users {
+		r.user.Store(uint32(user) + 1)
+		for range sessions {
+			p := r.dial() // greeted: its user is known
+			conns = append(conns, p.nc)
+			all.Go(func() { _, _ = io.WriteString(p.nc, lines) }) // it is cut off in the end
+			all.Go(func() { _, _ = io.Copy(io.Discard, p.nc) })
+		}
+	}
+	r.user.Store(0)
+	return func() {
+		for _, nc := range conns {
+			_ = nc.Close()
+		}
+		all.Wait()
+	}
+}
+
+// TestBusySessionsStandInNobodysWay: beside 100 sessions that pipeline without end a client who sends one mail waits for few
+// of their commands, not for a turn of each at every step. It is counted, not timed: the machine may be as slow as it likes.
+func TestBusySessionsStandInNobodysWay(t *testing.T) {
+	work := &toil{}
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), steps(filter.Step{Name: "toil", Phases: []filter.Phase{filter.Rcpt}, Check: work}))
+	stop := pipeliners(r, 10, 10)
+	end := sync.OnceFunc(func() { work.over.Store(true); stop() })
+	defer end()
+	eventually(t, "all of them are busy", func() bool { return work.done.Load() > 100*stint })
+	var waited []int64
+	var took []time.Duration
+	for range 10 {
+		before, began := work.done.Load(), time.Now()
+		p := r.hello()
+		p.envelope()
+		p.send(goodMail, "250")
+		p.cmd("QUIT", "221")
+		p.nc.Close()
+		waited, took = append(waited, work.done.Load()-before), append(took, time.Since(began))
+	}
+	slices.Sort(waited)
+	slices.Sort(took)
+	t.Logf("recipients of others meanwhile %v, in %v", waited, took)
+	if got := waited[5]; got > 100*stint/2 {
+		t.Errorf("a mail waited for %d commands of others in the median", got)
+	}
+	end()
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	for user := range max(1, runtime.GOMAXPROCS(0)-1) { // cut off in the midst of their turns, they gave them back
+		must(t, r.srv.cfg.Busy.Take(ctx, 1000+uint32(user)))
+	}
+}

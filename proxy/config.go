@@ -53,13 +53,15 @@ type Config struct {
 // Settings may be replaced while the Server runs. A session takes the new ones with its next transaction.
 type Settings struct {
 	Name     string     // gateway name, in every reply of ours
-	HelpURL  string     // a refusal's link is this and the code; "" leaves the link out
+	HelpURL  string     // a refusal's link is this and the code; "" leaves it to Page
 	Contact  string     // whom a locked user may ask
 	Admin    string     // administrator address, to which locked users may write; "" is none
 	Pool     *pool.Pool // the delivery addresses of all who have no other
 	Pools    *pool.Set  // may be nil: there is no other pool
 	Pipeline *filter.Pipeline
-	Local    func(netip.Addr) bool // tells the gateway's own addresses, which are no destination; may be nil
+	// Page is the link of a code, and of a message where its id is not ""; nil leaves the link out.
+	Page  func(code, message string) string
+	Local func(netip.Addr) bool // tells the gateway's own addresses, which are no destination; may be nil
 
 	HeldLater    bool  // what a copy was kept of is answered 451, not 550
 	MaxHops      int   // Received fields above which a mail is going round; 100

@@ -175,7 +175,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.discard(&e)
 		return
 	case v.Refused() && v.Class.Bad() && !v.Action.Withheld():
-		s.say(refusal(s.set, &v))
+		s.say(refusal(s.set, &v, t.msg.ID))
 		e.status = statusOf(&v)
 	case is && !t.admin:
 		s.copyOfLocked(body, &e)
@@ -193,7 +193,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		if s.holdMessage(body, &v, &e) {
 			return
 		}
-		s.say(refusal(s.set, &v))
+		s.say(refusal(s.set, &v, t.msg.ID))
 		e.status = statusOf(&v)
 	default:
 		s.letGo(body, at, &e)

@@ -62,7 +62,7 @@ func (s *session) greet() bool {
 func (s *session) passes() bool {
 	m := s.base()
 	if v := s.ask(filter.Connect, &m); v.Refused() {
-		return s.leave(refusal(s.set, &v))
+		return s.leave(refusal(s.set, &v, ""))
 	}
 	s.explains.Store(s.locked())
 	return true
@@ -89,7 +89,7 @@ func (s *session) hello(cmd *smtp.Command) {
 	m := s.base()
 	if v := s.ask(filter.Helo, &m); v.Refused() {
 		s.helo = ""
-		s.say(refusal(s.set, &v))
+		s.say(refusal(s.set, &v, ""))
 		return
 	}
 	if !s.learn() {

@@ -208,7 +208,7 @@ func (s *session) houseMail(mail *smtp.Mail) bool {
 // refuseSender answers MAIL of somebody who may not send as the sender.
 func (s *session) refuseSender(mail *smtp.Mail, code, text string) {
 	s.begin(mail)
-	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, code, text)})
+	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, code, text, "")})
 	s.finish(ending{status: Refused})
 }
 

@@ -31,7 +31,7 @@ type Custody struct {
 // nothing is said for good.
 func (s *session) quarantine(body *smtp.Body, e *ending) {
 	c, err := s.srv.cfg.Quarantine.Keep(&s.ctx, s.copyOf(body), &e.verdict)
-	a := refusal(s.set, &e.verdict)
+	a := refusal(s.set, &e.verdict, s.tx.msg.ID)
 	e.status = Withheld
 	switch {
 	case err != nil:

@@ -82,8 +82,9 @@ var (
 )
 
 // refusal makes the answer to what the filter refused, with code and link (DEL15, LOG4). A check may name the code, but
-// not turn a refusal into anything else. What is withheld stays in the client's queue and comes again.
-func refusal(set *resolved, v *filter.Verdict) answer {
+// not turn a refusal into anything else. What is withheld stays in the client's queue and comes again. Of a whole message the
+// link names its id, so that its sender may say that it was no spam.
+func refusal(set *resolved, v *filter.Verdict, message string) answer {
 	h := v.Decisive()
 	a := answer{code: 550, enh: smtp.Enhanced{5, 7, 1}}
 	if v.Action != filter.Reject {
@@ -100,20 +101,28 @@ func refusal(set *resolved, v *filter.Verdict) answer {
 	if e := smtp.ParseEnhanced([]byte(h.Enhanced)); e[0] == a.enh[0] {
 		a.enh = e
 	}
-	a.text = coded(set, h.Code, h.Text)
+	a.text = coded(set, h.Code, h.Text, message)
 	return a
 }
 
 // coded puts the public code before a text and its page behind it.
-func coded(set *resolved, code, text string) string {
+func coded(set *resolved, code, text, message string) string {
+	page := ""
+	switch {
+	case code == "":
+	case set.HelpURL != "":
+		page = set.HelpURL + code
+	case set.Page != nil:
+		page = set.Page(code, message)
+	}
 	var b strings.Builder
-	b.Grow(len(code) + len(text) + len(set.HelpURL) + len(code) + 16)
+	b.Grow(len(code) + len(text) + len(page) + 16)
 	if code != "" {
 		b.WriteString("[" + code + "] ")
 	}
 	b.WriteString(text)
-	if code != "" && set.HelpURL != "" {
-		b.WriteString("; see " + set.HelpURL + code)
+	if page != "" {
+		b.WriteString("; see " + page)
 	}
 	return b.String()
 }
@@ -136,7 +145,7 @@ func lockedAnswer(set *resolved, ticket, reason string) answer {
 	if reason != "" {
 		text += "; reason: " + brief(reason)
 	}
-	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, lockedCode, text)}
+	return answer{451, smtp.Enhanced{4, 7, 1}, coded(set, lockedCode, text, "")}
 }
 
 // brief cuts a text to what every client may be told: one line of ASCII (RFC 5321 4.5.3.1.5, RFC 6531 3.4).

@@ -104,7 +104,7 @@ func (s *session) authored(body *smtp.Body, data []byte) ([]byte, bool) {
 		if why == "" {
 			return data, true
 		}
-		s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "SENDER", "whoever logs in as "+s.who.Login+" may not write this: "+brief(why))})
+		s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "SENDER", "whoever logs in as "+s.who.Login+" may not write this: "+brief(why), "")})
 		s.finish(ending{status: Refused, note: why, size: body.Size()})
 		return nil, false
 	case s.tenancy == nil || len(s.tenancy.all) == 0:
@@ -125,7 +125,7 @@ func (s *session) authored(body *smtp.Body, data []byte) ([]byte, bool) {
 	if why == "" {
 		return data, s.claimed()
 	}
-	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "CONNECTOR", "the message is not proved to be a customer's: "+brief(why))})
+	s.say(answer{550, smtp.Enhanced{5, 7, 1}, coded(s.set, "CONNECTOR", "the message is not proved to be a customer's: "+brief(why), "")})
 	s.finish(ending{status: Refused, note: why, size: body.Size()})
 	return nil, false
 }
@@ -171,7 +171,7 @@ func (s *session) claimed() bool {
 	if !v.Refused() {
 		return true
 	}
-	s.say(refusal(s.set, &v))
+	s.say(refusal(s.set, &v, ""))
 	s.finish(ending{status: statusOf(&v), verdict: v})
 	return false
 }

@@ -99,7 +99,7 @@ func (s *session) mail(cmd *smtp.Command) {
 	}
 	v := s.ask(filter.Mail, &s.tx.msg)
 	if v.Refused() {
-		s.say(refusal(s.set, &v))
+		s.say(refusal(s.set, &v, ""))
 		s.tx.open = false
 		s.tx.rec.Verdict = v
 		s.log(&ending{status: statusOf(&v)})
@@ -222,7 +222,7 @@ func (s *session) rcptOne(cmd *smtp.Command) {
 		return
 	}
 	if v := s.askRcpt(r.Address); v.Refused() {
-		a := refusal(s.set, &v)
+		a := refusal(s.set, &v, "")
 		refuse(a)
 		s.noteRcpt(r.Address, a.code, s.set.Name+": "+a.text)
 		if len(t.rec.Verdict.Hits) == 0 {

@@ -42,6 +42,29 @@ func at(ph filter.Phase, h filter.Hit) filter.Step {
 
 const spamMail = "Subject: buy\r\n\r\nSPAMWORD\r\n"
 
+// TestLinkNamesTheMessage: without a help page of the operator's own, the link of a whole message's refusal names it, and that
+// of a recipient's refusal does not.
+func TestLinkNamesTheMessage(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), steps(spamStep(), at(filter.Rcpt, filter.Hit{Code: "NO", Action: filter.Reject, Text: "no"})), func(r *rig) {
+		r.cfg.Settings.HelpURL, r.cfg.Settings.Page = "", func(code, message string) string { return "https://gw.example/codes/" + code + "?m=" + message }
+	})
+	p := r.hello()
+	p.cmd("MAIL FROM:<a@x.example>", "250 ")
+	p.cmd("RCPT TO:<b@y.example>", "550 5.7.1 gw.example: [NO] no; see https://gw.example/codes/NO?m=")
+	rig := newRig(t, mx.addr(), steps(spamStep()), func(r *rig) {
+		r.cfg.Settings.HelpURL, r.cfg.Settings.Page = "", func(code, message string) string { return "https://gw.example/codes/" + code + "?m=" + message }
+	})
+	p = rig.hello()
+	p.envelope()
+	p.send(spamMail, "550 5.7.1 gw.example: [WORD] this is spam; see https://gw.example/codes/WORD?m=")
+	rec := rig.log.wait(t, 1)[0]
+	if !strings.HasSuffix(rec.Reply, "?m="+rec.ID) || rec.ID == "" {
+		t.Errorf("the link in %q does not name message %q", rec.Reply, rec.ID)
+	}
+}
+
 func TestBadMailIsRefusedWithNameCodeReasonAndLink(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
@@ -305,7 +328,7 @@ func TestChecksCannotTurnARefusalIntoSomethingElse(t *testing.T) {
 		{filter.Hit{Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6"}, answer{554, smtp.Enhanced{5, 4, 6}, ""}},
 	} {
 		v := filter.Judge([]filter.Hit{c.h})
-		if got := refusal(set, &v); got != c.want {
+		if got := refusal(set, &v, ""); got != c.want {
 			t.Errorf("%+v is answered %+v, want %+v", c.h, got, c.want)
 		}
 	}

@@ -90,7 +90,7 @@ func TestWithheldWouldBe(t *testing.T) {
 	t.Parallel()
 	set := &resolved{}
 	v := filter.Judge([]filter.Hit{{Code: "HELD", Class: filter.Spam, Action: filter.Hold, SMTP: 554, Text: "held"}})
-	if a := refusal(set, &v); a.code != 451 || a.enh.String() != "4.7.1" {
+	if a := refusal(set, &v, ""); a.code != 451 || a.enh.String() != "4.7.1" {
 		t.Errorf("a withheld mail is answered %+v", a)
 	}
 }

@@ -75,7 +75,7 @@ func (e *evaluation) refused(v filter.Verdict) Would {
 	case v.Action == filter.HighRisk && e.set.Pools.Risky() != nil:
 		return Would{Verdict: v} // it would have gone by another way
 	}
-	w := e.stopped(v, "", refusal(e.set, &v))
+	w := e.stopped(v, "", refusal(e.set, &v, ""))
 	if h := v.Decisive(); h != nil {
 		w.Code = h.Code
 	}

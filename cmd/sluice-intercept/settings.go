@@ -53,7 +53,7 @@ func adapt(c *config.Config) (*settings, error) {
 	for _, l := range c.Smarthost.Listener {
 		e.Houses = append(e.Houses, l.Address)
 	}
-	e.Houses = append(e.Houses, c.TLS.ACME.Listen...)
+	e.Houses = append(append(e.Houses, c.TLS.ACME.Listen...), c.Public.Listen...)
 	for _, p := range i.RuntimeLoosen {
 		e.Loosen = append(e.Loosen, p.Prefix)
 	}

@@ -40,7 +40,7 @@ setting of theirs holds for each user who has none of his own; a budget is a lim
 
 func (p *program) setGroupCommand() *cobra.Command {
 	var r api.GroupRequest
-	var parent, plan string
+	var parent, plan, contact string
 	most := 0
 	cmd := &cobra.Command{
 		Use: "set KIND [NAME] [KEY=VALUE...]", Short: "make or change an account, a plan, or the network",
@@ -78,9 +78,13 @@ said whom the change would hit.`,
 			if cmd.Flags().Changed("users") {
 				r.Most = &most
 			}
+			if cmd.Flags().Changed("contact") {
+				r.Contact = &contact
+			}
 			return p.putGroup(cmd.Context(), r)
 		},
 	}
+	cmd.Flags().StringVar(&contact, "contact", "", "of an account: `mailbox` of who is told of its users' locks where they have no contact; empty for none")
 	cmd.Flags().StringVar(&parent, "parent", "", "of an account: the `account` around it; empty for none")
 	cmd.Flags().StringVar(&plan, "plan", "", "of an account: its `plan`; empty for none")
 	cmd.Flags().IntVar(&most, "users", 0, "of a plan: how many users an account may have, those of accounts inside it counted; 0 for any number")

@@ -39,6 +39,8 @@ func (fake) Status(context.Context) (*api.Status, error) {
 		Spool:     api.Spool{Deliveries: 17, Held: 2, Bytes: 3 << 20},
 		DNSLists: []api.DNSList{{Name: "zen", Zone: "zen.dnslist.example", Of: "source", State: "good", Asked: 4711, Listed: 3, Refused: 2},
 			{Name: "uri", Zone: "uri.dnslist.example", Of: "link", State: "out", Error: "it lists everything: invalid.uri.dnslist.example has the address 127.0.0.1"}},
+		Webhooks: []api.Webhook{{Name: "panel", URL: "https://panel.example/", Waiting: 3, Dead: true, Failures: 7, Since: &now, Error: "it answered 500 Internal Server Error"}, {Name: "desk", URL: "https://desk.example/", Heard: 41}},
+		Wrong:    api.FalsePositives{Days: 30, Stopped: 41_000, Wrong: 3, Rate: 3.0 / 41_000, Open: 2},
 		Plugins: []api.Plugin{{Name: "av", Kind: "clamd", Asked: 120000, Objected: 12, Failed: 31, Deferred: 30, Unseen: 4, Micros: 8200,
 			Instances: []api.PluginInstance{{Address: "unix:/run/clamav/clamd.ctl", State: "alive"}, {Address: "198.51.100.9:3310", State: "dead", Error: "connection refused"}}}},
 		Log: api.LogStats{Records: 120400, Bytes: 31 << 20}, Unread: api.Unread{Flows: 41, BytesOut: 5 << 20, BytesIn: 90 << 10},
@@ -213,7 +215,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f, Appeals: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -253,6 +255,8 @@ func TestOutput(t *testing.T) {
 		"campaign digest", "campaign digest add 9f86 --reason x", "campaign digest add 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --days 7 --reason worm", "campaign digest add 9f86", "campaign digest remove 9f86", "campaign digest of testdata/mails/one.eml",
 		"quarantine", "quarantine list --user nobody", "quarantine show q7k2m9xa40bc1", "quarantine show q7k2m9xa40bc1 --message", "quarantine show q0", "quarantine release q7k2m9xa40bc1 --reason order --train", "quarantine release --all --reason x",
 		"quarantine release --user alice", "quarantine delete", "quarantine delete --user alice --reason spam", "quarantine rotate",
+		"appeal", "appeal list", "appeal list --state denied", "appeal show ak3f9a9-1", "appeal show a0", "appeal approve ak3f9a9-1 --reason minutes", "appeal deny ak3f9a9-1 --reason pills", "appeal deny ak3f9a9-1",
+		"unlock alice --reset",
 		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
 		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 		"tls policy bank.example", "tls policy nowhere.example", "tls broken", "tls retry 198.51.100.30", "tls retry 198.51.100.31:25", "tls retry mx.example", "tls policy",

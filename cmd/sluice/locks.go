@@ -133,20 +133,26 @@ An address may stand for its user.`,
 }
 
 func (p *program) unlockCommand() *cobra.Command {
-	reason, identity := "", ""
+	reason, identity, reset := "", "", false
 	cmd := &cobra.Command{
 		Use: "unlock USER", Short: "lift a user's lock", Args: exactly("USER"),
-		Long: "unlock lets a user's mail go again; the next connection is served. An address may stand for its user.",
+		Long: `unlock lets a user's mail go again; the next connection is served. An address may stand for its user. After some automatic
+unlocks, and after some by the link of a notice, only a person may unlock (lock_max_unlocks, lock_unlocks_by_link): with --reset both
+numbers begin anew, and links that were taken away are given again. That works without a lock, too.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var l api.Lock
-			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Identity: identity, Reason: reason}, &l); err != nil {
+			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Identity: identity, Reason: reason, Reset: reset}, &l); err != nil {
 				return err
+			}
+			if l.Ticket == "" {
+				return p.screen.done(l, "%s is not locked; his unlocks are counted anew", whole(&l))
 			}
 			return p.screen.done(l, "%s is unlocked (ticket %s, locked for %s)%s", whole(&l), l.Ticket, p.screen.ago(l.Since), warning(&l))
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
 	cmd.Flags().StringVar(&identity, "identity", "", "unlock this `NAME` inside the user")
+	cmd.Flags().BoolVar(&reset, "reset", false, "count his automatic unlocks and those by link anew")
 	return cmd
 }
 

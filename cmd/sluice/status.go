@@ -75,6 +75,8 @@ func (s *screen) status(st *api.Status) {
 		[2]string{"users", fmt.Sprintf("%d, %s", st.Users, s.locked(st.Locks))},
 		[2]string{"messages", messages(st.Messages)},
 		[2]string{"queue", s.spool(&st.Spool)},
+		[2]string{"false positives", falsePositives(&st.Wrong)},
+		[2]string{"webhooks", s.webhooks(st.Webhooks)},
 		[2]string{"log", s.logStats(st.Log)},
 		[2]string{"unread", unreadOf(&st.Unread)},
 		[2]string{"observer", s.observer(&st.Observer)},
@@ -92,6 +94,26 @@ func (s *screen) status(st *api.Status) {
 	for _, problem := range st.Helper.Problems {
 		s.say("%s %s", s.paint(yellow, "problem:"), plain(problem))
 	}
+}
+
+// falsePositives tell how much of what was stopped was found to be good.
+func falsePositives(f *api.FalsePositives) string {
+	if f.Stopped+f.Wrong == 0 && f.Open == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d messages stopped in %d days (%.3f %%), %s", f.Wrong, f.Stopped, f.Days, 100*f.Rate, count(f.Open, "appeal waits", "appeals wait"))
+}
+
+// webhooks tell how those do that hear of events.
+func (s *screen) webhooks(all []api.Webhook) string {
+	parts := make([]string, len(all))
+	for i, w := range all {
+		parts[i] = fmt.Sprintf("%s: %d heard, %d waiting", w.Name, w.Heard, w.Waiting)
+		if w.Failures > 0 {
+			parts[i] += s.paint(red, fmt.Sprintf(", failed %s: %s", count(w.Failures, "time", "times"), plain(w.Error)))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // spool tells what waits to be delivered; nothing where nothing does.

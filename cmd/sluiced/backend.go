@@ -17,7 +17,6 @@ import (
 	"sluice/filter/lock"
 	"sluice/filter/policy"
 	"sluice/intercept/control"
-	"sluice/intercept/flow"
 )
 
 // backend is what the API sees of the daemon.
@@ -25,7 +24,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Reports: b, Onward: b, MailQueue: b, Pools: b, Identities: b, UserSettings: b, Groups: b, Addresses: b, Campaigns: b, Quarantine: b, Tokens: b, Holders: b, Searches: b}
+	return api.Backend{Appeals: b, Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Reports: b, Onward: b, MailQueue: b, Pools: b, Identities: b, UserSettings: b, Groups: b, Addresses: b, Campaigns: b, Quarantine: b, Tokens: b, Holders: b, Searches: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.
@@ -50,6 +49,13 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		st.Addresses = append(st.Addresses, one)
 	}
 	st.Spool = d.mail.figures()
+	var err error
+	if st.Wrong, err = d.falsePositives(); err != nil {
+		return nil, err
+	}
+	if st.Webhooks, err = d.notices.shown(); err != nil {
+		return nil, err
+	}
 	st.Plugins, st.DNSLists = d.shownPlugins(), d.shownLists()
 	d.accepting.Lock()
 	defer d.accepting.Unlock()
@@ -342,109 +348,4 @@ func (b backend) Flows() []api.Flow {
 	}
 	slices.SortFunc(fs, func(x, y api.Flow) int { return x.Since.Compare(y.Since) })
 	return fs
-}
-
-func (b backend) Locks(context.Context) ([]api.Lock, error) {
-	all := b.d.locks.List()
-	ls := make([]api.Lock, len(all))
-	for i := range all {
-		ls[i] = *shownLock(&all[i])
-	}
-	return ls, nil
-}
-
-func (b backend) History(_ context.Context, user string, limit int) ([]api.Lock, error) {
-	id, err := b.idOf(user)
-	if err != nil {
-		return nil, err
-	}
-	all, err := b.d.store.LockHistory(id, limit)
-	ls := make([]api.Lock, len(all))
-	for i := range all {
-		ls[i] = *shownLock(&all[i])
-	}
-	return ls, err
-}
-
-// toLock finds whom to lock: also the holder of an address that has sent nothing yet.
-func (b backend) toLock(name string) (*member, error) {
-	m, err := b.find(name)
-	if a, perr := netip.ParseAddr(name); err != nil && perr == nil {
-		if _, ok := b.d.sources.Attribute(a); ok {
-			return b.find(name)
-		}
-	}
-	return m, err
-}
-
-func (b backend) Lock(_ context.Context, who string, r api.LockRequest) (*api.Lock, error) {
-	m, err := b.toLock(r.User)
-	if err != nil {
-		return nil, err
-	}
-	u := flow.User{ID: m.ID, Name: m.Name, Made: m.origin == store.Template}
-	if len(m.Prefixes) > 0 {
-		u.Prefix = m.Prefixes[0]
-	}
-	open := b.d.proxy.Open(m.ID)
-	l, err := b.d.locks.Lock(u, lock.Request{Who: who, Reason: r.Reason, Only: r.Identity, Time: time.Duration(r.Seconds) * time.Second, Cut: r.Cut})
-	if err != nil {
-		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
-	}
-	shown := b.warned(shownLock(&l))
-	if r.Cut && r.Identity == "" {
-		shown.Left = b.d.proxy.Cut(m.ID)
-		shown.Cut = max(0, open-shown.Left)
-		b.d.tellOthers(note{Cut: m.ID})
-		b.d.log.Info("open connections cut", "user", m.Name, "count", shown.Cut, "left to pass on an answer", shown.Left)
-	}
-	return shown, nil
-}
-
-// warned says so when a change of a lock holds in the proxy only.
-func (b backend) warned(l *api.Lock) *api.Lock {
-	if b.d.link.client.Load() == nil && b.d.link.met.Load() {
-		l.Warning = "sluice-intercept is away: the kernel hears of this when it is back; until then only the proxy knows"
-	}
-	return l
-}
-
-func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*api.Lock, error) {
-	m, err := b.find(r.User)
-	if err != nil {
-		return nil, err
-	}
-	whom, name := lock.Scope{User: m.ID, Identity: r.Identity}, "user "+m.Name
-	if r.Identity != "" {
-		name = "identity " + r.Identity + " of " + m.Name
-	}
-	l, err := b.d.locks.UnlockIn(whom, who, r.Reason)
-	if errors.Is(err, lock.ErrNotLocked) {
-		return nil, &api.Problem{Status: http.StatusConflict, Code: "not-locked", What: name + " is not locked", Remedy: "`sluice locks` shows who is"}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return b.warned(shownLock(&l)), nil
-}
-
-func shownLock(l *lock.Lock) *api.Lock {
-	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Identity: l.Identity, Check: l.Check, Rule: l.Rule, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
-		Since: l.Since, EndedBy: l.EndedBy, EndedWhy: l.EndedWhy}
-	if a.By == "" {
-		a.By = "sluice"
-	}
-	if !l.Until.IsZero() {
-		a.Until = &l.Until
-	}
-	if !l.Ended.IsZero() {
-		a.Ended = &l.Ended
-		if a.EndedBy == "" {
-			a.EndedBy = "time"
-		}
-	}
-	for _, e := range l.Evidence {
-		a.Evidence = append(a.Evidence, api.Evidence{Message: e.Message, Time: e.At, Code: e.Code, Text: e.Detail})
-	}
-	return a
 }

@@ -23,7 +23,7 @@ func shownRules(l *policy.Lock) api.LockRules {
 		Never: l.Never, DayCount: l.DayCount, DayShare: l.DayShare, Viruses: l.Viruses, Phish: l.Phish, Traps: l.Traps, Complaints: l.Complaints,
 		RemoteSpam: l.RemoteSpam, Unknown: l.Unknown, UnknownShare: l.UnknownShare, Guesses: l.Guesses, ForwardedShare: l.ForwardedShare, Identities: l.Origins,
 		Throttled: l.Throttled, Probation: int(l.Probation.Seconds()), ProbationPerHour: l.ProbationRate,
-		ScoreSlow: l.ScoreSlow, ScoreHeld: l.ScoreHeld, ScoreAlarm: l.ScoreAlarm,
+		ScoreSlow: l.ScoreSlow, ScoreHeld: l.ScoreHeld, ScoreAlarm: l.ScoreAlarm, UnlocksByLink: l.ByLink,
 	}
 }
 

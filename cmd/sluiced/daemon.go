@@ -16,6 +16,7 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/inflight"
 	"sluice/cmd/internal/msglog"
+	"sluice/cmd/internal/public"
 	"sluice/cmd/internal/resolver"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
@@ -120,6 +121,10 @@ type daemon struct {
 	unenforced     *unenforced
 	onward         *onward
 	dialer         *relay.Dialer
+	notices        *notices
+	public         *public.Server // nil: there are no pages
+	linking        sync.Mutex     // one unlock by link at a time
+	deciding       sync.Mutex     // one appeal at a time
 	mail           *mailQueue
 
 	cfg    atomic.Pointer[loaded]
@@ -212,6 +217,12 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.domainLogins()
 	d.locals.refresh()
+	if d.notices, err = openNotices(d, cfg); err != nil {
+		return nil, err
+	}
+	if d.public, err = newPublic(d, cfg); err != nil {
+		return nil, err
+	}
 	d.locks, err = lock.New(lock.Deps{Settings: settingsOf{d.policy}, Blocker: d.link, Store: d.store, Events: d.lockEvent})
 	if err != nil {
 		return nil, err
@@ -283,6 +294,7 @@ func (d *daemon) lockEvent(e lock.Event) {
 		d.tellOthers(note{Lock: l})
 	}
 	d.lockedQueue(&e)
+	d.notices.heard(e)
 	if e.Kind == lock.Locked && l.Identity == "" {
 		d.proxy.Locked(l.User.ID)
 	}
@@ -350,6 +362,9 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepPools(ctx) })
 	background.Go(func() { d.keepUsing(ctx) })
 	background.Go(func() { keepMemory(ctx) })
+	background.Go(func() { d.keepPublic(ctx) })
+	background.Go(func() { d.countVerdicts(ctx) })
+	background.Go(func() { d.notices.keep(ctx) })
 	background.Go(func() { d.takeObserved(ctx) })
 	if !d.o.undelivered {
 		d.mail.start()

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/store"
 	"sluice/filter/policy"
 )
@@ -56,7 +57,7 @@ func (g *groupsNow) under(account uint32, of *policy.Group) bool {
 }
 
 func (g *groupsNow) shown(one *policy.Group) api.Group {
-	a := api.Group{Kind: one.Kind.String(), Name: one.Name, Settings: one.Settings.Flat(), Most: one.Most}
+	a := api.Group{Kind: one.Kind.String(), Name: one.Name, Contact: one.Contact, Settings: one.Settings.Flat(), Most: one.Most}
 	budget := policy.Overrides{Limits: &one.Budget}
 	a.Budget = budget.Flat()
 	if p := g.byID(one.Parent); p != nil {
@@ -139,6 +140,12 @@ func (g *groupsNow) changed(r *api.GroupRequest) (*policy.Group, error) {
 	}
 	if err := g.attach(r.Parent, policy.Account, &now.Parent); err != nil {
 		return nil, err
+	}
+	if r.Contact != nil {
+		if kind != policy.Account || *r.Contact != "" && !config.Mailbox(*r.Contact) {
+			return nil, badSetting(fmt.Errorf("%q is not the mailbox of an account; write it like owner@customer.example, with kind account", *r.Contact))
+		}
+		now.Contact = *r.Contact
 	}
 	if err := g.attach(r.Plan, policy.Plan, &now.Plan); err != nil {
 		return nil, err

@@ -118,9 +118,12 @@ func (d *daemon) takeHouse(name string, f *os.File) error {
 	}
 	h := &house{name: name, at: at}
 	h.acceptor = &acceptor{l: l, log: d.log, full: d.full, done: make(chan struct{})}
-	if at.TLS == challenges {
+	switch at.TLS {
+	case challenges:
 		h.serve = d.serveChallenge
-	} else {
+	case pages:
+		h.serve = d.servePages
+	default:
 		h.set = d.houseAt(at)
 		h.serve = func(c *flow.Conn, done func()) {
 			d.proxy.ServeHouse(context.Background(), c, c.Attributed(), &h.set, done)
@@ -128,7 +131,7 @@ func (d *daemon) takeHouse(name string, f *os.File) error {
 	}
 	d.houses = append(d.houses, h)
 	go h.run()
-	d.log.Info("smarthost: accepting", "address", at.Address, "tls", at.TLS)
+	d.log.Info("accepting by name", "address", at.Address, "tls", at.TLS)
 	if at.TLS == challenges {
 		d.beginACME()
 	}
@@ -145,6 +148,11 @@ func (d *daemon) listenerAt(name string) (config.Listener, bool) {
 	for _, a := range d.cfg.Load().TLS.ACME.Listen {
 		if control.HouseName(a) == name {
 			return config.Listener{Address: a, TLS: challenges}, true
+		}
+	}
+	for _, a := range d.cfg.Load().Public.Listen {
+		if control.HouseName(a) == name {
+			return config.Listener{Address: a, TLS: pages}, true
 		}
 	}
 	return config.Listener{}, false
@@ -232,7 +240,7 @@ func (d *daemon) rehouse(old, now *config.Smarthost) {
 	d.accepting.Lock()
 	var gone []*house
 	d.houses = slices.DeleteFunc(d.houses, func(h *house) bool {
-		if h.at.TLS == challenges || slices.ContainsFunc(now.Listener, func(l config.Listener) bool { return sameListener(l, h.at) }) && old.Name == now.Name {
+		if h.at.TLS == challenges || h.at.TLS == pages || slices.ContainsFunc(now.Listener, func(l config.Listener) bool { return sameListener(l, h.at) }) && old.Name == now.Name {
 			return false
 		}
 		gone = append(gone, h)

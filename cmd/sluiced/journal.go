@@ -45,16 +45,20 @@ func ambiguous(e *inflight.Entry, r *roster) *proxy.Record {
 
 // tally counts messages by status on their way to the log.
 type tally struct {
-	next   proxy.Log
-	asked  *askedCounts        // may be nil
-	learn  func(*proxy.Record) // may be nil
-	flush  func() error        // writes out what next holds; may be nil
-	counts [proxy.Statuses]atomic.Uint64
+	next    proxy.Log
+	asked   *askedCounts        // may be nil
+	learn   func(*proxy.Record) // may be nil
+	flush   func() error        // writes out what next holds; may be nil
+	counts  [proxy.Statuses]atomic.Uint64
+	stopped atomic.Uint64 // messages kept from their recipients for being bad, that the store has not counted yet
 }
 
 func (t *tally) Put(r *proxy.Record) {
 	if int(r.Status) < len(t.counts) {
 		t.counts[r.Status].Add(1)
+	}
+	if r.Verdict.Class.Bad() && r.Verdict.Refused() && !r.Shadow && r.Status != proxy.Observed {
+		t.stopped.Add(1)
 	}
 	if t.asked != nil {
 		t.asked.note(r)

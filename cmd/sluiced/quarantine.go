@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"sluice/cmd/internal/config"
+	"sluice/cmd/internal/notify"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
 	"sluice/proxy"
 	"sluice/proxy/quarantine"
-	"sluice/proxy/smtp"
 	"sluice/proxy/spool"
 )
 
@@ -106,14 +106,9 @@ func (c custodian) notice(e *quarantine.Entry, env *spool.Envelope) {
 	if contact == "" {
 		contact = "your provider"
 	}
-	text := fmt.Sprintf("From: <postmaster@%s>\r\nTo: <%s>\r\nSubject: Your message is held\r\nDate: %s\r\nMessage-ID: <%s.notice@%s>\r\nAuto-Submitted: auto-generated\r\n\r\n"+
-		"A message of yours was not delivered: it is held until somebody has looked at it.\r\n\r\nIts number: %s\r\nIts recipients: %s\r\nThe reason: %s\r\n\r\nQuestions: %s\r\n",
-		g.Name, to, time.Now().Format(time.RFC1123Z), e.ID, g.Name, e.ID, strings.Join(e.To[:min(len(e.To), 20)], ", "), e.Code, contact)
-	body, err := smtp.BodyFromBytes([]byte(text))
-	if err == nil {
-		defer body.Release()
-		_, err = d.mail.commit(&spool.Envelope{Message: e.ID, Received: e.At, Class: "notice", Rcpts: []spool.Rcpt{{Address: to}}}, nil, body)
-	}
+	err := d.sendNotice(&notify.Mail{To: to, ID: e.ID + ".notice", Subject: "Your message is held", Text: fmt.Sprintf(
+		"A message of yours was not delivered: it is held until somebody has looked at it.\n\nIts number: %s\nIts recipients: %s\nThe reason: %s\n\nQuestions: %s\n",
+		e.ID, strings.Join(e.To[:min(len(e.To), 20)], ", "), e.Code, contact)})
 	if err != nil {
 		d.log.Warn("nobody was told that a message is held", "id", e.ID, "user", e.UserName, "err", err)
 	}

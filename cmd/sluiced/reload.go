@@ -116,6 +116,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings 
 	return proxy.Settings{
 		Name:         cfg.Gateway.Name,
 		HelpURL:      cfg.Gateway.HelpURL,
+		Page:         d.pageOf(cfg),
 		Contact:      cfg.Gateway.Contact,
 		Admin:        cfg.Gateway.AdminAddress,
 		Pool:         pl.Primary(),
@@ -228,6 +229,10 @@ func (d *daemon) reloadFile() error {
 	if err != nil {
 		return err
 	}
+	told, err := noticesOf(cfg, d.notices.key)
+	if err != nil {
+		return err
+	}
 	rs, err := newRules(cfg, d.store)
 	if err != nil {
 		return err
@@ -253,6 +258,7 @@ func (d *daemon) reloadFile() error {
 	d.tlsRules.configure(cfg)
 	d.mail.configure(&cfg.Spool, relays)
 	d.certs.Store(certs)
+	d.notices.configure(told)
 	d.locals.pools.Store(pl)
 	d.cfg.Store(&loaded{Config: cfg, at: time.Now()})
 	d.rules.Store(rs)
@@ -303,6 +309,7 @@ func needRestart(old, cfg *config.Config) (keys []string) {
 		{"delivery's time-outs", onwardTimeouts(&old.Delivery), onwardTimeouts(&cfg.Delivery)},
 		{"delivery.tls_roots", old.Delivery.TLSRoots, cfg.Delivery.TLSRoots},
 		{"tls.acme", fmt.Sprint(old.TLS.ACME), fmt.Sprint(cfg.TLS.ACME)},
+		{"public", fmt.Sprint(old.Public), fmt.Sprint(cfg.Public)},
 		{"dns", fmt.Sprint(old.DNS), fmt.Sprint(cfg.DNS)},
 		{"delivery.reuse", old.Delivery.Reuse, cfg.Delivery.Reuse},
 		{"spool.dir, min_free and destination_port", fmt.Sprint(old.Spool.Dir, old.Spool.MinFree, old.Spool.Destination), fmt.Sprint(cfg.Spool.Dir, cfg.Spool.MinFree, cfg.Spool.Destination)},

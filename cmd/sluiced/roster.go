@@ -65,6 +65,7 @@ func newRoster(st *store.Store, cfg *config.Config) (*roster, map[uint32]policy.
 		}
 		r.members = append(r.members, m)
 		s := withTLS(userSettings(u.Delivery, u.Auth, u.TLS, &u.Limits, &u.Lock, u.Content), u.StartTLS, u.StartTLSReason)
+		s.Language = u.Language
 		settings[l.ID] = withKeeping(withSender(withIdentity(s, &u.Identity), &u.Sender), u.Withheld, u.Deferred)
 	}
 	all, err := st.Users()

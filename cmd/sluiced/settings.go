@@ -40,7 +40,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			Viruses: k.Viruses, Phish: k.Phish, Traps: k.Traps, Complaints: k.Complaints, RemoteSpam: k.RemoteSpam,
 			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, ForwardedShare: k.ForwardedShare, Origins: k.Identities,
 			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,
-			ScoreSlow: k.ScoreSlow, ScoreHeld: k.ScoreHeld, ScoreAlarm: k.ScoreAlarm,
+			ScoreSlow: k.ScoreSlow, ScoreHeld: k.ScoreHeld, ScoreAlarm: k.ScoreAlarm, ByLink: k.ByLink,
 		},
 	}
 	s.Content.OnSpam, _ = policy.ParseContentAction(c.OnSpam)
@@ -96,6 +96,7 @@ func withKeeping(s policy.Settings, withheld, deferred string) policy.Settings {
 func defaultSettings(cfg *config.Config) policy.Settings {
 	s := userSettings(cfg.Delivery.Mode, cfg.Delivery.Auth, cfg.Delivery.TLS, &cfg.Limits, &cfg.Lock, contentOfAll(&cfg.Content))
 	s = withSender(withIdentity(withTLS(s, cfg.TLS.StartTLS, cfg.TLS.StartTLSReason), &cfg.Identity), &cfg.Sender)
+	s.Language = cfg.Notice.Language
 	return withKeeping(s, cfg.Delivery.Withheld, cfg.Delivery.Deferred)
 }
 

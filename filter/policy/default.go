@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -43,6 +44,7 @@ func Default() Settings {
 			ScoreSlow:     15,
 			ScoreHeld:     55,
 			ScoreAlarm:    80,
+			ByLink:        3,
 		},
 		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98, OnSpam: RefuseMail, OnUnsure: DeliverMail, Wait: 10 * time.Minute},
 	}
@@ -87,6 +89,9 @@ func (s *Settings) Validate() error {
 	if s.Content.OnUnsure == DiscardMail {
 		errs = append(errs, errors.New("content on_unsure is discard, which is for spam alone; use quarantine"))
 	}
+	if len(s.Language) > 8 || strings.ContainsFunc(s.Language, func(r rune) bool { return (r < 'a' || r > 'z') && r != '-' }) {
+		errs = append(errs, fmt.Errorf("language is %q, want a name such as \"de\"", s.Language))
+	}
 	if err := s.Identify.validate(); err != nil {
 		errs = append(errs, err)
 	}
@@ -115,6 +120,7 @@ func (l *Lock) validate() []error {
 		between("lock "+n.name, int64(n.v), 0, MaxSpamCount, "")
 	}
 	between("lock unknown_recipients", int64(l.Unknown), 0, 1<<20, "")
+	between("lock unlocks_by_link", int64(l.ByLink), 0, MaxUnlocks, "")
 	between("lock origins", int64(l.Origins), 0, MaxOrigins, "")
 	between("lock throttled", int64(l.Throttled), 0, 1<<20, "")
 	between("lock probation", int64(l.Probation/time.Second), 0, int64(MaxProbation/time.Second), " s")

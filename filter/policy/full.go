@@ -17,7 +17,7 @@ func Full(s *Settings) Overrides {
 		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockViruses: &l.Viruses,
 		LockPhish: &l.Phish, LockTraps: &l.Traps, LockComplaints: &l.Complaints, LockRemoteSpam: &l.RemoteSpam, LockUnknown: &l.Unknown,
 		LockUnknownShare: &l.UnknownShare, LockGuesses: &l.Guesses, LockForwardedShare: &l.ForwardedShare, LockOrigins: &l.Origins,
-		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm,
+		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm, LockByLink: &l.ByLink, Language: &s.Language,
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
 		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
 		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Identify: s.Identify,

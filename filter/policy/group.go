@@ -41,6 +41,7 @@ type Group struct {
 	Parent   uint32 // of an account: the account around it; 0 for none
 	Plan     uint32 // of an account; 0 for none
 	Most     int    // of a plan: how many users an account may have; 0: any number
+	Contact  string // mailbox of who answers for an account whose users have no contact of their own
 	Settings Overrides
 	Budget   LimitChanges
 }
@@ -110,6 +111,16 @@ func (g *groups) chain(account uint32, network *Group) {
 	if len(all) > 0 {
 		g.chains[account] = &all
 	}
+}
+
+// contact is that of the innermost account of a user that has one.
+func (g *groups) contact(user uint32) string {
+	for _, one := range g.upward(g.members[user]) {
+		if one.Contact != "" {
+			return one.Contact
+		}
+	}
+	return ""
 }
 
 // upward returns an account and those around it.

@@ -68,6 +68,9 @@ type Overrides struct {
 	LockScoreSlow        *int     `json:"lock_score_slow,omitempty"`
 	LockScoreHeld        *int     `json:"lock_score_held,omitempty"`
 	LockScoreAlarm       *int     `json:"lock_score_alarm,omitempty"`
+	LockByLink           *int     `json:"lock_unlocks_by_link,omitempty"`
+
+	Language *string `json:"language,omitempty"` // of notices
 }
 
 // Apply returns s with the overrides in place of what they name.
@@ -121,6 +124,7 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Sender.DeferUnknown, o.DeferUnknown)
 	set(&s.Sender.RefuseNull, o.RefuseNull)
 	set(&s.Sender.DMARC, o.DMARC)
+	set(&s.Language, o.Language)
 	o.applyRules(&s.Lock)
 	return s
 }
@@ -146,6 +150,7 @@ func (o *Overrides) applyRules(l *Lock) {
 	set(&l.ScoreSlow, o.LockScoreSlow)
 	set(&l.ScoreHeld, o.LockScoreHeld)
 	set(&l.ScoreAlarm, o.LockScoreAlarm)
+	set(&l.ByLink, o.LockByLink)
 }
 
 // Validate reports every override that is out of its bounds, by name.

@@ -43,6 +43,7 @@ type Settings struct {
 	Sender            Sender
 	Accounts          *Accounts // to which the user belongs; nil: none
 	Identify          *Identify // ATT4; nil: the user is one sender
+	Language          string    // of notices to whoever answers for the user, such as "de"; "": the gateway's
 }
 
 // Content are the settings of the content filter (CON1).
@@ -88,6 +89,8 @@ type Lock struct {
 	ScoreSlow  int // reputation from which on a sender is throttled (REP2); 0 here and below: never
 	ScoreHeld  int // and held
 	ScoreAlarm int // and somebody is told
+
+	ByLink int // unlocks by the link of a notice before only a person may unlock (LCK5); 0: none
 }
 
 // Resolver answers the effective settings of a user by its id.

@@ -131,6 +131,13 @@ func (t *Table) Join(user, account uint32) {
 	t.publishOne(user)
 }
 
+// Contact is the mailbox of who answers for a user's account, or for the one around it; "" where nobody is named.
+func (t *Table) Contact(user uint32) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.groups.contact(user)
+}
+
 // own tells whether anything is said of a user.
 func (t *Table) own(user uint32) bool {
 	_, a := t.configured[user]

@@ -26,6 +26,7 @@ type LockRules struct {
 	ScoreSlow        int     `json:"score_slow" doc:"reputation that throttles"`
 	ScoreHeld        int     `json:"score_held" doc:"reputation that holds"`
 	ScoreAlarm       int     `json:"score_alarm" doc:"reputation that alarms"`
+	UnlocksByLink    int     `json:"unlocks_by_link" doc:"by the link of a notice, before only a person may unlock"`
 }
 
 // Standing is how far a sender has come towards a lock.

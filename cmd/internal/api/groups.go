@@ -23,20 +23,23 @@ type Group struct {
 	Settings map[string]string `json:"settings,omitempty" doc:"what its users inherit"`
 	Budget   map[string]string `json:"budget,omitempty" doc:"limits of what they send together"`
 	Most     int               `json:"most,omitempty" doc:"of a plan: how many users an account may have; left out: any number"`
+	Contact  string            `json:"contact,omitempty" doc:"who is told of locks of its users"`
 	Users    int               `json:"users" doc:"members, those of accounts inside it counted"`
 }
 
 // GroupRequest makes a group, or changes the one of the kind and name. What is left out stays.
 type GroupRequest struct {
-	Kind   string            `json:"kind"`
-	Name   string            `json:"name,omitempty" doc:"left out for the network"`
-	Parent *string           `json:"parent,omitempty" doc:"empty: none"`
-	Plan   *string           `json:"plan,omitempty" doc:"empty: none"`
-	Set    map[string]string `json:"set,omitempty" doc:"settings of its users; empty: they are inherited again"`
-	Budget map[string]string `json:"budget,omitempty" doc:"limits of what they send together; empty: none"`
-	Most   *int              `json:"most,omitempty" doc:"of a plan: how many users an account may have, those of accounts inside it counted; 0: any number"`
-	Reason string            `json:"reason,omitempty"`
-	Dry    bool              `json:"dry,omitempty" doc:"change nothing, say whom it would hit"`
+	Kind   string  `json:"kind"`
+	Name   string  `json:"name,omitempty" doc:"left out for the network"`
+	Parent *string `json:"parent,omitempty" doc:"empty: none"`
+	Plan   *string `json:"plan,omitempty" doc:"empty: none"`
+	// Contact is told of locks.
+	Contact *string           `json:"contact,omitempty" doc:"of an account: mailbox of who is told of locks of users without a contact; empty: none"`
+	Set     map[string]string `json:"set,omitempty" doc:"settings of its users; empty: they are inherited again"`
+	Budget  map[string]string `json:"budget,omitempty" doc:"limits of what they send together; empty: none"`
+	Most    *int              `json:"most,omitempty" doc:"of a plan: how many users an account may have, those of accounts inside it counted; 0: any number"`
+	Reason  string            `json:"reason,omitempty"`
+	Dry     bool              `json:"dry,omitempty" doc:"change nothing, say whom it would hit"`
 }
 
 // GroupPlan is what a change of a group does, or would.

@@ -108,6 +108,7 @@ type Backend struct {
 	Tokens
 	Holders
 	Searches
+	Appeals
 }
 
 // Server answers requests.

@@ -29,6 +29,8 @@ type Status struct {
 	Spool     Spool             `json:"spool" doc:"mail that waits to be delivered"`
 	Plugins   []Plugin          `json:"plugins" doc:"programs that are asked for their opinion; none are needed"`
 	DNSLists  []DNSList         `json:"dns_lists" doc:"lists that are asked by DNS"`
+	Webhooks  []Webhook         `json:"webhooks,omitempty" doc:"servers that hear of events"`
+	Wrong     FalsePositives    `json:"false_positives" doc:"how much of what was stopped was found to be good"`
 }
 
 // Spool is what waits on disk.
@@ -37,6 +39,18 @@ type Spool struct {
 	Held       int    `json:"held" doc:"of these, on hold until somebody releases them"`
 	Bytes      int64  `json:"bytes" doc:"on disk"`
 	Error      string `json:"error,omitempty" doc:"why nothing is taken any more"`
+}
+
+// Webhook is how one server that hears of events does.
+type Webhook struct {
+	Name     string     `json:"name"`
+	URL      string     `json:"url"`
+	Waiting  int        `json:"waiting" doc:"events that it was not told yet"`
+	Heard    uint64     `json:"heard" doc:"events since start"`
+	Dead     bool       `json:"dead,omitempty" doc:"it failed five times in a row"`
+	Failures int        `json:"failures,omitempty" doc:"in a row"`
+	Since    *time.Time `json:"since,omitempty" doc:"of the first of them"`
+	Error    string     `json:"error,omitempty"`
 }
 
 // Queue is the kernel's accept queue of the listening socket.
@@ -284,6 +298,7 @@ type UnlockRequest struct {
 	User     string `json:"user" doc:"name of the user, or an address whose user is meant"`
 	Identity string `json:"identity,omitempty" doc:"of his, where it alone is locked"`
 	Reason   string `json:"reason,omitempty"`
+	Reset    bool   `json:"reset,omitempty" doc:"the numbers of his automatic unlocks and of those by link begin anew, those of his identities too; so where nobody is locked as well"`
 }
 
 // Message is one line of the message log: a message, or a session that never became one.

@@ -33,6 +33,9 @@ type Config struct {
 	Quarantine Quarantine `toml:"quarantine" doc:"Where messages are held, encrypted, that settings want kept away from their recipients."`
 	Reports    Reports    `toml:"reports" doc:"What others report about mail that left here, and addresses that nobody has: both teach the filter and count towards locks."`
 	TLS        TLS        `toml:"tls" doc:"STARTTLS on the client's leg. That of the onward leg stands in [delivery]."`
+	Public     Public     `toml:"public" doc:"Pages for customers: what a code means, that a message was no spam, and the button that ends a lock. Without a listener there are none."`
+	Notice     Notice     `toml:"notice" doc:"Notices of locks by mail."`
+	Webhook    []Webhook  `toml:"webhook" doc:"A server of yours that hears of events."`
 	User       []User     `toml:"user" doc:"An outgoing user: who answers for the mail of these prefixes."`
 	SMTP       SMTP       `toml:"smtp" doc:"The dialogue with clients, and what it may cost."`
 	DNS        DNS        `toml:"dns" doc:"What destinations publish about how mail to them is protected, by DANE and MTA-STS: for reports, and where settings ask for it."`
@@ -46,6 +49,7 @@ type Gateway struct {
 	Name         string `toml:"name" required:"true" doc:"Fully qualified name of the gateway. Greeting, EHLO reply, Received header and every refusal of ours carry it."`
 	HelpURL      string `toml:"help_url" doc:"Start of the link in refusals; the code of the reason is appended. Empty: no link."`
 	Contact      string `toml:"contact" doc:"Mailbox or telephone number that refusals name for questions."`
+	Brand        string `toml:"brand" doc:"Name of the provider, for notices and pages."`
 	AdminAddress string `toml:"admin_address" doc:"Mailbox to which even a locked user's mail passes; connections to the exchangers of its domain are not reset by a lock."`
 }
 
@@ -277,6 +281,7 @@ type Lock struct {
 	ScoreHeld        int      `toml:"score_held" default:"55" min:"0" max:"100" doc:"Reputation from which on nothing of his goes out until it is better."`
 	ScoreAlarm       int      `toml:"score_alarm" default:"80" min:"0" max:"100" doc:"Reputation from which on the log alarms, too."`
 	ProbationPerHour int      `toml:"probation_per_hour" default:"100" min:"0" doc:"Messages per hour meanwhile. 0: no limit."`
+	ByLink           int      `toml:"unlocks_by_link" default:"3" min:"0" max:"100" doc:"How often a user may end automatic locks by the link in the notice of one (see [public]), until a person sets the number back. 0: there is no link. Who is locked again within an hour of it has no further links."`
 }
 
 // Content are the settings of the content filter.
@@ -365,6 +370,7 @@ type User struct {
 	StartTLSReason string   `toml:"starttls_reason" inherit:"tls.starttls_reason" doc:"Why, for log and list. strip needs one."`
 	TLS            string   `toml:"tls" enum:"opportunistic|required|verified" inherit:"delivery.tls" doc:"How the leg to destinations is protected for the user's mail, as delivery.tls."`
 	Contact        string   `toml:"contact" doc:"Mailbox of the person who answers for the user."`
+	Language       string   `toml:"language" inherit:"notice.language" doc:"Language of notices to him, as notice.language."`
 	Bind           []Bind   `toml:"bind" doc:"Where his packets come from: a neighbour in the same segment who borrows the address is dropped and counted."`
 	Limits         Limits   `toml:"limits" inherit:"limits" doc:"The user's own limits; keys left out inherit those of [limits]."`
 	Lock           Lock     `toml:"lock" inherit:"lock" doc:"The user's own lock settings; keys left out inherit those of [lock]."`

@@ -47,6 +47,8 @@ func validate(c *Config, doc *document) Errors {
 	v.limits(c)
 	v.plugins(c)
 	v.dnsLists(c)
+	v.public(c)
+	v.notices(c)
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}
@@ -78,7 +80,7 @@ func (v *validator) gateway(g *Gateway) {
 		v.report("gateway.help_url", strconv.Quote(g.HelpURL)+" is not a web address", `write it like "https://help.provider.example/mail/"`)
 	}
 	v.oneLine("gateway.contact", g.Contact)
-	if g.AdminAddress != "" && !mailbox(g.AdminAddress) {
+	if g.AdminAddress != "" && !Mailbox(g.AdminAddress) {
 		v.report("gateway.admin_address", strconv.Quote(g.AdminAddress)+" is not a mailbox", `write it like "postmaster@provider.example"`)
 	}
 }
@@ -245,7 +247,7 @@ func (v *validator) users(c *Config) {
 			held[p.Prefix] = u.Name
 		}
 		v.binds(key, &u)
-		if u.Contact != "" && !mailbox(u.Contact) {
+		if u.Contact != "" && !Mailbox(u.Contact) {
 			v.report(key+".contact", strconv.Quote(u.Contact)+" is not a mailbox", `write it like "alice@customer.example"`)
 		}
 		if u.Delivery == "managed" && c.Delivery.Mode != "managed" && !usable {
@@ -360,8 +362,8 @@ func fqdn(s string) bool {
 	return len(labels) >= 2 && len(s) <= 253
 }
 
-// mailbox reports whether s looks like local@domain with nothing that could break a reply or header apart.
-func mailbox(s string) bool {
+// Mailbox reports whether s looks like local@domain with nothing that could break a reply or header apart.
+func Mailbox(s string) bool {
 	i := strings.LastIndexByte(s, '@')
 	return i > 0 && fqdn(s[i+1:]) && !strings.ContainsFunc(s[:i], func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`<>()",;:\[]@`, r) })
 }

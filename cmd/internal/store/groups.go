@@ -15,7 +15,7 @@ var ErrNoGroup = errors.New("no such group")
 
 // Groups returns accounts, plans and the network, and of whom each user is a member.
 func (s *Store) Groups() (all []policy.Group, members map[uint32]uint32, err error) {
-	rows, err := s.read.Query(`SELECT id, kind, name, parent, plan, settings, budget, most FROM groups ORDER BY kind, name`)
+	rows, err := s.read.Query(`SELECT id, kind, name, parent, plan, settings, budget, most, contact FROM groups ORDER BY kind, name`)
 	if err != nil {
 		return nil, nil, fmt.Errorf("could not list accounts and plans: %w", err)
 	}
@@ -49,7 +49,7 @@ func (s *Store) Groups() (all []policy.Group, members map[uint32]uint32, err err
 func scanGroup(row interface{ Scan(...any) error }) (g policy.Group, err error) {
 	var kind string
 	var settings, budget []byte
-	if err := row.Scan(&g.ID, &kind, &g.Name, &g.Parent, &g.Plan, &settings, &budget, &g.Most); err != nil {
+	if err := row.Scan(&g.ID, &kind, &g.Name, &g.Parent, &g.Plan, &settings, &budget, &g.Most, &g.Contact); err != nil {
 		return g, err
 	}
 	if g.Kind, err = policy.ParseGroupKind(kind); err != nil {
@@ -79,8 +79,8 @@ func (s *Store) PutGroup(g policy.Group, act Act) (policy.Group, error) {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(`INSERT OR REPLACE INTO groups (id, kind, name, parent, plan, settings, budget, most) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			g.ID, g.Kind.String(), g.Name, g.Parent, g.Plan, string(settings), string(budget), g.Most)
+		_, err = tx.Exec(`INSERT OR REPLACE INTO groups (id, kind, name, parent, plan, settings, budget, most, contact) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			g.ID, g.Kind.String(), g.Name, g.Parent, g.Plan, string(settings), string(budget), g.Most, g.Contact)
 		return err
 	})
 	if err != nil {

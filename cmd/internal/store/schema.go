@@ -219,6 +219,47 @@ var migrations = []string{
 		UPDATE holdings SET until = CAST(unixepoch('subsec') * 1000000 AS INTEGER)
 			WHERE prefix = old.prefix AND user = old.user AND by = '' AND until = 0;
 	END;`,
+	`ALTER TABLE groups ADD COLUMN contact TEXT NOT NULL DEFAULT '';
+	CREATE TABLE notices (
+		ticket TEXT PRIMARY KEY,
+		at     INTEGER NOT NULL,
+		told   INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE calls (
+		hook  TEXT NOT NULL,
+		id    TEXT NOT NULL,
+		kind  TEXT NOT NULL,
+		body  TEXT NOT NULL,
+		made  INTEGER NOT NULL,
+		next  INTEGER NOT NULL,
+		tries INTEGER NOT NULL,
+		error TEXT NOT NULL,
+		PRIMARY KEY (hook, id)
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX calls_hook ON calls (hook, next);
+	CREATE TABLE link_unlocks (
+		user      INTEGER NOT NULL,
+		identity  TEXT NOT NULL,
+		n         INTEGER NOT NULL,
+		last      INTEGER NOT NULL,
+		withdrawn TEXT NOT NULL,
+		PRIMARY KEY (user, identity)
+	) STRICT, WITHOUT ROWID;
+	CREATE TABLE appeals (
+		id      TEXT PRIMARY KEY,
+		at      INTEGER NOT NULL,
+		message TEXT NOT NULL UNIQUE,
+		user    INTEGER NOT NULL,
+		state   TEXT NOT NULL,
+		appeal  TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX appeals_at ON appeals (at);
+	CREATE INDEX appeals_open ON appeals (user) WHERE state = 'open';
+	CREATE TABLE verdicts (
+		day     TEXT PRIMARY KEY,
+		stopped INTEGER NOT NULL,
+		wrong   INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

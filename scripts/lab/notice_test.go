@@ -1,0 +1,282 @@
+//go:build labtest
+
+package lab
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime/quotedprintable"
+	"net"
+	"net/http"
+	"net/mail"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// noticeConfig is the usual gateway with its own pages, a desk, a webhook on the gateway itself, and alice as somebody who can
+// be written to, in German.
+func noticeConfig(t *testing.T, l *Lab) string {
+	t.Helper()
+	secret := filepath.Join(l.Dir(), "hook.secret")
+	if err := os.WriteFile(secret, []byte(hookSecret+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(GatewayConfig, "help_url = \"https://gw.example/mail/\"\n", "brand = \"Provider Mail\"\n", 1)
+	text = strings.Replace(text, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "alice"}}
+contact = "owner@sink.example"
+language = "de"{{end}}`, 1)
+	return text + fmt.Sprintf(`
+[public]
+listen = ["203.0.113.1:443"]
+url = "https://pages.gw.example"
+[notice]
+desk = "desk@sink.example"
+[[webhook]]
+name = "panel"
+url = "http://127.0.0.1:8099/hook"
+secret_file = %q
+`, secret)
+}
+
+const hookSecret = "0123456789abcdef0123"
+
+// hookSeen is what the webhook hears.
+type hookSeen struct {
+	Type, ID, Gateway string
+	Lock              struct{ Ticket, User, Code string }
+	Appeal            struct{ ID, User string }
+}
+
+// panel is a webhook's server on the gateway.
+type panel struct {
+	mu    sync.Mutex
+	fail  bool
+	tried []string // ids, those that failed too
+	heard chan hookSeen
+	bad   []string
+}
+
+func (p *panel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := r.Header.Get("Webhook-Id")
+	p.tried = append(p.tried, id)
+	m := hmac.New(sha256.New, []byte(hookSecret))
+	fmt.Fprintf(m, "%s.%s.%s", id, r.Header.Get("Webhook-Timestamp"), body)
+	if r.Header.Get("Webhook-Signature") != "v1,"+base64.StdEncoding.EncodeToString(m.Sum(nil)) {
+		p.bad = append(p.bad, id)
+	}
+	if p.fail {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	var h hookSeen
+	if err := json.Unmarshal(body, &h); err != nil {
+		p.bad = append(p.bad, string(body))
+	}
+	p.heard <- h
+}
+
+// down has the server fail, or not.
+func (p *panel) down(is bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = is
+}
+
+func startPanel(t *testing.T, l *Lab) *panel {
+	t.Helper()
+	ln, err := l.Listen(HostGateway, "127.0.0.1:8099")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &panel{heard: make(chan hookSeen, 100)}
+	srv := &http.Server{Handler: p}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return p
+}
+
+// hears waits for an event of a kind, whatever comes before it.
+func (p *panel) hears(ctx context.Context, t *testing.T, kind string) hookSeen {
+	t.Helper()
+	for {
+		select {
+		case h := <-p.heard:
+			if h.Type == kind {
+				return h
+			}
+		case <-ctx.Done():
+			t.Fatalf("the webhook hears no %q", kind)
+		}
+	}
+}
+
+// visit asks for a page from the internet; a form that is not nil is posted.
+func visit(ctx context.Context, t *testing.T, l *Lab, link string, form url.Values) (int, string) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // self-made
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return l.Dial(ctx, HostInternet, "", "203.0.113.1:443")
+		}}}
+	method, body := http.MethodGet, ""
+	if form != nil {
+		method, body = http.MethodPost, form.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, method, link, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	res, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// noticeRead is a notice as its reader sees it.
+func noticeRead(t *testing.T, m *Message) (subject, text string) {
+	t.Helper()
+	got, err := mail.ReadMessage(strings.NewReader(string(m.Data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(quotedprintable.NewReader(got.Body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Sender() != "" || got.Header.Get("Auto-Submitted") != "auto-generated" || got.Header.Get("From") != "<postmaster@gw.example>" {
+		t.Errorf("a notice from <%s>: %v", m.Sender(), got.Header)
+	}
+	return got.Header.Get("Subject"), string(b)
+}
+
+// lettersTo waits until n messages have arrived for a mailbox, and returns all that have.
+func lettersTo(ctx context.Context, t *testing.T, l *Lab, rcpt string, n int) (all []*Message) {
+	t.Helper()
+	_, err := l.Sink("sink").WaitMatch(ctx, func(ms []*Message) bool {
+		all = nil
+		for _, m := range ms {
+			if slices.Contains(m.Rcpts, "TO:<"+rcpt+">") {
+				all = append(all, m)
+			}
+		}
+		return len(all) >= n
+	})
+	if err != nil {
+		t.Fatalf("%d of %d letters arrive for %s: %v", len(all), n, rcpt, err)
+	}
+	return all
+}
+
+// eicar is the test file for virus scanners, in two parts so that this file is none.
+const eicar = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-` + `ANTIVIRUS-TEST-FILE!$H+H*`
+
+var unlockLink = regexp.MustCompile(`https://pages\.gw\.example/unlock/\S+`)
+
+// TestLockIsTold: one mail for each lock, to the user's contact in his language, else to the desk; a signed call of a webhook,
+// which is told again over a kill until it answers. The link in the mail opens a page, which unlocks by its button alone, once;
+// who is locked again soon after has no link any more, until a person says so.
+func TestLockIsTold(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	p := startPanel(t, l)
+	g := startGatewayWith(t, l, noticeConfig(t, l))
+	virus := func() string {
+		return say(ctx, t, l, "alice", "u@sink.example", "Subject: invoice\r\n\r\n"+eicar+"\r\n")
+	}
+	if got := virus(); !strings.HasPrefix(got, "550 5.7.1 gw.example: [EICAR]") || !strings.Contains(got, "; see https://pages.gw.example/codes/EICAR?m=") {
+		t.Errorf("alice hears %q", got)
+	}
+	lock := p.hears(ctx, t, "lock")
+	if lock.Lock.User != "alice" || lock.Lock.Code != "EICAR" || lock.Lock.Ticket != ticketOf(ctx, t, g) || lock.Gateway != "gw.example" {
+		t.Errorf("the webhook hears %+v", lock)
+	}
+	subject, text := noticeRead(t, lettersTo(ctx, t, l, "owner@sink.example", 1)[0])
+	link := unlockLink.FindString(text)
+	if !strings.Contains(subject, "Versand") || !strings.Contains(text, lock.Lock.Ticket) || !strings.Contains(text, "a@alice.example") || link == "" {
+		t.Fatalf("the notice is %q:\n%s", subject, text)
+	}
+	for range 3 { // as scanners of links do
+		if code, body := visit(ctx, t, l, link, nil); code != 200 || !strings.Contains(body, lock.Lock.Ticket) || !strings.Contains(body, `<form method="post">`) {
+			t.Errorf("the page: %d\n%s", code, body)
+		}
+	}
+	if ticketOf(ctx, t, g) != lock.Lock.Ticket {
+		t.Error("a GET has ended the lock")
+	}
+	if code, body := visit(ctx, t, l, link[:len(link)-1]+"!", url.Values{}); code != 404 {
+		t.Errorf("a forged link: %d %s", code, body)
+	}
+	if code, body := visit(ctx, t, l, link, url.Values{}); code != 200 || !strings.Contains(body, "Sending is unlocked") {
+		t.Errorf("the button: %d\n%s", code, body)
+	}
+	if h := p.hears(ctx, t, "unlock"); h.Lock.Ticket != lock.Lock.Ticket {
+		t.Errorf("the webhook hears %+v", h)
+	}
+	if out := sluice(t, g, "locks"); !strings.Contains(out, "nobody is locked") {
+		t.Errorf("locks: %s", out)
+	}
+	if code, _ := visit(ctx, t, l, link, url.Values{}); code != 410 {
+		t.Errorf("the button once more: %d", code)
+	}
+
+	virus()
+	again := p.hears(ctx, t, "lock")
+	if _, text := noticeRead(t, lettersTo(ctx, t, l, "owner@sink.example", 2)[1]); unlockLink.MatchString(text) || !strings.Contains(text, again.Lock.Ticket) {
+		t.Errorf("who went on has a link still:\n%s", text)
+	}
+	if out := sluice(t, g, "unlock", "alice", "--reset"); !strings.Contains(out, "user alice is unlocked") {
+		t.Errorf("unlock: %s", out)
+	}
+
+	p.down(true)
+	sluice(t, g, "lock", "bob", "--reason", "a report by telephone")
+	bob := "lock_" + ticketOf(ctx, t, g)
+	if !eventually(ctx, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.Contains(p.tried, bob)
+	}) {
+		t.Fatal("the webhook is not called")
+	}
+	if err := g.Sluiced.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.down(false)
+	if err := g.StartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if h := p.hears(ctx, t, "lock"); h.Lock.User != "bob" || h.ID != bob {
+		t.Errorf("after a kill the webhook hears %+v", h)
+	}
+	if _, text := noticeRead(t, lettersTo(ctx, t, l, "desk@sink.example", 1)[0]); !strings.Contains(text, "a report by telephone") || unlockLink.MatchString(text) {
+		t.Errorf("the desk reads:\n%s", text)
+	}
+	if n := len(lettersTo(ctx, t, l, "desk@sink.example", 1)); n != 1 {
+		t.Errorf("%d notices of one lock", n)
+	}
+	if p.mu.Lock(); len(p.bad) > 0 {
+		t.Errorf("calls that are not signed well: %q", p.bad)
+	}
+	p.mu.Unlock()
+}

@@ -14,7 +14,7 @@ func (v *validator) content(c *Config) {
 		v.contentOf(c, fmt.Sprintf("user[%d].content", i), &c.User[i].Content)
 	}
 	for _, a := range c.Reports.Traps {
-		if a = strings.ToLower(a); !mailbox(a) && !fqdn(a) {
+		if a = strings.ToLower(a); !Mailbox(a) && !fqdn(a) {
 			v.report("reports.traps", strconv.Quote(a)+" is neither an address nor a domain", "write it like old.box@example.net or trap.example.net")
 		}
 	}

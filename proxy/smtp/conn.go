@@ -91,11 +91,9 @@ func (c *Conn) SetIdle(d time.Duration) { c.patience = d }
 // SetUntil bounds all reads and writes by the moment t, whatever progress they make; the zero
 // time lifts the bound.
 func (c *Conn) SetUntil(t time.Time) {
-	until := momentOf(t)
-	if until != 0 && (c.until == 0 || until < c.until) {
-		c.rd.armed, c.wr.armed = 0, 0
-	}
-	c.until = until
+	c.until = momentOf(t)
+	c.rd.by(c.until)
+	c.wr.by(c.until)
 }
 
 // NetConn gives the connection under c: after STARTTLS the *tls.Conn.

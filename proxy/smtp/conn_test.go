@@ -71,6 +71,26 @@ func TestReadTimeout(t *testing.T) {
 	}
 }
 
+// TestABoundThatComesLater than the deadline that is set costs none; one that comes before it does.
+func TestABoundThatComesLater(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	w := wait{timeout: 80 * time.Second, fresh: true}
+	w.next(now, time.Time{}, 0)
+	if w.by(0); w.armed == 0 {
+		t.Error("armed anew for no bound")
+	}
+	if w.by(momentOf(now.Add(time.Minute))); w.armed == 0 {
+		t.Error("armed anew for a bound that comes later")
+	}
+	if w.by(momentOf(now.Add(5 * time.Second))); w.armed != 0 {
+		t.Error("not armed anew for a bound that comes before")
+	}
+	if at := w.next(now, now.Add(5*time.Second), 0); !at.Equal(now.Add(5 * time.Second)) {
+		t.Errorf("armed for %v", at.Sub(now))
+	}
+}
+
 // TestTrickle: a body that takes longer than the time-out arrives as long as it goes on, but SetUntil ends it.
 func TestTrickle(t *testing.T) {
 	t.Parallel()

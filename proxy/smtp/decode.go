@@ -40,7 +40,7 @@ type decoder struct {
 }
 
 // mostSpots is of how many lines that begin with a dot the place is known.
-const mostSpots = 8
+const mostSpots = 16
 
 // dotted notes a line of text that begins with a dot.
 func (d *decoder) dotted() {

@@ -39,6 +39,7 @@ func (m moment) since(now time.Time) time.Duration { return now.Sub(began) - tim
 type wait struct {
 	timeout time.Duration // longest wait without progress
 	armed   time.Duration // length of the slice the socket deadline was set for; 0: not set
+	at      moment        // what the socket deadline was set to
 	idle    moment        // no progress since, valid if !fresh
 	fresh   bool          // progress, or a new wait, since the deadline was last set
 }
@@ -47,6 +48,13 @@ type wait struct {
 func (w *wait) set(d time.Duration) {
 	w.timeout = d
 	if w.armed > 2*max(d/slices, time.Millisecond) {
+		w.armed = 0
+	}
+}
+
+// by has a wait end by the moment until, if there is one: a deadline armed for later is armed anew.
+func (w *wait) by(until moment) {
+	if until != 0 && w.at > until {
 		w.armed = 0
 	}
 }
@@ -65,6 +73,7 @@ func (w *wait) next(now, until time.Time, longest time.Duration) time.Time {
 	if !until.IsZero() && until.Before(at) {
 		at = until
 	}
+	w.at = momentOf(at)
 	return at
 }
 

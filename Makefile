@@ -110,6 +110,10 @@ bench-spool: ## 10 KiB messages: commits per second with 1, 10 and 100 sessions;
 	$(GO) test -run XXX -bench Commit -benchtime 5s ./proxy/spool
 	$(GO) test -run XXX -bench Deliver -benchtime 10s ./proxy/delivery
 
+.PHONY: bench-smarthost
+bench-smarthost: deps build ## the smarthost beside Postfix: messages per second and CPU of each, with 1, 10 and 100 sessions (two minutes, root)
+	$(GO) run ./scripts/bench smarthost --binaries $(BIN) $(SMARTHOSTFLAGS)
+
 .PHONY: bench-store
 bench-store: ## settings of 100,000 users, a million identities, limits, lists, and the message log: per message, per change, per search
 	$(GO) test -run XXX -bench . -benchmem ./filter/policy ./filter/identity ./filter/limit ./filter/sender ./cmd/internal/msglog

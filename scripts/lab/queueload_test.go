@@ -1,0 +1,164 @@
+//go:build labtest
+
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// queueLoadConfig is a smarthost that takes mail of users' addresses, and tries again soon.
+const queueLoadConfig = GatewayConfig + `
+[smarthost]
+name = "smtp.provider.example"
+sessions_per_source = 100
+[[smarthost.listener]]
+address = "203.0.113.1:587"
+
+[limits]
+messages_per_hour = 1000000
+recipients_per_hour = 1000000
+invalid_recipients_percent = 0
+
+[spool]
+first_retry = "2s"
+`
+
+// handIn sends a message to each recipient in one session with the smarthost, and fails unless all are kept.
+func handIn(ctx context.Context, l *Lab, rcpts ...string) error {
+	c, err := l.Hello(ctx, "bob", "", "203.0.113.1:587")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, to := range rcpts {
+		if _, r, err := c.Send("a@bob.example", []string{to}, []byte("Subject: to "+to+"\r\n\r\nfor "+to+"\r\n")); err != nil || r.Code != 250 {
+			return fmt.Errorf("to %s: %v %w", to, r, err)
+		}
+	}
+	return c.Quit()
+}
+
+// numbered are n addresses at domains in turn.
+func numbered(n int, what string, domains ...string) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprintf("%s%d@%s", what, i, domains[i%len(domains)]))
+	}
+	return all
+}
+
+// allArrived waits until each of rcpts has a message at the sink, and fails where one has two.
+func allArrived(ctx context.Context, t *testing.T, s *Sink, rcpts []string) {
+	t.Helper()
+	want := map[string]int{}
+	for _, r := range rcpts {
+		want[r] = 0
+	}
+	_, err := s.WaitMatch(ctx, func(all []*Message) bool {
+		n := 0
+		for _, m := range all {
+			if _, ok := want[m.Recipients()[0]]; ok {
+				n++
+			}
+		}
+		return n >= len(rcpts)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range s.Messages() {
+		to := m.Recipients()[0]
+		if k, ok := want[to]; ok {
+			if want[to] = k + 1; k > 0 {
+				t.Errorf("%s came twice", to)
+			}
+		}
+	}
+}
+
+// TestQueueIsHandedOver: three times another process takes over while mail comes in, goes out and waits; each message that
+// was answered 250 arrives once, and what waits for a dead destination waits on.
+func TestQueueIsHandedOver(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, queueLoadConfig)
+	waiting := numbered(150, "w", "refused.example")
+	if err := handIn(ctx, l, waiting...); err != nil {
+		t.Fatal(err)
+	}
+	var stop atomic.Bool
+	sent, ended := []string{}, make(chan error, 1)
+	go func() {
+		for n := 0; !stop.Load(); n++ {
+			some := numbered(4, fmt.Sprintf("g%d-", n), "d01.example", "d02.example", "d03.example")
+			if err := handIn(ctx, l, some...); err != nil {
+				ended <- err
+				return
+			}
+			sent = append(sent, some...)
+		}
+		ended <- nil
+	}()
+	for range 3 {
+		old, err := handOver(ctx, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := old.WaitLog(ctx, "handed the queue over"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	allArrived(ctx, t, l.Sink("sink"), sent)
+	t.Logf("%d messages came in and went out beside %d that waited, over three hand-overs", len(sent), len(waiting))
+	deleted := fmt.Sprintf("%d deliveries are deleted", len(waiting))
+	if out := sluice(t, g, "queue", "delete", "--domain", "refused.example", "--reason", "test"); !strings.Contains(out, deleted) {
+		t.Errorf("of %d deliveries that waited: %s", len(waiting), out)
+	}
+	untilQueue(ctx, t, g, "nothing else is left", func(q map[string]queued) bool { return len(q) == 0 })
+}
+
+// TestBadDestinationsDelayNoOthers: beside much mail to a destination that is dead, one that takes its time and one that
+// greylists, mail to a good one arrives as it does alone.
+func TestBadDestinationsDelayNoOthers(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, queueLoadConfig)
+	load := func(what string) time.Duration {
+		t.Helper()
+		began, good := time.Now(), numbered(200, what, "d04.example", "d05.example")
+		if err := handIn(ctx, l, good...); err != nil {
+			t.Fatal(err)
+		}
+		allArrived(ctx, t, l.Sink("sink"), good)
+		return time.Since(began)
+	}
+	load("warm") // names are looked up, windows grow
+	alone := load("alone")
+	if err := l.Sink("peer01").Script("dot: stall 20s | ok"); err != nil {
+		t.Fatal(err)
+	}
+	grey := numbered(20, "grey", "grey.example")
+	for _, bad := range [][]string{numbered(60, "dead", "dropped.example"), numbered(60, "slow", "peer01.example"), grey} {
+		if err := handIn(ctx, l, bad...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beside := load("beside")
+	slow := len(l.Sink("peer01").Messages())
+	t.Logf("200 messages: alone %v, beside the bad ones %v; the slow one has %d of 60", alone.Round(time.Millisecond), beside.Round(time.Millisecond), slow)
+	if slow == 60 || beside > 3*alone+5*time.Second {
+		t.Errorf("200 messages took %v alone and %v beside the bad ones, of which the slow one has %d", alone, beside, slow)
+	}
+	allArrived(ctx, t, l.Sink("grey"), grey)
+	if q := queue(ctx, t, g, "--domain", "dropped.example"); len(q) != 1 {
+		t.Errorf("of the dead destination's mail the queue has %+v", q)
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -27,7 +28,11 @@ func connectors(set *config.Smarthost) ([]connector, error) {
 	for i := range set.Connector {
 		n := &set.Connector[i]
 		c := connector{user: n.User, Connector: auth.Connector{Name: n.Name, Certificate: n.Certificate, Values: n.Tenants, Domains: n.Domains}}
-		for _, r := range n.Ranges {
+		ranges, err := rangesOf(n)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range ranges {
 			c.Ranges = append(c.Ranges, r.Prefix)
 		}
 		if c.Field, c.Secret = n.Field(); c.Secret {
@@ -41,6 +46,25 @@ func connectors(set *config.Smarthost) ([]connector, error) {
 			}
 		}
 		all = append(all, c)
+	}
+	return all, nil
+}
+
+// rangesOf are the addresses from which the service sends.
+func rangesOf(n *config.Connector) ([]config.Prefix, error) {
+	if n.RangesFile == "" {
+		return n.Ranges, nil
+	}
+	text, err := os.ReadFile(n.RangesFile)
+	if err != nil {
+		return nil, fmt.Errorf("could not read the addresses of the connector %s: %w; name a file that this user can read in ranges_file", n.Name, err)
+	}
+	all, err := config.ParseRanges(string(text))
+	if err == nil && len(all) == 0 {
+		err = errors.New("it names none; write one prefix a line")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("could not use the addresses of the connector %s: %s: %w", n.Name, n.RangesFile, err)
 	}
 	return all, nil
 }

@@ -175,7 +175,8 @@ type Connector struct {
 	ProofHeader string   `toml:"proof_header" doc:"Name of the field that the service is told to add, such as X-Provider-Proof. It is taken out of the message."`
 	ProofFile   string   `toml:"proof_file" doc:"File with what stands in that field, in its first line; a long random word, as for a password."`
 	Certificate string   `toml:"certificate" doc:"Name in the certificate that the service shows. Left out: mail.protection.outlook.com and smtp.gmail.com."`
-	Ranges      []Prefix `toml:"ranges" doc:"Addresses of the service. Left out: those that Microsoft and Google publish, as of this version."`
+	Ranges      []Prefix `toml:"ranges" doc:"Addresses of the service. Left out: those that Microsoft and Google published as of November 2026, which change now and then; see ranges_file."`
+	RangesFile  string   `toml:"ranges_file" doc:"File with the addresses of the service in place of ranges, one prefix a line, # begins a comment; read at the start and with each reload. For Microsoft the list of endpoints (endpoints.office.com, Exchange, port 25), for Google what the TXT records of _netblocks.google.com, _netblocks2 and _netblocks3 name."`
 }
 
 // Listener is one address and port of the smarthost.

@@ -1,31 +1,49 @@
 package config
 
 import (
+	"embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"strings"
 
 	"golang.org/x/net/idna"
 )
 
-// service is what is known of a mail service whose customers may have connectors.
-type service struct {
-	certificate string
-	ranges      []string
+// services are those whose certificate and addresses are known. The addresses stand in files of the folder ranges, each with
+// where they are published and when that was compared; a configuration can name a newer file (ranges_file).
+var services = map[string]string{"microsoft365": "mail.protection.outlook.com", "google": "smtp.gmail.com"}
+
+//go:embed ranges
+var published embed.FS
+
+// publishedRanges are the addresses of a service as of this version; none where it is not known.
+func publishedRanges(service string) ([]Prefix, error) {
+	text, err := published.ReadFile("ranges/" + service + ".txt")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ParseRanges(string(text))
 }
 
-// services publish their addresses: Microsoft in its list of endpoints (Exchange Online, port 25), Google by the SPF record
-// _spf.google.com. Both change seldom, and a configuration can name newer ones.
-var services = map[string]service{
-	"microsoft365": {"mail.protection.outlook.com", []string{
-		"40.92.0.0/15", "40.107.0.0/16", "52.100.0.0/14", "52.238.78.88/32", "104.47.0.0/17", "2a01:111:f400::/48", "2a01:111:f403::/48",
-	}},
-	"google": {"smtp.gmail.com", []string{
-		"35.190.247.0/24", "35.191.0.0/16", "64.233.160.0/19", "66.102.0.0/20", "66.249.80.0/20", "72.14.192.0/18", "74.125.0.0/16",
-		"108.177.8.0/21", "108.177.96.0/19", "130.211.0.0/22", "172.217.0.0/16", "172.253.56.0/21", "172.253.112.0/20", "173.194.0.0/16",
-		"209.85.128.0/17", "216.58.192.0/19", "216.239.32.0/19", "2001:4860:4000::/36", "2404:6800:4000::/36", "2607:f8b0:4000::/36",
-		"2800:3f0:4000::/36", "2a00:1450:4000::/36", "2c0f:fb50:4000::/36",
-	}},
+// ParseRanges reads prefixes, one a line; # begins a comment.
+func ParseRanges(text string) (all []Prefix, err error) {
+	for n, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(line)
+		if err != nil || p != p.Masked() {
+			return nil, fmt.Errorf("line %d: %q is not a prefix; write it like 203.0.113.0/24, one a line", n+1, line)
+		}
+		all = append(all, Prefix{p})
+	}
+	return all, nil
 }
 
 // originator is the field in which Exchange Online writes whose message it is.
@@ -103,19 +121,22 @@ func fieldName(s string) bool {
 }
 
 func (v *validator) service(key string, n *Connector) {
-	known := services[n.Service]
 	if n.Certificate == "" {
-		n.Certificate = known.certificate
+		n.Certificate = services[n.Service]
 	}
 	if n.Certificate == "" {
 		v.report(key+"certificate", "is missing", "name the host in the certificate that the service shows")
 	}
-	if len(n.Ranges) == 0 {
-		for _, r := range known.ranges {
-			n.Ranges = append(n.Ranges, Prefix{netip.MustParsePrefix(r)})
-		}
+	switch {
+	case len(n.Ranges) > 0 && n.RangesFile != "":
+		v.report(key+"ranges_file", "stands beside ranges", "remove one of them")
+	case len(n.Ranges) > 0 || n.RangesFile != "":
+		return
 	}
-	if len(n.Ranges) == 0 {
-		v.report(key+"ranges", "is missing", "name the addresses from which the service sends")
+	var err error
+	if n.Ranges, err = publishedRanges(n.Service); err != nil {
+		v.report(key+"ranges", err.Error(), "name the addresses from which the service sends")
+	} else if len(n.Ranges) == 0 {
+		v.report(key+"ranges", "is missing", "name the addresses from which the service sends, or a file with them in ranges_file")
 	}
 }

@@ -101,8 +101,9 @@ soak-observe: deps build ## the same traffic in shadow and only observed, 8,000 
 	SLUICE_SOAK_MESSAGES=8000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 30m -tags labtest -run TestObserveDecidesLikeShadow ./scripts/lab
 
 .PHONY: soak-spool
-soak-spool: ## the spool: 10,000 crashes and 10,000 lives on failing disks in process, 200 real kills, a queue of a million (some minutes, 4 GB of disk)
+soak-spool: deps build ## the spool: 10,000 crashes and 10,000 lives on failing disks in process, 200 real kills, 200 of sluiced at work, a queue of a million (some ten minutes, 4 GB of disk)
 	SLUICE_SOAK=10000 $(GO) test -count 1 -v -timeout 60m -run 'Crashes|FailingDisk|KilledProcess' ./proxy/spool
+	SLUICE_SOAK=200 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestQueueOutlivesKills ./scripts/lab
 	SLUICE_DELIVERIES=1000000 $(GO) test -count 1 -v -timeout 60m -run TestManyDeliveries ./proxy/spool
 
 .PHONY: bench-spool

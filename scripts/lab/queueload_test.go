@@ -3,9 +3,13 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,4 +165,102 @@ func TestBadDestinationsDelayNoOthers(t *testing.T) {
 	if q := queue(ctx, t, g, "--domain", "dropped.example"); len(q) != 1 {
 		t.Errorf("of the dead destination's mail the queue has %+v", q)
 	}
+}
+
+// TestQueueOutlivesKills: sluiced is killed again and again while mail comes in and goes out. Each message that was answered
+// 250 arrives, and what arrives twice is no more than what the log lists as interrupted.
+func TestQueueOutlivesKills(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	kills := 3
+	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK")); err == nil {
+		kills = n
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.Background(), time.Duration(n+60)*5*time.Second)
+		defer cancel()
+	}
+	g := startGatewayWith(t, l, queueLoadConfig)
+	var mu sync.Mutex
+	var sent []string
+	kept, stop := make(chan struct{}, 1<<16), make(chan struct{})
+	var senders sync.WaitGroup
+	for s := range 4 {
+		senders.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				to := fmt.Sprintf("k%d-%d@d%02d.example", s, n, 6+s)
+				if handIn(ctx, l, to) != nil { // whoever hears no 250 keeps his message
+					continue
+				}
+				mu.Lock()
+				sent = append(sent, to)
+				mu.Unlock()
+				kept <- struct{}{}
+			}
+		})
+	}
+	listed := 0
+	for n := range kills {
+		for range 5 + n%7 { // so many between two kills
+			select {
+			case <-kept:
+			case <-ctx.Done():
+				t.Fatal(ctx.Err())
+			}
+		}
+		if err := g.Sluiced.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.StartSluiced(ctx); err != nil {
+			t.Fatal(err)
+		}
+		listed += interrupted(t, g)
+	}
+	close(stop)
+	senders.Wait()
+	all, err := l.Sink("sink").WaitMatch(ctx, func(all []*Message) bool { return len(missing(sent, all)) == 0 })
+	if err != nil {
+		t.Fatalf("of %d messages that were answered 250 are missing: %v; %v", len(sent), missing(sent, all), err)
+	}
+	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	twice, seen := 0, map[string]bool{}
+	for _, m := range l.Sink("sink").Messages() {
+		if to := m.Recipients()[0]; seen[to] {
+			twice++
+		} else {
+			seen[to] = true
+		}
+	}
+	t.Logf("%d kills: %d messages answered 250, all arrived; %d arrived twice, %d deliveries are listed as interrupted", kills, len(sent), twice, listed)
+	if twice > listed {
+		t.Errorf("%d messages came twice, %d are listed", twice, listed)
+	}
+}
+
+// missing are the recipients who have no message.
+func missing(sent []string, all []*Message) (out []string) {
+	seen := map[string]bool{}
+	for _, m := range all {
+		seen[m.Recipients()[0]] = true
+	}
+	for _, to := range sent {
+		if !seen[to] {
+			out = append(out, to)
+		}
+	}
+	return out
+}
+
+// interrupted counts the deliveries that the running sluiced lists as having been tried when another process ended.
+func interrupted(t *testing.T, g *Gateway) int {
+	t.Helper()
+	log, err := os.ReadFile(g.Sluiced.LogPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(log, []byte("a delivery's fate is unknown"))
 }

@@ -119,6 +119,10 @@ bench-smarthost: deps build ## the smarthost beside Postfix: messages per second
 bench-store: ## settings of 100,000 users, a million identities, limits, lists, and the message log: per message, per change, per search
 	$(GO) test -run XXX -bench . -benchmem ./filter/policy ./filter/identity ./filter/limit ./filter/sender ./cmd/internal/msglog
 
+.PHONY: bench-users
+bench-users: ## 100,000 users with a million identities: look-up, limits, lock decision, change of settings, memory of each (a minute)
+	SLUICE_USERS=100000 $(GO) test -count 1 -v -timeout 20m -run TestManyUsers ./cmd/sluiced
+
 .PHONY: soak-interfaces
 soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come, all that go (a few minutes)
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept

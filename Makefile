@@ -180,12 +180,12 @@ soak-million: deps build ## a million prefixes from a list to the kernel, single
 	SLUICE_PREFIXES=1000000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestMillion ./scripts/lab
 
 .PHONY: soak-peers
-soak-peers: deps build ## every foreign client with every foreign server, with and without the gateway, ten times (five minutes)
-	SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 10 -v -timeout 10m -tags labtest -run TestForeignPeers ./scripts/lab
+soak-peers: deps build ## a hundred odd, real and signed messages from every foreign client to every foreign server, with and without the gateway (ten minutes)
+	SLUICE_LETTERS=100 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 70m -tags labtest -run TestForeignPeers ./scripts/lab
 
 .PHONY: soak-fidelity
-soak-fidelity: deps build ## every message of the corpus through sessions of each kind, a hundred by each pair of peers: identical bytes, good signatures (half an hour)
-	SLUICE_FIDELITY=all SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run 'TestMessagesKeepTheirBytes|TestForeignPeers' ./scripts/lab
+soak-fidelity: deps build ## every message of the corpus through sessions of each kind: identical bytes (half an hour)
+	SLUICE_FIDELITY=all SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 60m -tags labtest -run TestMessagesKeepTheirBytes ./scripts/lab
 
 .PHONY: generate
 generate: ## BPF bindings, man pages, example configuration

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ invalid_recipients_percent = 0
 
 // fidelityLetters are the torture set and a sample of the corpus, or all of it.
 func fidelityLetters(t *testing.T) ([]original, bool) {
-	all := wholeFidelity()
+	all := os.Getenv("SLUICE_FIDELITY") == "all"
 	nth := map[string]int{"mail": 64, "mime": 3, "dsn": 5}
 	if all {
 		nth = map[string]int{"mail": 1, "mime": 1, "dsn": 1}

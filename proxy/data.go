@@ -144,6 +144,7 @@ func OpenSpill(dir string) (smtp.Spill, error) {
 func (s *session) judge(body *smtp.Body, at time.Time) {
 	s.stage(judging)
 	t := &s.tx
+	t.ended = at
 	data, err := s.seen(body)
 	if err != nil {
 		s.sayError(smtp.ErrSpill)
@@ -318,26 +319,6 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	}
 }
 
-// Gone tells, right before the message leaves, whether its client is still there to hear the answer, and whether no lock
-// has come since the verdict. From here on the message is in flight.
-func (s *session) Gone() bool {
-	if _, err := s.conn.Probe(); err != nil || !s.dot() {
-		return true
-	}
-	if ticket, is := s.srv.cfg.Locks.Stopped(&s.tx.msg); is && !s.tx.admin {
-		s.overtaken = ticket
-		return true
-	}
-	if s.srv.cfg.Inflight != nil {
-		s.slot = s.srv.cfg.Inflight.Sent(s.tx.rec)
-	}
-	return false
-}
-
-// longWait is how long a client must have waited for its answer that it is looked at once more: clients that are killed
-// or give up leave in long waits, and a look is a system call.
-const longWait = 100 * time.Millisecond
-
 // answered ends a transaction, whose data ended at a moment, to which the destination gave its final reply.
 func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 	switch reply.Class() {
@@ -380,8 +361,6 @@ func failedStatus(f *relay.Failure) Status {
 	}
 	return Deferred
 }
-
-const leftUnheard = "client left before it heard that the message was delivered"
 
 // told sends the answer at once, and only then does what the client need not wait for.
 func (s *session) told(e *ending) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -171,8 +172,8 @@ func TestAClientThatReadsNothing(t *testing.T) {
 	eventually(t, "the session has ended", func() bool { return r.srv.Sessions() == 0 })
 }
 
-// TestHalfClosedClient: a FIN right behind the final dot looks like one of a client that is gone. Until the message leaves it
-// is not sent, and no answer is said of it; from then on the answer is the destination's.
+// TestHalfClosedClient: a client that ends its side right behind the final dot, with or without QUIT, hears the answer all the
+// same, whenever its FIN comes. What is not sure is that it does.
 func TestHalfClosedClient(t *testing.T) {
 	t.Parallel()
 	for name, late := range map[string]bool{"before the message leaves": false, "while the destination thinks": true} {
@@ -190,7 +191,7 @@ func TestHalfClosedClient(t *testing.T) {
 			})
 			j := sentOnly{make(chan struct{})}
 			r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
-			want := Lost
+			want := Delivered
 			if late {
 				want = Ambiguous
 				go func() { <-j.sent; half(); <-time.After(2 * longWait); close(mx.hold) }()
@@ -201,15 +202,51 @@ func TestHalfClosedClient(t *testing.T) {
 			p.envelope()
 			p.cmd("DATA", "354")
 			p.write(goodMail + ".\r\n")
-			if late {
-				p.want("250 2.0.0 queued as X1")
-			}
+			p.want("250 2.0.0 queued as X1")
 			p.closed()
-			if rec, n := r.log.wait(t, 1)[0], len(mx.messages()); rec.Status != want || n != btoi(late) {
+			if rec, n := r.log.wait(t, 1)[0], len(mx.messages()); rec.Status != want || n != 1 {
 				t.Errorf("status %v (%s), %d messages; want %v", rec.Status, rec.Note, n, want)
 			}
 			eventually(t, "the session has ended", func() bool { return r.srv.Sessions() == 0 })
 		})
+	}
+}
+
+// TestHalfClosedBehindQUIT: all that a client has to say may come at once, its end as well.
+func TestHalfClosedBehindQUIT(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr())
+	p := r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	p.write(goodMail + ".\r\nQUIT\r\n")
+	must(t, p.nc.(*net.TCPConn).CloseWrite())
+	p.want("250 2.0.0 queued as X1")
+	p.want("221 ")
+	p.closed()
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Delivered || len(mx.messages()) != 1 {
+		t.Errorf("status %v (%s), %d messages", rec.Status, rec.Note, len(mx.messages()))
+	}
+}
+
+// TestWhoIsGone: one that resets is, and one that ends its side only after it has waited.
+func TestWhoIsGone(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err    error
+		before time.Duration
+		half   bool
+	}{
+		{io.EOF, 0, true},
+		{io.EOF, 2 * hasEnded, false},
+		{syscall.ECONNRESET, 0, false},
+		{io.ErrUnexpectedEOF, 0, false},
+	} {
+		s := &session{work: &work{tx: transaction{ended: time.Now().Add(-c.before)}}}
+		if got := s.halfClosed(c.err); got != c.half {
+			t.Errorf("%v, %v behind the dot: %v", c.err, c.before, got)
+		}
 	}
 }
 

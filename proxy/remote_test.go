@@ -330,7 +330,7 @@ func TestClientThatLeavesBeforeTheDotGetsNothingDelivered(t *testing.T) {
 	left := make(chan struct{})
 	mx.before = func(verb string) {
 		if verb == "DATA" {
-			p.nc.Close()
+			p.reset()
 			close(left)
 		}
 	}
@@ -346,6 +346,12 @@ func TestClientThatLeavesBeforeTheDotGetsNothingDelivered(t *testing.T) {
 	}
 }
 
+// reset leaves without reading what is still to come.
+func (p *peer) reset() {
+	must(p.t, p.nc.(*net.TCPConn).SetLinger(0))
+	must(p.t, p.nc.Close())
+}
+
 func TestClientThatLeavesWhileALargeMessageIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}); r.ehlo = []string{"PIPELINING"} })
@@ -356,7 +362,7 @@ func TestClientThatLeavesWhileALargeMessageIsOnItsWay(t *testing.T) {
 	line := strings.Repeat("x", 998) + "\r\n"
 	p.write(strings.Repeat(line, 24000) + ".\r\n") // more than the kernel's buffers hold
 	mx.await(t, "DATA")
-	p.nc.Close()
+	p.reset()
 	close(mx.hold)
 	rec := r.log.wait(t, 1)[0]
 	if rec.Status != Lost || rec.Source.IsValid() || len(mx.messages()) != 0 {

@@ -29,6 +29,7 @@ const (
 type transaction struct {
 	open   bool
 	start  time.Time
+	ended  time.Time // the end of its data
 	mail   smtp.Mail
 	msg    message.Message
 	rec    *Record

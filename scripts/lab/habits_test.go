@@ -134,3 +134,34 @@ func TestPipelinedChunks(t *testing.T) {
 		}
 	}
 }
+
+// TestClientEndsItsSideBehindTheDot: a program that has nothing more to say ends its side of the connection instead of
+// QUIT, and listens; it hears the answer, as it would without a gateway, and the message is there once.
+func TestClientEndsItsSideBehindTheDot(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	startGateway(t, l, "")
+	for i, to := range []string{"198.51.100.20:25", "[2001:db8:100::20]:25"} {
+		x, err := l.Hello(ctx, "mallory", "", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{"MAIL FROM:<a@mallory.example>", "RCPT TO:<u@sink.example>", "DATA"} {
+			if r, err := x.Cmd(line); err != nil || r.Code >= 400 {
+				t.Fatalf("%s: %v %v", line, r, err)
+			}
+		}
+		if _, err := fmt.Fprintf(x, "Subject: the last word %d\r\n\r\nx\r\n.\r\n", i); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := x.Reply(); err != nil || r.Code != 250 {
+			t.Errorf("%s: %v %v", to, r, err)
+		}
+	}
+	if all, err := l.Sink("sink").Wait(ctx, 2); err != nil || len(all) != 2 {
+		t.Errorf("%d messages arrived: %v", len(all), err)
+	}
+}

@@ -41,7 +41,7 @@ func (d *daemon) campaignSettings() campaign.Settings {
 }
 
 func campaignSettings(c *config.Campaign) campaign.Settings {
-	return campaign.Settings{Window: c.Window.D(), Remember: c.Remember, Rules: c.Act != "say", Copies: c.Copies, Share: c.Share, Users: c.Users, Among: c.UsersShare,
+	return campaign.Settings{Window: c.Window.D(), Remember: c.Remember, Rules: c.Act != "say", Copies: c.Copies, Share: c.Share, Users: c.Users, Among: c.UsersShare, Strangers: c.Strangers,
 		Action: map[string]filter.Action{"reject": filter.Reject, "quarantine": filter.Quarantine}[c.Act]}.WithDefaults()
 }
 

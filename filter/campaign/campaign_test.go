@@ -14,6 +14,7 @@ import (
 	"sluice/filter"
 	"sluice/filter/content"
 	"sluice/filter/content/view"
+	"sluice/filter/habit"
 	"sluice/filter/message"
 	"sluice/intercept/flow"
 )
@@ -394,5 +395,48 @@ func TestAGoodMessageCostsNoMemory(t *testing.T) {
 	var o content.Opinion
 	if n := testing.AllocsPerRun(100, func() { s.tr.Watch(m, v, &o, content.DefaultThresholds, nil) }); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestStrangers: copies that are not clearly good, to strangers, of a sender who usually writes to people he knows, are held,
+// unless that rule is off; a few are not, nor those of somebody who always writes to such.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	for _, off := range []bool{false, true} {
+		s := newStage(t)
+		if off {
+			s.set.Strangers = 0
+		}
+		h := habit.New(0, func() time.Time { return s.now })
+		r := rand.New(rand.NewPCG(5, 6))
+		send := func(user uint32, to, text string) filter.Action {
+			s.now = s.now.Add(time.Second)
+			s.n++
+			m := &message.Message{ID: fmt.Sprintf("k%d.1", s.n), Flow: &flow.Flow{User: flow.User{ID: user}}, Envelope: message.Envelope{To: []message.Address{message.Address(to)}}}
+			var rd view.Reader
+			v, o := rd.Read([]byte(text)), &content.Opinion{Probability: 0.3}
+			hits, _ := h.Watch(m, v, o, content.DefaultThresholds, nil)
+			hits, _ = s.tr.Watch(m, v, o, content.DefaultThresholds, hits)
+			return filter.Judge(hits).Action
+		}
+		for range 5 {
+			for i := range 40 {
+				send(1, fmt.Sprintf("friend%d@x.example", i%12), "Subject: x\r\n\r\n"+words(r, 30))
+				send(2, fmt.Sprintf("reader%d@x.example", s.n), "Subject: x\r\n\r\n"+words(r, 30))
+			}
+			s.now = s.now.Add(24 * time.Hour)
+		}
+		let := map[uint32]int{}
+		for user := uint32(1); user <= 2; user++ {
+			for i := range 60 {
+				if send(user, fmt.Sprintf("s%d-%d@y.example", user, i), strings.ReplaceAll(parcel(fmt.Sprintf("Name%d", i)), "parcel", []string{"", "invoice", "journal"}[user])) == filter.None {
+					let[user]++
+				}
+			}
+			s.now = s.now.Add(7 * time.Hour)
+		}
+		if off && let[1] != 60 || !off && (let[1] < 20 || let[1] > 30) || let[2] != 60 {
+			t.Errorf("rule off: %t; %v of 60 copies passed", off, let)
+		}
 	}
 }

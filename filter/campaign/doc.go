@@ -79,9 +79,10 @@ type Campaign struct {
 	Good       int          `json:"good"`       // copies that the content filter takes for good
 	Unsure     int          `json:"unsure"`
 	Bad        int          `json:"bad"`
-	Stopped    int          `json:"stopped"` // copies withheld or refused because of the campaign
-	Subject    string       `json:"subject"` // of an early copy
-	Hosts      []string     `json:"hosts"`   // that its links lead to
+	Unlike     int          `json:"unlike,omitempty"` // copies to people who are new to a sender of other habits
+	Stopped    int          `json:"stopped"`          // copies withheld or refused because of the campaign
+	Subject    string       `json:"subject"`          // of an early copy
+	Hosts      []string     `json:"hosts"`            // that its links lead to
 	Files      []string     `json:"files"`
 	Users      []Sender     `json:"users"` // most copies first
 	MoreUsers  int          `json:"more_users,omitempty"`

@@ -10,6 +10,7 @@ import (
 	"sluice/filter"
 	"sluice/filter/content"
 	"sluice/filter/content/view"
+	"sluice/filter/habit"
 	"sluice/filter/message"
 )
 
@@ -22,11 +23,14 @@ type Settings struct {
 	Share    float64       // and how much of it must look bad
 	Users    int           // users who send the same from which on it may be held
 	Among    float64       // and how much of that must look bad
-	Action   filter.Action // what becomes of copies of a campaign that is held
+	// Copies to strangers, not clearly good, of a sender who usually writes to people he knows, from which on a burst may be held
+	// whatever its content; 0: never.
+	Strangers int
+	Action    filter.Action // what becomes of copies of a campaign that is held
 }
 
 // DefaultSettings are what a site begins with.
-var DefaultSettings = Settings{Window: 6 * time.Hour, Remember: 1_000_000, Rules: true, Copies: 5, Share: 0.5, Users: 3, Among: 0.3, Action: filter.Hold}
+var DefaultSettings = Settings{Window: 6 * time.Hour, Remember: 1_000_000, Rules: true, Copies: 5, Share: 0.5, Users: 3, Among: 0.3, Strangers: 5, Action: filter.Hold}
 
 // WithDefaults puts the defaults in the places of zero values.
 func (s Settings) WithDefaults() Settings {
@@ -104,6 +108,7 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 		if hits[i].Class.Bad() && hits[i].Action != filter.None {
 			c.look = bad
 		}
+		c.unlike = c.unlike || hits[i].Code == habit.CodeStrangers
 	}
 	s := t.o.Settings()
 	w, told := t.count(&c, &s)
@@ -123,8 +128,10 @@ type letter struct {
 	print Print
 	keys  [parts]uint32
 	look  look
-	who   uint32
-	from  netip.Addr
+	// It goes to people who are new to a sender of other habits.
+	unlike bool
+	who    uint32
+	from   netip.Addr
 }
 
 // found is what is known of one message.
@@ -200,6 +207,9 @@ func (b *burst) copy(c *letter, now time.Time) {
 	b.Copies++
 	b.note(c.who)
 	b.looked(c.look)
+	if c.unlike {
+		b.Unlike++
+	}
 	b.sender(c.m.Flow.User.ID, strings.Clone(c.m.Flow.User.Name), b.Last)
 	b.source(c.from)
 	b.sample(strings.Clone(c.m.ID))
@@ -226,6 +236,8 @@ func (b *burst) meets(s *Settings) (rule, why string) {
 		return "burst", fmt.Sprintf("%d copies to %d recipients, %.0f %% of them look bad", b.Copies, b.Recipients, 100*share)
 	case users >= s.Users && share >= s.Among:
 		return "users", fmt.Sprintf("%d users send the same, %.0f %% of %d copies look bad", users, 100*share, b.Copies)
+	case s.Strangers > 0 && b.Unlike >= s.Strangers && b.Recipients >= 4*s.Strangers:
+		return "strangers", fmt.Sprintf("%d copies to %d recipients, %d of them to people who are new to a sender of other habits", b.Copies, b.Recipients, b.Unlike)
 	}
 	return "", ""
 }

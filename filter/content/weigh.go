@@ -21,8 +21,8 @@ type Weight struct {
 // Weights are those of opinions by their public code. Those of programs are fitted to the development corpus with what the
 // learned part and the rules say of the same messages held fixed (`scripts/model weights`, docs/filter.md).
 var Weights = map[string]Weight{
-	"RSPAMD":       {0.15, 2.5},
-	"SPAMASSASSIN": {0.35, 2.5},
+	"RSPAMD":       {0.1, 1},
+	"SPAMASSASSIN": {0.3, 1},
 	"STRANGERS":    {1, 1},
 	"BULK":         {1, 1},
 	"LANGUAGE":     {1, 0.7},

@@ -64,15 +64,20 @@ func weights(w io.Writer, all []*letter, program string, only int) error {
 	for _, x := range []struct {
 		name string
 		of   content.Weight
-	}{{"content alone", content.Weight{}}, {"with " + program + " as fitted", best}, {"with " + program + " as shipped", content.Weights[code]}} {
-		var rows []scored
-		for _, o := range test {
-			z := o.odds + x.of.Of(told(o.points))
-			rows = append(rows, scored{o.letter, z, learn.Sigmoid(z)})
+	}{{"content alone", content.Weight{}}, {"as fitted", best}, {"0.5 a point, 1.5 at most", content.Weight{PerPoint: 0.5, Most: 1.5}}, {"0.5 a point, 1 at most", content.Weight{PerPoint: 0.5, Most: 1}},
+		{"as shipped", content.Weights[code]}} {
+		of := func(sample []opined) (rows []scored) {
+			for _, o := range sample {
+				z := o.odds + x.of.Of(told(o.points))
+				rows = append(rows, scored{o.letter, z, learn.Sigmoid(z)})
+			}
+			return rows
 		}
-		s := summarise(rows)
-		s.print(w, x.name)
-		printCalibration(w, rows)
+		for name, sample := range map[string][]opined{"train": train, "test": test} {
+			s := summarise(of(sample))
+			s.print(w, x.name+", "+name)
+		}
+		printCalibration(w, of(test))
 	}
 	return nil
 }

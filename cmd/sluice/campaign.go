@@ -119,6 +119,9 @@ func (p *program) campaignDecision(do, short, done string) *cobra.Command {
 			if do == "lock" {
 				locked = fmt.Sprintf("; %s locked", count(len(r.Locked), "user is", "users are"))
 			}
+			if r.Released > 0 {
+				locked = fmt.Sprintf("; %s delivered", count(r.Released, "held copy is", "held copies are"))
+			}
 			for _, not := range r.Unlocked {
 				locked += "\nnot locked: " + plain(not)
 			}

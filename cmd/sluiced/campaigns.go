@@ -15,6 +15,8 @@ import (
 	"sluice/filter/campaign"
 	"sluice/filter/lock"
 	"sluice/intercept/flow"
+	"sluice/proxy/delivery"
+	"sluice/proxy/spool"
 )
 
 // campaignsFile keeps campaigns, and what was decided about them, over a restart.
@@ -129,6 +131,11 @@ func (b backend) DecideCampaign(ctx context.Context, who, id string, d api.Campa
 	if d.Do == "lock" {
 		out.Locked, out.Unlocked = b.lockSenders(who, &c, d)
 	}
+	if d.Do == "release" {
+		if out.Released, err = b.releaseCopies(ctx, who, c.ID, d.Reason); err != nil {
+			b.d.log.Error("some held copies of a released campaign are held still", "campaign", c.ID, "err", err)
+		}
+	}
 	if _, err := b.d.campaigns.keep(); err != nil {
 		b.d.log.Error("could not save what was decided about a campaign; a killed process forgets it", "campaign", c.ID, "err", err)
 	}
@@ -136,6 +143,47 @@ func (b backend) DecideCampaign(ctx context.Context, who, id string, d api.Campa
 	b.d.log.Info("campaign decided", "campaign", c.ID, "do", d.Do, "by", who, "reason", d.Reason, "locked", len(out.Locked))
 	out.Campaign = b.campaign(&c)
 	return out, b.d.store.Audit(store.Act{At: time.Now(), Who: who, What: "campaign " + d.Do, Subject: c.ID, Detail: detail})
+}
+
+// releaseCopies lets go what was held of a campaign, in the queue and in quarantine. What is held for another reason stays.
+func (b backend) releaseCopies(ctx context.Context, who, id, reason string) (n int, err error) {
+	all, err := b.heldCopies(id)
+	for _, d := range all {
+		k, rerr := b.d.mail.queue.Release(delivery.Filter{ID: d})
+		n, err = n+k, errors.Join(err, rerr)
+	}
+	out, qerr := b.ChangeHeld(ctx, who, api.HeldChange{Do: "release", Reason: reason, Filter: api.HeldFilter{Campaign: id, Code: "CAMPAIGN"}})
+	if qerr == nil {
+		n += len(out.IDs)
+		for _, why := range out.Refused {
+			qerr = errors.Join(qerr, errors.New(why))
+		}
+	}
+	return n, errors.Join(err, qerr)
+}
+
+// heldCopies are the deliveries on hold because of a campaign.
+func (b backend) heldCopies(id string) (ids []spool.ID, err error) {
+	m, held := b.d.mail, true
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.gave {
+		return nil, errRetired
+	}
+	for from := uint32(0); ; {
+		var some []delivery.Entry
+		if some, from, err = m.queue.List(delivery.Filter{Campaign: id, Held: &held}, from, 1000); err != nil {
+			return ids, err
+		}
+		for i := range some {
+			if strings.HasPrefix(some[i].State.Hold, filter.Hold.String()+": [CAMPAIGN] ") {
+				ids = append(ids, some[i].ID)
+			}
+		}
+		if from == 0 {
+			return ids, nil
+		}
+	}
 }
 
 // lockSenders locks everybody who sent a copy.

@@ -414,7 +414,7 @@ func TestStrangers(t *testing.T) {
 			s.n++
 			m := &message.Message{ID: fmt.Sprintf("k%d.1", s.n), Flow: &flow.Flow{User: flow.User{ID: user}}, Envelope: message.Envelope{To: []message.Address{message.Address(to)}}}
 			var rd view.Reader
-			v, o := rd.Read([]byte(text)), &content.Opinion{Probability: 0.3}
+			v, o := rd.Read([]byte(text)), &content.Opinion{Probability: 0.55}
 			hits, _ := h.Watch(m, v, o, content.DefaultThresholds, nil)
 			hits, _ = s.tr.Watch(m, v, o, content.DefaultThresholds, hits)
 			return filter.Judge(hits).Action

@@ -10,7 +10,6 @@ import (
 	"sluice/filter"
 	"sluice/filter/content"
 	"sluice/filter/content/view"
-	"sluice/filter/habit"
 	"sluice/filter/message"
 )
 
@@ -108,7 +107,7 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 		if hits[i].Class.Bad() && hits[i].Action != filter.None {
 			c.look = bad
 		}
-		c.unlike = c.unlike || hits[i].Code == habit.CodeStrangers
+		c.unlike = c.unlike || hits[i].Code == content.CodeStrangers && o.Probability >= doubtful
 	}
 	s := t.o.Settings()
 	w, told := t.count(&c, &s)
@@ -120,6 +119,10 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 	}
 	return hits, content.Watched{Group: uint64(w.group), Passes: w.passes}
 }
+
+// doubtful is the probability of bad content from which on it counts that a copy goes to strangers. Lower, it stops more bad
+// bursts and more first newsletters of good senders (docs/filter.md).
+const doubtful = 0.5
 
 // letter is one message on its way through the tracker.
 type letter struct {

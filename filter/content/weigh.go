@@ -23,10 +23,13 @@ type Weight struct {
 var Weights = map[string]Weight{
 	"RSPAMD":       {0.1, 1},
 	"SPAMASSASSIN": {0.3, 1},
-	"STRANGERS":    {1, 1},
+	CodeStrangers:  {1, 1},
 	"BULK":         {1, 1},
 	"LANGUAGE":     {1, 0.7},
 }
+
+// CodeStrangers is the public code of what says that mail goes to people who are new to a sender of other habits.
+const CodeStrangers = "STRANGERS"
 
 // Of returns what so many points add.
 func (w Weight) Of(points float64) float64 { return min(max(0, points*w.PerPoint), w.Most) }

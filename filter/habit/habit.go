@@ -38,7 +38,7 @@ const (
 
 // The public codes of what is said.
 const (
-	CodeStrangers = "STRANGERS"
+	CodeStrangers = content.CodeStrangers
 	CodeBulk      = "BULK"
 	CodeLanguage  = "LANGUAGE"
 )

@@ -79,6 +79,11 @@ func TestCampaigns(t *testing.T) {
 	if out := sluice(t, g, "campaign", "show", c.ID); !strings.Contains(out, "parcel waits") || !strings.Contains(out, "alice") || !strings.Contains(out, "198.51.100.99") {
 		t.Errorf("show: %s", out)
 	}
+	sluice(t, g, "campaign", "watch", c.ID, "--reason", "to look at it")
+	sluice(t, g, "campaign", "hold", c.ID, "--reason", "until the desk is back")
+	if last := burst(1); !strings.HasPrefix(last, "451 4.7.1 gw.example: [CAMPAIGN]") {
+		t.Errorf("held by hand, a copy hears %q", last)
+	}
 	sluice(t, g, "campaign", "release", c.ID, "--reason", "it is ours")
 	if last := burst(1); !strings.HasPrefix(last, "250 ") {
 		t.Errorf("released, a copy hears %q", last)

@@ -131,4 +131,29 @@ func TestWithheldMailIsReleased(t *testing.T) {
 		t.Errorf("it left from %v", from)
 	}
 	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	campaignReleasesAll(t, l, g, copyFrom, passed+1)
+}
+
+// campaignReleasesAll: one release of the campaign lets go all copies on hold, and those that come.
+func campaignReleasesAll(t *testing.T, l *Lab, g *Gateway, copyFrom func(string) string, arrived int) {
+	t.Helper()
+	ctx := testContext(t)
+	for _, host := range []string{"alice", "bob"} {
+		if got := copyFrom(host); !strings.HasPrefix(got, "250 2.0.0 gw.example: kept as ") {
+			t.Errorf("%s: another copy hears %q", host, got)
+		}
+	}
+	var all []campaignSeen
+	if err := sluiceJSON(ctx, g, &all, "campaign", "list"); err != nil || len(all) != 1 {
+		t.Fatalf("campaigns: %+v, %v", all, err)
+	}
+	if out := sluice(t, g, "campaign", "release", all[0].ID, "--reason", "it is ours"); !strings.Contains(out, "2 held copies are delivered") {
+		t.Errorf("release: %s", out)
+	}
+	if _, err := l.Sink("sink").Wait(ctx, arrived+2); err != nil {
+		t.Fatal(err)
+	}
+	if got := copyFrom("alice"); !strings.HasPrefix(got, "250 ") || strings.Contains(got, "kept as") {
+		t.Errorf("released, a copy hears %q", got)
+	}
 }

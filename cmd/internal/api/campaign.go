@@ -73,6 +73,7 @@ type CampaignDecision struct {
 type CampaignDecided struct {
 	Campaign Campaign `json:"campaign"`
 	Locked   []string `json:"locked,omitempty" doc:"users who are locked now"`
+	Released int      `json:"released,omitempty" doc:"copies that were on hold in the queue or held in quarantine, and are delivered now"`
 	Unlocked []string `json:"not_locked,omitempty" doc:"users who could not be locked, each with the reason"`
 }
 

@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// queueLoadConfig is a smarthost that takes mail of users' addresses, and tries again soon.
-const queueLoadConfig = GatewayConfig + `
+// queueLoadConfig is a smarthost at port 25 that takes mail of users' addresses, and tries again soon.
+var queueLoadConfig = strings.Replace(GatewayConfig, `mode = "managed"`, "mode = \"managed\"\nconnect_timeout = \"5s\"", 1) + `
 [smarthost]
 name = "smtp.provider.example"
 sessions_per_source = 100
 [[smarthost.listener]]
-address = "203.0.113.1:587"
+address = "203.0.113.1:25"
 
 [limits]
 messages_per_hour = 1000000
@@ -34,7 +34,7 @@ first_retry = "2s"
 
 // handIn sends a message to each recipient in one session with the smarthost, and fails unless all are kept.
 func handIn(ctx context.Context, l *Lab, rcpts ...string) error {
-	c, err := l.Hello(ctx, "bob", "", "203.0.113.1:587")
+	c, err := l.Hello(ctx, "bob", "", "203.0.113.1:25")
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,13 @@ func TestQueueIsHandedOver(t *testing.T) {
 func TestBadDestinationsDelayNoOthers(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, queueLoadConfig)
+	const site = `
+[[spool.site]]
+name = "slow ones"
+exchangers = [".peer01.example"]
+sessions = 3
+`
+	g := startGatewayWith(t, l, queueLoadConfig+site)
 	load := func(what string) time.Duration {
 		t.Helper()
 		began, good := time.Now(), numbered(200, what, "d04.example", "d05.example")
@@ -146,7 +152,7 @@ func TestBadDestinationsDelayNoOthers(t *testing.T) {
 	}
 	load("warm") // names are looked up, windows grow
 	alone := load("alone")
-	if err := l.Sink("peer01").Script("dot: stall 20s | ok"); err != nil {
+	if err := l.Sink("peer01").Script("dot: stall 8s | ok"); err != nil {
 		t.Fatal(err)
 	}
 	grey := numbered(20, "grey", "grey.example")
@@ -161,10 +167,42 @@ func TestBadDestinationsDelayNoOthers(t *testing.T) {
 	if slow == 60 || beside > 3*alone+5*time.Second {
 		t.Errorf("200 messages took %v alone and %v beside the bad ones, of which the slow one has %d", alone, beside, slow)
 	}
+	if at := siteOf(ctx, t, g, "peer01.example"); at != "slow ones (set)" {
+		t.Errorf("the slow one's mail goes through %q", at)
+	}
+	if n := len(l.Sink("peer01").Sessions()); n > 3+1 { // the first try comes before it is known who takes the mail
+		t.Errorf("%d sessions with the slow one, the bound is 3", n)
+	}
+	if err := g.Configure(queueLoadConfig, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	for siteOf(ctx, t, g, "peer01.example") != "mx.peer01.example" { // the reload is announced by a signal
+		if sleep(ctx, 50*time.Millisecond) != nil {
+			t.Fatal("a reload does not change the queue's sites")
+		}
+	}
 	allArrived(ctx, t, l.Sink("grey"), grey)
 	if q := queue(ctx, t, g, "--domain", "dropped.example"); len(q) != 1 {
 		t.Errorf("of the dead destination's mail the queue has %+v", q)
 	}
+}
+
+// siteOf is the site of a domain's lane, as the command shows it.
+func siteOf(ctx context.Context, t *testing.T, g *Gateway, domain string) string {
+	t.Helper()
+	var lanes []struct{ Domain, Site string }
+	if err := sluiceJSON(ctx, g, &lanes, "queue"); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lanes {
+		if l.Domain == domain {
+			return l.Site
+		}
+	}
+	return ""
 }
 
 // TestQueueOutlivesKills: sluiced is killed again and again while mail comes in and goes out. Each message that was answered

@@ -16,11 +16,11 @@ func carry(from, to *ebpf.Map, was, is mapShape) (bool, error) {
 	switch {
 	case is.Type != was.Type:
 		return false, nil
-	case is.Type == ebpf.Array:
+	case is.Type == ebpf.Array && is.Entries < batchSize:
 		return true, carryArray(from, to, was, is)
 	case is.Type == ebpf.PerCPUArray:
 		return true, carryCounters(from, to, was, is)
-	case is.Type == ebpf.Hash, is.Type == ebpf.LRUHash, is.Type == ebpf.LPMTrie:
+	case is.Type == ebpf.Array, is.Type == ebpf.Hash, is.Type == ebpf.LRUHash, is.Type == ebpf.LPMTrie:
 		return true, carryTable(from, to, was, is)
 	}
 	return false, nil // sockets cannot be read back
@@ -140,7 +140,10 @@ func carryError(name string, err error) error {
 }
 
 // grown is the size of a table that takes over another's entries: it never shrinks.
-func grown(was, is mapShape) uint32 {
+func grown(name string, was, is mapShape) uint32 {
+	if name == "user_slots" { // the only array of no fixed size
+		return max(was.Entries, is.Entries)
+	}
 	switch is.Type {
 	case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
 		return max(was.Entries, is.Entries)

@@ -1,6 +1,13 @@
 package bpf
 
-import "fmt"
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
 
 // reasons names the counters in the order of enum reason.
 var reasons = [mailReasonREASON_MAX]string{
@@ -41,7 +48,7 @@ type UserCounters struct {
 
 // UserCounters gives the counters of every user seen.
 func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
-	have, err := readTable[uint32, mailUserCounts](d.objects.UserCounters)
+	have, err := d.userCounts()
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +73,26 @@ func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
 	return all, nil
 }
 
+// userCounts adds up what slots and table hold.
+func (d *Datapath) userCounts() (map[uint32]mailUserCounts, error) {
+	all, err := readTable[uint32, mailUserCounts](d.objects.UserCounters)
+	if err != nil {
+		return nil, err
+	}
+	for user := range d.slots.all {
+		s := d.slots.read(user)
+		if s == (mailUserSlot{}) {
+			continue
+		}
+		c := all[uint32(user)]
+		c.N[mailUserReasonUSER_PASSED] += uint64(s.Passed)
+		c.N[mailUserReasonUSER_INTERCEPTED] += uint64(s.Intercepted)
+		c.SynDue = max(c.SynDue, s.SynDue)
+		all[uint32(user)] = c
+	}
+	return all, nil
+}
+
 // syns is the sum of what may become of a SYN, each of which ends in one counter.
 func syns(c mailUserCounts) (sum uint64) {
 	for i, n := range c.N {
@@ -80,5 +107,41 @@ func syns(c mailUserCounts) (sum uint64) {
 
 // ForgetUsers deletes the counters of users that are gone, to make room.
 func (d *Datapath) ForgetUsers(users ...uint32) error {
+	for _, u := range users {
+		d.slots.put(u, mailUserSlot{})
+	}
 	return deleteKeys(d.objects.UserCounters, users)
+}
+
+// userSlots is the map of that name in memory: reading a million by system calls would take as long as all else.
+type userSlots struct {
+	memory []byte
+	all    []mailUserSlot
+}
+
+func mapSlots(m *ebpf.Map) (*userSlots, error) {
+	n := int(m.MaxEntries())
+	memory, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(mailUserSlot{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("could not map the counters of users: %w", err)
+	}
+	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), n)}, nil
+}
+
+func (u *userSlots) close() error { return unix.Munmap(u.memory) }
+
+func (u *userSlots) read(user int) mailUserSlot {
+	s := &u.all[user]
+	return mailUserSlot{SynDue: atomic.LoadUint64(&s.SynDue), Passed: atomic.LoadUint32(&s.Passed), Intercepted: atomic.LoadUint32(&s.Intercepted)}
+}
+
+// put writes a user's slot, if there is one for its number.
+func (u *userSlots) put(user uint32, is mailUserSlot) {
+	if int(user) >= len(u.all) {
+		return
+	}
+	s := &u.all[user]
+	atomic.StoreUint64(&s.SynDue, is.SynDue)
+	atomic.StoreUint32(&s.Passed, is.Passed)
+	atomic.StoreUint32(&s.Intercepted, is.Intercepted)
 }

@@ -31,12 +31,13 @@ type Options struct {
 	MaxNets  uint32 // other sources; default 131,072
 	MaxLocks uint32 // default 131,072
 	MaxUsers uint32 // users with counters; default 131,072
+	Slots    uint32 // users whose number is smaller are counted with less memory; default 131,072
 }
 
 // sizes names the maps that Options may enlarge.
 func (o Options) sizes() map[string]uint32 {
 	return map[string]uint32{
-		"source_hosts": o.MaxHosts, "source_nets": o.MaxNets, "locks": o.MaxLocks, "lock_hosts": o.MaxLocks, "user_counters": o.MaxUsers,
+		"source_hosts": o.MaxHosts, "source_nets": o.MaxNets, "locks": o.MaxLocks, "lock_hosts": o.MaxLocks, "user_counters": o.MaxUsers, "user_slots": o.Slots,
 	}
 }
 
@@ -49,7 +50,13 @@ type Datapath struct {
 	heart   *os.File // a copy of the heartbeat map's descriptor
 	hurry   *os.File // and of that of the urgent locks
 
-	hinting sync.Mutex // while a trie and its hints change
+	hinting sync.Mutex // while a table and its hints change
+
+	sourcing sync.Mutex  // while sources change; guards what follows
+	quick    *quickTable // nil: none is in force
+	hosts    int         // that stand in it, or more
+
+	slots *userSlots
 
 	mu     sync.Mutex // guards what follows, which has several writers
 	config mailConfig
@@ -113,7 +120,7 @@ func (d *Datapath) start() error {
 	}
 	d.hurry = os.NewFile(uintptr(fd), "urgent")
 	// An older version between may have filled the tables without saying what it did to the short ways.
-	const short = lockFlags | noExemptions | hintFlags
+	const short = lockFlags | noExemptions | hintFlags | mailConfigFlagCONFIG_QUICK
 	if d.config.Layout == 0 {
 		now, err := monotonic()
 		if err != nil {
@@ -121,6 +128,9 @@ func (d *Datapath) start() error {
 		}
 		d.config = mailConfig{StartNs: now}
 		d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
+	}
+	if d.slots, err = mapSlots(d.objects.UserSlots); err != nil {
+		return err
 	}
 	d.setFlag(short, false)
 	d.config.Layout = mailNumberLAYOUT
@@ -196,6 +206,12 @@ func (d *Datapath) Program(name string) *ebpf.Program {
 // Close lets go of maps and programs; pins and attachments stay.
 func (d *Datapath) Close() error {
 	var errs []error
+	if d.quick != nil {
+		errs = append(errs, d.quick.close())
+	}
+	if d.slots != nil {
+		errs = append(errs, d.slots.close())
+	}
 	for _, f := range []*os.File{d.heart, d.hurry} {
 		if f != nil {
 			errs = append(errs, f.Close())

@@ -20,25 +20,25 @@ enum half {
 __noinline int half_open(const struct config *cfg, const struct packet *p, int named)
 {
 	__u64 now = bpf_ktime_get_ns();
-	const struct source *src;
+	struct source src = {};
 	const struct lock *lock;
 	struct proxy s;
 	enum mode mode;
 
 	if (!cfg || !p)
 		return HALF_FINE;
-	src = find_source(cfg, p->family, p->daddr);
-	if (!src || (named && !src->bits))
+	find_source(cfg, (const struct address *)p->daddr, p->family, &src);
+	if (named && !src.bits)
 		return HALF_FINE;
 	lock = find_lock(cfg, p->family, p->daddr, now);
-	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->saddr))
+	if (lock && lock_means(lock, &src) && !in_set(&lock_exempt, p->family, p->saddr))
 		return HALF_FORBIDDEN;
-	mode = mode_towards(cfg, src, p->family, p->saddr, p->sport, now);
+	mode = mode_towards(cfg, &src, p->family, p->saddr, p->sport, now);
 	if (mode >= MODE_REJECT)
 		return HALF_FORBIDDEN;
 	if ((mode != MODE_INTERCEPT && mode != MODE_SHADOW) || bypassed(cfg, p->family, p->daddr, now))
 		return HALF_FINE;
-	if (src->fail == FAIL_CLOSED)
+	if (src.fail == FAIL_CLOSED)
 		return HALF_FORBIDDEN;
 	s = proxy_state(cfg, now);
 	return s.restarting || s.age <= BEAT_MAX_AGE ? HALF_ASYMMETRIC : HALF_FINE; /* else fail-open let the SYN go */
@@ -49,7 +49,7 @@ __noinline int note_elsewhere(const struct config *cfg, const struct packet *p)
 {
 	struct host_key k = {};
 	struct elsewhere *e, first = {.count = 1, .last_ns = bpf_ktime_get_ns()};
-	const struct source *src;
+	struct source src = {};
 
 	if (!cfg || !p)
 		return 0;
@@ -62,9 +62,8 @@ __noinline int note_elsewhere(const struct config *cfg, const struct packet *p)
 		e->last_ns = first.last_ns;
 		return 0;
 	}
-	src = find_source(cfg, p->family, p->daddr);
-	if (src)
-		first.user = src->user;
+	find_source(cfg, (const struct address *)p->daddr, p->family, &src);
+	first.user = src.user;
 	bpf_map_update_elem(&elsewhere, &k, &first, BPF_ANY);
 	return 0;
 }

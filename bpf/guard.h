@@ -11,15 +11,15 @@
 __noinline int guarded(const struct config *cfg, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
-	const struct source *src;
+	struct source src = {};
 	enum mode mode;
 
 	if (!cfg || !p)
 		return 0;
-	src = find_source(cfg, p->family, p->saddr);
-	if (!src || src->fail != FAIL_CLOSED)
+	find_source(cfg, (const struct address *)p->saddr, p->family, &src);
+	if (src.fail != FAIL_CLOSED)
 		return 0;
-	mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
+	mode = mode_towards(cfg, &src, p->family, p->daddr, p->dport, now);
 	if (mode == MODE_PASS || mode == MODE_OBSERVE)
 		return 0;
 	return mode >= MODE_REJECT || !bypassed(cfg, p->family, p->saddr, now);

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -162,8 +163,7 @@ func (l *lab) reset() {
 	l.must(err)
 	_, err = replaceTable(l.objects.SynBuckets, map[mailHostKey]uint64{})
 	l.must(err)
-	_, err = replaceTable(l.objects.UserCounters, map[number]mailUserCounts{})
-	l.must(err)
+	l.setCounts(nil)
 	for i := range uint32(mailReasonREASON_MAX) {
 		l.must(l.objects.Counters.Put(i, make([]uint64, ebpf.MustPossibleCPU())))
 	}
@@ -245,6 +245,20 @@ func in(ago time.Duration) time.Time { return time.Now().Add(ago) }
 func copyBeat(page []byte, now uint64) {
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[0])), now)
 	atomic.StoreUint64((*uint64)(unsafe.Pointer(&page[8])), 0)
+}
+
+// setCounts replaces the counters and buckets of all users, wherever they stand.
+func (l *lab) setCounts(counts map[uint32]mailUserCounts) {
+	l.Helper()
+	have, err := l.userCounts()
+	l.must(err)
+	l.must(l.ForgetUsers(slices.Collect(maps.Keys(have))...))
+	for user, c := range counts {
+		l.slots.put(user, mailUserSlot{SynDue: c.SynDue})
+		if c.N != (mailUserCounts{}).N || user >= l.objects.UserSlots.MaxEntries() {
+			l.must(l.objects.UserCounters.Put(user, c))
+		}
+	}
 }
 
 // number is a key that is only a number.

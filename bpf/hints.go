@@ -32,7 +32,7 @@ func hintOf(list []netip.Prefix) (h mailHint) {
 
 // hintFlags say that hints are complete.
 const hintFlags = mailConfigFlagCONFIG_HINT_LOCAL | mailConfigFlagCONFIG_HINT_DELIVERY |
-	mailConfigFlagCONFIG_HINT_EXEMPT | mailConfigFlagCONFIG_HINT_LOCKS
+	mailConfigFlagCONFIG_HINT_EXEMPT | mailConfigFlagCONFIG_HINT_LOCKS | mailConfigFlagCONFIG_HINT_HOSTS6
 
 // mix is that of hint.h.
 func mix(h, v uint64) uint64 {
@@ -40,7 +40,7 @@ func mix(h, v uint64) uint64 {
 	return h ^ h>>32
 }
 
-// hinted replaces a trie whose prefixes have hints. At every moment there is a hint for each that the trie holds.
+// hinted replaces a table whose prefixes have hints. At every moment there is a hint for each that it holds.
 func (d *Datapath) hinted(kind mailNumber, flag mailConfigFlag, list []netip.Prefix, replace func() (Change, error)) (Change, error) {
 	for _, p := range list {
 		if err := checkPrefix(p); err != nil {
@@ -63,7 +63,7 @@ func (d *Datapath) hinted(kind mailNumber, flag mailConfigFlag, list []netip.Pre
 	return c, d.setFlags(flag, 0)
 }
 
-// hint adds prefixes to a trie's hints before they come into it. That they went again is seen when all are replaced.
+// hint adds prefixes to a table's hints before they come into it. That they went again is seen when all are replaced.
 func (d *Datapath) hint(kind mailNumber, flag mailConfigFlag, list ...netip.Prefix) error {
 	d.hinting.Lock()
 	defer d.hinting.Unlock()

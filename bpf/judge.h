@@ -16,6 +16,22 @@ __noinline int count(enum reason why)
 	return 0;
 }
 
+/* Time for what is compared with times of some milliseconds or more. */
+static __always_inline __u64 coarse_now(void)
+{
+	__u64 tick = bpf_jiffies64();
+	__u32 zero = 0;
+	struct clock *c = bpf_map_lookup_elem(&clock, &zero);
+
+	if (!c) /* never: it is an array */
+		return bpf_ktime_get_coarse_ns();
+	if (c->tick != tick) {
+		c->ns = bpf_ktime_get_coarse_ns();
+		c->tick = tick;
+	}
+	return c->ns;
+}
+
 static __noinline struct user_counts *counts_of(__u32 user)
 {
 	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
@@ -33,25 +49,27 @@ static __noinline struct user_counts *counts_of(__u32 user)
 
 __noinline int count_user(__u32 user, enum user_reason why)
 {
-	struct user_counts *c = counts_of(user);
+	struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
+	struct user_counts *c;
+	__u64 more = 1;
 
+	if (slot && (why == USER_PASSED || why == USER_INTERCEPTED)) {
+		if (__sync_fetch_and_add(why == USER_PASSED ? &slot->passed : &slot->intercepted, 1) != 0xffffffff)
+			return 0;
+		more = 1ULL << 32;
+	}
+	c = counts_of(user);
 	if (c && why < USER_MAX)
-		__sync_fetch_and_add(&c->n[why], 1);
+		__sync_fetch_and_add(&c->n[why], more);
 	return 0;
 }
 
-static __always_inline void count_syn_in(struct user_counts *c, enum user_reason why)
+/* Asks memory for a user's slot long before it is needed: the answer may take longer than all that is done meanwhile. */
+__noinline int expect_user(__u32 user)
 {
-	if (c)
-		__sync_fetch_and_add(&c->n[why], 1);
-}
+	const volatile struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
 
-/* A SYN, and what became of it. */
-__noinline int count_syn(__u32 user, enum user_reason why)
-{
-	if (why < USER_MAX)
-		count_syn_in(counts_of(user), why);
-	return 0;
+	return slot ? slot->syn_due & 1 : 0;
 }
 
 static __always_inline void set_net_key(struct net_key *k, __u16 family, const __u32 *addr, __be16 port)
@@ -80,31 +98,108 @@ static __always_inline int is_delivery(const struct config *cfg, __u16 family, c
 	return !far_from(cfg, CONFIG_HINT_DELIVERY, HINTED_DELIVERY, family, addr) && in_set(&delivery, family, addr);
 }
 
-/* The entry of the longest prefix: the exact table first, since it costs a third of the trie; never null. */
-static __noinline const struct source *find_source(const struct config *cfg, enum family family, const __u32 *addr)
+struct address {
+	__u32 word[4];
+};
+
+enum found {
+	FOUND_NOT = 0,
+	FOUND,
+	FOUND_PERHAPS, /* source_hosts knows */
+};
+
+#ifdef QUICK
+/* What the quick table says of an address, or of the /64 around it. */
+__noinline int find_quick(const struct config *cfg, const struct address *a, __u32 family, struct source *to)
+{
+	__u32 zero = 0, at;
+	void *table = bpf_map_lookup_elem(&quick_hosts, &zero);
+	const volatile struct host_bucket *b;
+	const struct source *s;
+	__u64 addr, kind;
+	int left = FOUND_PERHAPS;
+
+	if (!table || !cfg || !a || !to)
+		return FOUND_PERHAPS;
+	b = bpf_map_lookup_elem(table, &zero);
+	if (!b)
+		return FOUND_PERHAPS;
+	addr = a->word[0];
+	if (family == FAMILY_6)
+		addr |= (__u64)a->word[1] << 32;
+	kind = family == FAMILY_6 ? QUICK_6 : QUICK_4;
+	at = 1 + (mix(mix(cfg->seed, addr), family) & b->cell[0].addr);
+	b = bpf_map_lookup_elem(table, &at);
+	if (!b)
+		return FOUND_PERHAPS;
+	for (int i = 0; i < 4; i++) {
+		__u64 what = b->cell[i].what;
+
+		if (!(what >> QUICK_KIND))
+			left = FOUND_NOT;
+		if (b->cell[i].addr != addr || what >> QUICK_KIND != kind)
+			continue;
+		if (b->cell[i].what != what) /* in change */
+			return FOUND_PERHAPS;
+		if (what >> QUICK_BOUND & 1) {
+			at = what;
+			s = at ? bpf_map_lookup_elem(table, &at) : 0;
+			if (!s)
+				return FOUND_PERHAPS;
+			*to = *s;
+			return FOUND;
+		}
+		to->user = what;
+		to->syn_rate = what >> QUICK_RATE;
+		to->owner = what >> QUICK_OWNER & 127;
+		to->mode = what >> QUICK_MODE & 7;
+		to->fail = what >> QUICK_FAIL & 1;
+		to->flags = what >> QUICK_RPF & 1 ? SOURCE_RPF : 0;
+		to->bits = family == FAMILY_6 ? 64 : 32;
+		return FOUND;
+	}
+	return left;
+}
+#endif
+
+/* The entry of the longest prefix: the exact tables first, since they cost a third of the trie. `to` is empty before. */
+__noinline int find_source(const struct config *cfg, const struct address *a, __u32 family, struct source *to)
 {
 	struct host_key h = {.family = family, .bits = family == FAMILY_4 ? 32 : 128};
-	const struct source *s, *subnet = 0;
+	const struct source *s = 0, *subnet = 0;
+	int quick = FOUND_PERHAPS, single;
 	struct net_key n;
 
-	if (!cfg || !addr)
+	if (!cfg || !a || !to)
 		return 0;
-	__builtin_memcpy(h.addr, addr, 16);
-	s = bpf_map_lookup_elem(&source_hosts, &h);
-	if (s)
-		return s;
-	if (family == FAMILY_6) {
-		h.bits = 64;
-		__builtin_memset(h.addr + 8, 0, 8);
-		subnet = bpf_map_lookup_elem(&source_hosts, &h);
-		if (subnet && !(cfg->flags & CONFIG_LONG6))
-			return subnet;
+	__builtin_memcpy(h.addr, a, 16);
+	single = family == FAMILY_6 && !far_from(cfg, CONFIG_HINT_HOSTS6, HINTED_HOSTS6, family, a->word);
+#ifdef QUICK
+	if (cfg->flags & CONFIG_QUICK && !single) {
+		quick = find_quick(cfg, a, family, to);
+		if (quick == FOUND && (family == FAMILY_4 || !(cfg->flags & CONFIG_LONG6)))
+			return 0;
 	}
-	set_net_key(&n, family, addr, 0);
-	s = bpf_map_lookup_elem(&source_nets, &n);
-	if (subnet)
-		return s && s->bits > 64 ? s : subnet;
-	return s ? s : &cfg->fallback;
+#endif
+	if (quick != FOUND_NOT) {
+		if (family == FAMILY_4 || single)
+			s = bpf_map_lookup_elem(&source_hosts, &h);
+		if (!s && family == FAMILY_6) {
+			h.bits = 64;
+			__builtin_memset(h.addr + 8, 0, 8);
+			subnet = bpf_map_lookup_elem(&source_hosts, &h);
+		}
+	}
+	if (!s && (!subnet || cfg->flags & CONFIG_LONG6)) {
+		set_net_key(&n, family, a->word, 0);
+		s = bpf_map_lookup_elem(&source_nets, &n);
+		if (subnet && s && s->bits <= 64)
+			s = 0;
+	}
+	if (!s)
+		s = subnet ? subnet : &cfg->fallback;
+	*to = *s;
+	return 0;
 }
 
 static __always_inline const struct exemption *find_exemption(struct net_key *k, __be16 port, __u64 now)
@@ -173,10 +268,6 @@ __noinline int any_urgent(void)
 
 	return u && u->limit_ns;
 }
-
-struct address {
-	__u32 word[4];
-};
 
 /* The one that means an address, or 0. Another process writes them: what it says for longer than a moment is not heeded. */
 __noinline int find_urgent(const struct address *a, __u32 family, __u64 now)
@@ -339,15 +430,26 @@ static __noinline __u64 *other_bucket(const struct source *src, const struct pac
 	return owed;
 }
 
+static __always_inline __u64 *bucket_of(const struct source *src, const struct packet *p, __u64 due)
+{
+	struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &src->user);
+	struct user_counts *c;
+
+	if (src->user && slot)
+		return &slot->syn_due;
+	c = src->user ? counts_of(src->user) : 0;
+	return c ? &c->syn_due : other_bucket(src, p, due);
+}
+
 /* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
-static __always_inline int spend_syn(struct user_counts *c, const struct source *src, const struct packet *p, __u64 now)
+__noinline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
 {
 	__u64 *owed, step, was, due;
 
-	if (!src->syn_rate)
+	if (!src || !p || !src->syn_rate)
 		return 1;
 	step = NSEC_PER_SEC / src->syn_rate;
-	owed = c && src->user ? &c->syn_due : other_bucket(src, p, now + step);
+	owed = bucket_of(src, p, now + step);
 	if (!owed)
 		return 1;
 	for (int i = 0; i < 4; i++) {
@@ -448,6 +550,19 @@ static __always_inline __u64 *known_slot(const struct config *cfg, const struct 
 	slot = h & (KNOWN_FLOWS - 1);
 	*word = h | 1; /* never 0 */
 	return bpf_map_lookup_elem(&known_flows, &slot);
+}
+
+/* A connection of the proxy's begins, perhaps with ports that one had which went on. */
+__noinline int forget_flow(const struct config *cfg, const struct packet *p)
+{
+	__u64 *slot, word;
+
+	if (!cfg || !p)
+		return 0;
+	slot = known_slot(cfg, p, &word);
+	if (slot && *slot == word)
+		*slot = 0;
+	return 0;
 }
 
 /* Is this a segment from the middle of a connection on a port like 25? */

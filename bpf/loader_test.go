@@ -156,7 +156,7 @@ func TestCountersHaveNames(t *testing.T) {
 }
 
 func TestUserCounters(t *testing.T) {
-	l := newLab(t, Options{MaxUsers: 1})
+	l := newLab(t, Options{MaxUsers: 1, Slots: 1})
 	l.reset()
 	l.sources(Source{Prefix: prefix("192.0.2.10/32"), User: 7, Mode: ModeReject}, Source{Prefix: prefix("2001:db8:1::/64"), User: 8, Mode: ModePass})
 	l.run(MailIngress, v4.build(), skb{})

@@ -17,6 +17,7 @@
  * They return TC_ACT_UNSPEC (TCX_NEXT) for what is not ours or goes on, so that other programs on the interface have
  * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
  */
+#define QUICK /* see quick_hosts */
 #include "judge.h"
 #include "path.h"
 #include "packet.h"
@@ -45,8 +46,9 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct config *c
 }
 
 /* To the listener. */
-static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct config *cfg)
+static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
+	forget_flow(cfg, p);
 	if (cfg->door)
 		return enter_room(skb, cfg, cfg->mark_intercept);
 	return deliver(skb, cfg, PLACE_HERE);
@@ -59,49 +61,33 @@ static __always_inline void note(enum reason why, const struct source *src, enum
 	count_user(src->user, user_why);
 }
 
-/* The same for a SYN that meets no connection. */
-static __always_inline void note_syn(enum reason why, const struct source *src, enum user_reason user_why)
-{
-	count(why);
-	count_syn(src->user, user_why);
-}
-
-/* The same for one whose user's counters are at hand. */
-static __always_inline void note_counted(enum reason why, struct user_counts *c, enum user_reason user_why)
-{
-	count(why);
-	count_syn_in(c, user_why);
-}
-
 /* A fresh connection that the proxy shall have. */
 static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
 {
-	struct user_counts *c = counts_of(src->user);
-
-	if (!spend_syn(c, src, p, now)) { /* one host must not take the proxy from all others */
-		note_counted(REASON_SYN_LIMITED, c, USER_SYN_LIMITED);
+	if (!spend_syn(src, p, now)) { /* one host must not take the proxy from all others */
+		note(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
 		return TC_ACT_SHOT;
 	}
 	switch (try_listener(skb, cfg, src->fail, 0, now)) {
 	case ANSWER_ASSIGN: /* the usual way */
-		note_counted(REASON_INTERCEPT, c, USER_INTERCEPTED);
-		return deliver_fresh(skb, cfg);
+		note(REASON_INTERCEPT, src, USER_INTERCEPTED);
+		return deliver_fresh(skb, cfg, p);
 	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
-		note_counted(REASON_WAIT, c, USER_INTERCEPTED);
-		return deliver_fresh(skb, cfg);
+		note(REASON_WAIT, src, USER_INTERCEPTED);
+		return deliver_fresh(skb, cfg, p);
 	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
-		note_counted(REASON_WAIT_DROP, c, USER_DROPPED);
+		note(REASON_WAIT_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (src->fail == FAIL_CLOSED) { /* away for too long, and this source must not go round the proxy */
-		note_counted(REASON_FAIL_CLOSED, c, USER_FAILED_CLOSED);
+		note(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
 		return reset(skb, p);
 	}
 	if (!spend_open(p, now)) { /* fail-open is no invitation to flood */
-		note_counted(REASON_FAIL_OPEN_CAP, c, USER_DROPPED);
+		note(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
-	note_counted(REASON_FAIL_OPEN, c, USER_FAILED_OPEN); /* mail before filtering */
+	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
 	return forward(skb, cfg);
 }
 
@@ -109,26 +95,25 @@ static __always_inline int intercept(struct __sk_buff *skb, const struct config 
 static __always_inline int locked(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, const struct lock *lock, __u64 now)
 {
 	if (src->mode == MODE_DROP) { /* stricter than the lock */
-		note_syn(REASON_DROP, src, USER_DROPPED);
+		note(REASON_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (src->mode != MODE_REJECT) {
 		switch (try_listener(skb, cfg, FAIL_CLOSED, lock, now)) {
 		case ANSWER_ASSIGN:
 		case ANSWER_WAIT: /* the proxy explains */
-			note_syn(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
-			return deliver_fresh(skb, cfg);
+			note(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
+			return deliver_fresh(skb, cfg, p);
 		}
 	}
-	note_syn(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
+	note(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
 	return reset(skb, p);
 }
 
 /* A SYN that meets no connection. */
-static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
+static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p, const struct source *src)
 {
-	__u64 now = bpf_ktime_get_coarse_ns(); /* some milliseconds behind, which is nothing to what it is compared with */
-	const struct source *src;
+	__u64 now = coarse_now();
 	const struct lock *lock;
 	enum mode mode;
 
@@ -140,23 +125,20 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 		count(REASON_LOOP);
 		return TC_ACT_SHOT;
 	}
-	src = find_source(cfg, p->family, p->saddr);
-	if (!src) /* never: the fallback is always there */
-		return TC_ACT_SHOT;
 	if (src->flags & (SOURCE_BIND_IF | SOURCE_BIND_MAC) && !binding_ok(skb, p, src)) { /* a neighbour borrows the address */
-		note_syn(REASON_SPOOF_BIND, src, USER_SPOOFED);
+		note(REASON_SPOOF_BIND, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}
 	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, cfg, p, now)) { /* an address from elsewhere */
-		note_syn(REASON_SPOOF_PATH, src, USER_SPOOFED);
+		note(REASON_SPOOF_PATH, src, USER_SPOOFED);
 		return TC_ACT_SHOT;
 	}
 	if (p->rule == MODE_PASS) { /* submission to others: counted, never opened */
-		note_syn(REASON_PORT_PASS, src, USER_PASSED);
+		note(REASON_PORT_PASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	if (p->rule == MODE_REJECT) { /* submission to others is forbidden here */
-		note_syn(REASON_PORT_REJECT, src, USER_REJECTED);
+		note(REASON_PORT_REJECT, src, USER_REJECTED);
 		return reset(skb, p);
 	}
 	lock = find_lock(cfg, p->family, p->saddr, now);
@@ -165,25 +147,25 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 	mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
 	switch (mode) {
 	case MODE_REJECT:
-		note_syn(REASON_REJECT, src, USER_REJECTED);
+		note(REASON_REJECT, src, USER_REJECTED);
 		return reset(skb, p);
 	case MODE_PASS:
-		note_syn(REASON_PASS, src, USER_PASSED);
+		note(REASON_PASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	case MODE_OBSERVE:
 	case MODE_SHADOW:
 	case MODE_INTERCEPT:
 		break;
 	default: /* MODE_DROP, and what no loader writes */
-		note_syn(REASON_DROP, src, USER_DROPPED);
+		note(REASON_DROP, src, USER_DROPPED);
 		return TC_ACT_SHOT;
 	}
 	if (bypassed(cfg, p->family, p->saddr, now)) { /* the operator's way out */
-		note_syn(REASON_BYPASS, src, USER_PASSED);
+		note(REASON_BYPASS, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	if (mode == MODE_OBSERVE) { /* forwarded untouched */
-		note_syn(REASON_OBSERVE, src, USER_PASSED);
+		note(REASON_OBSERVE, src, USER_PASSED);
 		return forward(skb, cfg);
 	}
 	return intercept(skb, cfg, p, src, now);
@@ -192,7 +174,7 @@ static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg
 /* No SYN and no socket: a cookie's last ACK, or a flow that began before us or was passed. */
 static __always_inline int old_flow(struct __sk_buff *skb, const struct config *cfg, struct packet *p, __u64 *slot, __u64 word)
 {
-	const struct source *src;
+	struct source src = {};
 	const struct lock *lock;
 	__u64 now = bpf_ktime_get_ns();
 
@@ -205,25 +187,24 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 	lock = find_lock(cfg, p->family, p->saddr, now);
 	if ((p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE && try_cookie(skb, cfg, p)) {
 		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
-		src = find_source(cfg, p->family, p->saddr);
-		if (src) {
-			enum mode mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
+		enum mode mode;
 
-			if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
-				count(REASON_COOKIE);
-				return deliver_fresh(skb, cfg);
-			}
+		find_source(cfg, (const struct address *)p->saddr, p->family, &src);
+		mode = mode_towards(cfg, &src, p->family, p->daddr, p->dport, now);
+		if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
+			count(REASON_COOKIE);
+			return deliver_fresh(skb, cfg, p);
 		}
 	}
 	/* The customer's own server answering from port 25 is never touched; submission is not the lock's matter. */
 	if (lock && !(lock->flags & LOCK_KEEP_FLOWS) && !(p->flags & TH_RST) && p->rule == MODE_NONE && !is_mail_port(cfg, p->sport)) {
-		src = find_source(cfg, p->family, p->saddr);
-		if (src && lock_means(lock, src) && !in_set(&local, p->family, p->daddr) && !in_set(&lock_exempt, p->family, p->daddr)) {
-			note(REASON_LOCK_CUT, src, USER_LOCK_CUT); /* its sender sees "connection reset" */
+		find_source(cfg, (const struct address *)p->saddr, p->family, &src);
+		if (lock_means(lock, &src) && !in_set(&local, p->family, p->daddr) && !in_set(&lock_exempt, p->family, p->daddr)) {
+			note(REASON_LOCK_CUT, &src, USER_LOCK_CUT); /* its sender sees "connection reset" */
 			return reset(skb, p);
 		}
 	}
-	if (slot && goes_on(p))
+	if (slot)
 		*slot = word;
 	count(REASON_OLD_FLOW);
 	return forward(skb, cfg);
@@ -233,20 +214,19 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 static __always_inline int unparsed(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
-	const struct source *src = find_source(cfg, p->family, p->saddr);
+	struct source src = {};
 	const struct lock *lock;
 	int open;
 
-	if (!src) /* never: the fallback is always there */
-		return TC_ACT_SHOT;
+	find_source(cfg, (const struct address *)p->saddr, p->family, &src);
 	lock = find_lock(cfg, p->family, p->saddr, now);
 	/* Where nothing would be filtered, nothing is dropped for being unfilterable. */
-	open = src->mode == MODE_PASS || src->mode == MODE_OBSERVE || (src->mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
-	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, src))) || in_set(&local, p->family, p->daddr))) {
+	open = src.mode == MODE_PASS || src.mode == MODE_OBSERVE || (src.mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
+	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, &src))) || in_set(&local, p->family, p->daddr))) {
 		count(REASON_UNPARSED_PASS);
 		return forward(skb, cfg);
 	}
-	note(p->why, src, USER_UNPARSED); /* each kind has its own counter */
+	note(p->why, &src, USER_UNPARSED); /* each kind has its own counter */
 	return TC_ACT_SHOT;
 }
 
@@ -282,7 +262,8 @@ __noinline int hides_in_priority_tag(struct __sk_buff *skb)
 static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
-	__u64 *slot, word = 0;
+	struct source src = {};
+	__u64 *slot = 0, word = 0;
 	struct packet p = {};
 	enum place at;
 	enum kind kind;
@@ -318,17 +299,22 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	p.rule = port_mode(p.ifindex, p.dport);
 	if (p.rule == MODE_DROP) /* a mail port, but not on this interface */
 		return TC_ACT_UNSPEC;
-	slot = known_slot(cfg, &p, &word);
-	if (slot && *slot == word) {
-		if (goes_on(&p) && !any_urgent()) { /* judged before, and nothing has changed since */
+	if (goes_on(&p)) {
+		slot = known_slot(cfg, &p, &word);
+		if (slot && *slot == word && !any_urgent()) { /* judged before, and nothing has changed since */
 			count(REASON_OLD_FLOW);
 			return forward(skb, cfg);
 		}
-		if (p.flags & TH_SYN)
-			*slot = 0; /* a connection of its own begins */
+	}
+	else if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN) {
+		/* Asked for early: memory answers while the sockets are looked through. */
+		find_source(cfg, (const struct address *)p.saddr, p.family, &src);
+		expect_user(src.user);
 	}
 	at = to_own_socket(skb, cfg, &p);
 	if (at) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
+		if (p.flags & TH_SYN)
+			forget_flow(cfg, &p);
 		if (p.challenge) { /* by us, since its socket may be busy */
 			count(REASON_CHALLENGE);
 			return reset(skb, &p);
@@ -337,7 +323,7 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		return deliver(skb, cfg, at);
 	}
 	if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN)
-		return fresh(skb, cfg, &p);
+		return fresh(skb, cfg, &p, &src);
 	if (foreign_reply(cfg, &p, 1) == TC_ACT_SHOT) /* from port 25 to port 25 */
 		return TC_ACT_SHOT;
 	return old_flow(skb, cfg, &p, slot, word);

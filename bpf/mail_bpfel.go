@@ -19,6 +19,12 @@ type mailBudget struct {
 	Count   uint64
 }
 
+type mailClock struct {
+	_    structs.HostLayout
+	Tick uint64
+	Ns   uint64
+}
+
 type mailConfig struct {
 	_             structs.HostLayout
 	Layout        mailNumber
@@ -52,6 +58,8 @@ const (
 	mailConfigFlagCONFIG_HINT_DELIVERY   mailConfigFlag = 512
 	mailConfigFlagCONFIG_HINT_EXEMPT     mailConfigFlag = 1024
 	mailConfigFlagCONFIG_HINT_LOCKS      mailConfigFlag = 2048
+	mailConfigFlagCONFIG_HINT_HOSTS6     mailConfigFlag = 4096
+	mailConfigFlagCONFIG_QUICK           mailConfigFlag = 8192
 )
 
 type mailElsewhere struct {
@@ -155,8 +163,19 @@ const (
 	mailNumberHINTED_DELIVERY mailNumber = 1
 	mailNumberHINTED_EXEMPT   mailNumber = 2
 	mailNumberHINTED_LOCKS    mailNumber = 3
-	mailNumberHINTED_MAX      mailNumber = 4
+	mailNumberHINTED_HOSTS6   mailNumber = 4
+	mailNumberHINTED_MAX      mailNumber = 5
 	mailNumberSYN_BURST       mailNumber = 2
+	mailNumberQUICK_RATE      mailNumber = 32
+	mailNumberQUICK_OWNER     mailNumber = 48
+	mailNumberQUICK_MODE      mailNumber = 55
+	mailNumberQUICK_FAIL      mailNumber = 58
+	mailNumberQUICK_RPF       mailNumber = 59
+	mailNumberQUICK_BOUND     mailNumber = 60
+	mailNumberQUICK_KIND      mailNumber = 61
+	mailNumberQUICK_4         mailNumber = 1
+	mailNumberQUICK_6         mailNumber = 2
+	mailNumberQUICK_GONE      mailNumber = 3
 )
 
 type mailPortKey struct {
@@ -291,11 +310,19 @@ const (
 	mailUserReasonUSER_MAX           mailUserReason = 13
 )
 
+type mailUserSlot struct {
+	_           structs.HostLayout
+	SynDue      uint64
+	Passed      uint32
+	Intercepted uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	mailMapBypassNets       = "bypass_nets"
+	mailMapClock            = "clock"
 	mailMapConfig           = "config"
 	mailMapCounters         = "counters"
 	mailMapDelivery         = "delivery"
@@ -314,12 +341,14 @@ const (
 	mailMapOpenBudgets      = "open_budgets"
 	mailMapPortRules        = "port_rules"
 	mailMapPreserved        = "preserved"
+	mailMapQuickHosts       = "quick_hosts"
 	mailMapRuntime          = "runtime"
 	mailMapSourceHosts      = "source_hosts"
 	mailMapSourceNets       = "source_nets"
 	mailMapSynBuckets       = "syn_buckets"
 	mailMapUrgent           = "urgent"
 	mailMapUserCounters     = "user_counters"
+	mailMapUserSlots        = "user_slots"
 	mailProgDoorIngress     = "door_ingress"
 	mailProgMailIngress     = "mail_ingress"
 	mailProgMailIngressL3   = "mail_ingress_l3"
@@ -389,6 +418,7 @@ type mailProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailMapSpecs struct {
 	BypassNets   *ebpf.MapSpec `ebpf:"bypass_nets"`
+	Clock        *ebpf.MapSpec `ebpf:"clock"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
@@ -407,12 +437,14 @@ type mailMapSpecs struct {
 	OpenBudgets  *ebpf.MapSpec `ebpf:"open_budgets"`
 	PortRules    *ebpf.MapSpec `ebpf:"port_rules"`
 	Preserved    *ebpf.MapSpec `ebpf:"preserved"`
+	QuickHosts   *ebpf.MapSpec `ebpf:"quick_hosts"`
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
 	SourceHosts  *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets   *ebpf.MapSpec `ebpf:"source_nets"`
 	SynBuckets   *ebpf.MapSpec `ebpf:"syn_buckets"`
 	Urgent       *ebpf.MapSpec `ebpf:"urgent"`
 	UserCounters *ebpf.MapSpec `ebpf:"user_counters"`
+	UserSlots    *ebpf.MapSpec `ebpf:"user_slots"`
 }
 
 // mailVariableSpecs contains global variables before they are loaded into the kernel.
@@ -442,6 +474,7 @@ func (o *mailObjects) Close() error {
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailMaps struct {
 	BypassNets   *ebpf.Map `ebpf:"bypass_nets"`
+	Clock        *ebpf.Map `ebpf:"clock"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Delivery     *ebpf.Map `ebpf:"delivery"`
@@ -460,17 +493,20 @@ type mailMaps struct {
 	OpenBudgets  *ebpf.Map `ebpf:"open_budgets"`
 	PortRules    *ebpf.Map `ebpf:"port_rules"`
 	Preserved    *ebpf.Map `ebpf:"preserved"`
+	QuickHosts   *ebpf.Map `ebpf:"quick_hosts"`
 	Runtime      *ebpf.Map `ebpf:"runtime"`
 	SourceHosts  *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets   *ebpf.Map `ebpf:"source_nets"`
 	SynBuckets   *ebpf.Map `ebpf:"syn_buckets"`
 	Urgent       *ebpf.Map `ebpf:"urgent"`
 	UserCounters *ebpf.Map `ebpf:"user_counters"`
+	UserSlots    *ebpf.Map `ebpf:"user_slots"`
 }
 
 func (m *mailMaps) Close() error {
 	return _MailClose(
 		m.BypassNets,
+		m.Clock,
 		m.Config,
 		m.Counters,
 		m.Delivery,
@@ -489,12 +525,14 @@ func (m *mailMaps) Close() error {
 		m.OpenBudgets,
 		m.PortRules,
 		m.Preserved,
+		m.QuickHosts,
 		m.Runtime,
 		m.SourceHosts,
 		m.SourceNets,
 		m.SynBuckets,
 		m.Urgent,
 		m.UserCounters,
+		m.UserSlots,
 	)
 }
 

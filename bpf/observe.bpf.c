@@ -223,12 +223,12 @@ static __noinline int copy_packet(struct __sk_buff *skb, const struct packet *p,
 static __noinline int begins(const struct config *cfg, const struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
-	const struct source *src;
+	struct source src = {};
 
 	if (!cfg || !p || port_mode(p->ifindex, p->dport) != MODE_NONE || in_set(&local, p->family, p->daddr))
 		return 0;
-	src = find_source(cfg, p->family, p->saddr);
-	return src && mode_towards(cfg, src, p->family, p->daddr, p->dport, now) == MODE_OBSERVE;
+	find_source(cfg, (const struct address *)p->saddr, p->family, &src);
+	return mode_towards(cfg, &src, p->family, p->daddr, p->dport, now) == MODE_OBSERVE;
 }
 
 static __always_inline int from_customer(struct __sk_buff *skb, const __u32 l2)

@@ -19,6 +19,12 @@ type observeBudget struct {
 	Count   uint64
 }
 
+type observeClock struct {
+	_    structs.HostLayout
+	Tick uint64
+	Ns   uint64
+}
+
 type observeConfig struct {
 	_             structs.HostLayout
 	Layout        uint32
@@ -175,11 +181,19 @@ type observeUserCounts struct {
 	SynDue uint64
 }
 
+type observeUserSlot struct {
+	_           structs.HostLayout
+	SynDue      uint64
+	Passed      uint32
+	Intercepted uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	observeMapBypassNets        = "bypass_nets"
+	observeMapClock             = "clock"
 	observeMapConfig            = "config"
 	observeMapCounters          = "counters"
 	observeMapDelivery          = "delivery"
@@ -208,6 +222,7 @@ const (
 	observeMapSynBuckets        = "syn_buckets"
 	observeMapUrgent            = "urgent"
 	observeMapUserCounters      = "user_counters"
+	observeMapUserSlots         = "user_slots"
 	observeProgObserveEgress    = "observe_egress"
 	observeProgObserveEgressL3  = "observe_egress_l3"
 	observeProgObserveIngress   = "observe_ingress"
@@ -268,6 +283,7 @@ type observeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type observeMapSpecs struct {
 	BypassNets     *ebpf.MapSpec `ebpf:"bypass_nets"`
+	Clock          *ebpf.MapSpec `ebpf:"clock"`
 	Config         *ebpf.MapSpec `ebpf:"config"`
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Delivery       *ebpf.MapSpec `ebpf:"delivery"`
@@ -296,6 +312,7 @@ type observeMapSpecs struct {
 	SynBuckets     *ebpf.MapSpec `ebpf:"syn_buckets"`
 	Urgent         *ebpf.MapSpec `ebpf:"urgent"`
 	UserCounters   *ebpf.MapSpec `ebpf:"user_counters"`
+	UserSlots      *ebpf.MapSpec `ebpf:"user_slots"`
 }
 
 // observeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -326,6 +343,7 @@ func (o *observeObjects) Close() error {
 // It can be passed to loadObserveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type observeMaps struct {
 	BypassNets     *ebpf.Map `ebpf:"bypass_nets"`
+	Clock          *ebpf.Map `ebpf:"clock"`
 	Config         *ebpf.Map `ebpf:"config"`
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Delivery       *ebpf.Map `ebpf:"delivery"`
@@ -354,11 +372,13 @@ type observeMaps struct {
 	SynBuckets     *ebpf.Map `ebpf:"syn_buckets"`
 	Urgent         *ebpf.Map `ebpf:"urgent"`
 	UserCounters   *ebpf.Map `ebpf:"user_counters"`
+	UserSlots      *ebpf.Map `ebpf:"user_slots"`
 }
 
 func (m *observeMaps) Close() error {
 	return _ObserveClose(
 		m.BypassNets,
+		m.Clock,
 		m.Config,
 		m.Counters,
 		m.Delivery,
@@ -387,6 +407,7 @@ func (m *observeMaps) Close() error {
 		m.SynBuckets,
 		m.Urgent,
 		m.UserCounters,
+		m.UserSlots,
 	)
 }
 

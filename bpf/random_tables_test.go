@@ -233,18 +233,17 @@ func (l *lab) loadState(s *model.State) {
 	l.must(err)
 	_, err = replaceTable(l.objects.OpenBudgets, open)
 	l.must(err)
-	buckets, users := map[mailHostKey]uint64{}, map[number]mailUserCounts{}
+	buckets, users := map[mailHostKey]uint64{}, map[uint32]mailUserCounts{}
 	for who, due := range s.Buckets {
 		if who.User != 0 {
-			users[number(who.User)] = mailUserCounts{SynDue: due}
+			users[who.User] = mailUserCounts{SynDue: due}
 		} else {
 			buckets[hostKey(who.Host)] = due
 		}
 	}
 	_, err = replaceTable(l.objects.SynBuckets, buckets)
 	l.must(err)
-	_, err = replaceTable(l.objects.UserCounters, users)
-	l.must(err)
+	l.setCounts(users)
 }
 
 func kernelSource(s model.Source) Source {

@@ -176,7 +176,7 @@ func (p *plan) compare(spec *ebpf.CollectionSpec) error {
 		}
 		was, ok := p.was.Maps[name]
 		if ok && is.Type == was.Type {
-			is.Entries = grown(was, is)
+			is.Entries = grown(name, was, is)
 			p.is.Maps[name], ms.MaxEntries = is, is.Entries
 		}
 		fits := ok && is.same(was) && is.Entries == was.Entries && (p.was.Layout == p.is.Layout || forever(name))

@@ -87,7 +87,8 @@ func downgrade(t *testing.T, dir string, layout uint32) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if done, err := carry(from, m, old, is.Maps[name]); err != nil || !done {
+			done, err := carry(from, m, old, is.Maps[name])
+			if err != nil || done != (name != "quick_hosts") { // which is filled with the next list of sources
 				t.Fatal(name, done, err)
 			}
 			from.Close()
@@ -159,7 +160,7 @@ func TestMapsOfAnotherVersionAreCarriedOver(t *testing.T) {
 			if after := l.users(); fmt.Sprint(after) != fmt.Sprint(users) {
 				t.Errorf("users' counters are %v, want %v", after, users)
 			}
-			if h, err := l.Heartbeat(); err != nil || !h.Beaten || h.Age > 5*time.Second {
+			if h, err := l.Heartbeat(); err != nil || !h.Beaten || h.Age > time.Minute {
 				t.Errorf("heartbeat is %+v, %v", h, err)
 			}
 			if has, err := l.HasListener(); err != nil || !has {

@@ -65,6 +65,9 @@ func shapeOf(spec *ebpf.CollectionSpec) (*shape, error) {
 
 func mapShapeOf(name string, ms *ebpf.MapSpec) (m mapShape, err error) {
 	m = mapShape{Type: ms.Type, KeySize: ms.KeySize, ValueSize: ms.ValueSize, Entries: ms.MaxEntries, Flags: ms.Flags}
+	if ms.InnerMap != nil { // holds no values of its own
+		return m, nil
+	}
 	if m.Key, err = fieldsOf(nil, "", 0, ms.Key); err == nil {
 		m.Value, err = fieldsOf(nil, "", 0, ms.Value)
 	}

@@ -35,8 +35,20 @@ enum number {
 	HINTED_DELIVERY = 1,
 	HINTED_EXEMPT = 2,
 	HINTED_LOCKS = 3,
-	HINTED_MAX = 4,
+	HINTED_HOSTS6 = 4,
+	HINTED_MAX = 5,
 	SYN_BURST = 2,     /* seconds of a source's rate that may come at once */
+	/* Where things stand in host_cell.what: the user in the first 32 bits, then these. */
+	QUICK_RATE = 32,  /* 16 bits */
+	QUICK_OWNER = 48, /* 7 */
+	QUICK_MODE = 55,  /* 3 */
+	QUICK_FAIL = 58,
+	QUICK_RPF = 59,
+	QUICK_BOUND = 60, /* instead of all but the kind the number of a line with a whole struct source; 0: ask source_hosts */
+	QUICK_KIND = 61,  /* 3 bits, of which 0 is free */
+	QUICK_4 = 1,
+	QUICK_6 = 2,
+	QUICK_GONE = 3,   /* not free: what found no place here may be in source_hosts */
 };
 
 /* What happens to a fresh connection. The numbers are kept on disk and on the wire: never renumber. */
@@ -78,6 +90,8 @@ enum config_flag {
 	CONFIG_HINT_DELIVERY = 512,
 	CONFIG_HINT_EXEMPT = 1024,
 	CONFIG_HINT_LOCKS = 2048,
+	CONFIG_HINT_HOSTS6 = 4096, /* of single IPv6 addresses in source_hosts */
+	CONFIG_QUICK = 8192, /* quick_hosts is filled */
 };
 
 enum lock_flag {
@@ -278,6 +292,33 @@ struct elsewhere {
 struct user_counts {
 	__u64 n[USER_MAX];
 	__u64 syn_due; /* when the user's bucket of SYNs would be empty, CLOCK_MONOTONIC */
+};
+
+/* What nearly every SYN moves, in little memory: a million users' fit into a processor's cache. */
+struct user_slot {
+	__u64 syn_due;     /* likewise */
+	__u32 passed;      /* as in user_counts, where 2^32 is added when one of these begins anew */
+	__u32 intercepted;
+};
+
+/*
+ * A host in a quick table: an address, IPv4 or the first half of IPv6, and what source_hosts says of it. A bucket is a line of
+ * the processor's cache. The first one has the mask of the others' numbers, which are counted from 1, in its first word; the
+ * last ones hold what does not fit into a cell.
+ */
+struct host_cell {
+	__u64 addr; /* network order */
+	__u64 what; /* see QUICK_; 0: free */
+};
+
+struct host_bucket {
+	struct host_cell cell[4];
+};
+
+/* The coarse clock, read once a tick. */
+struct clock {
+	__u64 tick; /* of the kernel */
+	__u64 ns;   /* CLOCK_MONOTONIC, some milliseconds behind */
 };
 
 /* Which prefixes a trie may hold around an address: a bit for the beginning of each. */
@@ -492,7 +533,45 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-/* Not per CPU: SYNs are rare beside packets, and memory would grow with users times CPUs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock);
+} clock SEC(".maps");
+
+/* By the user's number; they are given out one after the other. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 131072);
+	__type(key, __u32);
+	__type(value, struct user_slot);
+} user_slots SEC(".maps");
+
+#ifdef QUICK /* who judges SYNs; others have time */
+/*
+ * The addresses and /64s of source_hosts once more, each found in one line of memory, where a hash table needs four. What does not
+ * fit is only there. Each replacement of all sources makes another table.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct host_bucket));
+	});
+} quick_hosts SEC(".maps");
+#endif
+
+/*
+ * Whatever else happened to a user's connections, and all of it of users whose number is larger. Not per CPU: SYNs are rare
+ * beside packets, and memory would grow with users times CPUs.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

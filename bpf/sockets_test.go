@@ -76,7 +76,7 @@ func synsAboveTheRate() (all []verdict) {
 		l.must(err)
 		l.configure(Source{Mode: ModeIntercept, PerSecond: 1})
 		l.sources(Source{Prefix: prefix("192.0.2.11/32"), Mode: ModeIntercept, User: 7, PerSecond: 1})
-		l.must(l.objects.UserCounters.Put(uint32(7), mailUserCounts{SynDue: now + 2*uint64(time.Second)}))
+		l.setCounts(map[uint32]mailUserCounts{7: {SynDue: now + 2*uint64(time.Second)}})
 		for _, k := range []mailHostKey{hostKey(prefix("192.0.2.10/32")), hostKey(prefix("2001:db8:1::/64"))} {
 			l.must(l.objects.SynBuckets.Put(k, now+2*uint64(time.Second)))
 		}

@@ -13,6 +13,7 @@ import (
 func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
 	hosts := make(map[mailHostKey]mailSource)
 	nets := make(map[mailNetKey]mailSource)
+	var single []netip.Prefix
 	long := false
 	for _, s := range list {
 		v, err := checkedSource(s)
@@ -29,14 +30,19 @@ func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
 			return Change{}, fmt.Errorf("could not use source %s: it is given twice", s.Prefix)
 		}
 		long = long || isLong6(s.Prefix)
+		if s.Prefix.Bits() == 128 {
+			single = append(single, s.Prefix)
+		}
 	}
+	d.sourcing.Lock()
+	defer d.sourcing.Unlock()
 	// The flag goes up before such prefixes come and down after they went.
 	if long {
 		if err := d.setLong6(true); err != nil {
 			return Change{}, err
 		}
 	}
-	c, err := d.replaceBoth(hosts, nets)
+	c, err := d.hinted(mailNumberHINTED_HOSTS6, mailConfigFlagCONFIG_HINT_HOSTS6, single, func() (Change, error) { return d.replaceBoth(hosts, nets) })
 	if err != nil {
 		return Change{}, err
 	}
@@ -53,20 +59,50 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 	if err != nil {
 		return Change{}, err
 	}
-	steps := []func() error{h.putNew, n.putNew, n.deleteGone, h.deleteGone}
+	bound := 0
+	for _, s := range hosts {
+		if s.Flags&^mailSourceFlagSOURCE_RPF != 0 {
+			bound++
+		}
+	}
+	if err := d.quicken(len(hosts), bound); err != nil {
+		return Change{}, err
+	}
+	put := func() error {
+		if err := h.putNew(); err != nil {
+			return err
+		}
+		for _, k := range h.fresh {
+			d.quick.put(k, hosts[k])
+		}
+		return nil
+	}
+	remove := func() error {
+		if err := h.deleteGone(); err != nil {
+			return err
+		}
+		for _, k := range h.gone {
+			d.quick.remove(k)
+		}
+		return nil
+	}
+	steps := []func() error{put, n.putNew, n.deleteGone, remove}
 	if h.crowded || n.crowded {
-		steps = []func() error{n.deleteGone, h.deleteGone, h.putNew, n.putNew}
+		steps = []func() error{n.deleteGone, remove, put, n.putNew}
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
-			return Change{}, err
+			return Change{}, d.slowly(err)
 		}
 	}
+	d.hosts = len(hosts)
 	return h.plus(n.Change), nil
 }
 
 // PutSources adds or changes single sources.
 func (d *Datapath) PutSources(list ...Source) error {
+	d.sourcing.Lock()
+	defer d.sourcing.Unlock()
 	for _, s := range list {
 		v, err := checkedSource(s)
 		if err != nil {
@@ -77,8 +113,22 @@ func (d *Datapath) PutSources(list ...Source) error {
 				return err
 			}
 		}
+		if s.Prefix.Bits() == 128 {
+			if err := d.hint(mailNumberHINTED_HOSTS6, mailConfigFlagCONFIG_HINT_HOSTS6, s.Prefix); err != nil {
+				return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
+			}
+		}
 		if err := d.sourceMap(s.Prefix).Put(sourceKey(s.Prefix), v); err != nil {
 			return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
+		}
+		if d.quick != nil && isHost(s.Prefix) {
+			d.quick.put(hostKey(s.Prefix), v)
+		}
+	}
+	if d.quick != nil {
+		d.hosts += len(list) // or fewer
+		if d.hosts > hostsPerBucket*len(d.quick.buckets) {
+			return d.quicken(2*d.hosts, len(d.quick.lines))
 		}
 	}
 	return d.changed()
@@ -86,9 +136,14 @@ func (d *Datapath) PutSources(list ...Source) error {
 
 // DeleteSources takes single sources away; one that is not there is no error.
 func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) error {
+	d.sourcing.Lock()
+	defer d.sourcing.Unlock()
 	for _, p := range prefixes {
 		if err := deleteKeys(d.sourceMap(p), []any{sourceKey(p)}); err != nil {
 			return err
+		}
+		if d.quick != nil && isHost(p) {
+			d.quick.remove(hostKey(p))
 		}
 	}
 	return d.changed()

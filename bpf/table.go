@@ -14,18 +14,24 @@ const batchSize = 4096
 // readTable copies a hash or trie into memory.
 func readTable[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 	got := make(map[K]V)
+	err := eachEntry(m, func(k K, v V) { got[k] = v })
+	return got, err
+}
+
+// eachEntry reads a table or an array.
+func eachEntry[K, V any](m *ebpf.Map, f func(K, V)) error {
 	keys, values := make([]K, batchSize), make([]V, batchSize)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			got[keys[i]] = values[i]
+			f(keys[i], values[i])
 		}
 		switch {
 		case errors.Is(err, ebpf.ErrKeyNotExist):
-			return got, nil
+			return nil
 		case err != nil:
-			return nil, fmt.Errorf("could not read map %s: %w", m, err)
+			return fmt.Errorf("could not read map %s: %w", m, err)
 		}
 	}
 }

@@ -147,7 +147,7 @@ func (e *Engine) openBPF(path, reason string) error {
 		return err
 	}
 	// Room for every prefix that may be set at run time; the tables are not allocated ahead.
-	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries}
+	sizes := bpf.Options{MaxHosts: control.MaxEntries, MaxNets: control.MaxEntries, MaxUsers: control.MaxEntries, Slots: control.MaxEntries}
 	data, err := bpf.Open(e.cfg.PinDir, sizes)
 	if err != nil {
 		return errors.Join(err, removeEmpty(e.cfg.PinDir))

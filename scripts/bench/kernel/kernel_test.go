@@ -32,9 +32,9 @@ func TestFrames(t *testing.T) {
 // TestTargets: what is missed is named, what was not measured is not promised.
 func TestTargets(t *testing.T) {
 	r := &Result{
-		Users:  []int{1, 1000},
+		Users:  []int{1, 100, 1000},
 		Alone:  []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
-		InSitu: []Cost{{"SYN to 25, passed", 1, false, 100}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
+		InSitu: []Cost{{"SYN to 25, passed", 100, false, 100}, {"SYN to 25, passed", 100, true, 120}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
 		Forwards: []Forward{{plain, "UDP", 1000, 1}, {plain, "TCP 443", 1000, 1}, {rulesAlone, "TCP 443", 1090, 0.92},
 			{"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}, {byRules, "TCP 443", 1100, 0.91}},
 		Interfaces: 20,

@@ -31,12 +31,12 @@ type Config struct {
 
 // Full is what the documented figures come from.
 func Full() Config {
-	return Config{Users: []int{1, 1000, 100_000, 1_000_000}, Rounds: 40, Packets: 4096, Interfaces: 4000, Seconds: 0.5, Progress: os.Stderr}
+	return Config{Users: []int{1, 100, 1000, 100_000, 1_000_000}, Rounds: 40, Packets: 4096, Interfaces: 4000, Seconds: 0.5, Progress: os.Stderr}
 }
 
 // Quick takes a few seconds and is for seeing that everything works.
 func Quick() Config {
-	return Config{Users: []int{1, 1000}, Rounds: 3, Packets: 512, Interfaces: 20, Seconds: 0.05, Progress: os.Stderr}
+	return Config{Users: []int{1, 100, 1000}, Rounds: 3, Packets: 512, Interfaces: 20, Seconds: 0.05, Progress: os.Stderr}
 }
 
 // bench is the place where programs are measured: one gateway whose program is changed from sample to sample, so that all
@@ -260,7 +260,7 @@ func (b *bench) roundInSitu(k link.Link, cost map[cell]*least) error {
 					if !kind.v6 {
 						sources = bulkUsers4(users)
 					}
-					if kind.from.IsValid() || sources < 1000 {
+					if kind.from.IsValid() || sources < fewSources {
 						continue
 					}
 				}

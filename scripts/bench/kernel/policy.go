@@ -25,6 +25,9 @@ type population struct {
 	took  time.Duration
 }
 
+// fewSources is how many different sources a measurement of many begins with.
+const fewSources = 100
+
 // bulkUsers4 is how many users have an IPv4 address.
 func bulkUsers4(users int) int { return min(users, 1<<17) }
 
@@ -34,7 +37,7 @@ func settle(dir string, users, cust int) (*population, error) {
 		return nil, err
 	}
 	room := uint32(max(2*users+1000, 1000))
-	d, err := bpf.Open(dir, bpf.Options{MaxHosts: room, MaxUsers: room})
+	d, err := bpf.Open(dir, bpf.Options{MaxHosts: room, MaxUsers: room, Slots: room})
 	if err != nil {
 		return nil, err
 	}
@@ -70,11 +73,11 @@ func (p *population) fill(cust int) error {
 		}
 	}
 	for _, a := range []netip.Addr{checked4, checked6} {
-		list = append(list, bpf.Source{Prefix: host(a), User: 1 << 30, Mode: bpf.ModeIntercept, Fail: bpf.FailClosed,
+		list = append(list, bpf.Source{Prefix: host(a), User: uint32(p.users) + 1, Mode: bpf.ModeIntercept, Fail: bpf.FailClosed,
 			ReversePath: true, Ifindex: uint32(cust), MAC: farMAC, PerSecond: 1<<16 - 1})
 	}
 	for _, a := range []netip.Addr{taken4, taken6} {
-		list = append(list, bpf.Source{Prefix: host(a), User: 1<<30 + 1, Mode: bpf.ModeIntercept, Fail: bpf.FailClosed})
+		list = append(list, bpf.Source{Prefix: host(a), User: uint32(p.users) + 2, Mode: bpf.ModeIntercept, Fail: bpf.FailClosed})
 	}
 	began := time.Now()
 	if _, err := p.ReplaceSources(list); err != nil {

@@ -161,20 +161,17 @@ func (r *Result) Targets() (list []Target) {
 	return append(list, Target{"no connection is tracked", fmt.Sprintf("%d entries", r.Tracked), r.Tracked == 0})
 }
 
-// growth compares a SYN among most users with one among fewest.
+// growth compares a SYN among most users with one among few: the same source again and again, and every source different.
 func (r *Result) growth() (list []Target) {
-	least, most := slices.Min(r.Users), slices.Max(r.Users)
+	most := slices.Max(r.Users)
 	for _, k := range kinds() {
-		if k.flags != syn || k.from.IsValid() {
-			continue
-		}
-		few, ok := find(r.InSitu, k.String(), least, false)
 		for _, cold := range []bool{false, true} {
+			few, some := find(r.InSitu, k.String(), fewSources, cold)
 			many, found := find(r.InSitu, k.String(), most, cold)
-			if !ok || !found || most < 1000*least {
+			if k.flags != syn || k.from.IsValid() || !some || !found || most < 10*fewSources {
 				continue
 			}
-			name := fmt.Sprintf("%s, %s users: at most %d times that at %s", k, count(most), mostGrowth, count(least))
+			name := fmt.Sprintf("%s, %s users: at most %d times that at %s", k, count(most), mostGrowth, count(fewSources))
 			if cold {
 				name = "every source different: " + name
 			}

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // carry fills a fresh map with what one of another shape holds: each field finds the one of its name, what the older
@@ -16,11 +18,13 @@ func carry(from, to *ebpf.Map, was, is mapShape) (bool, error) {
 	switch {
 	case is.Type != was.Type:
 		return false, nil
-	case is.Type == ebpf.Array && is.Entries < batchSize:
+	case is.Type == ebpf.Array && was.Flags&is.Flags&unix.BPF_F_MMAPABLE != 0:
+		return true, carryMapped(from, to, was, is)
+	case is.Type == ebpf.Array:
 		return true, carryArray(from, to, was, is)
 	case is.Type == ebpf.PerCPUArray:
 		return true, carryCounters(from, to, was, is)
-	case is.Type == ebpf.Array, is.Type == ebpf.Hash, is.Type == ebpf.LRUHash, is.Type == ebpf.LPMTrie:
+	case is.Type == ebpf.Hash, is.Type == ebpf.LRUHash, is.Type == ebpf.LPMTrie:
 		return true, carryTable(from, to, was, is)
 	}
 	return false, nil // sockets cannot be read back
@@ -39,6 +43,37 @@ func carryArray(from, to *ebpf.Map, was, is mapShape) error {
 		}
 	}
 	return nil
+}
+
+// carryMapped does the same for an array that may be large and is hardly filled.
+func carryMapped(from, to *ebpf.Map, was, is mapShape) error {
+	old, err := mapArray(from, unix.PROT_READ)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(old)
+	fresh, err := mapArray(to, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(fresh)
+	all, nothing := moves(is.Value, was.Value), make([]byte, was.ValueSize)
+	step, size := int(was.ValueSize+7)&^7, int(is.ValueSize+7)&^7 // as the kernel lays them out
+	for i := range int(min(was.Entries, is.Entries)) {
+		if value := old[i*step:][:was.ValueSize]; !bytes.Equal(value, nothing) {
+			convert(fresh[i*size:][:is.ValueSize], value, all)
+		}
+	}
+	return nil
+}
+
+// mapArray maps an array that was made for it into memory.
+func mapArray(m *ebpf.Map, how int) ([]byte, error) {
+	b, err := unix.Mmap(m.FD(), 0, int(m.MaxEntries())*(int(m.ValueSize()+7)&^7), how, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("could not map %s into memory: %w", m, err)
+	}
+	return b, nil
 }
 
 // carryCounters finds each counter by its name: an array grows in its middle, too.

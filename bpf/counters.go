@@ -120,12 +120,11 @@ type userSlots struct {
 }
 
 func mapSlots(m *ebpf.Map) (*userSlots, error) {
-	n := int(m.MaxEntries())
-	memory, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(mailUserSlot{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, err := mapArray(m, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
-		return nil, fmt.Errorf("could not map the counters of users: %w", err)
+		return nil, err
 	}
-	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), n)}, nil
+	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), m.MaxEntries())}, nil
 }
 
 func (u *userSlots) close() error { return unix.Munmap(u.memory) }

@@ -46,9 +46,8 @@ func newQuickTable(hosts, bound int, seed uint64) (*quickTable, error) {
 		return nil, fmt.Errorf("could not make a quick table of %d hosts: %w", hosts, err)
 	}
 	t := &quickTable{m: m, seed: seed}
-	t.memory, err = unix.Mmap(m.FD(), 0, (1+n+lines)*int(unsafe.Sizeof(quickBucket{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("could not map a quick table of %d hosts: %w", hosts, err), m.Close())
+	if t.memory, err = mapArray(m, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		return nil, errors.Join(err, m.Close())
 	}
 	all := unsafe.Slice((*quickBucket)(unsafe.Pointer(&t.memory[0])), 1+n+lines)
 	all[0][0].addr, t.buckets, t.lines = uint64(n-1), all[1:1+n], all[1+n:]

@@ -280,7 +280,7 @@ func flood(ctx context.Context, l *Lab, host string, targets ...string) {
 	for _, to := range targets {
 		for range 40 {
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, 900*time.Millisecond)
+				ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // less than that a loaded machine may need to begin with
 				defer cancel()
 				if c, err := l.Dial(ctx, host, "", to); err == nil {
 					_ = c.Close()

@@ -10,6 +10,10 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sluice/bpf"
 )
 
 // way is one arrangement that packets are forwarded through: a gateway, and what is done to it before a sample and undone
@@ -40,7 +44,8 @@ func (b *bench) forwarding(ctx context.Context) error {
 		ways  func(*gateway) []way
 	}{
 		{false, "", func(g *gateway) []way {
-			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), attachWay(sluiceWay(p), g, p.Program("mail_ingress"))}
+			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), g.clsactWay("an empty program, clsact", b.empty),
+				attachWay(sluiceWay(p), g, p.Program(bpf.MailIngress)), g.guardedWay(sluiceWay(p)+", with the guard at the uplink", p)}
 		}},
 		{true, "", func(g *gateway) []way {
 			return []way{{rulesAlone, g, g.main(), nothing, nothing}, attachWay(byRules, g, p.Program("mail_ingress"))}
@@ -53,6 +58,9 @@ func (b *bench) forwarding(ctx context.Context) error {
 		}},
 		{false, nftMap("flags interval;", bulkUsers4(p.users)), func(g *gateway) []way {
 			return []way{{"nftables, interval map of verdicts", g, g.main(), nothing, nothing}}
+		}},
+		{false, nftNothing, func(g *gateway) []way {
+			return []way{{"an empty nftables chain", g, g.main(), nothing, nothing}}
 		}},
 		{false, nftRedirect, func(g *gateway) []way {
 			return []way{{"conntrack redirect", g, g.main(), nothing, nothing}}
@@ -101,6 +109,37 @@ func (b *bench) near(users int) *population {
 func attachWay(name string, g *gateway, p *ebpf.Program) way {
 	var k link.Link
 	return way{name, g, g.main(), func() (err error) { k, err = attach(g.cust, p); return err }, func() error { return k.Close() }}
+}
+
+// clsactWay attaches a program by the older hook.
+func (g *gateway) clsactWay(name string, p *ebpf.Program) way {
+	qdisc := &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: g.cust, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}, QdiscType: "clsact"}
+	return way{name, g, g.main(), func() error {
+		if err := netlink.QdiscAdd(qdisc); err != nil {
+			return fmt.Errorf("could not add clsact to interface %d: %w", g.cust, err)
+		}
+		f := &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: g.cust, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+			Fd: p.FD(), Name: "bench", DirectAction: true}
+		if err := netlink.FilterAdd(f); err != nil {
+			return fmt.Errorf("could not attach a program to interface %d by clsact: %w", g.cust, err)
+		}
+		return nil
+	}, func() error { return netlink.QdiscDel(qdisc) }}
+}
+
+// guardedWay attaches all that a forwarded packet meets where the uplink is guarded.
+func (g *gateway) guardedWay(name string, p *population) way {
+	var in, out link.Link
+	return way{name, g, g.main(), func() (err error) {
+		if in, err = attach(g.cust, p.Program(bpf.MailIngress)); err != nil {
+			return err
+		}
+		out, err = link.AttachTCX(link.TCXOptions{Interface: g.up, Program: p.Program(bpf.UplinkGuard), Attach: ebpf.AttachTCXEgress})
+		if err != nil {
+			return errors.Join(fmt.Errorf("could not attach the guard: %w", err), in.Close())
+		}
+		return nil
+	}, func() error { return errors.Join(in.Close(), out.Close()) }}
 }
 
 // forwardKinds are what a gateway forwards most, and mail that is passed.
@@ -232,6 +271,14 @@ func nftMap(flags string, hosts int) string {
 	b.WriteString("\t\t}\n\t}\n\tchain pre {\n\t\ttype filter hook prerouting priority mangle; policy accept;\n\t\tiifname \"cust0\" tcp dport 25 ip saddr vmap @users\n\t}\n}\n")
 	return b.String()
 }
+
+// nftNothing is a chain that every packet passes and that says nothing.
+const nftNothing = `table inet bench {
+	chain pre {
+		type filter hook prerouting priority mangle; policy accept;
+	}
+}
+`
 
 // nftRedirect redirects one customer's mail, which is enough to have every packet of the gateway tracked.
 const nftRedirect = `table ip bench {

@@ -99,13 +99,17 @@ func (t *Toolbox) sendmail(ctx context.Context, j Job) (Codes, error) {
 	return codes, nil
 }
 
-// PHP runs a program text in a web host's root; its function mail starts Sendmail.
-func (l *Lab) PHP(ctx context.Context, host, text string) error {
+// PHP runs a program text in a web host's root; its function mail starts Sendmail. Settings are those of php.ini.
+func (l *Lab) PHP(ctx context.Context, host, text string, settings ...string) error {
 	t, err := l.toolbox(ctx, host, sendmailRoot{})
 	if err != nil {
 		return err
 	}
-	out, err := t.Run(ctx, nil, "/usr/bin/php8.2", "-n", "-d", "sendmail_path=/usr/libexec/sendmail/sendmail -Am -odi -t -i", "-r", text)
+	args := []string{"/usr/bin/php8.2", "-n", "-d", "sendmail_path=/usr/libexec/sendmail/sendmail -Am -odi -t -i"}
+	for _, s := range settings {
+		args = append(args, "-d", s)
+	}
+	out, err := t.Run(ctx, nil, append(args, "-r", text)...)
 	if err == nil && out.Code != 0 {
 		err = fmt.Errorf("php ended with %d: %s%s", out.Code, out.Stdout, out.Stderr)
 	}

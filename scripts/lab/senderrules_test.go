@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // senderConfig has alice send as herself alone, bob from domains that take mail, and dave as DMARC allows.
@@ -114,4 +115,22 @@ func TestSenderRules(t *testing.T) {
 		}
 	}
 	send(letter{"mallory", "m@mallory.example", "Subject: x", "", "250 "})
+
+	// A DNS that says nothing stops no mail, and holds it up for some seconds at most.
+	if err := g.Configure(senderConfig, "[dns]\nservers = [\"192.0.2.254\"]\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	for _, m := range []letter{
+		{"bob", "b@nowhere.example", "From: b@sink.example", "", "250 "},
+		{"dave", "d@dave.example", "From: d@reject.example", "", "250 "},
+	} {
+		send(m)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("two messages took %v without a DNS", took)
+	}
 }

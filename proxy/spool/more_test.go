@@ -357,7 +357,7 @@ func TestManyDeliveries(t *testing.T) {
 	if each > 250 {
 		t.Errorf("%.0f bytes of memory for each delivery", each)
 	}
-	if took > 10*time.Second+time.Duration(n)*10*time.Microsecond {
-		t.Errorf("the start took %v", took)
+	if used > time.Second+time.Duration(n)*9*time.Microsecond { // on a machine that does nothing else it takes that long
+		t.Errorf("the start took %v of CPU", used)
 	}
 }

@@ -77,6 +77,16 @@ func TestSmarthostTakesMail(t *testing.T) {
 			t.Errorf("a recipient who does not exist: exit %d\n%s", out.Code, out.Stdout)
 		}
 	}
+	// A domain that a user gets has a login by itself, which lets somebody in once it has a password.
+	sluice(t, g, "users", "set", "alice", "from_domains=shop.example", "--reason", "a new shop")
+	if out := sluice(t, g, "login"); !strings.Contains(out, "shop.example") || !strings.Contains(out, "none yet") || !strings.Contains(out, "smtp.provider.example port 587, STARTTLS") {
+		t.Errorf("the login of a user's domain: %s", out)
+	}
+	shop := made
+	if err := json.Unmarshal([]byte(sluice(t, g, "login", "password", "shop.example", "--json")), &shop); err != nil {
+		t.Fatal(err)
+	}
+	taken("the login of a user's domain", send(HostInternet, ways[0], "--auth", "PLAIN", "--auth-user", "shop.example", "--auth-password", shop.Password, "--from", "a@shop.example"))
 	for what, restart := range map[string]func() error{
 		"sluiced":          func() error { return g.RestartSluiced(ctx) },
 		"sluice-intercept": func() error { return g.RestartIntercept(ctx) },

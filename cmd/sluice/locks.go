@@ -78,20 +78,31 @@ func (s *screen) end(l *api.Lock) string {
 
 func (p *program) lockCommand() *cobra.Command {
 	var time config.Duration
-	reason, identity, forever, cut := "", "", false, false
+	reason, identity, account, forever, cut, plan := "", "", "", false, false, false
 	text := "60m"
 	cmd := &cobra.Command{
-		Use: "lock USER --reason WHY", Short: "lock a user in the kernel",
+		Use: "lock {USER | --account NAME} --reason WHY", Short: "lock a user in the kernel, or all users of an account",
 		Long: `lock stops a user's outgoing mail at once. While locked, the first connections in each minute are answered with the
 reason and the ticket; further ones are reset. Good mail stays in the client's own queue and goes out after unlock.
 Sessions that are open through the proxy end with the same reply at once or at their next command, a message that is
 being sent after its own answer. Connections past the proxy are reset at their next packet. With --cut open sessions
 end at once, but for those whose message has gone whole to its destination: they pass on the answer first.
-An address may stand for its user.`,
-		Example: "  sluice lock alice --for 2h --reason \"compromised web shop, ticket 4711\"",
+An address may stand for its user. With --account all users are locked who belong to the account now, those of accounts
+inside it too; with --plan-only nothing is locked: it is said whom that would stop.`,
+		Example: "  sluice lock --account house --plan-only\n  sluice lock alice --for 2h --reason \"compromised web shop, ticket 4711\"",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := time.UnmarshalText([]byte(text)); err != nil {
 				return usageError{fmt.Errorf("--for: %w", err)}
+			}
+			if plan {
+				return p.lockHits(cmd.Context(), account, args)
+			}
+			if account != "" {
+				l := api.AccountLock{Account: account, Reason: reason, Seconds: int(time.D().Seconds())}
+				if forever {
+					l.Seconds = 0
+				}
+				return p.lockAccount(cmd.Context(), "/v1/lock/account", l, "locked")
 			}
 			r := api.LockRequest{User: args[0], Identity: identity, Reason: reason, Cut: cut, Seconds: int(time.D().Seconds())}
 			if forever {
@@ -121,11 +132,19 @@ An address may stand for its user.`,
 	cmd.Flags().StringVar(&reason, "reason", "", "why: it stands in the client's reply and in the audit log")
 	cmd.Flags().StringVar(&identity, "identity", "", "lock this `NAME` inside the user alone; his other mail goes on")
 	cmd.Flags().BoolVar(&cut, "cut", false, "end the user's open connections at once")
+	cmd.Flags().StringVar(&account, "account", "", "lock all users of this account `NAME`")
+	cmd.Flags().BoolVar(&plan, "plan-only", false, "lock nobody, say whom it would stop")
+	cmd.AddCommand(p.evidenceCommand())
 	cmd.MarkFlagsMutuallyExclusive("for", "until-unlocked")
 	cmd.MarkFlagsMutuallyExclusive("identity", "cut")
+	cmd.MarkFlagsMutuallyExclusive("account", "identity")
+	cmd.MarkFlagsMutuallyExclusive("account", "cut")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if reason == "" {
+		if reason == "" && !plan {
 			return fmt.Errorf("--reason is missing: %s", cmd.UseLine())
+		}
+		if account != "" {
+			return cobra.NoArgs(cmd, args)
 		}
 		return exactly("USER")(cmd, args)
 	}
@@ -133,13 +152,22 @@ An address may stand for its user.`,
 }
 
 func (p *program) unlockCommand() *cobra.Command {
-	reason, identity, reset := "", "", false
+	reason, identity, account, reset := "", "", "", false
 	cmd := &cobra.Command{
-		Use: "unlock USER", Short: "lift a user's lock", Args: exactly("USER"),
+		Use: "unlock {USER | --account NAME}", Short: "lift a user's lock, or those of an account's users",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if account != "" {
+				return cobra.NoArgs(cmd, args)
+			}
+			return exactly("USER")(cmd, args)
+		},
 		Long: `unlock lets a user's mail go again; the next connection is served. An address may stand for its user. After some automatic
 unlocks, and after some by the link of a notice, only a person may unlock (lock_max_unlocks, lock_unlocks_by_link): with --reset both
 numbers begin anew, and links that were taken away are given again. That works without a lock, too.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if account != "" {
+				return p.lockAccount(cmd.Context(), "/v1/unlock/account", api.AccountLock{Account: account, Reason: reason}, "unlocked")
+			}
 			var l api.Lock
 			if err := p.client.Do(cmd.Context(), "POST", "/v1/unlock", api.UnlockRequest{User: args[0], Identity: identity, Reason: reason, Reset: reset}, &l); err != nil {
 				return err
@@ -152,6 +180,8 @@ numbers begin anew, and links that were taken away are given again. That works w
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
 	cmd.Flags().StringVar(&identity, "identity", "", "unlock this `NAME` inside the user")
+	cmd.Flags().StringVar(&account, "account", "", "lift the locks that the lock of this account `NAME` brought")
+	cmd.MarkFlagsMutuallyExclusive("account", "identity")
 	cmd.Flags().BoolVar(&reset, "reset", false, "count his automatic unlocks and those by link anew")
 	return cmd
 }

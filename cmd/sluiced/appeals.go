@@ -15,6 +15,8 @@ import (
 	"sluice/cmd/internal/public"
 	"sluice/cmd/internal/store"
 	"sluice/filter"
+	"sluice/filter/content"
+	"sluice/filter/content/school"
 	"sluice/filter/sender"
 	"sluice/proxy/quarantine"
 )
@@ -49,6 +51,11 @@ func (p desk) Appeal(ctx context.Context, in public.Appeal) error {
 		return public.ErrMany
 	case err != nil:
 		return err
+	}
+	if one := d.samples.of(in.Message); one != nil && a.Held == "" {
+		if err := d.samples.keep(one, a.ID); err != nil {
+			d.log.Warn("an appeal has no sample of its message", "appeal", a.ID, "err", err)
+		}
 	}
 	d.log.Info("somebody says that a message was no spam", "appeal", a.ID, "message", a.Message, "user", a.UserName, "from", a.From)
 	d.audits.Go(func() {
@@ -165,6 +172,7 @@ func (b backend) makeGood(ctx context.Context, who string, a *store.Appeal, reas
 		}
 		return fmt.Sprintf("released %s, %d learnt", held, out.Learnt), nil
 	}
+	learnt := b.learnSample(who, a)
 	var m api.Message
 	if err := json.Unmarshal(a.Evidence, &m); err != nil {
 		return "", err
@@ -176,13 +184,32 @@ func (b backend) makeGood(ctx context.Context, who string, a *store.Appeal, reas
 		}
 	}
 	if skip == "" || m.From == "" {
-		return "nothing could be done for the message itself: it is held nowhere, and what refused it is not skipped", nil
+		return "nothing could be done for the message itself: it is held nowhere, and what refused it is not skipped" + learnt, nil
 	}
 	until := time.Now().Add(retryFor)
 	if _, err := b.PutAddress(ctx, who, api.ListedAddress{List: "sender", Action: "allow", Pattern: m.From, User: a.UserName, Skips: []string{skip}, Reason: "appeal " + a.ID + ": " + reason, Until: &until}); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("<%s> may send again without the check %s until %s", m.From, skip, until.UTC().Format(time.RFC3339)), nil
+	return fmt.Sprintf("<%s> may send again without the check %s until %s", m.From, skip, until.UTC().Format(time.RFC3339)) + learnt, nil
+}
+
+// learnSample teaches the filter that a message was good of which a whole sample is kept.
+func (b backend) learnSample(who string, a *store.Appeal) string {
+	all, err := b.d.samples.kept(a.UserName, a.ID)
+	if err != nil || len(all) == 0 || all[0].Cut {
+		return ""
+	}
+	c, err := b.d.samples.box.Read(all[0].ID)
+	if err == nil {
+		_, err = b.d.school.Train(content.CRLF(c.Text), false, who, true)
+	}
+	switch {
+	case errors.Is(err, school.ErrKnown):
+		return ""
+	case err != nil:
+		return "; not learnt: " + err.Error()
+	}
+	return "; 1 learnt"
 }
 
 // falsePositives is how much of what was stopped was found to be good.

@@ -122,6 +122,7 @@ type daemon struct {
 	onward         *onward
 	dialer         *relay.Dialer
 	notices        *notices
+	samples        *samples
 	public         *public.Server // nil: there are no pages
 	linking        sync.Mutex     // one unlock by link at a time
 	deciding       sync.Mutex     // one appeal at a time
@@ -295,6 +296,9 @@ func (d *daemon) lockEvent(e lock.Event) {
 	}
 	d.lockedQueue(&e)
 	d.notices.heard(e)
+	if e.Kind == lock.Locked {
+		d.audits.Go(func() { d.keepEvidence(l) })
+	}
 	if e.Kind == lock.Locked && l.Identity == "" {
 		d.proxy.Locked(l.User.ID)
 	}

@@ -71,7 +71,10 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what was put off to be judged again; it waits once more", "err", err)
 	}
-	d.held, err = d.openQuarantine(cfg)
+	if d.held, err = d.openQuarantine(cfg); err != nil {
+		return err
+	}
+	d.samples, err = d.openSamples(cfg)
 	return err
 }
 

@@ -110,7 +110,7 @@ func (b backend) Unlock(_ context.Context, who string, r api.UnlockRequest) (*ap
 }
 
 func shownLock(l *lock.Lock) *api.Lock {
-	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Identity: l.Identity, Check: l.Check, Rule: l.Rule, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
+	a := &api.Lock{Ticket: l.Ticket, User: l.User.Name, Identity: l.Identity, Account: l.Account, Score: l.Score, Check: l.Check, Rule: l.Rule, Prefix: l.User.Prefix, Code: l.Code, Reason: l.Reason, By: l.By, Automatic: l.Automatic,
 		Since: l.Since, EndedBy: l.EndedBy, EndedWhy: l.EndedWhy}
 	if a.By == "" {
 		a.By = "sluice"
@@ -123,6 +123,9 @@ func shownLock(l *lock.Lock) *api.Lock {
 		if a.EndedBy == "" {
 			a.EndedBy = "time"
 		}
+	}
+	for _, f := range l.Factors {
+		a.Factors = append(a.Factors, api.Factor(f))
 	}
 	for _, e := range l.Evidence {
 		a.Evidence = append(a.Evidence, api.Evidence{Message: e.Message, Time: e.At, Code: e.Code, Text: e.Detail})

@@ -114,6 +114,7 @@ type toldLocks struct {
 }
 
 func (l toldLocks) Judged(m *mail.Message, v *filter.Verdict) {
+	l.d.samples.note(m, v) // first: a lock that follows finds it
 	l.Locks.Judged(m, v)
 	if !l.d.retired() {
 		return

@@ -19,6 +19,7 @@ import (
 	"sluice/cmd/internal/notify"
 	"sluice/cmd/internal/public"
 	"sluice/cmd/internal/store"
+	"sluice/docs/codes"
 	"sluice/filter/lock"
 	"sluice/proxy/durable"
 	"sluice/proxy/smtp"
@@ -243,6 +244,14 @@ func (n *notices) whom(user uint32) (to, language string, desk bool) {
 	return cfg.Notice.Desk, cfg.Notice.Language, true
 }
 
+// pageOf is the code of a lock's page: its own, or that of all locks where its own is never told to a client.
+func pageOf(code string) string {
+	if _, err := fs.Stat(codes.Pages, code+".md"); err != nil {
+		return "LOCKED"
+	}
+	return code
+}
+
 // mostExamples bounds the messages that a notice tells of.
 const mostExamples = 5
 
@@ -253,9 +262,9 @@ func (n *notices) mailLock(l *lock.Lock) error {
 		return nil
 	}
 	cfg, s := n.d.cfg.Load(), n.now.Load()
-	v := &notify.Vars{User: l.User.Name, Identity: l.Identity, Ticket: l.Ticket, Code: l.Code, Reason: l.Reason, Automatic: l.Automatic, Since: l.Since, Until: l.Until, Page: n.page(l.Code, "")}
+	v := &notify.Vars{User: l.User.Name, Identity: l.Identity, Ticket: l.Ticket, Code: l.Code, Reason: l.Reason, Automatic: l.Automatic, Since: l.Since, Until: l.Until, Page: n.page(pageOf(l.Code), "")}
 	if cfg.Gateway.HelpURL != "" {
-		v.Page = cfg.Gateway.HelpURL + l.Code
+		v.Page = cfg.Gateway.HelpURL + pageOf(l.Code)
 	}
 	for i := range l.Evidence[:min(len(l.Evidence), mostExamples)] {
 		e := &l.Evidence[i]

@@ -114,7 +114,7 @@ func (p desk) Locked(_ context.Context, ticket string) (*public.Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &public.Lock{Ticket: l.Ticket, Whom: l.Name(), Code: l.Code, Reason: l.Reason, Since: l.Since, Until: l.Until, Left: left}
+	out := &public.Lock{Ticket: l.Ticket, Whom: l.Name(), Code: pageOf(l.Code), Reason: l.Reason, Since: l.Since, Until: l.Until, Left: left}
 	for i := range l.Evidence[:min(len(l.Evidence), 2*mostExamples)] {
 		e := &l.Evidence[i]
 		out.Examples = append(out.Examples, public.Example{Time: e.At, From: e.From, Code: e.Code})

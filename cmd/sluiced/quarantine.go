@@ -28,7 +28,7 @@ func (d *daemon) openQuarantine(cfg *config.Config) (*quarantine.Box, error) {
 		key = filepath.Join(cfg.Store.Dir, "quarantine.key")
 	}
 	return quarantine.Open(quarantine.Options{
-		Dir: filepath.Join(cfg.Store.Dir, "quarantine"), KeyFile: key, Index: d.store,
+		Dir: filepath.Join(cfg.Store.Dir, "quarantine"), KeyFile: key, Index: d.store.Held(),
 		Keep:  func() time.Duration { return d.cfg.Load().Quarantine.Retention.D() },
 		Most:  func() int64 { return int64(d.cfg.Load().Quarantine.Space) },
 		Alarm: func(err error) { d.log.Error("the quarantine needs attention", "err", err) },
@@ -43,6 +43,9 @@ func (d *daemon) keepQuarantine(ctx context.Context) {
 		select {
 		case <-t.C:
 			n, err := d.held.Sweep()
+			if _, serr := d.samples.box.Sweep(); serr != nil {
+				d.log.Error("could not look after samples of locks", "err", serr)
+			}
 			if err == nil {
 				_, err = d.held.Refresh() // an older process may have kept something
 			}

@@ -226,6 +226,9 @@ func (b backend) RotateHeldKeys(_ context.Context, who string) (*api.HeldRotatio
 	if err != nil {
 		return nil, err
 	}
+	if _, err := b.d.samples.box.Rotate(); err != nil {
+		return nil, err
+	}
 	return &api.HeldRotation{Messages: n}, b.auditHeld(who, "quarantine key made", "quarantine", fmt.Sprintf("%d messages", n))
 }
 

@@ -4,6 +4,7 @@ package lock
 import (
 	"time"
 
+	"sluice/filter/lock/ladder"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 )
@@ -13,6 +14,7 @@ type Lock struct {
 	Ticket    string    `json:"ticket"` // short enough to be spoken; names the lock in replies, log and history
 	User      flow.User `json:"user"`
 	Identity  string    `json:"identity,omitempty"` // locked alone; "": the whole user
+	Account   string    `json:"account,omitempty"`  // with all of whose users he was locked
 	Check     string    `json:"check,omitempty"`    // that spoke last, of an automatic lock
 	Rule      string    `json:"rule,omitempty"`     // that was met
 	Code      string    `json:"code"`               // public code of what locked: that of the deciding hit, or "MANUAL"
@@ -23,11 +25,13 @@ type Lock struct {
 	Until     time.Time `json:"until,omitzero"` // zero: until a person unlocks
 	PerMinute int       `json:"per_minute"`     // new connections a minute that are explained while locked (INT6)
 	// KeepPassed lets open flows that go past the proxy end by themselves; otherwise their next packet is reset.
-	KeepPassed bool       `json:"keep_passed,omitempty"`
-	Evidence   []Evidence `json:"evidence,omitempty"`
-	Ended      time.Time  `json:"ended,omitzero"`
-	EndedBy    string     `json:"ended_by,omitempty"` // "" when the time was over
-	EndedWhy   string     `json:"ended_why,omitempty"`
+	KeepPassed bool            `json:"keep_passed,omitempty"`
+	Evidence   []Evidence      `json:"evidence,omitempty"`
+	Score      int             `json:"score,omitempty"` // reputation at the lock, of an automatic one
+	Factors    []ladder.Factor `json:"factors,omitempty"`
+	Ended      time.Time       `json:"ended,omitzero"`
+	EndedBy    string          `json:"ended_by,omitempty"` // "" when the time was over
+	EndedWhy   string          `json:"ended_why,omitempty"`
 }
 
 // Scope is whom a lock stops: a user, or one identity of his.
@@ -113,9 +117,10 @@ type Deps struct {
 
 // Request is a lock by hand.
 type Request struct {
-	Who    string
-	Reason string
-	Only   string        // this identity alone; "": the whole user
-	Time   time.Duration // 0: until a person unlocks
-	Cut    bool          // open flows past the proxy are reset, whatever the user's settings say
+	Who     string
+	Reason  string
+	Only    string        // this identity alone; "": the whole user
+	Account string        // with all of whose users he is locked
+	Time    time.Duration // 0: until a person unlocks
+	Cut     bool          // open flows past the proxy are reset, whatever the user's settings say
 }

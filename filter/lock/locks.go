@@ -104,7 +104,7 @@ func (l *Locks) Lock(u flow.User, r Request) (Lock, error) {
 		return Lock{}, fmt.Errorf("could not lock %s: the user is never to be locked; change his setting lock.never first", u.Name)
 	}
 	lk := Lock{
-		User: u, Identity: r.Only, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,
+		User: u, Identity: r.Only, Account: r.Account, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,
 	}
 	if r.Time > 0 {
 		lk.Until = lk.Since.Add(r.Time)
@@ -247,6 +247,8 @@ func (l *Locks) Close() error {
 func (l *Locks) lockFor(u flow.User, f *finding, s *policy.Lock) {
 	lk := f.lock(u)
 	lk.Automatic, lk.PerMinute, lk.KeepPassed = true, s.Explained, s.KeepPassed
+	stood := l.tallies.of(f.whom, s) // a lock forgets it
+	lk.Score, lk.Factors = stood.Score, stood.Factors
 	l.mu.Lock()
 	st := l.state(lk.Scope())
 	faster := st.lock != nil

@@ -43,6 +43,8 @@ type Entry struct {
 	To       []string
 	Size     int64
 	Message  string // its id in the log
+	Ticket   string // of the lock, or number of the appeal, that it is a sample for; "" of what is held
+	Cut      bool   // only its beginning is kept
 	Check    string
 	Code     string // public code of what decided
 	Class    string
@@ -67,6 +69,7 @@ type Query struct {
 	Sender string // address or domain
 	Rcpt   string // address or domain of a recipient
 	Code   string
+	Ticket string
 	Group  uint64
 	State  *State
 	Before time.Time // kept before that
@@ -75,7 +78,7 @@ type Query struct {
 
 // Matches tells whether an entry is meant.
 func (q *Query) Matches(e *Entry) bool {
-	return (q.ID == "" || q.ID == e.ID) && (q.Print == "" || q.Print == e.Print) && (q.User == "" || q.User == e.UserName) && (q.Code == "" || q.Code == e.Code) &&
+	return (q.ID == "" || q.ID == e.ID) && (q.Print == "" || q.Print == e.Print) && (q.User == "" || q.User == e.UserName) && (q.Code == "" || q.Code == e.Code) && (q.Ticket == "" || q.Ticket == e.Ticket) &&
 		(q.Group == 0 || q.Group == e.Group) && (q.State == nil || *q.State == e.State) && (q.Before.IsZero() || e.At.Before(q.Before)) &&
 		(q.Sender == "" || within(q.Sender, e.From)) && (q.Rcpt == "" || slices.ContainsFunc(e.To, func(to string) bool { return within(q.Rcpt, to) }))
 }

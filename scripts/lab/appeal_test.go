@@ -67,15 +67,12 @@ func TestAppeal(t *testing.T) {
 		t.Errorf("a forged link: %d", code)
 	}
 
-	a := appeal("alice", "again@sink.example", pillMail, "SPAM")
-	if a.Held != "" {
-		t.Errorf("a copy of what was refused is held: %+v", a)
+	c := appeal("mallory", "phish@sink.example", phishMail, "PHISH")
+	if out := sluice(t, g, "appeal", "deny", c.ID, "--reason", "it is no bank"); !strings.Contains(out, "is denied") {
+		t.Errorf("deny: %s", out)
 	}
-	if out := sluice(t, g, "appeal", "approve", a.ID, "--reason", "they have one"); !strings.Contains(out, "<a@alice.example> may send again without the check learned") {
-		t.Errorf("approve: %s", out)
-	}
-	if got := say(ctx, t, l, "alice", "again@sink.example", pillMail); !strings.HasPrefix(got, "250 ") {
-		t.Errorf("alice tries again and hears %q", got)
+	if got := say(ctx, t, l, "mallory", "phish@sink.example", phishMail); !strings.HasPrefix(got, "550 ") {
+		t.Errorf("mallory tries again and hears %q", got)
 	}
 	b := appeal("bob", "held@sink.example", pillMail, "SPAM")
 	if b.Held == "" {
@@ -88,12 +85,15 @@ func TestAppeal(t *testing.T) {
 	if out, err := g.Sluice(ctx, "appeal", "deny", b.ID, "--reason", "x"); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, "was approved before") {
 		t.Errorf("decided twice: %+v %v", out, err)
 	}
-	c := appeal("mallory", "phish@sink.example", phishMail, "PHISH")
-	if out := sluice(t, g, "appeal", "deny", c.ID, "--reason", "it is no bank"); !strings.Contains(out, "is denied") {
-		t.Errorf("deny: %s", out)
+	a := appeal("alice", "again@sink.example", phishMail, "PHISH")
+	if a.Held != "" {
+		t.Errorf("a copy of what was refused is held: %+v", a)
 	}
-	if got := say(ctx, t, l, "mallory", "phish@sink.example", phishMail); !strings.HasPrefix(got, "550 ") {
-		t.Errorf("mallory tries again and hears %q", got)
+	if out := sluice(t, g, "appeal", "approve", a.ID, "--reason", "they have one"); !strings.Contains(out, "<a@alice.example> may send again without the check learned") || !strings.Contains(out, "; 1 learnt") {
+		t.Errorf("approve: %s", out)
+	}
+	if got := say(ctx, t, l, "alice", "again@sink.example", phishMail); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("alice tries again and hears %q", got)
 	}
 	if n := len(lettersTo(ctx, t, l, "desk@sink.example", 3)); n != 3 {
 		t.Errorf("the desk gets %d letters about 3 appeals", n)

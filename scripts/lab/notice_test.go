@@ -3,6 +3,8 @@
 package lab
 
 import (
+	"archive/tar"
+	"compress/gzip"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -11,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"mime/quotedprintable"
 	"net"
 	"net/http"
@@ -193,9 +196,60 @@ const eicar = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-` + `ANTIVIRUS-TEST-FI
 
 var unlockLink = regexp.MustCompile(`https://pages\.gw\.example/unlock/\S+`)
 
+// evidenceOf states that the bundle of a lock holds the message that it rests on, and that nobody reads that on the disk.
+func evidenceOf(ctx context.Context, t *testing.T, g *Gateway, ticket string) {
+	t.Helper()
+	files := map[string]string{}
+	if !eventually(ctx, func() bool {
+		out, err := g.Sluice(ctx, "lock", "evidence", ticket, "-o", "-")
+		if err != nil || out.Code != 0 {
+			t.Fatalf("evidence: %+v %v", out, err)
+		}
+		z, err := gzip.NewReader(strings.NewReader(out.Stdout))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := tar.NewReader(z)
+		for {
+			h, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			b, rerr := io.ReadAll(r)
+			if err != nil || rerr != nil {
+				t.Fatal(err, rerr)
+			}
+			name := strings.TrimPrefix(h.Name, ticket+"/")
+			if strings.HasPrefix(name, "samples/") {
+				name = "sample"
+			}
+			files[name] = string(b)
+		}
+		return files["sample"] != "" && files["flows.json"] != "" // they come a moment behind the lock
+	}) {
+		t.Fatalf("the bundle holds %q", slices.Collect(maps.Keys(files)))
+	}
+	if !strings.Contains(files["sample"], eicar) || !strings.Contains(files["lock.json"], `"EICAR"`) || !strings.Contains(files["timeline.jsonl"], "a@alice.example") || !strings.Contains(files["flows.json"], `"user":"alice"`) {
+		t.Errorf("the bundle holds %q", files)
+	}
+	kept, _ := filepath.Glob(filepath.Join(g.Dir, "state", "samples", "*"))
+	if len(kept) != 1 {
+		t.Errorf("samples on disk: %q", kept)
+	}
+	for _, f := range kept {
+		if b, err := os.ReadFile(f); err != nil || strings.Contains(string(b), "EICAR") {
+			t.Errorf("%s can be read: %v", f, err)
+		}
+	}
+	if out := sluice(t, g, "audit"); !strings.Contains(out, "evidence read") {
+		t.Errorf("audit: %s", out)
+	}
+}
+
 // TestLockIsTold: one mail for each lock, to the user's contact in his language, else to the desk; a signed call of a webhook,
 // which is told again over a kill until it answers. The link in the mail opens a page, which unlocks by its button alone, once;
 // who is locked again soon after has no link any more, until a person says so.
+// What the lock rests on can be fetched. An account is locked as one.
 func TestLockIsTold(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
@@ -211,6 +265,7 @@ func TestLockIsTold(t *testing.T) {
 	if lock.Lock.User != "alice" || lock.Lock.Code != "EICAR" || lock.Lock.Ticket != ticketOf(ctx, t, g) || lock.Gateway != "gw.example" {
 		t.Errorf("the webhook hears %+v", lock)
 	}
+	evidenceOf(ctx, t, g, lock.Lock.Ticket)
 	subject, text := noticeRead(t, lettersTo(ctx, t, l, "owner@sink.example", 1)[0])
 	link := unlockLink.FindString(text)
 	if !strings.Contains(subject, "Versand") || !strings.Contains(text, lock.Lock.Ticket) || !strings.Contains(text, "a@alice.example") || link == "" {
@@ -249,6 +304,25 @@ func TestLockIsTold(t *testing.T) {
 		t.Errorf("unlock: %s", out)
 	}
 
+	sluice(t, g, "accounts", "set", "account", "house")
+	for _, host := range []string{"alice", "mallory"} {
+		sluice(t, g, "users", "join", host, "house")
+	}
+	if out := sluice(t, g, "lock", "--account", "house", "--plan-only"); !strings.Contains(out, "2 users would be locked") || !strings.Contains(sluice(t, g, "locks"), "nobody is locked") {
+		t.Errorf("the plan of an account's lock: %s", out)
+	}
+	if out := sluice(t, g, "lock", "--account", "house", "--reason", "stolen"); !strings.Contains(out, "2 users locked") {
+		t.Errorf("the lock of an account: %s", out)
+	}
+	for host, want := range map[string]string{"alice": "451 4.7.1 gw.example: [LOCKED]", "mallory": "451 4.7.1 gw.example: [LOCKED]", "bob": "250 "} {
+		if got := say(ctx, t, l, host, "u@sink.example", "Subject: good\r\n\r\ngood\r\n"); !strings.HasPrefix(got, want) {
+			t.Errorf("under the account's lock %s hears %q", host, got)
+		}
+	}
+	if out := sluice(t, g, "unlock", "--account", "house"); !strings.Contains(out, "2 users unlocked") || !strings.Contains(sluice(t, g, "locks"), "nobody is locked") {
+		t.Errorf("the end of an account's lock: %s", out)
+	}
+
 	p.down(true)
 	sluice(t, g, "lock", "bob", "--reason", "a report by telephone")
 	bob := "lock_" + ticketOf(ctx, t, g)
@@ -266,14 +340,22 @@ func TestLockIsTold(t *testing.T) {
 	if err := g.StartSluiced(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if h := p.hears(ctx, t, "lock"); h.Lock.User != "bob" || h.ID != bob {
+	h := p.hears(ctx, t, "lock")
+	for h.Lock.User != "bob" { // those of the account's lock come before
+		h = p.hears(ctx, t, "lock")
+	}
+	if h.ID != bob {
 		t.Errorf("after a kill the webhook hears %+v", h)
 	}
-	if _, text := noticeRead(t, lettersTo(ctx, t, l, "desk@sink.example", 1)[0]); !strings.Contains(text, "a report by telephone") || unlockLink.MatchString(text) {
-		t.Errorf("the desk reads:\n%s", text)
+	told := 0
+	for _, m := range lettersTo(ctx, t, l, "desk@sink.example", 2) { // mallory's, and bob's
+		_, text := noticeRead(t, m)
+		if strings.Contains(text, "a report by telephone") && strings.Contains(text, "https://pages.gw.example/codes/LOCKED") && !unlockLink.MatchString(text) {
+			told++
+		}
 	}
-	if n := len(lettersTo(ctx, t, l, "desk@sink.example", 1)); n != 1 {
-		t.Errorf("%d notices of one lock", n)
+	if told != 1 {
+		t.Errorf("%d notices of one lock", told)
 	}
 	if p.mu.Lock(); len(p.bad) > 0 {
 		t.Errorf("calls that are not signed well: %q", p.bad)

@@ -109,6 +109,7 @@ type Backend struct {
 	Holders
 	Searches
 	Appeals
+	AccountLocker
 }
 
 // Server answers requests.

@@ -267,6 +267,9 @@ type Lock struct {
 	Automatic bool         `json:"automatic"`
 	Since     time.Time    `json:"since"`
 	Until     *time.Time   `json:"until,omitempty" doc:"left out: until a person unlocks"`
+	Account   string       `json:"account,omitempty" doc:"with all of whose users he was locked"`
+	Score     int          `json:"score,omitempty" doc:"reputation when an automatic lock began; 100 is worst"`
+	Factors   []Factor     `json:"factors,omitempty" doc:"what it was made of"`
 	Evidence  []Evidence   `json:"evidence,omitempty"`
 	Ended     *time.Time   `json:"ended,omitempty"`
 	EndedBy   string       `json:"ended_by,omitempty"`

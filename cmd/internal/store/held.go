@@ -9,8 +9,20 @@ import (
 	"sluice/proxy/quarantine"
 )
 
+// heldIndex is one table of messages that are kept.
+type heldIndex struct {
+	*Store
+	table string
+}
+
+// Held is the index of held messages.
+func (s *Store) Held() quarantine.Index { return heldIndex{s, "held"} }
+
+// Samples is the index of samples of what locked senders sent.
+func (s *Store) Samples() quarantine.Index { return heldIndex{s, "samples"} }
+
 // PutHeld implements quarantine.Index.
-func (s *Store) PutHeld(es ...quarantine.Entry) error {
+func (s heldIndex) PutHeld(es ...quarantine.Entry) error {
 	err := s.update(func(tx *sql.Tx) error {
 		for i := range es {
 			e := &es[i]
@@ -18,7 +30,7 @@ func (s *Store) PutHeld(es ...quarantine.Entry) error {
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec(`INSERT OR REPLACE INTO held (id, at, user, user_name, print, grp, entry) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			if _, err := tx.Exec(`INSERT OR REPLACE INTO `+s.table+` (id, at, user, user_name, print, grp, entry) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 				e.ID, stamp(e.At), e.User, e.UserName, e.Print, int64(e.Group), string(text)); err != nil {
 				return err
 			}
@@ -32,7 +44,7 @@ func (s *Store) PutHeld(es ...quarantine.Entry) error {
 }
 
 // FindHeld implements quarantine.Index.
-func (s *Store) FindHeld(q quarantine.Query) ([]quarantine.Entry, error) {
+func (s heldIndex) FindHeld(q quarantine.Query) ([]quarantine.Entry, error) {
 	where, args := []string{"1 = 1"}, []any{}
 	and := func(clause string, arg any) { where, args = append(where, clause), append(args, arg) }
 	if q.ID != "" {
@@ -50,7 +62,7 @@ func (s *Store) FindHeld(q quarantine.Query) ([]quarantine.Entry, error) {
 	if !q.Before.IsZero() {
 		and("at < ?", stamp(q.Before))
 	}
-	rows, err := s.read.Query(`SELECT entry FROM held WHERE `+strings.Join(where, " AND ")+` ORDER BY at DESC, id`, args...)
+	rows, err := s.read.Query(`SELECT entry FROM `+s.table+` WHERE `+strings.Join(where, " AND ")+` ORDER BY at DESC, id`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +85,10 @@ func (s *Store) FindHeld(q quarantine.Query) ([]quarantine.Entry, error) {
 }
 
 // RemoveHeld implements quarantine.Index.
-func (s *Store) RemoveHeld(ids ...string) error {
+func (s heldIndex) RemoveHeld(ids ...string) error {
 	return s.update(func(tx *sql.Tx) error {
 		for _, id := range ids {
-			if _, err := tx.Exec(`DELETE FROM held WHERE id = ?`, id); err != nil {
+			if _, err := tx.Exec(`DELETE FROM `+s.table+` WHERE id = ?`, id); err != nil {
 				return err
 			}
 		}

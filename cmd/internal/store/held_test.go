@@ -9,8 +9,6 @@ import (
 	"sluice/proxy/quarantine"
 )
 
-var _ quarantine.Index = (*Store)(nil)
-
 func TestHeldMessages(t *testing.T) {
 	t.Parallel()
 	path := temp(t)
@@ -20,28 +18,31 @@ func TestHeldMessages(t *testing.T) {
 		Print: "f1", Tries: 1, Last: at, KeyID: "k1", Key: []byte{1, 2, 3}}
 	b := a
 	b.ID, b.At, b.UserName, b.Print, b.Group = "qb", at.Add(time.Hour), "bob", "f2", 5
-	if err := s.PutHeld(a, b); err != nil {
+	if err := s.Held().PutHeld(a, b); err != nil {
 		t.Fatal(err)
 	}
 	a.Tries, a.State = 9, quarantine.Releasing
-	if err := s.PutHeld(a); err != nil {
+	if err := s.Held().PutHeld(a); err != nil {
 		t.Fatal(err)
+	}
+	if some, err := s.Samples().FindHeld(quarantine.Query{}); err != nil || len(some) != 0 {
+		t.Errorf("samples are %+v, %v", some, err)
 	}
 	shut(t, s)
 	s = open(t, path)
-	all, err := s.FindHeld(quarantine.Query{})
+	all, err := s.Held().FindHeld(quarantine.Query{})
 	if err != nil || len(all) != 2 || all[0].ID != "qb" || !reflect.DeepEqual(all[1], a) {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	for i, q := range []quarantine.Query{{ID: "qa"}, {Print: "f1"}, {User: "alice"}, {Group: 1 << 63}, {Before: at.Add(time.Minute)}, {Rcpt: "sink.example", User: "alice"}, {Most: 1, User: "alice"}} {
-		if some, err := s.FindHeld(q); err != nil || len(some) != 1 || some[0].ID != "qa" {
+		if some, err := s.Held().FindHeld(q); err != nil || len(some) != 1 || some[0].ID != "qa" {
 			t.Errorf("query %d: %+v, %v", i, some, err)
 		}
 	}
-	if err := s.RemoveHeld("qa", "none"); err != nil {
+	if err := s.Held().RemoveHeld("qa", "none"); err != nil {
 		t.Fatal(err)
 	}
-	if some, err := s.FindHeld(quarantine.Query{Most: 5}); err != nil || len(some) != 1 || some[0].ID != "qb" {
+	if some, err := s.Held().FindHeld(quarantine.Query{Most: 5}); err != nil || len(some) != 1 || some[0].ID != "qb" {
 		t.Errorf("%+v, %v", some, err)
 	}
 	shut(t, s)

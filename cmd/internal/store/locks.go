@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,6 +56,27 @@ func (s *Store) LoadLocks() (active []lock.Lock, unlocks map[lock.Scope]int, err
 		unlocks[whom] = n
 	}
 	return active, unlocks, rows.Err()
+}
+
+// PutFlows keeps what was open of a user when he was locked, and forgets what is older than a year.
+func (s *Store) PutFlows(ticket string, at time.Time, flows []byte) error {
+	_, err := s.write.Exec(`INSERT OR REPLACE INTO bundles (ticket, at, flows) VALUES (?, ?, ?)`, ticket, stamp(at), string(flows))
+	if err == nil {
+		_, err = s.write.Exec(`DELETE FROM bundles WHERE at < ?`, stamp(at.AddDate(-1, 0, 0)))
+	}
+	if err != nil {
+		return fmt.Errorf("could not keep the connections of lock %s: %w", ticket, err)
+	}
+	return nil
+}
+
+// FlowsOf returns what PutFlows kept; nil where nothing was.
+func (s *Store) FlowsOf(ticket string) (flows []byte, err error) {
+	err = s.read.QueryRow(`SELECT flows FROM bundles WHERE ticket = ?`, ticket).Scan(&flows)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("could not read the connections of lock %s: %w", ticket, err)
+	}
+	return flows, nil
 }
 
 // LockHistory returns the latest locks of a user, or of all users where user is 0, newest first, ended ones too.

@@ -260,6 +260,22 @@ var migrations = []string{
 		stopped INTEGER NOT NULL,
 		wrong   INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE TABLE samples (
+		id        TEXT PRIMARY KEY,
+		at        INTEGER NOT NULL,
+		user      INTEGER NOT NULL,
+		user_name TEXT NOT NULL,
+		print     TEXT NOT NULL,
+		grp       INTEGER NOT NULL,
+		entry     TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX samples_user ON samples (user_name);
+	CREATE INDEX samples_at ON samples (at);
+	CREATE TABLE bundles (
+		ticket TEXT PRIMARY KEY,
+		at     INTEGER NOT NULL,
+		flows  TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // migrate applies the migrations that are missing, all or none.

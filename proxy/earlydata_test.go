@@ -302,6 +302,38 @@ func TestDataThatIsRefusedAhead(t *testing.T) {
 	}
 }
 
+// TestOtherEndsAfterEarlyData: what is neither let go nor refused leaves no word in the session that waits for it.
+func TestOtherEndsAfterEarlyData(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name     string
+		hit      filter.Hit
+		change   func(*rig)
+		want     string
+		messages int // at the destination, a good one behind it included
+		sessions int
+	}{
+		{"withheld", heldWord, func(*rig) {}, "451 4.7.1 gw.example: [HELD]", 1, 2},
+		{"withheld and kept", heldWord, withKeeper(&keeper{}, true, false), "250 2.0.0 gw.example: kept as 1.1", 1, 2},
+		{"sent apart", riskyHit, pooled(true), "250 2.0.0 queued", 2, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			mx := newRemote(t)
+			r := newRig(t, mx.addr(), steps(onWord(filter.Data, c.hit)), c.change)
+			p := r.hello()
+			p.together(spamMail, c.want)
+			mx.await(t, hungUp)
+			p.together(goodMail, "250 2.0.0 queued")
+			p.cmd("QUIT", "221")
+			got := mx.sessions()
+			if len(got) != c.sessions || len(mx.messages()) != c.messages || got[0] != "EHLO MAIL RCPT DATA " {
+				t.Errorf("%d messages in %q", len(mx.messages()), got)
+			}
+		})
+	}
+}
+
 // TestLockBetweenEarlyDataAndVerdict: what began before it ends without a message.
 func TestLockBetweenEarlyDataAndVerdict(t *testing.T) {
 	t.Parallel()

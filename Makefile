@@ -68,6 +68,10 @@ bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process 
 bench-containment: ## stolen accounts among 200 customers on a simulated clock: what escapes, who is hurt, beside plain hourly limits and nothing (ten minutes)
 	SLUICE_CONTAINMENT=full $(GO) test -count 1 -v -timeout 60m -run TestContainment ./scripts/containment
 
+.PHONY: bench-containment-classifier
+bench-containment-classifier: ## likewise, small, with the shipped model in the oracle's place (a minute)
+	SLUICE_CONTAINMENT=classifier $(GO) test -count 1 -v -timeout 30m -run TestContainment ./scripts/containment
+
 .PHONY: bench-locks
 bench-locks: build ## from a lock to its enforcement, with 100,000 users and 10,000 other locks (root)
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags benchtest -run TestLockLatency ./cmd/sluiced

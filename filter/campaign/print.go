@@ -17,7 +17,7 @@ const lanes = 32
 type Print [lanes]uint16
 
 const (
-	maxPrinted = 8 << 10 // bytes of visible text that are looked at
+	maxPrinted = 4 << 10 // bytes of visible text that are looked at
 	shingle    = 3       // words in a row that make one feature
 	fewest     = 8       // features below which a message says too little to be told from others
 	perLink    = 3       // features that one link stands for

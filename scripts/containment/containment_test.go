@@ -181,11 +181,17 @@ func (r *result) targets(t *testing.T, sc scenario) {
 	}
 }
 
-// TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full, or a scenario's name, all of it (make bench-containment).
+// TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full, or a scenario's name, all of it (make bench-containment),
+// or with =classifier the small one with the shipped model in the oracle's place.
 func TestContainment(t *testing.T) {
 	t.Parallel()
 	t.Log("texts: ", theLetters().source)
-	if only := os.Getenv("SLUICE_CONTAINMENT"); only != "" {
+	switch only := os.Getenv("SLUICE_CONTAINMENT"); only {
+	case "":
+	case "classifier":
+		small(t)
+		return
+	default:
 		whole(t, only)
 		return
 	}
@@ -202,6 +208,24 @@ func TestContainment(t *testing.T) {
 			t.Log(r.row(sc, o, sluice))
 			r.targets(t, sc)
 		})
+	}
+}
+
+// small plays every scenario at the size of each test run, with the shipped model in the oracle's place.
+func small(t *testing.T) {
+	m, err := shipped.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(header)
+	for _, sc := range scenarios {
+		sc.lasts = min(sc.lasts, 3*time.Hour)
+		if sc.slow {
+			sc.lasts = 16 * time.Hour
+		}
+		o := learned(m)
+		r := play(t, sluice, 1, o, sc, 40, 3, 1000)
+		fmt.Println(r.row(sc, o, sluice))
 	}
 }
 

@@ -105,11 +105,16 @@ func TestQuarantineHoldsMail(t *testing.T) {
 }
 
 // TestUnsureMailIsJudgedAgain (CON9): what is unsure is put off once, comes again after the wait, and passes; at the smarthost
-// it is taken, and waits in the queue. A restart in between makes it wait no longer. What the filter has learnt to know meanwhile is refused.
+// it is taken, and waits in the queue. A restart in between makes it wait no longer.
+// What a list has by then is held.
 func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	g := startGatewayWith(t, l, smarthostConfig+"\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n")
+	config := smarthostConfig + "\n[content]\nlearned = \"always\"\nunsure = 0.05\nspam = 0.9999\non_unsure = \"delay\"\nwait = \"10s\"\n"
+	g := startGatewayWith(t, l, config)
+	if err := l.dns.write("links", "127.0.1.2 late.example.links.example\n127.0.1.2 test.links.example\n"); err != nil {
+		t.Fatal(err)
+	}
 	const mail = "From: Offers <x@offers.example>\r\nSubject: prices for the summer\r\n\r\nHere are our prices for the summer. Order in our shop, delivery is free for orders above 50 EUR.\r\nhttp://offers.example/now\r\n"
 	first := say(ctx, t, l, "alice", "one@sink.example", mail)
 	if !strings.HasPrefix(first, "451 4.7.1 gw.example: [UNSURE]") {
@@ -118,9 +123,14 @@ func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	if again := say(ctx, t, l, "alice", "one@sink.example", mail); !strings.HasPrefix(again, "451 4.7.1 gw.example: [UNSURE]") {
 		t.Errorf("a try that comes at once hears %q", again)
 	}
-	out, err := l.Swaks(ctx, "bob", "--server", "203.0.113.1:587", "--tls", "--from", "x@bob.example", "--to", "two@sink.example", "--ehlo", "client.example", "--data", strings.ReplaceAll(mail, "\r\n", "\n"))
-	if err != nil || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as ") {
-		t.Errorf("at the smarthost: %s, %v", out.Stdout, err)
+	for to, mail := range map[string]string{"two@sink.example": mail, "three@sink.example": strings.ReplaceAll(mail, "offers.example/now", "late.example/now")} {
+		out, err := l.Swaks(ctx, "bob", "--server", "203.0.113.1:587", "--tls", "--from", "x@bob.example", "--to", to, "--ehlo", "client.example", "--data", strings.ReplaceAll(mail, "\r\n", "\n"))
+		if err != nil || !strings.Contains(out.Stdout, "250 2.0.0 gw.example: kept as ") {
+			t.Errorf("at the smarthost: %s, %v", out.Stdout, err)
+		}
+	}
+	if err := g.Configure(config+"[[dnslist]]\nname = \"links\"\nzone = \"links.example\"\nof = \"link\"\nrefuse = [\"127.0.1.0/24\"]\n", ""); err != nil {
+		t.Fatal(err)
 	}
 	if err := g.RestartSluiced(ctx); err != nil {
 		t.Fatal(err)
@@ -128,6 +138,14 @@ func TestUnsureMailIsJudgedAgain(t *testing.T) {
 	messageTo(ctx, t, l, "two@sink.example") // by itself, once it was judged again
 	if again := say(ctx, t, l, "alice", "one@sink.example", mail); !strings.HasPrefix(again, "250 ") {
 		t.Errorf("after the wait it hears %q", again)
+	}
+	if !eventually(ctx, func() bool { return heldMail(ctx, t, g)["bob"].Code == "LISTED" }) {
+		t.Errorf("what a list has by now is not held: %+v", heldMail(ctx, t, g))
+	}
+	for _, m := range l.Sink("sink").Messages() {
+		if m.Recipients()[0] == "three@sink.example" {
+			t.Error("what a list has by now arrived")
+		}
 	}
 }
 

@@ -50,7 +50,7 @@ func TestSealedSegmentsAnswerAlike(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := openAt(t, dir, Options{SegmentBytes: 300 << 10})
-	const n = 3000
+	const n = 2000
 	for i := range n {
 		r := rec(i)
 		r.Flow.Target = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i % 50)}), 25)
@@ -258,7 +258,7 @@ func TestDamagedSealedSegments(t *testing.T) {
 	}
 	rnd := rand.New(rand.NewPCG(3, 4))
 	silent := 0
-	for range 400 {
+	for range 120 {
 		bad := bytes.Clone(good)
 		if rnd.IntN(4) == 0 {
 			bad = bad[:rnd.IntN(len(bad))]

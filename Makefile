@@ -132,7 +132,7 @@ soak-interfaces: ## 4,000 customer interfaces at the start, 4,000 more that come
 	SLUICE_SOAK=4000 $(GO) test -count 1 -v -timeout 20m -tags nettest -run TestManyInterfaces ./cmd/sluice-intercept
 
 .PHONY: bench-filter
-bench-filter: ## what the content filter is worth on the development corpus, beside bogofilter and SpamAssassin where they are installed (minutes)
+bench-filter: ## what the content filter is worth on the development corpus, beside bogofilter, SpamAssassin and Rspamd where they are installed or unpacked (ten minutes)
 	$(GO) run ./scripts/model figures -plot docs/calibration.svg $(FILTERFLAGS)
 
 .PHONY: bench-weights

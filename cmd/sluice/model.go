@@ -36,16 +36,49 @@ settles them.`,
 			return nil
 		},
 	}
+	now := false
 	imported := &cobra.Command{
-		Use: "import FILE", Short: "put the model in a file in the place of the one in use", Args: exactly("FILE"),
-		Long: `import puts another model in the place of the one in use. It has to prove itself here before what it learnt refuses anything.
-sluice model back puts the old one back.`,
+		Use: "import FILE", Short: "put the model in a file in shadow, beside the one in use", Args: exactly("FILE"),
+		Long: `import puts another model in shadow: it judges all mail beside the one in use, and decides about none. sluice model shadow
+compares them; sluice model use puts it into use, with what it has proved until then.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := os.ReadFile(args[0])
 			if err != nil {
 				return fmt.Errorf("could not read the model: %w", err)
 			}
-			return p.showModel(cmd.Context(), "PUT", "/v1/model/file", bytes.NewReader(b))
+			path := "/v1/model/file"
+			if now {
+				path += "?now=1"
+			}
+			return p.showModel(cmd.Context(), "PUT", path, bytes.NewReader(b))
+		},
+	}
+	imported.Flags().BoolVar(&now, "now", false, "put it in the place of the one in use at once; it has to prove itself before it refuses anything")
+	list := &cobra.Command{
+		Use: "list", Short: "list the models: in use, in shadow, before, shipped", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.listModels(cmd.Context()) },
+	}
+	drop := false
+	shadow := &cobra.Command{
+		Use: "shadow", Short: "compare the model in shadow with the one in use, or end the shadow", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if drop {
+				return p.showModel(cmd.Context(), "DELETE", "/v1/model/shadow", nil)
+			}
+			return p.showShadow(cmd.Context())
+		},
+	}
+	shadow.Flags().BoolVar(&drop, "drop", false, "end the shadow; the model in use stays")
+	use := &cobra.Command{
+		Use: "use [shadow|shipped]", Short: "put the model in shadow, or the shipped one, into use", ValidArgs: []string{"shadow", "shipped"}, Args: cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
+		Long: `use puts the model in shadow into use with all that it has proved here: where it has proved enough it refuses at once. The
+shipped model begins anew. sluice model back undoes it.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			which := "shadow"
+			if len(args) > 0 {
+				which = args[0]
+			}
+			return p.showModel(cmd.Context(), "POST", "/v1/model/use?model="+which, nil)
 		},
 	}
 	back := &cobra.Command{
@@ -66,7 +99,7 @@ sluice model back puts the old one back.`,
 			return p.showModel(cmd.Context(), "POST", "/v1/model/doubts", api.Verdict{ID: args[0], Bad: args[1] == "spam"})
 		},
 	}
-	cmd.AddCommand(export, imported, back, doubt)
+	cmd.AddCommand(list, shadow, use, export, imported, back, doubt)
 	return cmd
 }
 
@@ -91,6 +124,9 @@ func (s *screen) model(m *api.Model) {
 	s.say("model      %s%s: %d good and %d bad messages learnt, %s here", plain(m.Name), built, m.Good, m.Bad, count(m.Lessons, "lesson", "lessons"))
 	if len(m.From) > 0 {
 		s.say("from       %s", plain(strings.Join(m.From, ", ")))
+	}
+	if m.Shadow != nil {
+		s.say("shadow     %s; `sluice model shadow` compares them", plain(m.Shadow.Name))
 	}
 	if m.Previous != "" {
 		s.say("before     %s; `sluice model back` puts it back", plain(m.Previous))

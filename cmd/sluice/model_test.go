@@ -22,13 +22,17 @@ func (fake) ExportModel(_ context.Context, w io.Writer) error {
 	_, err := io.WriteString(w, "a model")
 	return err
 }
-func (fake) ImportModel(_ context.Context, _ string, r io.Reader) (*api.Model, error) {
+func (fake) ImportModel(_ context.Context, _ string, r io.Reader, _ bool) (*api.Model, error) {
 	b, err := io.ReadAll(r)
 	if string(b) != "a model" {
 		return nil, &api.Problem{Status: 400, Code: "bad-model", What: "the model was not taken: it is none", Remedy: "the one in use stays"}
 	}
 	return &api.Model{Name: "own", Learned: "always"}, err
 }
+func (fake) UseModel(context.Context, string, string) (*api.Model, error) { return nil, nil }
+
+func (fake) DropShadow(context.Context, string) (*api.Model, error) { return nil, nil }
+
 func (fake) PreviousModel(context.Context, string) (*api.Model, error) {
 	return &api.Model{Name: "before", Learned: "auto", Acting: true}, nil
 }

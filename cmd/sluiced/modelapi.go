@@ -13,13 +13,14 @@ import (
 	"sluice/cmd/internal/store"
 	"sluice/filter/content/learn"
 	"sluice/filter/content/school"
+	"sluice/filter/content/shipped"
 )
 
 // Model tells what the content filter judges by.
 func (b backend) Model(context.Context) (*api.Model, error) {
 	r := b.d.school.Report()
 	m := &api.Model{Name: r.Model.Name, Built: r.Model.Built, From: r.Model.From, Good: r.Model.Good, Bad: r.Model.Bad, Lessons: r.Lessons, Previous: r.Previous,
-		Learned: b.d.cfg.Load().Content.Learned, Acting: r.Trust.Acting, Missing: r.Trust.Missing, Taken: r.Trust.Good, Wrong: r.Trust.Wrong, Doubts: []api.Doubt{}}
+		Shadow: shownShadow(r.Shadow), Learned: b.d.cfg.Load().Content.Learned, Acting: r.Trust.Acting, Missing: r.Trust.Missing, Taken: r.Trust.Good, Wrong: r.Trust.Wrong, Doubts: []api.Doubt{}}
 	for _, d := range r.Trust.Doubts {
 		m.Doubts = append(m.Doubts, api.Doubt(d))
 	}
@@ -29,17 +30,65 @@ func (b backend) Model(context.Context) (*api.Model, error) {
 // ExportModel writes the model in use.
 func (b backend) ExportModel(_ context.Context, w io.Writer) error { return b.d.school.Export(w) }
 
-// ImportModel puts another model in the place of the one in use.
-func (b backend) ImportModel(ctx context.Context, who string, r io.Reader) (*api.Model, error) {
+// shownShadow is a model in shadow as the API tells of it.
+func shownShadow(c *school.Comparison) *api.ShadowModel {
+	if c == nil {
+		return nil
+	}
+	m := &api.ShadowModel{Name: c.Model.Name, Built: c.Model.Built, From: c.Model.From, Good: c.Model.Good, Bad: c.Model.Bad, Since: c.Since, Lessons: c.Lessons, Judged: c.Judged, Both: c.Both,
+		Alone: c.Alone, MissedBy: c.Missed, Ready: c.Trust.Missing == "", Missing: c.Trust.Missing, Taken: c.Trust.Good, Wrong: c.Trust.Wrong, Doubts: []api.Doubt{}}
+	for _, d := range c.Trust.Doubts {
+		m.Doubts = append(m.Doubts, api.Doubt(d))
+	}
+	return m
+}
+
+// ImportModel puts another model in shadow, or now in the place of the one in use.
+func (b backend) ImportModel(ctx context.Context, who string, r io.Reader, now bool) (*api.Model, error) {
 	m, err := learn.Load(r)
 	if err != nil {
 		return nil, &api.Problem{Status: http.StatusBadRequest, Code: "bad-model", What: "the model was not taken: " + err.Error(), Remedy: "the one in use stays"}
 	}
-	b.d.school.Import(m)
+	detail := "in shadow"
+	if now {
+		detail = "in use at once"
+		b.d.school.Replace(m)
+	} else {
+		b.d.school.Import(m)
+	}
 	if err := b.d.school.saveLessons(); err != nil {
 		return nil, err
 	}
-	return b.changedModel(ctx, who, "model imported", m.Info().Name, "")
+	return b.changedModel(ctx, who, "model imported", m.Info().Name, detail)
+}
+
+// UseModel puts the model in shadow, or the shipped one, into use.
+func (b backend) UseModel(ctx context.Context, who, which string) (*api.Model, error) {
+	if which == "shipped" {
+		m, err := shipped.Model()
+		if err != nil {
+			return nil, err
+		}
+		b.d.school.Replace(m)
+	} else if _, err := b.d.school.Use(); err != nil {
+		return nil, notTaught(err)
+	}
+	if err := b.d.school.saveLessons(); err != nil {
+		return nil, err
+	}
+	return b.changedModel(ctx, who, "model put into use", b.d.school.Report().Model.Name, which)
+}
+
+// DropShadow ends the shadow.
+func (b backend) DropShadow(ctx context.Context, who string) (*api.Model, error) {
+	i, err := b.d.school.Drop()
+	if err != nil {
+		return nil, notTaught(err)
+	}
+	if err := b.d.school.saveLessons(); err != nil {
+		return nil, err
+	}
+	return b.changedModel(ctx, who, "model in shadow dropped", i.Name, "")
 }
 
 // PreviousModel goes back to the model before.

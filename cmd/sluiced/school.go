@@ -99,6 +99,13 @@ func (f *schoolFile) loadRest(log *slog.Logger) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("there is no earlier model to go back to", "file", f.previous(), "err", err)
 	}
+	b, err = os.ReadFile(f.inShadow())
+	if err == nil {
+		err = f.LoadShadow(bytes.NewReader(b))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.Warn("there is no model in shadow any more", "file", f.inShadow(), "err", err)
+	}
 	in, err := os.Open(string(f.journal))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -143,6 +150,9 @@ func (f *schoolFile) saveLessons() error {
 	if err == nil && fresh {
 		err = durable.WriteFile(f.previous(), before.Bytes(), 0o600)
 	}
+	if err == nil {
+		err = f.saveShadow()
+	}
 	seq := int64(0)
 	if err == nil {
 		if seq, err = f.Save(&b); err == nil {
@@ -155,6 +165,27 @@ func (f *schoolFile) saveLessons() error {
 	if err != nil {
 		f.Unwritten()
 		return fmt.Errorf("could not save what the content filter has learnt: %w", err)
+	}
+	return nil
+}
+
+// inShadow is the file of the model in shadow.
+func (f *schoolFile) inShadow() string { return strings.TrimSuffix(f.path, ".model") + ".shadow" }
+
+// saveShadow writes the model in shadow where it changed, and removes its file where there is none any more.
+func (f *schoolFile) saveShadow() error {
+	var b bytes.Buffer
+	there, fresh, err := f.SaveShadow(&b)
+	switch {
+	case err != nil:
+		return err
+	case fresh:
+		return durable.WriteFile(f.inShadow(), b.Bytes(), 0o600)
+	case there:
+		return nil
+	}
+	if err := os.Remove(f.inShadow()); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

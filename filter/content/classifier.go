@@ -14,8 +14,8 @@ import (
 // Learner is the model in use, with the account of what it is worth here.
 type Learner interface {
 	Judge() *Judge
-	// Seen takes note of what was judged.
-	Seen(id string, o *Opinion, t Thresholds)
+	// Seen takes note of what was judged. It keeps nothing of m.
+	Seen(m *message.Message, o *Opinion, t Thresholds)
 	// Acting reports whether what was learnt may refuse.
 	Acting() bool
 }
@@ -87,7 +87,7 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	j := c.learner.Judge()
 	o, hits, w := j.show(m, t, c.watchers, hits)
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
-	c.learner.Seen(m.ID, &o, t)
+	c.learner.Seen(m, &o, t)
 	if o.Probability < t.Unsure {
 		return hits
 	}

@@ -19,8 +19,8 @@ type fakeLearner struct {
 }
 
 func (l *fakeLearner) Judge() *Judge { return l.judge }
-func (l *fakeLearner) Seen(id string, o *Opinion, t Thresholds) {
-	l.seen = append(l.seen, id+" "+o.Name(t))
+func (l *fakeLearner) Seen(m *message.Message, o *Opinion, t Thresholds) {
+	l.seen = append(l.seen, m.ID+" "+o.Name(t))
 }
 func (l *fakeLearner) Acting() bool { return l.acting }
 

@@ -100,8 +100,26 @@ func TestContentFilter(t *testing.T) {
 	}
 	other := filepath.Join(t.TempDir(), "other.model")
 	sluice(t, g, "model", "export", other)
-	if out := sluice(t, g, "model", "import", other); !strings.Contains(out, "refuses at once") {
+	if out := sluice(t, g, "model", "import", other); !strings.Contains(out, "refuses at once") || !strings.Contains(out, "`sluice model shadow` compares them") {
 		t.Errorf("import: %s", out)
+	}
+	if got := send("bob", "beside@sink.example", pillMail); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("beside a shadow bob hears %q", got)
+	}
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out := sluice(t, g, "model", "shadow"); !strings.Contains(out, "judged     1 message") || !strings.Contains(out, "spam       1 by both, 0 by it alone, 0 by the one in use alone") {
+		t.Errorf("the comparison after a restart: %s", out)
+	}
+	if out := sluice(t, g, "model", "list"); !strings.Contains(out, "shadow") || !strings.Contains(out, "before") {
+		t.Errorf("models: %s", out)
+	}
+	if out := sluice(t, g, "model", "use"); strings.Contains(out, "compares them") {
+		t.Errorf("use: %s", out)
+	}
+	if out, err := g.Sluice(ctx, "model", "use"); err != nil || out.Code == 0 || !strings.Contains(out.Stderr, "no model in shadow") {
+		t.Errorf("used twice: %+v, %v", out, err)
 	}
 	if out := sluice(t, g, "model", "back"); !strings.Contains(out, "shipped") {
 		t.Errorf("back: %s", out)

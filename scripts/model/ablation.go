@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"syscall"
-	"time"
 
 	"sluice/filter/content"
 	"sluice/filter/content/learn"
@@ -82,35 +79,17 @@ func bodyAlone(b []byte) []byte {
 	return append(out, b[i:]...)
 }
 
-// cost measures the processor time of a judgement, by size.
-func cost(w io.Writer, m *learn.Model, all []*letter) {
-	j := content.NewJudge(m)
-	fmt.Fprintf(w, "processor time of a judgement, all parts of it\n")
-	for _, size := range []struct {
-		name        string
-		least, most int
-	}{{"up to 2 KiB", 0, 2 << 10}, {"2 to 8 KiB", 2 << 10, 8 << 10}, {"8 to 12 KiB", 8 << 10, 12 << 10}, {"12 to 50 KiB", 12 << 10, 50 << 10}, {"50 KiB and more", 50 << 10, 1 << 30}} {
-		some := pick(all, func(m *letter) bool { return len(m.data) >= size.least && len(m.data) < size.most })
-		if len(some) == 0 {
-			continue
-		}
-		n := 0
-		began := processorTime()
-		for n < 3000 {
-			for _, x := range some[:min(len(some), 500)] {
-				j.Judge(x.data, content.DefaultThresholds, 2)
-				n++
-			}
-		}
-		fmt.Fprintf(w, "  %-18s %8.1f µs\n", size.name, float64((processorTime()-began).Nanoseconds())/float64(n)/1000)
+// rawView trains and tests on messages as they were received: how much better that looks is what traces of collection give
+// away to a filter that reads them.
+func rawView(w io.Writer, corpus string, j *content.Judge) error {
+	all, err := readView(corpus, "raw")
+	if err != nil {
+		return err
 	}
+	prepare(all, j)
+	m := content.Build("raw", built, nil, examplesOf(all, func(m *letter) bool { return m.split == "train" }))
+	s := summarise(judgeAll(m, pick(all, func(m *letter) bool { return m.split == "test" && m.headline })))
+	s.print(w, "all sources, raw view")
 	fmt.Fprintln(w)
-}
-
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return nil
 }

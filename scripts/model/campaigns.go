@@ -37,9 +37,9 @@ type learnt struct {
 	acting bool
 }
 
-func (l learnt) Judge() *content.Judge                           { return l.judge }
-func (learnt) Seen(string, *content.Opinion, content.Thresholds) {}
-func (l learnt) Acting() bool                                    { return l.acting }
+func (l learnt) Judge() *content.Judge                                     { return l.judge }
+func (learnt) Seen(*message.Message, *content.Opinion, content.Thresholds) {}
+func (l learnt) Acting() bool                                              { return l.acting }
 
 // same gives every user the same settings.
 type same struct{ s policy.Settings }

@@ -28,7 +28,10 @@ type letter struct {
 }
 
 // readCorpus reads the view that an outbound filter would see of every message, with line ends made alike.
-func readCorpus(dir string) ([]*letter, error) {
+func readCorpus(dir string) ([]*letter, error) { return readView(dir, "sub") }
+
+// readView reads every message as the folder view has it: sub, or raw, which is as it was received.
+func readView(dir, view string) ([]*letter, error) {
 	f, err := os.Open(filepath.Join(dir, "index.csv"))
 	if err != nil {
 		return nil, fmt.Errorf("could not read the corpus: %w; give its folder with -corpus", err)
@@ -60,10 +63,10 @@ func readCorpus(dir string) ([]*letter, error) {
 		byFile[m.file] = m
 		all = append(all, m)
 	}
-	return all, unpack(filepath.Join(dir, "mail.tar.zst"), byFile)
+	return all, unpack(filepath.Join(dir, "mail.tar.zst"), view+"/", byFile)
 }
 
-func unpack(path string, byFile map[string]*letter) error {
+func unpack(path, view string, byFile map[string]*letter) error {
 	cmd := exec.Command("zstd", "-dc", "--", path)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -80,7 +83,7 @@ func unpack(path string, byFile map[string]*letter) error {
 		if err != nil {
 			return fmt.Errorf("could not unpack %s: %w", path, err)
 		}
-		name, ok := strings.CutPrefix(strings.TrimPrefix(h.Name, "./"), "sub/")
+		name, ok := strings.CutPrefix(strings.TrimPrefix(h.Name, "./"), view)
 		m := byFile[name]
 		if !ok || m == nil || h.Typeflag != tar.TypeReg {
 			continue

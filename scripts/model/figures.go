@@ -191,8 +191,15 @@ func figures(corpus string, parts []string, plotTo string) error {
 	if want("ablations") {
 		ablations(w, all)
 	}
+	if want("raw") {
+		if err := rawView(w, corpus, j); err != nil {
+			return err
+		}
+	}
 	if want("cost") {
-		cost(w, learn.NewModel(""), all)
+		if err := cost(w, all); err != nil {
+			return err
+		}
 	}
 	if want("peers") {
 		if err := peers(w, all); err != nil {

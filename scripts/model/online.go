@@ -50,14 +50,22 @@ func online(mails []*letter, start *learn.Model, f feedback, seed uint64) []scor
 func printOnline(w io.Writer, all []*letter, extra []learn.Example) {
 	slice := pick(all, func(m *letter) bool { return m.source == "spamassassin" })
 	others := content.Build("others", built, nil, append(examplesOf(all, func(m *letter) bool { return m.source != "spamassassin" && m.split == "train" }), extra...))
-	for _, f := range []feedback{
-		{"at once", 1, 0, 0},
-		{"5 % of bad mail, 1,000 later, 1 % wrong", 0.05, 1000, 0.01},
-	} {
-		s := summarise(online(slice, learn.NewModel("empty"), f, 1))
-		s.print(w, "on line, empty, "+f.name)
-		s = summarise(online(slice, others.Clone(), f, 1))
-		s.print(w, "on line, from a model, "+f.name)
+	for _, start := range []*learn.Model{learn.NewModel("empty"), others} {
+		whole := 0.0
+		for i, f := range []feedback{
+			{"at once", 1, 0, 0},
+			{"on 5 % of bad mail", 0.05, 0, 0},
+			{"1,000 messages late", 1, 1000, 0},
+			{"1 % wrong", 1, 0, 0.01},
+			{"all three", 0.05, 1000, 0.01},
+		} {
+			s := summarise(online(slice, start.Clone(), f, 1))
+			s.print(w, "on line, from "+start.Info().Name+", "+f.name)
+			if i == 0 {
+				whole = s.roca
+			}
+			fmt.Fprintf(w, "%-34s loss against feedback at once: %.3f points of 1-ROCA %%\n", "", s.roca-whole)
+		}
 	}
 	fmt.Fprintln(w)
 }

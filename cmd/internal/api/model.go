@@ -12,7 +12,9 @@ import (
 type Models interface {
 	Model(ctx context.Context) (*Model, error)
 	ExportModel(ctx context.Context, w io.Writer) error
-	ImportModel(ctx context.Context, who string, r io.Reader) (*Model, error)
+	ImportModel(ctx context.Context, who string, r io.Reader, now bool) (*Model, error)
+	UseModel(ctx context.Context, who, which string) (*Model, error)
+	DropShadow(ctx context.Context, who string) (*Model, error)
 	PreviousModel(ctx context.Context, who string) (*Model, error)
 	Train(ctx context.Context, who string, data []byte, bad bool, source string) (*Lesson, error)
 	Untrain(ctx context.Context, who string, data []byte) (*Lesson, error)
@@ -21,18 +23,39 @@ type Models interface {
 
 // Model is what the content filter judges by, and what that is worth here.
 type Model struct {
+	Name     string       `json:"name"`
+	Built    time.Time    `json:"built"`
+	From     []string     `json:"from,omitempty" doc:"sources of the messages that it was built of"`
+	Good     int          `json:"good" doc:"messages learnt as good"`
+	Bad      int          `json:"bad"`
+	Lessons  int          `json:"lessons" doc:"messages learnt here that can be unlearnt"`
+	Previous string       `json:"previous,omitempty" doc:"what POST /v1/model/back puts back"`
+	Shadow   *ShadowModel `json:"shadow,omitempty" doc:"a model that judges beside it and decides nothing"`
+	Learned  string       `json:"learned" doc:"the setting content.learned"`
+	Acting   bool         `json:"acting" doc:"what was learnt refuses"`
+	Missing  string       `json:"missing,omitempty" doc:"what it lacks for that"`
+	Taken    int64        `json:"taken_for_good" doc:"messages of this network"`
+	Wrong    int64        `json:"wrong" doc:"kinds of messages that it took for spam and people for good"`
+	Doubts   []Doubt      `json:"doubts" doc:"kinds of messages that it would have refused, most frequent first"`
+}
+
+// ShadowModel is a model that judges all mail beside the one in use, and decides about none.
+type ShadowModel struct {
 	Name     string    `json:"name"`
 	Built    time.Time `json:"built"`
-	From     []string  `json:"from,omitempty" doc:"sources of the messages that it was built of"`
+	From     []string  `json:"from,omitempty"`
 	Good     int       `json:"good" doc:"messages learnt as good"`
 	Bad      int       `json:"bad"`
-	Lessons  int       `json:"lessons" doc:"messages learnt here that can be unlearnt"`
-	Previous string    `json:"previous,omitempty" doc:"what POST /v1/model/back puts back"`
-	Learned  string    `json:"learned" doc:"the setting content.learned"`
-	Acting   bool      `json:"acting" doc:"what was learnt refuses"`
+	Lessons  int       `json:"lessons" doc:"messages learnt here"`
+	Since    time.Time `json:"since"`
+	Judged   int64     `json:"judged" doc:"messages since then"`
+	Both     int64     `json:"both" doc:"those that both models take for spam"`
+	Alone    int64     `json:"alone" doc:"those that it alone takes for spam"`
+	MissedBy int64     `json:"missed" doc:"those that the model in use alone takes for spam"`
+	Ready    bool      `json:"ready" doc:"once in use it may refuse at once"`
 	Missing  string    `json:"missing,omitempty" doc:"what it lacks for that"`
-	Taken    int64     `json:"taken_for_good" doc:"messages of this network"`
-	Wrong    int64     `json:"wrong" doc:"kinds of messages that it took for spam and people for good"`
+	Taken    int64     `json:"taken_for_good"`
+	Wrong    int64     `json:"wrong"`
 	Doubts   []Doubt   `json:"doubts" doc:"kinds of messages that it would have refused, most frequent first"`
 }
 
@@ -71,10 +94,20 @@ func (s *Server) modelRoutes() []route {
 			w.Header().Set("Content-Type", "application/octet-stream")
 			return s.back.ExportModel(r.Context(), w)
 		}},
-		{method: "PUT", path: "/v1/model/file", summary: "put another model in its place; the body is its file", out: Model{}, limit: maxModel,
+		{method: "PUT", path: "/v1/model/file", summary: "put another model in shadow; the body is its file", out: Model{}, limit: maxModel, query: []param{{"now", "1: in the place of the one in use at once"}},
 			serve: func(r *http.Request) (any, error) {
-				return s.back.ImportModel(r.Context(), who(r.Context()), r.Body)
+				return s.back.ImportModel(r.Context(), who(r.Context()), r.Body, r.URL.Query().Get("now") == "1")
 			}},
+		{method: "POST", path: "/v1/model/use", summary: "put the model in shadow into use, or the shipped one", out: Model{}, query: []param{{"model", "shadow, or shipped"}},
+			serve: func(r *http.Request) (any, error) {
+				which := r.URL.Query().Get("model")
+				if which != "shadow" && which != "shipped" {
+					return nil, invalid(fmt.Sprintf("model=%s is neither shadow nor shipped", which), "say which is meant")
+				}
+				return s.back.UseModel(r.Context(), who(r.Context()), which)
+			}},
+		{method: "DELETE", path: "/v1/model/shadow", summary: "end the shadow", out: Model{},
+			serve: func(r *http.Request) (any, error) { return s.back.DropShadow(r.Context(), who(r.Context())) }},
 		{method: "POST", path: "/v1/model/back", summary: "put back the model before the last import, or before the day's first lesson", out: Model{},
 			serve: func(r *http.Request) (any, error) { return s.back.PreviousModel(r.Context(), who(r.Context())) }},
 		{method: "POST", path: "/v1/model/train", summary: "teach a message; the body is the message", out: Lesson{}, limit: maxTaught, serve: s.train,

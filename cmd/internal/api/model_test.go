@@ -13,11 +13,19 @@ func (f *fake) ExportModel(_ context.Context, w io.Writer) error {
 	_, err := io.WriteString(w, "the file")
 	return err
 }
-func (f *fake) ImportModel(_ context.Context, who string, r io.Reader) (*Model, error) {
+func (f *fake) ImportModel(_ context.Context, who string, r io.Reader, _ bool) (*Model, error) {
 	b, err := io.ReadAll(r)
 	f.who = who
 	return &Model{Name: string(b)}, err
 }
+func (f *fake) UseModel(_ context.Context, _, which string) (*Model, error) {
+	return &Model{Name: which}, nil
+}
+
+func (f *fake) DropShadow(context.Context, string) (*Model, error) {
+	return &Model{Name: "dropped"}, nil
+}
+
 func (f *fake) PreviousModel(context.Context, string) (*Model, error) {
 	return &Model{Name: "before"}, nil
 }

@@ -20,6 +20,8 @@ type note struct {
 	Forget bool   `json:"forget,omitempty"`
 	Lesson Lesson `json:"lesson"`
 	IDs    []byte `json:"ids"` // its features, by number
+	// Shadow is how far the model in shadow moved.
+	Shadow float64 `json:"shadow,omitempty"`
 }
 
 // record puts lessons into the journal. s.mu is held.
@@ -81,6 +83,7 @@ func (s *School) repeat(x *note) error {
 	if err := s.judge.Load().Repeat(x.IDs, x.Lesson.Steps, x.Lesson.Bad, x.Forget); err != nil {
 		return fmt.Errorf("a lesson in the journal is damaged: %w; those behind it are lost", err)
 	}
+	s.shadow.Load().repeat(x)
 	if x.Forget {
 		s.strike(x.Lesson.Digest)
 	} else {

@@ -38,9 +38,10 @@ const maxLessons = 20000
 
 // School holds the model in use. Safe for concurrent use.
 type School struct {
-	o     Options
-	judge atomic.Pointer[content.Judge]
-	trust trust
+	o      Options
+	judge  atomic.Pointer[content.Judge]
+	trust  atomic.Pointer[trust]
+	shadow atomic.Pointer[shadow] // nil: none
 
 	mu       sync.Mutex // one change at a time
 	lessons  map[string]Lesson
@@ -69,7 +70,7 @@ func New(model *learn.Model, o Options) *School {
 		o.Now = time.Now
 	}
 	s := &School{o: o, lessons: map[string]Lesson{}, spent: map[string]int{}}
-	s.trust.doubts = map[uint32]Doubt{}
+	s.trust.Store(newTrust())
 	s.judge.Store(content.NewJudge(model))
 	return s
 }
@@ -111,8 +112,11 @@ func (s *School) Train(data []byte, bad bool, source string, operator bool) (Les
 	l := Lesson{Digest: digest, Bad: bad, Source: source, At: now.UTC().Truncate(time.Second)}
 	var ids []byte
 	l.Steps, ids = j.Teach(data, bad)
-	if err := s.record(append(notes, note{Lesson: l, IDs: ids})...); err != nil {
+	sh := s.shadow.Load()
+	taught := sh.teach(data, digest, bad)
+	if err := s.record(append(notes, note{Lesson: l, IDs: ids, Shadow: taught.steps})...); err != nil {
 		j.Unlearn(data, l.Steps, l.Bad)
+		sh.untaught(data, taught)
 		if known {
 			_ = j.Repeat(notes[0].IDs, old.Steps, old.Bad, false) // they were just made
 		}
@@ -121,11 +125,13 @@ func (s *School) Train(data []byte, bad bool, source string, operator bool) (Les
 	if known {
 		s.strike(digest)
 	}
+	t := s.trust.Load()
 	if bad {
-		s.trust.confirm(o.Group)
+		t.confirm(o.Group)
 	} else {
-		s.trust.good(o.Group, o.Probability)
+		t.good(o.Group, o.Probability)
 	}
+	sh.enter(l, taught)
 	s.enter(l)
 	s.changed = true
 	return l, nil
@@ -173,6 +179,7 @@ func (s *School) Untrain(data []byte) (Lesson, error) {
 		return Lesson{}, err
 	}
 	s.strike(l.Digest)
+	s.shadow.Load().untrain(data, l.Digest)
 	s.changed = true
 	return l, nil
 }
@@ -182,12 +189,13 @@ func digestOf(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Import puts another model in the place of the one in use. Its opinion decides nothing until it has proved itself here.
-func (s *School) Import(m *learn.Model) {
+// Replace puts another model in the place of the one in use at once. Its opinion decides nothing until it has proved itself
+// here; Import has it do so beside the one in use.
+func (s *School) Replace(m *learn.Model) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keep()
-	s.use(&state{model: m, lessons: map[string]Lesson{}})
+	s.use(&state{model: m, lessons: map[string]Lesson{}}, newTrust())
 }
 
 // ErrNoPrevious says that there is no model to go back to.
@@ -203,17 +211,20 @@ func (s *School) Back() (learn.Info, error) {
 		return learn.Info{}, ErrNoPrevious
 	}
 	s.keep()
-	s.use(p)
+	t := newTrust()
+	if p.model.Info().Name == s.judge.Load().Model().Info().Name {
+		t = s.trust.Load()
+	}
+	s.use(p, t)
 	return p.model.Info(), nil
 }
 
-func (s *School) use(st *state) {
-	same := st.model.Info().Name == s.judge.Load().Model().Info().Name
+// use puts a model into use, with the account of what it is worth. s.mu is held.
+func (s *School) use(st *state, t *trust) {
 	s.judge.Store(content.NewJudge(st.model))
 	s.lessons, s.order, s.changed = st.lessons, st.order, true
-	if !same {
-		s.trust.reset()
-	}
+	t.dirty.Store(true)
+	s.trust.Store(t)
 }
 
 // Export writes the model in use.
@@ -225,13 +236,14 @@ type Report struct {
 	Lessons  int
 	Previous string // name of the model that Back puts back, "" for none
 	Trust    Trust
+	Shadow   *Comparison // nil: there is no model in shadow
 }
 
 // Report returns what there is.
 func (s *School) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Report{Model: s.judge.Load().Model().Info(), Lessons: len(s.lessons), Trust: s.trust.report()}
+	r := Report{Model: s.judge.Load().Model().Info(), Lessons: len(s.lessons), Trust: s.trust.Load().report(), Shadow: s.shadow.Load().report()}
 	if s.previous != nil {
 		i := s.previous.model.Info()
 		r.Previous = fmt.Sprintf("%s (%d good and %d bad learnt)", i.Name, i.Good, i.Bad)

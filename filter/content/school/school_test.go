@@ -11,6 +11,7 @@ import (
 	"sluice/filter/content"
 	"sluice/filter/content/learn"
 	"sluice/filter/content/shipped"
+	"sluice/filter/message"
 )
 
 func open(t *testing.T, o Options) *School {
@@ -113,8 +114,8 @@ func TestBackAndImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := learn.NewModel("other")
-	s.trust.taken.Store(9999)
-	s.Import(other)
+	s.trust.Load().taken.Store(9999)
+	s.Replace(other)
 	if p := probability(s, mail(1)); p != 0.5 || s.Report().Model.Name != "other" || s.Report().Trust.Good != 0 {
 		t.Errorf("the imported model says %.3f: %+v", p, s.Report())
 	}
@@ -122,7 +123,7 @@ func TestBackAndImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Import(m)
+	s.Replace(m)
 	if probability(s, mail(1)) != learnt {
 		t.Error("the exported model came back as another")
 	}
@@ -172,7 +173,7 @@ func TestDayOne(t *testing.T) {
 	s := open(t, Options{})
 	th := content.DefaultThresholds
 	for range WantedGood - 1 {
-		s.Seen("x", opinion(0.01, 0), th)
+		s.Seen(&message.Message{ID: "x"}, opinion(0.01, 0), th)
 	}
 	s.Confirm("none", true)
 	if s.Acting() {
@@ -180,12 +181,12 @@ func TestDayOne(t *testing.T) {
 	}
 	for i := range uint32(3) {
 		for range 10 { // copies are one doubt
-			s.Seen(fmt.Sprintf("d%d", i), opinion(0.99, i), th)
+			s.Seen(&message.Message{ID: fmt.Sprintf("d%d", i)}, opinion(0.99, i), th)
 		}
 	}
-	s.Seen("unsure", opinion(0.9, 77), th)
+	s.Seen(&message.Message{ID: "unsure"}, opinion(0.9, 77), th)
 	for range 101 {
-		s.Seen("x", opinion(0.01, 0), th)
+		s.Seen(&message.Message{ID: "x"}, opinion(0.01, 0), th)
 	}
 	r := s.Report().Trust
 	if s.Acting() || len(r.Doubts) != 3 || r.Doubts[0].Count != 10 || !strings.Contains(r.Missing, "3 kinds") {
@@ -197,7 +198,7 @@ func TestDayOne(t *testing.T) {
 	if !s.Acting() {
 		t.Fatalf("with one doubt among 5,100 it does not act: %+v", s.Report().Trust)
 	}
-	s.Seen("later", opinion(0.999, 9), th) // it refuses now: that is no doubt
+	s.Seen(&message.Message{ID: "later"}, opinion(0.999, 9), th) // it refuses now: that is no doubt
 	if !s.Acting() {
 		t.Error("what it refuses takes its right away")
 	}
@@ -210,8 +211,8 @@ func TestDayOne(t *testing.T) {
 		t.Error("a damaged account was taken")
 	}
 	// Two good messages that it took for spam are more than 0.02 %.
-	s.trust.good(100, 0.99)
-	s.trust.good(101, 0.999)
+	s.trust.Load().good(100, 0.99)
+	s.trust.Load().good(101, 0.999)
 	if s.Acting() {
 		t.Error("it acts although it was wrong twice in 5,100")
 	}
@@ -223,7 +224,7 @@ func TestTrainingSettlesDoubts(t *testing.T) {
 	spam := []byte("From: x@example.org\r\nSubject: Viagra\r\n\r\nBuy Viagra and Cialis, no prescription, click here now, free pills, lowest prices guaranteed\r\n")
 	o := s.Judge().Judge(spam, content.DefaultThresholds, 2)
 	o.Probability = 0.99
-	s.Seen("k1.1", &o, content.DefaultThresholds)
+	s.Seen(&message.Message{ID: "k1.1"}, &o, content.DefaultThresholds)
 	if len(s.Report().Trust.Doubts) != 1 || !s.Changed() || s.Changed() {
 		t.Fatal("no doubt was noted, or not said once")
 	}

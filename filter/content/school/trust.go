@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"sluice/filter/content"
+	"sluice/filter/message"
 )
 
 // What a model has to show before what it learnt may refuse (CON1): so many messages of this network that it took for
@@ -49,22 +51,29 @@ type trust struct {
 	over   int // kinds that found no room in doubts
 }
 
-// Seen takes note of a message that was judged. It costs nothing for what is taken for good.
-func (s *School) Seen(id string, o *content.Opinion, t content.Thresholds) {
+// Seen takes note of a message that was judged, and has the model in shadow judge it, too, where there is one. Without one
+// it costs nothing for what is taken for good.
+func (s *School) Seen(m *message.Message, o *content.Opinion, t content.Thresholds) {
+	s.trust.Load().seen(m.ID, o, t, s.o.Now)
+	if sh := s.shadow.Load(); sh != nil {
+		sh.seen(m, o, t, s.o.Now)
+	}
+}
+
+func (t *trust) seen(id string, o *content.Opinion, th content.Thresholds, now func() time.Time) {
 	switch {
-	case o.Probability < t.Unsure:
-		s.trust.taken.Add(1)
-		s.trust.dirty.Store(true)
-		if s.trust.taken.Load()%100 == 0 {
-			s.trust.weigh()
+	case o.Probability < th.Unsure:
+		t.dirty.Store(true)
+		if t.taken.Add(1)%100 == 0 {
+			t.weigh()
 		}
-	case o.Probability >= t.Spam && !s.trust.acting.Load():
-		s.trust.doubt(id, o, s.o.Now())
+	case o.Probability >= th.Spam && !t.acting.Load():
+		t.doubt(id, o, now())
 	}
 }
 
 // Acting reports whether what was learnt may refuse.
-func (s *School) Acting() bool { return s.trust.acting.Load() }
+func (s *School) Acting() bool { return s.trust.Load().acting.Load() }
 
 func (t *trust) doubt(id string, o *content.Opinion, now time.Time) {
 	t.mu.Lock()
@@ -104,6 +113,8 @@ func (t *trust) good(group uint32, probability float64) {
 	t.weigh()
 }
 
+func newTrust() *trust { return &trust{doubts: map[uint32]Doubt{}} }
+
 // weigh decides anew whether the model may act.
 func (t *trust) weigh() {
 	t.mu.Lock()
@@ -127,16 +138,6 @@ func (t *trust) missing() string {
 	return ""
 }
 
-func (t *trust) reset() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.taken.Store(0)
-	t.acting.Store(false)
-	t.wrong, t.over = 0, 0
-	clear(t.doubts)
-	t.dirty.Store(true)
-}
-
 func (t *trust) report() Trust {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,9 +152,17 @@ func (t *trust) report() Trust {
 	return r
 }
 
-// Confirm says of a doubted message, by its id, whether it was bad; false where there is no such doubt.
+// Confirm says of a doubted message, by its id, whether it was bad; false where there is no such doubt, of the model in use or
+// of the one in shadow.
 func (s *School) Confirm(id string, bad bool) bool {
-	t := &s.trust
+	found := s.trust.Load().settle(id, bad)
+	if sh := s.shadow.Load(); sh != nil {
+		found = sh.trust.settle(id, bad) || found
+	}
+	return found
+}
+
+func (t *trust) settle(id string, bad bool) bool {
 	t.mu.Lock()
 	var group uint32
 	found := false
@@ -180,21 +189,35 @@ type kept struct {
 	Acting bool             `json:"acting"`
 	Over   int              `json:"over"`
 	Doubts map[uint32]Doubt `json:"doubts"`
+	Shadow *keptShadow      `json:"shadow,omitempty"`
 }
 
 // Changed reports, once, whether the account changed.
-func (s *School) Changed() bool { return s.trust.dirty.Swap(false) }
+func (s *School) Changed() bool {
+	changed := s.trust.Load().dirty.Swap(false)
+	if sh := s.shadow.Load(); sh != nil {
+		changed = sh.trust.dirty.Swap(false) || changed
+	}
+	return changed
+}
 
 // Append appends the account in the form that Restore reads.
 func (s *School) Append(dst []byte) []byte {
-	t := &s.trust
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	b, err := json.Marshal(kept{t.taken.Load(), t.wrong, t.acting.Load(), t.over, t.doubts})
+	k := s.trust.Load().kept()
+	if sh := s.shadow.Load(); sh != nil {
+		k.Shadow = sh.kept()
+	}
+	b, err := json.Marshal(k)
 	if err != nil {
 		return dst // figures and texts always have a form
 	}
 	return append(dst, b...)
+}
+
+func (t *trust) kept() kept {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return kept{Good: t.taken.Load(), Wrong: t.wrong, Acting: t.acting.Load(), Over: t.over, Doubts: maps.Clone(t.doubts)}
 }
 
 // Restore takes over what Append wrote.
@@ -203,7 +226,14 @@ func (s *School) Restore(b []byte) error {
 	if err := json.Unmarshal(b, &k); err != nil {
 		return fmt.Errorf("could not read the account of the content filter: %w; it begins anew", err)
 	}
-	t := &s.trust
+	s.trust.Load().restore(&k)
+	if sh := s.shadow.Load(); sh != nil && k.Shadow != nil && k.Shadow.Name == sh.judge.Model().Info().Name {
+		sh.restore(k.Shadow)
+	}
+	return nil
+}
+
+func (t *trust) restore(k *kept) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taken.Add(k.Good)
@@ -215,5 +245,4 @@ func (s *School) Restore(b []byte) error {
 		}
 	}
 	t.acting.Store(k.Acting)
-	return nil
 }

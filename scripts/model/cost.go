@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"sluice/filter/content"
+	"sluice/filter/content/shipped"
+)
+
+// cost measures the memory of the shipped model, and the processor time of a judgement by it, by size.
+func cost(w io.Writer, all []*letter) error {
+	before := heapInUse()
+	m, err := shipped.Model()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "memory of the shipped model: %.1f MiB\n", float64(heapInUse()-before)/(1<<20))
+	j := content.NewJudge(m)
+	fmt.Fprintf(w, "processor time of a judgement, all parts of it\n")
+	for _, size := range []struct {
+		name        string
+		least, most int
+	}{{"up to 2 KiB", 0, 2 << 10}, {"2 to 8 KiB", 2 << 10, 8 << 10}, {"8 to 12 KiB", 8 << 10, 12 << 10}, {"12 to 50 KiB", 12 << 10, 50 << 10}, {"50 KiB and more", 50 << 10, 1 << 30}} {
+		some := pick(all, func(m *letter) bool { return len(m.data) >= size.least && len(m.data) < size.most })
+		if len(some) == 0 {
+			continue
+		}
+		n := 0
+		began := processorTime()
+		for n < 3000 {
+			for _, x := range some[:min(len(some), 500)] {
+				j.Judge(x.data, content.DefaultThresholds, 2)
+				n++
+			}
+		}
+		fmt.Fprintf(w, "  %-18s %8.1f µs\n", size.name, float64((processorTime()-began).Nanoseconds())/float64(n)/1000)
+	}
+	fmt.Fprintln(w)
+	return nil
+}
+
+// heapInUse is how much memory is in use.
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -45,11 +45,12 @@ func cost(w io.Writer, all []*letter) error {
 }
 
 // heapInUse is how much memory is in use.
-func heapInUse() uint64 {
+func heapInUse() int64 {
 	runtime.GC()
+	runtime.GC() // what was pooled goes with the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	return int64(m.HeapAlloc)
 }
 
 func processorTime() time.Duration {

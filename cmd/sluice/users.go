@@ -68,6 +68,7 @@ func (p *program) usersCommand() *cobra.Command {
 		},
 	}
 	cmd.AddCommand(list, show, add, remove, p.importCommand(), p.setCommand(), p.unsetCommand(), p.joinCommand())
+	cmd.AddCommand(p.suggestCommand())
 	return cmd
 }
 

@@ -110,6 +110,7 @@ type Backend struct {
 	Searches
 	Appeals
 	AccountLocker
+	Suggester
 }
 
 // Server answers requests.

@@ -22,7 +22,10 @@ func (s *session) yield() {
 		return
 	}
 	s.rest()
-	_ = s.conn.Flush() // nobody waits for his client while he has a turn; an error shows again at the next write
+	if s.conn.Flush() != nil { // nobody waits for his client while he has a turn, nor has one for a client who is gone
+		s.note, s.gone, s.left = "client reset", true, true
+		return
+	}
 	runtime.Gosched()
 	ctx, end := context.WithTimeout(&s.ctx, mostRest)
 	defer end()

@@ -171,7 +171,9 @@ func (s *session) heed(cmd *smtp.Command, err error) bool {
 	if !s.parts && s.lockedOut() { // a message in chunks has its answer first, like one in DATA
 		return false
 	}
-	s.yield()
+	if s.yield(); s.gone {
+		return false
+	}
 	s.dispatch(cmd)
 	if s.manner.worn() && !s.bye {
 		return s.leave(tooManyErrors)

@@ -148,7 +148,9 @@ func transactionID(id string, n int) string {
 // rcpt takes this recipient and all that the client has pipelined behind it, so that they go onward in one write.
 func (s *session) rcpt(cmd *smtp.Command) {
 	for {
-		s.yield()
+		if s.yield(); s.gone {
+			return
+		}
 		s.rcptOne(cmd)
 		if s.bye || s.manner.worn() || len(s.tx.asked) >= batch || !s.conn.LineBuffered() {
 			break

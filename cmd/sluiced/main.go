@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/textlog"
 )
@@ -90,8 +92,9 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 	if os.Geteuid() == 0 {
 		log.Warn("running as root, which sluiced neither needs nor should have; start it as the user of intercept.daemon_user")
 	}
-	// What customers say passes through the memory, passwords among it: a core file would keep it (AUT4).
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+	// What customers say passes through the memory, passwords among it: a core file would keep it (AUT4). The limit alone
+	// does not bind a program that the kernel hands cores to (core(5)).
+	if err := errors.Join(syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
 		log.Warn("could not forbid core files", "err", err)
 	}
 	limitMemory(cfg, log)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -97,5 +98,14 @@ func noTrace(ctx context.Context, t *testing.T, g *Gateway) {
 		if f := strings.Fields(l); strings.HasPrefix(l, "Max core file size") && (f[4] != "0" || f[5] != "0") {
 			t.Errorf("sluiced may leave a core file: %s", l)
 		}
+	}
+	// Nor does a program get one that the kernel would hand it to, nor another process of the same user its memory: what is
+	// not to be dumped belongs to root in /proc (proc(5)).
+	st, err := os.Stat(fmt.Sprintf("/proc/%d/mem", g.Sluiced.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if who := st.Sys().(*syscall.Stat_t).Uid; who != 0 {
+		t.Errorf("sluiced's memory belongs to user %d, and may be dumped", who)
 	}
 }

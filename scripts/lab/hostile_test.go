@@ -57,11 +57,19 @@ func TestHostileSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if size.time > 0 { // measured: what is on the same processors as the gateway steps back behind it
+		stepBack(t)
+	}
 	good := &goodClient{lab: l}
 
 	good.send(ctx, t, size, func() bool { return true }) // what is made once is made
 	before := resident(t, g)
+	hold := func() *holding {
+		return watchHolding(ctx, t, l, "alice", netip.MustParseAddr("192.0.2.10"), netip.MustParseAddrPort(sinkOf46[0]).Addr())
+	}
+	watch := hold()
 	alone := good.send(ctx, t, size, func() bool { return true })
+	heldAlone := watch.stop(t)
 
 	a := &assault{lab: l, kinds: attacks(), dials: make(chan struct{}, 32)}
 	attacking, stop := context.WithCancel(ctx)
@@ -73,9 +81,11 @@ func TestHostileSessions(t *testing.T) {
 	peak := &peaks{}
 	watching := peak.watch(attacking, t, g)
 	own, theirs := ownCPU(t), cpuOf(t, g)
+	watch = hold()
 	began := time.Now()
 	beside := good.send(ctx, t, size, a.bounded)
 	took := time.Since(began)
+	heldBeside := watch.stop(t)
 	own, theirs = ownCPU(t)-own, cpuOf(t, g)-theirs
 	stop()
 	a.workers.Wait()
@@ -113,6 +123,8 @@ func TestHostileSessions(t *testing.T) {
 	a.report(t)
 	t.Logf("in %v beside %d hostile sessions sluiced used %v of CPU, clients and destinations %v", took.Round(time.Millisecond), all, theirs, own.Round(time.Millisecond))
 	t.Logf("sluiced's memory: %d MiB before, at most %d MiB beside (%d sessions), %d MiB after", before>>20, peak.memory>>20, peak.flows, after>>20)
+	t.Logf("good client's mails in the gateway: alone p50 %v, p99 %v of %d; beside p50 %v, p99 %v of %d; ratio p50 %.2f, p99 %.2f", at(heldAlone, 50), at(heldAlone, 99), len(heldAlone),
+		at(heldBeside, 50), at(heldBeside, 99), len(heldBeside), ratio(at(heldBeside, 50), at(heldAlone, 50)), ratio(at(heldBeside, 99), at(heldAlone, 99)))
 	t.Logf("good client, connection to answer: alone p50 %v, p99 %v of %d; beside p50 %v, p99 %v of %d; ratio p50 %.2f, p99 %.2f", at(alone, 50), at(alone, 99), len(alone),
 		at(beside, 50), at(beside, 99), len(beside), ratio(at(beside, 50), at(alone, 50)), ratio(at(beside, 99), at(alone, 99)))
 }

@@ -37,9 +37,9 @@ const (
 	attackRcpt     = "RCPT TO:<v@blunt.example>\r\n"
 )
 
-// attacks are all kinds. Those that go to the good client's MX never send a message.
+// attacks are all kinds. Those that go to a server of ours never send a message.
 func attacks() []*attack {
-	mx := sinkOf46[0]
+	const mx = "198.51.100.27:25"
 	return []*attack{
 		{name: "connects and waits", to: mx, bounded: true, run: untilEnd},
 		{name: "commands at 1 byte/s", to: mx, bounded: true, run: func(nc net.Conn) bool { return drip(nc, "NOOP and so on ") }},

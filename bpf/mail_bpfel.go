@@ -19,12 +19,6 @@ type mailBudget struct {
 	Count   uint64
 }
 
-type mailClock struct {
-	_    structs.HostLayout
-	Tick uint64
-	Ns   uint64
-}
-
 type mailConfig struct {
 	_             structs.HostLayout
 	Layout        mailNumber
@@ -322,7 +316,6 @@ type mailUserSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	mailMapBypassNets       = "bypass_nets"
-	mailMapClock            = "clock"
 	mailMapConfig           = "config"
 	mailMapCounters         = "counters"
 	mailMapDelivery         = "delivery"
@@ -418,7 +411,6 @@ type mailProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailMapSpecs struct {
 	BypassNets   *ebpf.MapSpec `ebpf:"bypass_nets"`
-	Clock        *ebpf.MapSpec `ebpf:"clock"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
@@ -474,7 +466,6 @@ func (o *mailObjects) Close() error {
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailMaps struct {
 	BypassNets   *ebpf.Map `ebpf:"bypass_nets"`
-	Clock        *ebpf.Map `ebpf:"clock"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Delivery     *ebpf.Map `ebpf:"delivery"`
@@ -506,7 +497,6 @@ type mailMaps struct {
 func (m *mailMaps) Close() error {
 	return _MailClose(
 		m.BypassNets,
-		m.Clock,
 		m.Config,
 		m.Counters,
 		m.Delivery,

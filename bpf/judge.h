@@ -17,6 +17,25 @@ __noinline int count(enum reason why)
 	return 0;
 }
 
+/*
+ * Time for what is compared with times of some milliseconds or more. Where the machine paused between the tick and the clock, it
+ * is as old as the pause was long, for the rest of the tick.
+ */
+static __always_inline __u64 coarse_now(void)
+{
+	__u64 tick = bpf_jiffies64();
+	__u32 zero = 0;
+	struct clock *c = bpf_map_lookup_elem(&clock, &zero);
+
+	if (!c) /* never: it is an array */
+		return bpf_ktime_get_coarse_ns();
+	if (c->tick != tick) {
+		c->ns = bpf_ktime_get_coarse_ns();
+		c->tick = tick;
+	}
+	return c->ns;
+}
+
 static __noinline struct user_counts *counts_of(__u32 user)
 {
 	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);

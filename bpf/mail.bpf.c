@@ -113,7 +113,7 @@ static __always_inline int locked(struct __sk_buff *skb, const struct config *cf
 /* A SYN that meets no connection. */
 static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p, const struct source *src)
 {
-	__u64 now = bpf_ktime_get_coarse_ns(); /* some milliseconds behind, which is nothing to what it is compared with */
+	__u64 now = coarse_now();
 	const struct lock *lock;
 	enum mode mode;
 

@@ -19,6 +19,12 @@ type mailBudget struct {
 	Count   uint64
 }
 
+type mailClock struct {
+	_    structs.HostLayout
+	Tick uint64
+	Ns   uint64
+}
+
 type mailConfig struct {
 	_             structs.HostLayout
 	Layout        mailNumber
@@ -316,6 +322,7 @@ type mailUserSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	mailMapBypassNets       = "bypass_nets"
+	mailMapClock            = "clock"
 	mailMapConfig           = "config"
 	mailMapCounters         = "counters"
 	mailMapDelivery         = "delivery"
@@ -411,6 +418,7 @@ type mailProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type mailMapSpecs struct {
 	BypassNets   *ebpf.MapSpec `ebpf:"bypass_nets"`
+	Clock        *ebpf.MapSpec `ebpf:"clock"`
 	Config       *ebpf.MapSpec `ebpf:"config"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Delivery     *ebpf.MapSpec `ebpf:"delivery"`
@@ -466,6 +474,7 @@ func (o *mailObjects) Close() error {
 // It can be passed to loadMailObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mailMaps struct {
 	BypassNets   *ebpf.Map `ebpf:"bypass_nets"`
+	Clock        *ebpf.Map `ebpf:"clock"`
 	Config       *ebpf.Map `ebpf:"config"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Delivery     *ebpf.Map `ebpf:"delivery"`
@@ -497,6 +506,7 @@ type mailMaps struct {
 func (m *mailMaps) Close() error {
 	return _MailClose(
 		m.BypassNets,
+		m.Clock,
 		m.Config,
 		m.Counters,
 		m.Delivery,

@@ -19,6 +19,12 @@ type observeBudget struct {
 	Count   uint64
 }
 
+type observeClock struct {
+	_    structs.HostLayout
+	Tick uint64
+	Ns   uint64
+}
+
 type observeConfig struct {
 	_             structs.HostLayout
 	Layout        uint32
@@ -187,6 +193,7 @@ type observeUserSlot struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	observeMapBypassNets        = "bypass_nets"
+	observeMapClock             = "clock"
 	observeMapConfig            = "config"
 	observeMapCounters          = "counters"
 	observeMapDelivery          = "delivery"
@@ -276,6 +283,7 @@ type observeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type observeMapSpecs struct {
 	BypassNets     *ebpf.MapSpec `ebpf:"bypass_nets"`
+	Clock          *ebpf.MapSpec `ebpf:"clock"`
 	Config         *ebpf.MapSpec `ebpf:"config"`
 	Counters       *ebpf.MapSpec `ebpf:"counters"`
 	Delivery       *ebpf.MapSpec `ebpf:"delivery"`
@@ -335,6 +343,7 @@ func (o *observeObjects) Close() error {
 // It can be passed to loadObserveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type observeMaps struct {
 	BypassNets     *ebpf.Map `ebpf:"bypass_nets"`
+	Clock          *ebpf.Map `ebpf:"clock"`
 	Config         *ebpf.Map `ebpf:"config"`
 	Counters       *ebpf.Map `ebpf:"counters"`
 	Delivery       *ebpf.Map `ebpf:"delivery"`
@@ -369,6 +378,7 @@ type observeMaps struct {
 func (m *observeMaps) Close() error {
 	return _ObserveClose(
 		m.BypassNets,
+		m.Clock,
 		m.Config,
 		m.Counters,
 		m.Delivery,

@@ -315,6 +315,12 @@ struct host_bucket {
 	struct host_cell cell[4];
 };
 
+/* The coarse clock, read once a tick. */
+struct clock {
+	__u64 tick; /* of the kernel */
+	__u64 ns;   /* CLOCK_MONOTONIC, some milliseconds behind */
+};
+
 /* Which prefixes a trie may hold around an address: a bit for the beginning of each. */
 struct hint {
 	__u64 wide[8];              /* of wide ones, for the first byte of an address; IPv4 in the first half */
@@ -526,6 +532,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct clock);
+} clock SEC(".maps");
 
 /* By the user's number; they are given out one after the other. */
 struct {

@@ -5,6 +5,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -71,7 +72,7 @@ func TestHostileSessions(t *testing.T) {
 	alone := good.send(ctx, t, size, func() bool { return true })
 	heldAlone := watch.stop(t)
 
-	a := &assault{lab: l, kinds: attacks(), dials: make(chan struct{}, 32)}
+	a := &assault{lab: l, kinds: attacks(), dials: make(chan struct{}, 32), resets: size.time == 0}
 	attacking, stop := context.WithCancel(ctx)
 	defer stop()
 	all := a.start(attacking, sources, size.sessions)
@@ -215,6 +216,9 @@ type assault struct {
 	dials    chan struct{} // bounds the threads that connect
 	standing atomic.Int64  // sessions that stood at least once
 	workers  sync.WaitGroup
+	// resets has clients leave by a reset: the FIN of one whose commands nobody reads any more stands behind those, and the
+	// session goes on until all the waits that they earned are over, more than two minutes.
+	resets bool
 }
 
 // start begins all sessions and gives their number.
@@ -239,7 +243,12 @@ func (a *assault) session(ctx context.Context, from netip.Addr, kind *attack) {
 				first = false
 				a.standing.Add(1)
 			}
-			gone := context.AfterFunc(ctx, func() { _ = nc.Close() })
+			gone := context.AfterFunc(ctx, func() {
+				if a.resets {
+					_ = nc.(*net.TCPConn).SetLinger(0) // it may have ended by itself
+				}
+				_ = nc.Close()
+			})
 			if left := kind.run(nc); !left && ctx.Err() == nil {
 				kind.cut.Add(1)
 			}

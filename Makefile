@@ -11,6 +11,8 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # gotestsum prints one line per package and the runner's own summary at the end.
 TEST    := $(GO) tool gotestsum --format pkgname --hide-summary=skipped --
+# Tests in the lab wait for peers, retries and time-outs most of the time.
+LABTEST := $(TEST) -timeout 15m -parallel 4 -tags labtest
 DAEMONS := sluiced sluice-intercept sluice-observe sluice
 
 .PHONY: help
@@ -38,7 +40,7 @@ test: deps build ## all four tiers; fails where one could not run
 	$(TEST) -race -timeout 10m ./...
 	$(TEST) -timeout 10m -tags bpftest ./bpf/...
 	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/... ./proxy/spool
-	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(LABTEST) ./scripts/lab/...
 
 .PHONY: test-unit
 test-unit: ## tier 0: Go only
@@ -54,7 +56,7 @@ test-net: ## tier 1: rules, routes, sockets in namespaces of their own (root)
 
 .PHONY: test-lab
 test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
-	SLUICE_BIN=$(CURDIR)/$(BIN) $(TEST) -timeout 15m -tags labtest ./scripts/lab/...
+	SLUICE_BIN=$(CURDIR)/$(BIN) $(LABTEST) ./scripts/lab/...
 
 .PHONY: bench
 bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU per message, messages/s and latency beside plain forwarding and a bare relay

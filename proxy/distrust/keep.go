@@ -30,8 +30,9 @@ func (l *Ledger) Allow(p Pair, g Grant, user string) (Entry, error) {
 	if err := l.o.Store.PutRefusals([]Entry{next}, nil); err != nil {
 		return next, err
 	}
+	kept := next
 	l.mu.Lock()
-	l.put(&next)
+	l.put(&kept) // the ledger's own from here on
 	l.mu.Unlock()
 	l.tell([]Event{{Granted, next}})
 	return next, nil

@@ -233,8 +233,9 @@ func (l *Ledger) grant(p Pair, g Grant) {
 	next.Grant = g
 	l.put(&next)
 	l.dirty[p] = true
+	told := []Event{{Granted, next}} // a copy: next is the ledger's own from here on
 	l.mu.Unlock()
-	l.tell([]Event{{Granted, next}})
+	l.tell(told)
 }
 
 // Pass books a connection of the flow's source, and gives what books its bytes; false when nothing is left.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -390,7 +391,11 @@ func TestProbeDoesNotAllocate(t *testing.T) {
 	nc, _ := tcpPair(t)
 	c := NewConn(nc, Options{})
 	defer c.Close()
-	if n := testing.AllocsPerRun(100, func() { c.Probe() }); n != 0 {
-		t.Errorf("%v allocations a look", n)
+	least := math.Inf(1)
+	for range 10 { // what another test left behind may still end, and allocate
+		least = min(least, testing.AllocsPerRun(100, func() { c.Probe() }))
+	}
+	if least != 0 {
+		t.Errorf("%v allocations a look", least)
 	}
 }

@@ -180,7 +180,7 @@ func (c *crowd) send(t testing.TB, i int, spam bool) (took spentOn) {
 
 // TestManyUsers: who it is, of which identity, within which limits and whether locked, each is decided in microseconds,
 // however many users there are; and a user costs a bounded amount of memory. SLUICE_USERS asks for more users, and then
-// for figures: `make bench-users`.
+// for figures: `make bench-users`. Not parallel: it counts what is on the heap.
 func TestManyUsers(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -190,8 +190,6 @@ func TestManyUsers(t *testing.T) {
 		if n, err = strconv.Atoi(os.Getenv("SLUICE_USERS")); err != nil {
 			t.Fatal(err)
 		}
-	} else {
-		t.Parallel()
 	}
 	empty := heap()
 	c := newCrowd(t, n)

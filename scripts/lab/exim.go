@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // exim is Debian's Exim as a fresh installation ("internet site", split
@@ -104,9 +105,28 @@ update-exim4.conf
 	return err
 }
 
-func (*exim) flush(ctx context.Context, m *MTA) error {
-	_, err := m.run(ctx, nil, "/usr/sbin/exim4", "-qff")
-	return err
+// flush runs the queue. A message is put off in the log before the process that tried it lets go of it, and a run passes
+// by what another process holds; so it is repeated while it says so, at most for some seconds: a delivery may be slow.
+func (e *exim) flush(ctx context.Context, m *MTA) error {
+	const held = "Spool file is locked"
+	settled, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		before, err := os.ReadFile(filepath.Join(m.root, e.logPath()))
+		if err != nil {
+			return err
+		}
+		if _, err := m.run(ctx, nil, "/usr/sbin/exim4", "-qff"); err != nil {
+			return err
+		}
+		after, err := os.ReadFile(filepath.Join(m.root, e.logPath()))
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(string(after[min(len(before), len(after)):]), held) || sleep(settled, logPoll) != nil {
+			return nil
+		}
+	}
 }
 
 // Lines of exim -bp: age, size, id and sender; then recipients, done ones

@@ -25,6 +25,7 @@ type try struct {
 	told   []Outcome
 	asked  []int // indices of the recipients of the transaction
 	missed string
+	cut    bool       // our own end came before a destination was reached: it was no try
 	hold   *hold      // of the worker; nil: none
 	up     *Upstream  // by which the message goes; nil: none
 	low    *smtp.Body // the message in 7 bits, once some destination needed it
@@ -54,6 +55,12 @@ func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
 		t.all(ours(451, smtp.Enhanced{4, 4, 1}, dead))
 	} else {
 		t.deliver()
+	}
+	if t.cut {
+		if err := lease.Return(); err != nil {
+			q.alarm(err)
+		}
+		return false
 	}
 	t.settle()
 	if t.missed != "" {
@@ -130,6 +137,9 @@ func fateOf(code int) Fate {
 func (t *try) deliver() {
 	env := &t.l.Envelope
 	r, err := t.q.route(t.q.ctx, env, t.ln.domain)
+	if t.cut = err != nil && t.q.ctx.Err() != nil; t.cut {
+		return
+	}
 	if err != nil {
 		var n *nowhere
 		if !errors.As(err, &n) {
@@ -158,6 +168,9 @@ func (t *try) deliver() {
 			continue
 		}
 		tried++
+		if t.cut = err != nil && t.q.ctx.Err() != nil; t.cut {
+			return
+		}
 		if err != nil {
 			f := asFailure(err)
 			t.all(spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)})

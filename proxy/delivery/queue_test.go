@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"strings"
@@ -129,6 +130,32 @@ func TestNextExchangerIsTried(t *testing.T) {
 	w.send(w.mail("x@one.example"), text)
 	if r := w.next(); r.Rcpts[0].Fate != Delivered || r.Host != "mx3.one.example" {
 		t.Errorf("the result is %+v", r)
+	}
+}
+
+// TestOurOwnEndIsNoTry: what is cut by the end of the program, before a destination was reached, is due at once when it is
+// back, and nobody hears of a try.
+func TestOurOwnEndIsNoTry(t *testing.T) {
+	t.Parallel()
+	began := make(chan struct{})
+	w := newWorld(t, func(o *Options) {
+		o.Terms = func(ctx context.Context, _ uint32, _ netip.AddrPort, _ string) (*tlspolicy.Policy, error) {
+			close(began)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	})
+	w.host("one.example", "127.0.0.2")
+	id := w.send(w.mail("x@one.example"), text)[0]
+	<-began
+	w.stop()
+	w.q.Stop(context.Background())
+	d, err := w.s.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Attempts != 0 || d.Leased || d.Due.After(w.now()) || len(w.results) != 0 {
+		t.Errorf("%d tries, leased %v, due in %v, %d results", d.Attempts, d.Leased, d.Due.Sub(w.now()), len(w.results))
 	}
 }
 

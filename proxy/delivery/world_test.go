@@ -28,6 +28,7 @@ type world struct {
 	clock   time.Time
 	s       *spool.Spool
 	q       *Queue
+	stop    context.CancelFunc
 	port    uint16
 	alarms  []string
 }
@@ -99,6 +100,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	w.stop = stop
 	w.q.Start(ctx, w.s)
 	t.Cleanup(func() {
 		stop()

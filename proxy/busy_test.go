@@ -93,3 +93,25 @@ func TestBusySessionsStandInNobodysWay(t *testing.T) {
 		must(t, r.srv.cfg.Busy.Take(ctx, 1000+uint32(user)))
 	}
 }
+
+// TestTurnEndsWithTheRow: who has nothing more to say has no turn, also where the last command of a row is the one that
+// was given it.
+func TestTurnEndsWithTheRow(t *testing.T) {
+	t.Parallel()
+	turns := filter.NewTurns(1)
+	r := newRig(t, newRemote(t).addr(), func(r *rig) { r.cfg.Busy, r.quick = turns, true })
+	for row := stint - 2; row <= stint+2; row++ {
+		p := r.hello()
+		p.write(strings.Repeat("NOOP\r\n", row))
+		for range row {
+			p.want("250")
+		}
+		ctx, end := context.WithTimeout(context.Background(), wait)
+		if err := turns.Take(ctx, goodUser); err != nil {
+			t.Fatalf("after %d commands in a row a silent session keeps its turn", row)
+		}
+		end()
+		turns.Give(goodUser)
+		p.nc.Close()
+	}
+}

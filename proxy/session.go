@@ -187,7 +187,7 @@ func (s *session) read() (smtp.Command, error) {
 		s.ahead = false
 		return s.next, s.nextErr
 	}
-	if s.row > 0 && !s.conn.LineBuffered() {
+	if (s.row > 0 || s.turn) && !s.conn.LineBuffered() {
 		s.rest()
 	}
 	return s.conn.ReadCommand()

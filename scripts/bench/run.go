@@ -161,8 +161,8 @@ func sweep() error {
 		if err != nil {
 			return err
 		}
-		for _, at := range mounts {
-			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		for _, at := range append(mounts, filepath.Join(dir, bpfDir)) {
+			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("could not unmount %s, which an earlier run left: %w", at, err)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/scripts/bench/matrix"
 )
 
@@ -67,5 +69,24 @@ func TestDeadGatewayIsNamed(t *testing.T) {
 	_, err := measureAll(t.Context(), o, io.Discard)
 	if err == nil || !contains(err.Error(), "a program of sluice has ended", "cannot work today") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestSweepUnmounts: what a benchmark that was killed has left mounted stands in nobody's way.
+func TestSweepUnmounts(t *testing.T) {
+	for _, at := range []string{bpfDir, filepath.Join("gate", bpfDir)} {
+		dir := filepath.Join(os.TempDir(), "sluice-bench-4194303-"+strconv.Itoa(os.Getpid())) // no process has this number
+		if err := os.MkdirAll(filepath.Join(dir, at), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("bpf", filepath.Join(dir, at), "bpf", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := sweep(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", dir, err)
+		}
 	}
 }

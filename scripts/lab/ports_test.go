@@ -198,7 +198,7 @@ func vanishedAtItsEndBy(t *testing.T, path string) {
 		if err := old.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		for g.inRoom(ctx, t, "ss", "-Htan", "state", "last-ack") == "" {
+		for g.inRoom(ctx, t, "ss", "-Htan", "state", "last-ack", "state", "closing") == "" { // the latter where it was faster than the FIN
 			if err := sleep(ctx, 10*time.Millisecond); err != nil {
 				t.Fatalf("%s: the gateway never waits for the last ACK", f.name)
 			}

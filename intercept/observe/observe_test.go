@@ -256,7 +256,7 @@ func TestBodies(t *testing.T) {
 	} {
 		got := observed(Options{}, copied(1000, talk(1, append(append(append([]string(nil), envelope...), c.script...), "FIN")...)))
 		if len(got) != 1 || len(got[0].Messages) != 1 {
-			t.Errorf("%s: %d records: %s", name, len(got), text(got[0]))
+			t.Errorf("%s: records: %+v", name, got)
 			continue
 		}
 		if m := got[0].Messages[0]; string(m.Body) != c.body || m.Size != c.size || m.Said != 7 || !m.UTF8 || !m.Eight {

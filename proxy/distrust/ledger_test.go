@@ -130,7 +130,7 @@ func TestWhatIsLearnt(t *testing.T) {
 			}
 			list := r.List()
 			if (len(list) == 1) != tc.want {
-				t.Errorf("learnt %+v", list)
+				t.Fatalf("learnt %+v", list)
 			}
 			if tc.want && (list[0].User != "alice" || list[0].Source.String() != src+"/32" || list[0].Text != "text" || list[0].Alerts+list[0].Shakes+list[0].Lefts != len(tc.signs)) {
 				t.Errorf("the entry says %+v", list[0])

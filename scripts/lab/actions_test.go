@@ -86,7 +86,7 @@ func TestActionsOfSpam(t *testing.T) {
 	}
 	var log []struct{ Status, Way, Source, Campaign string }
 	if err := sluiceJSON(ctx, g, &log, "log", "--status", "discarded"); err != nil || len(log) != 1 || log[0].Campaign == "" {
-		t.Errorf("the log has of discarded mail %+v, %v", log, err)
+		t.Fatalf("the log has of discarded mail %+v, %v", log, err)
 	}
 	copies := log[0].Campaign
 	if err := sluiceJSON(ctx, g, &log, "log", "--campaign", copies, "--status", "delivered"); err != nil || len(log) < 4 {

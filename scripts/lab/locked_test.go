@@ -138,7 +138,7 @@ func lockOutlivesTheProgramsBy(t *testing.T, path string) {
 
 	var locks []struct{ Ticket, User, Reason string }
 	if err := sluiceJSON(ctx, g, &locks, "locks"); err != nil || len(locks) != 1 || locks[0].User != "mallory" || locks[0].Reason != "abuse report 4711" {
-		t.Errorf("locks: %+v %v", locks, err)
+		t.Fatalf("locks: %+v %v", locks, err)
 	}
 	if out := sluice(t, g, "unlock", "mallory", "--reason", "cleaned"); !strings.Contains(out, locks[0].Ticket) {
 		t.Errorf("unlock says %q", out)

@@ -220,7 +220,7 @@ func waitKept(ctx context.Context, t *testing.T, g *Gateway) {
 		}
 		return n
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // it may stand there already
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // seldom, it stands there already
 	defer cancel()
 	was := newest()
 	eventually(ctx, func() bool { return newest() > was })

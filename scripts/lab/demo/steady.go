@@ -3,11 +3,13 @@ package demo
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"sluice/scripts/bench/testbed"
 	"sluice/scripts/lab"
 )
 
@@ -82,6 +84,21 @@ func transaction(c *lab.Client, n int) (other string) {
 		return last.String()
 	}
 	return ""
+}
+
+// watch lets the quiet time pass and tells which share of the processors was in use meanwhile.
+func (d *demo) watch(ctx context.Context) (busy float64, err error) {
+	before, err := testbed.Idle()
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-time.After(d.options.Quiet):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	after, err := testbed.Idle()
+	return 1 - float64(after-before)/float64(d.options.Quiet)/float64(runtime.NumCPU()), err
 }
 
 // attacked begins the second count.

@@ -91,6 +91,7 @@ type Recipient struct {
 	Address string
 	Code    int
 	Reply   string // first line, without the code
+	Behind  bool   // the reply is to the message itself, not to RCPT
 }
 
 // TLS says how a leg was protected; Version "" means plain text.

@@ -26,13 +26,22 @@ func (d *daemon) learn(r *proxy.Record) {
 		case strings.Contains(t.Reply, ours):
 		case t.Code/100 == 2:
 			d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Known}, lock.Evidence{})
-		case t.Code/100 == 5 && replies.Shipped().Classify(t.Code, t.Reply) == replies.Unknown:
+		case unknown(t.Code, t.Reply, t.Behind):
 			d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Unknown}, said(r, "RCPT-UNKNOWN", t.Address+": "+t.Reply))
 		}
 	}
 	if r.Status == proxy.Refused && !stopped(r) && meaningOf(r.Remote) == replies.Spam {
 		d.locks.Tell(r.Flow.User, r.Identity, ladder.Event{Kind: ladder.Remote, Print: likePrint(r)}, said(r, "REMOTE-SPAM", r.Remote))
 	}
+}
+
+// unknown tells whether a destination's answer, code and text, means that the recipient, or his domain, is not there for good.
+func unknown(code int, text string, behind bool) bool {
+	at := replies.Recipient
+	if behind {
+		at = replies.Message
+	}
+	return code/100 == 5 && replies.Shipped().Classify(at, code, text) == replies.Unknown
 }
 
 // said is a destination's reply as evidence of a lock.
@@ -49,7 +58,7 @@ func meaningOf(reply string) replies.Class {
 	if err != nil {
 		return replies.Other
 	}
-	return replies.Shipped().Classify(code, reply[4:])
+	return replies.Shipped().Classify(replies.Anywhere, code, reply[4:])
 }
 
 // likePrint names the text of a message that is gone by now: copies have the same group, else the same sender's domain and

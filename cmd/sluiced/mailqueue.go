@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime/debug"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -259,9 +259,10 @@ func (m *mailQueue) Tried(r *delivery.Result) {
 		rec.Out = proxy.TLSOf(r.Leg.State)
 	}
 	for _, o := range r.Rcpts {
-		rec.To = append(rec.To, proxy.Recipient{Address: o.Rcpt.Address, Code: o.Reply.Code, Reply: o.Reply.Text})
+		text := delivery.TextOf(&o.Reply)
+		rec.To = append(rec.To, proxy.Recipient{Address: o.Rcpt.Address, Code: o.Reply.Code, Reply: text, Behind: o.Behind})
 		if o.Reply.Host != "" {
-			rec.Remote = fmt.Sprintf("%d %v %s", o.Reply.Code, o.Reply.Enh, o.Reply.Text)
+			rec.Remote = strconv.Itoa(o.Reply.Code) + " " + text
 		}
 	}
 	if r.Notice != 0 {
@@ -278,13 +279,13 @@ func (m *mailQueue) Tried(r *delivery.Result) {
 	m.d.log.LogAttrs(context.Background(), slog.LevelDebug, "tried", slog.String("delivery", r.Delivery.String()), slog.String("host", r.Host), slog.Int("tries", r.Tries))
 }
 
-// undelivered counts recipients whom nothing reaches: those that are not there (RFC 3463 3.2), and the others.
+// undelivered counts recipients whom nothing reaches: those that are not there, and the others.
 func undelivered(rcpts []delivery.Outcome) (failed, invalid int) {
 	for _, o := range rcpts {
 		if o.Fate != delivery.Failed && o.Fate != delivery.Expired {
 			continue
 		}
-		if enh := o.Reply.Enh; enh[0] == 5 && enh[1] == 1 && slices.Contains([]uint16{1, 2, 3, 6, 10}, enh[2]) {
+		if unknown(o.Reply.Code, delivery.TextOf(&o.Reply), o.Behind) {
 			invalid++
 		} else {
 			failed = 1 // one message, however many recipients

@@ -319,7 +319,7 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 		return true
 	}
 	for _, i := range taken {
-		t.told[i].Reply = replyOf(reply, w.host)
+		t.told[i].Reply, t.told[i].Behind = replyOf(reply, w.host), true
 		t.told[i].Fate = fateOf(reply.Code)
 		if t.told[i].Fate == Delivered && t.told[i].Rcpt.Notify&smtp.NotifySuccess != 0 && !s.Caps().Has(smtp.ExtDSN) {
 			t.told[i].Fate = Relayed
@@ -353,7 +353,7 @@ func (t *try) slow() {
 			continue
 		}
 		e := r.Enh
-		switch meaning(r) {
+		switch meaning(replies.Anywhere, r) {
 		case replies.Rate, replies.Blocked:
 		case replies.Greylist:
 			continue

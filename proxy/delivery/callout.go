@@ -160,16 +160,20 @@ func (c *Callouts) learn(rcpts []smtp.Rcpt, replies []spool.Reply, at []int, out
 
 // nobody tells whether a reply says that the recipient does not exist.
 func nobody(r *spool.Reply) bool {
-	return r.Code/100 == 5 && meaning(r) == replies.Unknown
+	return r.Code/100 == 5 && meaning(replies.Recipient, r) == replies.Unknown
 }
 
-// meaning is what a destination means by a reply.
-func meaning(r *spool.Reply) replies.Class {
-	text := r.Text
-	if r.Enh != (smtp.Enhanced{}) {
-		text = r.Enh.String() + " " + text
+// meaning is what a destination means by a reply to what stands at.
+func meaning(at replies.At, r *spool.Reply) replies.Class {
+	return replies.Shipped().Classify(at, r.Code, TextOf(r))
+}
+
+// TextOf is the text of an answer, its enhanced status code in front.
+func TextOf(r *spool.Reply) string {
+	if r.Enh == (smtp.Enhanced{}) {
+		return r.Text
 	}
-	return replies.Shipped().Classify(r.Code, text)
+	return r.Enh.String() + " " + r.Text
 }
 
 func (c *Callouts) remember(key string, k known) {

@@ -137,6 +137,8 @@ type Outcome struct {
 	Rcpt  spool.Rcpt
 	Fate  Fate
 	Reply spool.Reply // the destination's answer, or ours where Host is ""
+	// Behind: the answer is to the message itself, not to RCPT.
+	Behind bool
 }
 
 // ours makes an answer of our own.

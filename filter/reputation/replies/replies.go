@@ -35,9 +35,25 @@ func (c Class) String() string {
 	return classNames[c]
 }
 
-// rule fits a reply by status code and words.
+// At is what a reply answers. The same words mean another thing elsewhere: who knows "no such user" only once he has read the
+// whole message took the recipient before.
+type At uint8
+
+// The places.
+const (
+	Anywhere  At = iota // it is not known
+	Greeting            // the connection, or EHLO
+	Sender              // MAIL
+	Recipient           // RCPT
+	Message             // the message behind DATA
+)
+
+var atNames = map[string]At{"greeting": Greeting, "sender": Sender, "recipient": Recipient, "message": Message}
+
+// rule fits a reply by what it answers, status code and words.
 type rule struct {
 	class  Class
+	at     At       // Anywhere: whatever it answers
 	status []string // prefixes of the enhanced status code; nil: any
 	words  [][]word // one of these lists must fit whole; nil: none is needed
 }
@@ -62,7 +78,7 @@ var Shipped = sync.OnceValue(func() *Replies {
 	return r
 })
 
-// ParseReplies reads rules, one a line: class | status codes | words. The error names the line.
+// ParseReplies reads rules, one a line: class [at place] | status codes | words. The error names the line.
 func ParseReplies(text string) (*Replies, error) {
 	r := &Replies{}
 	for n, line := range strings.Split(text, "\n") {
@@ -74,11 +90,15 @@ func ParseReplies(text string) (*Replies, error) {
 		if len(parts) != 3 {
 			return nil, fmt.Errorf("line %d of the rules for replies has %d parts, want 3: class | status codes | words", n+1, len(parts))
 		}
-		c, ok := parseClass(strings.TrimSpace(parts[0]))
+		name, place, placed := strings.Cut(strings.TrimSpace(parts[0]), " at ")
+		c, ok := parseClass(name)
 		if !ok {
-			return nil, fmt.Errorf("line %d of the rules for replies: class %q is unknown; use one of %s", n+1, strings.TrimSpace(parts[0]), strings.Join(classNames[:], ", "))
+			return nil, fmt.Errorf("line %d of the rules for replies: class %q is unknown; use one of %s", n+1, name, strings.Join(classNames[:], ", "))
 		}
-		u := rule{class: c}
+		u := rule{class: c, at: atNames[place]}
+		if placed && u.at == Anywhere {
+			return nil, fmt.Errorf("line %d of the rules for replies: place %q is unknown; use one of greeting, sender, recipient, message", n+1, place)
+		}
 		if s := strings.TrimSpace(parts[1]); s != "-" {
 			u.status = strings.Fields(s)
 		}
@@ -112,9 +132,9 @@ func parseWords(s string) (all [][]word) {
 	return all
 }
 
-// Classify returns the class of a reply: its code, and its text with or without the enhanced status code (RFC 3463) in
-// front, the lines of a longer one joined.
-func (r *Replies) Classify(code int, text string) Class {
+// Classify returns the class of a reply to what stands at: its code, and its text with or without the enhanced status code
+// (RFC 3463) in front, the lines of a longer one joined.
+func (r *Replies) Classify(at At, code int, text string) Class {
 	if code < 400 || code > 599 {
 		return Other
 	}
@@ -122,7 +142,7 @@ func (r *Replies) Classify(code int, text string) Class {
 	status := statusOf(code, text)
 	for i := range r.rules {
 		u := &r.rules[i]
-		if u.class == Unknown && len(status) > 2 && status[1:4] == ".7." {
+		if u.at != Anywhere && u.at != at || u.class == Unknown && len(status) > 2 && status[1:4] == ".7." {
 			continue
 		}
 		if u.fits(status, text) {

@@ -417,7 +417,7 @@ __noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const s
 
 /*
  * Where known_flows may hold this connection, and as what: a word that nobody can guess, and another one after each change of
- * the tables.
+ * the tables. Its last bits tell whose the connection is: FLOW_PASSES, or an enum place.
  */
 static __always_inline __u64 *known_slot(const struct config *cfg, const struct packet *p, __u64 *word)
 {
@@ -432,11 +432,11 @@ static __always_inline __u64 *known_slot(const struct config *cfg, const struct 
 	}
 	h = mix(h, p->sport | (__u64)p->dport << 16 | (__u64)p->family << 32);
 	slot = h & (KNOWN_FLOWS - 1);
-	*word = h | 1; /* never 0 */
+	*word = h | FLOW_PASSES; /* never 0 */
 	return bpf_map_lookup_elem(&known_flows, &slot);
 }
 
-/* A connection of the proxy's begins, perhaps with ports that one had which went on. */
+/* A connection begins, perhaps with ports that one had which went elsewhere. */
 __noinline int forget_flow(const struct config *cfg, const struct packet *p)
 {
 	__u64 *slot, word;
@@ -444,15 +444,15 @@ __noinline int forget_flow(const struct config *cfg, const struct packet *p)
 	if (!cfg || !p)
 		return 0;
 	slot = known_slot(cfg, p, &word);
-	if (slot && *slot == word)
+	if (slot && (*slot | FLOW_PASSES) == word)
 		*slot = 0;
 	return 0;
 }
 
-/* Is this a segment from the middle of a connection on a port like 25? */
+/* Is this a segment from the middle of a connection on a port like 25, or its end? */
 static __always_inline int goes_on(const struct packet *p)
 {
-	return (p->flags & (TH_ACK | TH_SYN | TH_RST)) == TH_ACK && p->rule == MODE_NONE;
+	return !(p->flags & TH_SYN) && p->flags & (TH_ACK | TH_RST) && p->rule == MODE_NONE;
 }
 
 #endif

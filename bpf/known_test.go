@@ -117,3 +117,36 @@ func TestKnownPaths(t *testing.T) {
 		is("routed to another, still", p.tun.index, "pass")
 	}
 }
+
+// TestKnownPlace: what comes for a connection of the proxy's goes to where its socket was, also when that has just gone: the
+// kernel answers it there. Only a SYN tells of another connection.
+func TestKnownPlace(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	l := newLab(t, Options{})
+	l.reset()
+	l.configure(Source{Mode: ModeIntercept, Fail: FailOpen})
+	l.beat(time.Hour, 0) // long gone: what is fresh goes on
+	l.startedAgo(2 * time.Hour)
+	for _, f := range []frame{v4, v6} {
+		flags := func(flags uint8) frame { return with(f, func(f *frame) { f.flags = flags }) }
+		is := func(when string, packet frame, want string, verdict uint32) {
+			t.Helper()
+			before := l.counts()
+			got, _, _ := l.run(MailIngress, packet.build(), skb{})
+			if l.counts()[want] != before[want]+1 || got != verdict {
+				t.Errorf("%s, %s: verdict %d, want %d by %s: %v, before %v", f.src, when, got, verdict, want, l.counts(), before)
+			}
+		}
+		p.own(t, netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+		p.connect(t, netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+		is("data", flags(ack), "established", okay)
+		p.vanish(t)
+		is("a late ACK", flags(ack), "established", okay)
+		is("a late end", flags(fin|ack), "established", okay)
+		is("a late reset", flags(rst), "established", okay)
+		is("the ports again", f, "fail_open", next)
+		is("their data", flags(ack), "old_flow", next)
+		is("their reset", flags(rst), "old_flow", next)
+	}
+}

@@ -88,6 +88,7 @@ static __always_inline int intercept(struct __sk_buff *skb, const struct config 
 		return TC_ACT_SHOT;
 	}
 	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
+	forget_flow(cfg, p);
 	return forward(skb, cfg);
 }
 
@@ -204,7 +205,7 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 			return reset(skb, p);
 		}
 	}
-	if (slot)
+	if (slot && !(p->flags & TH_RST)) /* that much passes in any case */
 		*slot = word;
 	count(REASON_OLD_FLOW);
 	return forward(skb, cfg);
@@ -301,9 +302,15 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		return TC_ACT_UNSPEC;
 	if (goes_on(&p)) {
 		slot = known_slot(cfg, &p, &word);
-		if (slot && *slot == word && !any_urgent()) { /* judged before, and nothing has changed since */
+		if (slot && *slot == word && !(p.flags & TH_RST) && !any_urgent()) { /* judged before, and nothing has changed since */
 			count(REASON_OLD_FLOW);
 			return forward(skb, cfg);
+		}
+		/* The proxy's, also where its socket has just gone: what comes late is answered by the kernel, and never leaves here. */
+		at = slot ? known_place(*slot, word) : PLACE_NONE;
+		if (at) {
+			count(REASON_ESTABLISHED);
+			return deliver(skb, cfg, at);
 		}
 	}
 	else if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN) {
@@ -319,6 +326,8 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 			count(REASON_CHALLENGE);
 			return reset(skb, &p);
 		}
+		if (slot)
+			*slot = (word & ~(__u64)FLOW_PASSES) | at;
 		count(REASON_ESTABLISHED);
 		return deliver(skb, cfg, at);
 	}

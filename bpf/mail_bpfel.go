@@ -156,6 +156,7 @@ const (
 	mailNumberEXPIRED_MAX     mailNumber = 4
 	mailNumberLOCK_BUDGET     mailNumber = 10
 	mailNumberKNOWN_FLOWS     mailNumber = 65536
+	mailNumberFLOW_PASSES     mailNumber = 3
 	mailNumberKNOWN_PATHS     mailNumber = 16384
 	mailNumberHINT_BITS       mailNumber = 4096
 	mailNumberURGENT_LOCKS    mailNumber = 8

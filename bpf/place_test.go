@@ -190,6 +190,21 @@ func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	p.listens = append(p.listens, netip.AddrPortFrom(to, 25))
 }
 
+// vanish ends all connections with resets, so that nothing of them is left.
+func (p *place) vanish(t *testing.T) {
+	t.Helper()
+	p.opened = slices.DeleteFunc(p.opened, func(c interface{ Close() error }) bool {
+		tcp, is := c.(*net.TCPConn)
+		if is {
+			if err := errors.Join(tcp.SetLinger(0), tcp.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return is
+	})
+	p.pairs = nil
+}
+
 // socket is the kernel's look-up as this namespace answers it.
 func (p *place) socket(src, dst netip.AddrPort) (found, listens bool) {
 	for _, pair := range p.pairs {

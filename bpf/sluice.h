@@ -28,6 +28,7 @@ enum number {
 	EXPIRED_MAX = 4,   /* expired prefixes inside each other that a look-up passes over */
 	LOCK_BUDGET = 10,  /* connections per minute in which a lock is explained, if it says nothing else */
 	KNOWN_FLOWS = 65536, /* a power of two */
+	FLOW_PASSES = 3,     /* of a word of known_flows: the last bits of one that is not the proxy's */
 	KNOWN_PATHS = 16384, /* a power of two */
 	HINT_BITS = 4096,    /* a power of two */
 	URGENT_LOCKS = 8,
@@ -391,7 +392,8 @@ struct {
 
 /*
  * Connections that were found to go on as they began, each a word in the slot that it hashes to, whoever stood there before. A
- * passed flow would else be looked for among the sockets and the locks with each packet. A SYN takes its connection out.
+ * passed flow would else be looked for among the sockets and the locks with each packet, and what comes late for one of the
+ * proxy's, whose socket is gone, would be taken for a passed flow. A SYN takes its connection out.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -9,7 +9,7 @@
 #define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
 
-/* Where a socket of the proxy was found. */
+/* Where a socket of the proxy was found; never FLOW_PASSES. */
 enum place {
 	PLACE_NONE = 0,
 	PLACE_HERE, /* in the gateway's own namespace */
@@ -81,6 +81,12 @@ static __always_inline enum place to_own_socket(struct __sk_buff *skb, const str
 	if (cfg->door && to_socket_in(skb, p, cfg->room))
 		return PLACE_ROOM;
 	return sockets_here(cfg) && to_socket_in(skb, p, BPF_F_CURRENT_NETNS) ? PLACE_HERE : PLACE_NONE;
+}
+
+/* Where known_flows says the socket of a connection was, given its word there. */
+static __always_inline enum place known_place(__u64 found, __u64 word)
+{
+	return (found | FLOW_PASSES) == word && found != word ? found & FLOW_PASSES : PLACE_NONE;
 }
 
 /* What becomes of a fresh connection that the proxy should have. */

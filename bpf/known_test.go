@@ -148,5 +148,13 @@ func TestKnownPlace(t *testing.T) {
 		is("the ports again", f, "fail_open", next)
 		is("their data", flags(ack), "old_flow", next)
 		is("their reset", flags(rst), "old_flow", next)
+
+		// What began under another mode may be known, too, when its ports are used again.
+		l.must(l.PutSources(Source{Prefix: netip.PrefixFrom(netip.MustParseAddr(f.src), netip.MustParseAddr(f.src).BitLen()), User: 7, Mode: ModePass}))
+		p.connect(t, netip.MustParseAddr(f.src), netip.MustParseAddr(f.dst))
+		is("data of an earlier connection", flags(ack), "established", okay)
+		p.vanish(t)
+		is("its ports again", f, "pass", next)
+		is("data of a passed one", flags(ack), "old_flow", next)
 	}
 }

@@ -48,7 +48,6 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct config *c
 /* To the listener. */
 static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
 {
-	forget_flow(cfg, p);
 	if (cfg->door)
 		return enter_room(skb, cfg, cfg->mark_intercept);
 	return deliver(skb, cfg, PLACE_HERE);
@@ -88,7 +87,6 @@ static __always_inline int intercept(struct __sk_buff *skb, const struct config 
 		return TC_ACT_SHOT;
 	}
 	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
-	forget_flow(cfg, p);
 	return forward(skb, cfg);
 }
 
@@ -193,6 +191,7 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 		find_source(cfg, (const struct address *)p->saddr, p->family, &src);
 		mode = mode_towards(cfg, &src, p->family, p->daddr, p->dport, now);
 		if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
+			forget_flow(cfg, p);
 			count(REASON_COOKIE);
 			return deliver_fresh(skb, cfg, p);
 		}
@@ -314,14 +313,13 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		}
 	}
 	else if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN) {
+		forget_flow(cfg, &p);
 		/* Asked for early: memory answers while the sockets are looked through. */
 		find_source(cfg, (const struct address *)p.saddr, p.family, &src);
 		expect_user(src.user);
 	}
 	at = to_own_socket(skb, cfg, &p);
 	if (at) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
-		if (p.flags & TH_SYN)
-			forget_flow(cfg, &p);
 		if (p.challenge) { /* by us, since its socket may be busy */
 			count(REASON_CHALLENGE);
 			return reset(skb, &p);

@@ -190,18 +190,24 @@ func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	p.listens = append(p.listens, netip.AddrPortFrom(to, 25))
 }
 
-// vanish ends all connections with resets, so that nothing of them is left.
+// vanish ends all connections with resets, so that nothing of them is left, and who listens for them.
 func (p *place) vanish(t *testing.T) {
 	t.Helper()
 	p.opened = slices.DeleteFunc(p.opened, func(c interface{ Close() error }) bool {
-		tcp, is := c.(*net.TCPConn)
-		if is {
-			if err := errors.Join(tcp.SetLinger(0), tcp.Close()); err != nil {
+		if any(c) == any(p.slot) {
+			return false
+		}
+		if tcp, is := c.(*net.TCPConn); is {
+			if err := tcp.SetLinger(0); err != nil {
 				t.Fatal(err)
 			}
 		}
-		return is
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return true
 	})
+	p.listens = nil
 	p.pairs = nil
 }
 

@@ -33,7 +33,8 @@ demo: deps build ## the whole path on this machine, with real mail servers, in u
 
 .PHONY: lab
 lab: deps build ## open the lab network and the gateway to play with, until Ctrl-C
-	$(GO) run ./scripts/lab/cmd/lab up --gateway --bin $(BIN)
+	$(GO) build -o $(BIN)/lab ./scripts/lab/cmd/lab
+	$(BIN)/lab up --gateway --bin $(BIN)
 
 .PHONY: test
 test: deps build ## all four tiers; fails where one could not run
@@ -59,7 +60,7 @@ test-lab: build ## tier 3: customer, gateway, internet, real mail servers (root)
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(LABTEST) ./scripts/lab/...
 
 .PHONY: bench
-bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU per message, messages/s and latency beside plain forwarding and a bare relay
+bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU per message, messages/s and latency beside plain forwarding and a bare relay (25 minutes)
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
 .PHONY: bench-memory

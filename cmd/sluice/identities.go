@@ -52,14 +52,22 @@ told stands in the configuration ([identity], or the user's own); without it a u
 	for _, c := range []*cobra.Command{lock, unlock} {
 		inner, name := c.RunE, c.Name()
 		c.Use, c.Short, c.Long, c.Example = name+" USER IDENTITY --reason WHY", name+" one identity; the user's other mail goes on", "", ""
-		c.Args = exactly("USER", "IDENTITY")
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("account") || cmd.Flags().Changed("plan-only") {
+				return fmt.Errorf("--account and --plan-only are for `sluice %s`: %s", name, cmd.UseLine())
+			}
+			return exactly("USER", "IDENTITY")(cmd, args)
+		}
+		c.RemoveCommand(c.Commands()...)
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			if err := cmd.Flags().Set("identity", args[1]); err != nil {
 				return err
 			}
 			return inner(cmd, args[:1])
 		}
-		_ = c.Flags().MarkHidden("identity") // it has the flag
+		for _, other := range []string{"identity", "account", "plan-only"} {
+			_ = c.Flags().MarkHidden(other) // where it has the flag
+		}
 	}
 	suggest := &cobra.Command{
 		Use: "suggest USER", Short: "by what a user's own mail tells its senders apart, and how much of it", Args: exactly("USER"),

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func manual(root *cobra.Command) []byte {
 		commands(&b, c)
 	}
 	b.WriteString(".SH FILES\n.TP\n.I /run/sluice/api.sock\nsocket of the API\n.TP\n.I /etc/sluice/sluice.toml\nconfiguration, which \\fBsluice doctor\\fR compares the host with\n" +
-		".SH ENVIRONMENT\n.TP\n.B SLUICE_SOCKET\nsocket of the API\n.TP\n.B NO_COLOR\nno colours\n.SH SEE ALSO\n.BR sluiced (8),\n.BR sluice-intercept (8),\n.BR sluice.toml (5)\n")
+		".SH ENVIRONMENT\n.TP\n.B SLUICE_SOCKET\nsocket of the API\n.TP\n.B SLUICE_TOKEN\ntoken that says what may be done (sluice token)\n.TP\n.B NO_COLOR\nno colours\n.SH SEE ALSO\n.BR sluiced (8),\n.BR sluice-intercept (8),\n.BR sluice-observe (8),\n.BR sluice.toml (5)\n")
 	return b.Bytes()
 }
 
@@ -72,7 +73,7 @@ func paragraphs(b *bytes.Buffer, text string) {
 
 func options(b *bytes.Buffer, fs *pflag.FlagSet) {
 	fs.VisitAll(func(f *pflag.Flag) {
-		if f.Name == "help" {
+		if f.Name == "help" || f.Hidden {
 			return
 		}
 		name, usage := pflag.UnquoteUsage(f)
@@ -80,7 +81,7 @@ func options(b *bytes.Buffer, fs *pflag.FlagSet) {
 		if f.Shorthand != "" {
 			flags = "\\-" + f.Shorthand + ", " + flags
 		}
-		if f.DefValue != "" && f.DefValue != "false" {
+		if !slices.Contains([]string{"", "false", "[]", "0"}, f.DefValue) {
 			usage += " (" + f.DefValue + " unless told)"
 		}
 		fmt.Fprintf(b, ".TP\n.BI \"%s \" %s\n%s\n", flags, roff(name), roff(usage))

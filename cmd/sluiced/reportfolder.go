@@ -36,7 +36,7 @@ func (d *daemon) keepReports(ctx context.Context) {
 				}
 			}
 			if text != told && text != "" {
-				d.log.Error("could not read the folder of reports", "err", text)
+				d.log.Error("could not read and clear the folder of reports; may sluiced write there, also by ReadWritePaths= of its unit?", "err", text)
 			}
 			told = text
 		case <-d.handedOver:

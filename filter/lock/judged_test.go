@@ -207,8 +207,11 @@ func TestOtherTriggers(t *testing.T) {
 	w.keeper.Tell(u(6), "", ladder.Event{Kind: ladder.Trap}, ev)
 	trapped := filter.Judge([]filter.Hit{{Check: "traps", Code: trap.Code, Class: filter.Spam, Action: filter.Reject}})
 	w.keeper.Judged(mail(8, "w"), &trapped)
+	w.send(9, "one phish", filter.Phish)
+	w.send(10, "one phish", filter.Phish)
+	w.send(10, "another", filter.Phish)
 	w.keeper.Demand(u(7), "bulk", Evidence{Check: "limit", Code: "RATE-MSG"}, "reached a limit that locks")
-	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {6, ""}: true, {7, ""}: false, {7, "bulk"}: true, {8, ""}: true} {
+	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {6, ""}: true, {7, ""}: false, {7, "bulk"}: true, {8, ""}: true, {9, ""}: false, {10, ""}: true} {
 		if _, locked := w.keeper.FindIn(id); locked != want {
 			t.Errorf("%v: locked %v, want %v", id, locked, want)
 		}

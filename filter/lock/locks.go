@@ -101,7 +101,7 @@ func (l *Locks) Lock(u flow.User, r Request) (Lock, error) {
 	}
 	s := &l.d.Settings.Settings(u.ID).Lock
 	if s.Never {
-		return Lock{}, fmt.Errorf("could not lock %s: the user is never to be locked; change his setting lock.never first", u.Name)
+		return Lock{}, fmt.Errorf("could not lock %s: the user is never to be locked; his setting lock_never says so", u.Name)
 	}
 	lk := Lock{
 		User: u, Identity: r.Only, Account: r.Account, Code: "MANUAL", Reason: r.Reason, By: r.Who, Since: wall(), PerMinute: s.Explained, KeepPassed: s.KeepPassed && !r.Cut,

@@ -58,7 +58,7 @@ func certifies(t *testing.T, port int) {
 	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	const life = 30 * time.Second // renewed every 20 s
+	const life = 12 * time.Second // renewed every 8 s
 	authority, err := l.Pebble(ctx, ca.server(t, "mx.sink.example", time.Hour).Certificates[0], life)
 	if err != nil {
 		t.Fatal(err)

@@ -27,9 +27,12 @@ func (l *Lab) writeState() error {
 }
 
 // Attach enters a lab that another process has open; dir is that lab's folder,
-// "" finds the one that is open. Programs can be run on its hosts; it has no
+// "" finds the one that is open, or takes that of the variable SLUICE_LAB. Programs can be run on its hosts; it has no
 // sinks and no mail servers of its own, and Close leaves the lab open.
 func Attach(dir string) (*Lab, error) {
+	if dir == "" {
+		dir = os.Getenv("SLUICE_LAB")
+	}
 	if dir == "" {
 		var err error
 		if dir, err = findOpen(); err != nil {
@@ -84,11 +87,12 @@ func findOpen() (string, error) {
 	case 1:
 		return open[0], nil
 	}
-	return "", fmt.Errorf("could not choose among several open labs; name one of %v", open)
+	return "", fmt.Errorf("could not choose among several open labs; set SLUICE_LAB to one of %v", open)
 }
 
 // Terminal runs a program on host with the caller's own terminal, to its end;
-// root is "" or a folder to chroot into.
+// root is "" or a folder to chroot into. On the gateway sluice is found, and
+// finds its gateway.
 func (l *Lab) Terminal(host, root string, args ...string) error {
 	h, err := l.host(host)
 	if err != nil {
@@ -98,7 +102,16 @@ func (l *Lab) Terminal(host, root string, args ...string) error {
 	cmd.Env = environment("root", "TERM="+os.Getenv("TERM"), `PS1=\[\e[1m\]`+host+`\[\e[0m\] \w \$ `)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	if root == "" {
-		if cmd.Path, err = exec.LookPath(args[0]); err != nil {
+		programs := ""
+		if host == HostGateway {
+			g := l.newGateway()
+			programs = filepath.Dir(g.bin("sluice"))
+			cmd.Env = append(cmd.Env, "SLUICE_SOCKET="+g.Socket, "PATH="+programs+":"+systemPath)
+		}
+		if cmd.Path, err = exec.LookPath(filepath.Join(programs, args[0])); err != nil {
+			cmd.Path, err = exec.LookPath(args[0])
+		}
+		if err != nil {
 			return fmt.Errorf("could not find %s: %w", args[0], err)
 		}
 	}

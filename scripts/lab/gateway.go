@@ -129,10 +129,16 @@ func (l *Lab) StartGateway(ctx context.Context, o GatewayOptions) (*Gateway, err
 	return g, g.StartSluiced(ctx)
 }
 
+// newGateway says where the gateway's files are.
+func (l *Lab) newGateway() *Gateway {
+	dir := filepath.Join(l.dir, "gw")
+	return &Gateway{Dir: dir, Config: filepath.Join(dir, "sluice.toml"), Socket: filepath.Join(dir, "run/api.sock"), lab: l}
+}
+
 // PrepareGateway does all of StartGateway but start the programs.
 func (l *Lab) PrepareGateway(ctx context.Context, o GatewayOptions) (*Gateway, error) {
-	dir := filepath.Join(l.dir, "gw")
-	g := &Gateway{Dir: dir, Config: filepath.Join(dir, "sluice.toml"), Socket: filepath.Join(dir, "run/api.sock"), lab: l}
+	g := l.newGateway()
+	dir := g.Dir
 	for _, sub := range []string{"bin", "bpf", "intercept/state", "run", "state/spill", "log"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("could not prepare the gateway: %w", err)

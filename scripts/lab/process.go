@@ -47,10 +47,12 @@ type Process struct {
 
 var logSerial atomic.Int64
 
+const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // environment is what programs in the lab see: nothing of the caller's.
 func environment(user string, more ...string) []string {
 	return append([]string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"PATH=" + systemPath,
 		"HOME=/root", "USER=" + user, "LOGNAME=" + user, "LANG=C.UTF-8", "TERM=dumb",
 	}, more...)
 }

@@ -25,7 +25,7 @@ type reportOut struct {
 
 // TestReportsAndTraps: a complaint that comes by command or is dropped into the folder is counted against who sent the
 // message, who is locked by three, and is learnt; a forged one, and what is none, do nothing; a message to a trap is refused,
-// learnt, and locks.
+// learnt, and locks. What comes back to whom it went is a loop (DEL11).
 func TestReportsAndTraps(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
@@ -53,6 +53,9 @@ func TestReportsAndTraps(t *testing.T) {
 		}
 	}
 	arrived := func(n string) []byte { return messageTo(ctx, t, l, "r"+n+"@sink.example").Data }
+	if got := send("alice", "r1@sink.example", string(arrived("1"))); !strings.HasPrefix(got, "554 5.4.6 gw.example: [LOOP]") {
+		t.Errorf("what comes back to whom it went hears %q", got)
+	}
 
 	file := filepath.Join(t.TempDir(), "complaint.eml")
 	report := func(b []byte, want bool) (r reportOut) {

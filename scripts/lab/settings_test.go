@@ -145,6 +145,8 @@ func TestUserSettings(t *testing.T) {
 	is("dave", "recipients_per_month", "7 by run time")
 	send("bob", "b5@sink.example", "451 4.7.1 gw.example: [RATE-MSG] this sender's account")
 	// A change is in force when the command ends, and that is soon.
+	sluice(t, g, "user", "set", "bob", "lock_never=true")
+	refused("never to be locked", "lock", "bob", "--reason", "x")
 	least := time.Minute
 	for n := range 5 {
 		begin := time.Now()

@@ -321,7 +321,7 @@ type Quarantine struct {
 
 // Reports says where complaints come in, and which addresses are traps.
 type Reports struct {
-	Folder string   `toml:"folder" doc:"Folder, or Maildir, into which a mail server puts reports about mail of this gateway: by the Abuse Reporting Format (RFC 5965), or mails with the message attached. A file is read within seconds of being renamed into it, and removed; what is no report goes into its folder refused. Empty: none; sluice report hands them in by command."`
+	Folder string   `toml:"folder" doc:"Folder, or Maildir, into which a mail server puts reports about mail of this gateway: by the Abuse Reporting Format (RFC 5965), or mails with the message attached. A file is read within seconds of being renamed into it, and removed; what is no report goes into its folder refused. sluiced must be allowed to write there, by ReadWritePaths= in a drop-in of its unit, too, where it is not below /var/lib/sluice. Empty: none; sluice report hands them in by command."`
 	Traps  []string `toml:"traps" doc:"Addresses that nobody has, or domains all of whose addresses nobody has. A message to one is refused and learnt as spam, and counts as lock.traps says."`
 }
 

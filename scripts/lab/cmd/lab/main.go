@@ -126,14 +126,19 @@ func play(ctx context.Context, l *lab.Lab, start time.Time, postfix, exim string
 				return err
 			}
 		}
-		g, err := l.StartGateway(ctx, lab.GatewayOptions{Config: string(text), Binaries: bin})
-		if err != nil {
+		if _, err := l.StartGateway(ctx, lab.GatewayOptions{Config: string(text), Binaries: bin}); err != nil {
 			return err
 		}
-		fmt.Printf("Sluice runs on gw: lab run gw %s/bin/sluice --socket %s status\n", g.Dir, g.Socket)
 	}
 	fmt.Print(l.Picture())
 	fmt.Printf(hints, time.Since(start).Seconds(), l.Dir())
+	for line := range strings.Lines(commands) {
+		fmt.Printf("    %s %s", os.Args[0], line)
+	}
+	if gateway {
+		fmt.Printf("    %s run gw sluice status              Sluice runs there; or log, lock, why\n", os.Args[0])
+	}
+	fmt.Println("  Ctrl-C closes it.")
 	<-ctx.Done()
 	fmt.Println("\nclosing")
 	return nil
@@ -201,13 +206,13 @@ func mail(names []string) error {
 const hints = `
   open after %.1f s; files in %s
   in another terminal:
-    lab shell alice                       a shell on alice's server
-      swaks --from a@alice.example --to u@sink.example
-    lab shell gw                          tcpdump -ni up0 tcp port 25
-    lab mta alice-postfix sendmail -f a@alice.example u@exim.example    (text, then Ctrl-D)
-    lab mta alice-postfix mailq           lab mta dave-exim exim4 -bp
-    lab mail                              what arrived
-  Ctrl-C closes it.
+`
+
+const commands = `shell alice                       a shell on alice's server: swaks --from a@alice.example --to u@sink.example
+shell gw                          a shell on the gateway: tcpdump -ni up0 tcp port 25
+mta alice-postfix sendmail -f a@alice.example u@exim.example    (text, then Ctrl-D)
+mta alice-postfix mailq           her queue; of Exim: mta dave-exim exim4 -bp
+mail                              what arrived
 `
 
 const scriptHelp = `An MX is told to misbehave by a file "script" in its folder (see lab up) sink/NAME, read at each connection.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -124,6 +125,7 @@ type daemon struct {
 	notices        *notices
 	samples        *samples
 	public         *public.Server // nil: there are no pages
+	publicTLS      *tls.Config    // of the pages; made once, so that a browser's tickets hold
 	linking        sync.Mutex     // one unlock by link at a time
 	deciding       sync.Mutex     // one appeal at a time
 	mail           *mailQueue

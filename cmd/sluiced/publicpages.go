@@ -23,6 +23,8 @@ func newPublic(d *daemon, cfg *config.Config) (*public.Server, error) {
 	if len(cfg.Public.Listen) == 0 {
 		return nil, nil
 	}
+	d.publicTLS = d.clientTLS()
+	d.publicTLS.NextProtos = []string{"http/1.1"}
 	return public.New(public.Options{Pages: codes.Pages, Links: d.notices.now.Load().links, Desk: desk{d}, Log: d.log, Look: func() public.Look {
 		cfg := d.cfg.Load()
 		look := public.Look{Brand: cfg.Gateway.Brand, Contact: cfg.Gateway.Contact}
@@ -61,9 +63,7 @@ func (d *daemon) servePages(c *flow.Conn, done func()) {
 		_ = c.Close()
 		done()
 	case d.cfg.Load().Public.TLS:
-		set := d.clientTLS()
-		set.NextProtos = []string{"http/1.1"}
-		d.public.Serve(tls.Server(c, set), done)
+		d.public.Serve(tls.Server(c, d.publicTLS), done)
 	default:
 		d.public.Serve(c, done)
 	}

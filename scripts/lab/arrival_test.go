@@ -24,21 +24,23 @@ type arrival struct {
 
 // arrivals are what has arrived at one of the internet's foreign servers, as soon as all of these are there.
 func arrivals(ctx context.Context, l *Lab, mx MX, ids []string) ([]arrival, error) {
-	for {
-		all, err := arrived(ctx, l, mx)
-		if err != nil {
-			return nil, err
+	var all []arrival
+	var missing []string
+	err := poll(ctx, func() (done bool, err error) {
+		if all, err = arrived(ctx, l, mx); err != nil {
+			return false, err
 		}
-		missing := slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-			return slices.ContainsFunc(all, func(a arrival) bool { return a.id == id })
-		})
-		if len(missing) == 0 {
-			return all, nil
+		there := map[string]bool{}
+		for _, a := range all {
+			there[a.id] = true
 		}
-		if err := sleep(ctx, 5*logPoll); err != nil {
-			return all, fmt.Errorf("waited for messages at %s, %v did not come: %w", mx.Name, missing, err)
-		}
+		missing = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return there[id] })
+		return len(missing) == 0, nil
+	})
+	if err != nil {
+		return all, fmt.Errorf("waited for messages at %s, %v did not come: %w", mx.Name, missing, err)
 	}
+	return all, nil
 }
 
 func arrived(ctx context.Context, l *Lab, mx MX) ([]arrival, error) {

@@ -161,11 +161,11 @@ func judged(ctx context.Context, tools *Toolbox, messages [][]byte) ([]string, e
 func expectSignatures(ctx context.Context, t *testing.T, tools [2]*Toolbox, seen [2]*fates) {
 	t.Helper()
 	var verdicts [2]map[string]string
-	for i := range seen {
-		var err error
-		if verdicts[i], err = verdictsOf(ctx, tools[i], seen[i].came); err != nil {
-			t.Fatal(err)
-		}
+	judge := func(i int) func() error {
+		return func() (err error) { verdicts[i], err = verdictsOf(ctx, tools[i], seen[i].came); return err }
+	}
+	if err := together(judge(0), judge(1)); err != nil {
+		t.Fatal(err)
 	}
 	good := 0
 	for id, v := range verdicts[1] {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"time"
 )
 
@@ -241,18 +241,15 @@ func (m *MTA) Flush(ctx context.Context) error { return m.kind.flush(ctx, m) }
 
 // WaitEmpty waits until the queue is empty.
 func (m *MTA) WaitEmpty(ctx context.Context) error {
-	for {
-		q, err := m.Queue(ctx)
-		if err != nil {
-			return err
-		}
-		if len(q) == 0 {
-			return nil
-		}
-		if err := sleep(ctx, 5*logPoll); err != nil {
-			return fmt.Errorf("%d messages are still queued on %s: %w: %+v", len(q), m.host, err, q[0])
-		}
+	var q []QueueEntry
+	err := poll(ctx, func() (empty bool, err error) {
+		q, err = m.Queue(ctx)
+		return len(q) == 0, err
+	})
+	if err != nil && len(q) > 0 {
+		return fmt.Errorf("%d messages are still queued on %s: %w: %+v", len(q), m.host, err, q[0])
 	}
+	return err
 }
 
 // Pid of the server's first process.
@@ -278,13 +275,29 @@ func (m *MTA) Deliveries() ([]Delivery, error) {
 
 // WaitDeliveries returns the attempts as soon as enough is true for them.
 func (m *MTA) WaitDeliveries(ctx context.Context, enough func([]Delivery) bool) ([]Delivery, error) {
-	for {
-		all, err := m.Deliveries()
-		if err != nil || enough(all) {
-			return all, err
+	var all []Delivery
+	err := poll(ctx, func() (done bool, err error) {
+		if all, err = m.Deliveries(); err != nil {
+			return false, err
 		}
-		if err := sleep(ctx, logPoll); err != nil {
-			return all, fmt.Errorf("waited for deliveries on %s, %d seen: %w", m.host, len(all), err)
+		return enough(all), nil
+	})
+	if err != nil {
+		return all, fmt.Errorf("waited for deliveries on %s, %d seen: %w", m.host, len(all), err)
+	}
+	return all, nil
+}
+
+// poll looks until look says that it is done. What is looked at grows with a campaign: each pause is some times as long as
+// the look, so that who waits leaves the machine to those he waits for.
+func poll(ctx context.Context, look func() (done bool, err error)) error {
+	for {
+		began := time.Now()
+		if done, err := look(); done || err != nil {
+			return err
+		}
+		if err := sleep(ctx, min(max(logPoll, 10*time.Since(began)), 2*time.Second)); err != nil {
+			return err
 		}
 	}
 }
@@ -295,7 +308,11 @@ func (m *MTA) Mailbox() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sort.SliceStable(files, func(i, j int) bool { return modified(files[i]).Before(modified(files[j])) })
+	when := make(map[string]time.Time, len(files))
+	for _, f := range files {
+		when[f] = modified(f)
+	}
+	slices.SortStableFunc(files, func(a, b string) int { return when[a].Compare(when[b]) })
 	var all [][]byte
 	for _, f := range files {
 		data, err := os.ReadFile(f)
@@ -326,15 +343,15 @@ func modified(path string) time.Time {
 
 // WaitMailbox returns the mailbox as soon as it has n messages.
 func (m *MTA) WaitMailbox(ctx context.Context, n int) ([][]byte, error) {
-	for {
-		all, err := m.Mailbox()
-		if err != nil || len(all) >= n {
-			return all, err
-		}
-		if err := sleep(ctx, logPoll); err != nil {
-			return all, fmt.Errorf("waited for mail in %s, %d came: %w", m.domain, len(all), err)
-		}
+	var all [][]byte
+	err := poll(ctx, func() (done bool, err error) {
+		all, err = m.Mailbox()
+		return len(all) >= n, err
+	})
+	if err != nil {
+		return all, fmt.Errorf("waited for mail in %s, %d came: %w", m.domain, len(all), err)
 	}
+	return all, nil
 }
 
 // Stop ends the server; its queue and log stay.

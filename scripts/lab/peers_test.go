@@ -87,7 +87,7 @@ func TestForeignPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labs := twoLabs(t, Options{TXT: keys.txt}, unjudged)
+	labs := twoLabs(t, Options{TXT: keys.txt, Log: t.Output()}, unjudged)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var tools [2]*Toolbox
@@ -218,11 +218,14 @@ func meet(ctx context.Context, l *Lab, f *fates, ours int, pairings func(client 
 	var send []func() error
 	for _, client := range append(slices.Sorted(maps.Keys(queueing)), agents...) {
 		list := pairings(client)
-		if host, ok := queueing[client]; ok {
-			send = append(send, func() error { return meetQueueing(ctx, l, client, host, list, f) })
-		} else {
-			send = append(send, func() error { return meetAgent(ctx, client, programs[client], list, f) })
-		}
+		send = append(send, func() error {
+			began := time.Now()
+			defer func() { l.say("%s: %d messages in %v", client, len(list), time.Since(began).Round(time.Second)) }()
+			if host, ok := queueing[client]; ok {
+				return meetQueueing(ctx, l, client, host, list, f)
+			}
+			return meetAgent(ctx, client, programs[client], list, f)
+		})
 	}
 	if err := together(send...); err != nil {
 		return err

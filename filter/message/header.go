@@ -13,13 +13,21 @@ func Header(data []byte) func(yield func(name, value []byte) bool) {
 			if colon <= 0 {
 				return
 			}
-			name := bytes.TrimRight(data[:colon], " \t")
-			if !yield(name, bytes.TrimSpace(data[colon+1:end])) {
+			if !yield(Name(data[:colon]), bytes.TrimSpace(data[colon+1:end])) {
 				return
 			}
 			data = data[end:]
 		}
 	}
+}
+
+// Name cuts off the blanks that older mail has between a field's name and the colon (RFC 5322 4.5.8). It is asked of every
+// field of every message.
+func Name(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
 }
 
 // Body returns what follows the empty line after the header, or nil where there is none.

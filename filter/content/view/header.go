@@ -6,6 +6,8 @@ import (
 	"mime"
 	"strings"
 	"unicode/utf8"
+
+	"sluice/filter/message"
 )
 
 // header is what the header of a part says about its content.
@@ -23,18 +25,22 @@ func fields(data []byte, yield func(name, value []byte)) int {
 	at := 0
 	for n := 0; at < len(data); n++ {
 		end := lineEnd(data, at)
-		if line := bytes.TrimRight(data[at:end], "\r\n"); len(line) == 0 {
+		if c := data[at]; (c == '\r' || c == '\n') && len(bytes.TrimRight(data[at:end], "\r\n")) == 0 {
 			return end
 		}
 		colon := bytes.IndexByte(data[at:end], ':')
-		if colon <= 0 || bytes.IndexByte(bytes.TrimRight(data[at:at+colon], " \t"), ' ') >= 0 {
+		if colon <= 0 {
+			return at
+		}
+		name := message.Name(data[at : at+colon])
+		if bytes.IndexByte(name, ' ') >= 0 {
 			return at
 		}
 		for end < len(data) && (data[end] == ' ' || data[end] == '\t') {
 			end = lineEnd(data, end)
 		}
 		if n < maxFields {
-			yield(bytes.TrimRight(data[at:at+colon], " \t"), bytes.TrimSpace(data[at+colon+1:end]))
+			yield(name, bytes.TrimSpace(data[at+colon+1:end]))
 		}
 		at = end
 	}

@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -34,8 +36,8 @@ func watchHolding(ctx context.Context, t *testing.T, l *Lab, host string, client
 	return h
 }
 
-// stop gives the times of all mails since, sorted.
-func (h *holding) stop(t *testing.T) []time.Duration {
+// stop gives the times of all mails since, sorted, and tells of the longest where they were spent.
+func (h *holding) stop(t *testing.T) (times []time.Duration) {
 	t.Helper()
 	near, err := h.near.Stop()
 	if err != nil {
@@ -46,42 +48,62 @@ func (h *holding) stop(t *testing.T) []time.Duration {
 		t.Fatal(err)
 	}
 	held := heldTimes(near, far, h.client, h.server)
-	slices.Sort(held)
-	return held
+	slices.SortFunc(held, func(a, b heldMail) int { return cmp.Compare(a.all, b.all) })
+	for _, m := range held[max(0, len(held)-3):] {
+		t.Logf("held for %v, %v of it %s", m.all, m.longest, m.at)
+	}
+	for _, m := range held {
+		times = append(times, m.all)
+	}
+	return times
+}
+
+// heldMail is how long a mail was with the gateway in all, and at the longest step, which began with what is told.
+type heldMail struct {
+	all, longest time.Duration
+	at           string
+}
+
+func (m *heldMail) add(d time.Duration, at string) {
+	if m.all += d; d > m.longest {
+		m.longest, m.at = d, at
+	}
 }
 
 // heldTimes adds up, connection by connection of the client, one after the other, how long the gateway had something to
 // answer, from the client or from the server, until it said the next thing to either. Beside the client it speaks as the
 // server.
-func heldTimes(near, far Packets, client, server netip.Addr) (held []time.Duration) {
+func heldTimes(near, far Packets, client, server netip.Addr) (held []heldMail) {
 	type event struct {
 		at          time.Time
 		came, fresh bool
+		what        string
 	}
 	var all []event
 	for _, p := range near {
 		fresh := p.SYN && p.Src.Addr() == client
 		if fresh || len(p.Payload) > 0 {
-			all = append(all, event{p.Time, p.Src.Addr() == client, fresh})
+			all = append(all, event{p.Time, p.Src.Addr() == client, fresh, fmt.Sprintf("from the client's %.12q on", p.Payload)})
 		}
 	}
 	for _, p := range far {
 		if len(p.Payload) > 0 {
-			all = append(all, event{p.Time, p.Src.Addr() == server, false})
+			all = append(all, event{p.Time, p.Src.Addr() == server, false, fmt.Sprintf("from the destination's %.12q on", p.Payload)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.at.Compare(b.at) })
 	var since time.Time
+	var what string
 	for _, e := range all {
 		if e.fresh {
-			held, since = append(held, 0), time.Time{}
+			held, since = append(held, heldMail{}), time.Time{}
 		}
 		switch {
 		case len(held) == 0:
 		case e.came && since.IsZero():
-			since = e.at
+			since, what = e.at, e.what
 		case !e.came && !since.IsZero():
-			held[len(held)-1] += e.at.Sub(since)
+			held[len(held)-1].add(e.at.Sub(since), what)
 			since = time.Time{}
 		}
 	}
@@ -104,12 +126,14 @@ func TestHeldTimes(t *testing.T) {
 	}
 	far := Packets{say(13, gw, server), say(50, server, gw), say(106, server, gw)}
 	got := heldTimes(near, far, client.Addr(), server.Addr())
-	if want := []time.Duration{9 * time.Millisecond, 5 * time.Millisecond}; !slices.Equal(got, want) {
+	want := []heldMail{{9 * time.Millisecond, 4 * time.Millisecond, `from the destination's "x" on`}, {5 * time.Millisecond, 5 * time.Millisecond, `from the client's "" on`}}
+	if !slices.Equal(got, want) {
 		t.Errorf("held %v, want %v", got, want)
 	}
 }
 
-// stepBack has this process, clients and destinations all, leave the processors to the gateway, which runs already.
+// stepBack has this process, clients and destinations all, leave the processors to the gateway, which runs already: what
+// would be on other machines gets the time that it leaves (SCHED_IDLE).
 func stepBack(t *testing.T) {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -119,7 +143,7 @@ func stepBack(t *testing.T) {
 	for _, e := range tasks {
 		id, err := strconv.Atoi(e.Name())
 		if err == nil {
-			err = unix.Setpriority(unix.PRIO_PROCESS, id, 5)
+			err = unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
 		}
 		if err != nil && err != unix.ESRCH { // a thread that has ended meanwhile
 			t.Fatal(err)

@@ -76,8 +76,17 @@ func (d *Dialer) open(ctx context.Context, r Route, t *terms) (*Session, *Failur
 	return d.lead(ctx, r, func(s *Session) *Failure { return s.start(d.tls, t) })
 }
 
-// lead connects and has start lead the session to where it can be used.
+// lead connects and has start lead the session to where it can be used. Where the destination turns it away, sessions of ours
+// that stand idle there may be why: they give way, and it is tried once more.
 func (d *Dialer) lead(ctx context.Context, r Route, start func(*Session) *Failure) (*Session, *Failure) {
+	s, f := d.leadOnce(ctx, r, start)
+	if f != nil && f.Raw != nil && f.Code/100 == 4 && d.giveWay(ctx, r.Target.Addr(), time.Now()) {
+		return d.leadOnce(ctx, r, start)
+	}
+	return s, f
+}
+
+func (d *Dialer) leadOnce(ctx context.Context, r Route, start func(*Session) *Failure) (*Session, *Failure) {
 	done, f := d.mayLeave(ctx, &r)
 	if f != nil {
 		return nil, f
@@ -117,7 +126,7 @@ func (d *Dialer) mayLeave(ctx context.Context, r *Route) (done func(), f *Failur
 	done, err := d.leave(now, r.Source, r.Target)
 	if err != nil { // those that stand idle give way first
 		at := r.place()
-		d.kept.end(func(w way) bool { return w.route.place() == at })
+		d.kept.end(0, func(w way) bool { return w.route.place() == at })
 		done, err = d.leave(ctx, r.Source, r.Target)
 	}
 	if err != nil {

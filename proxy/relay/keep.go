@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"context"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -13,6 +15,9 @@ const (
 	keptRoom     = 1024 // all together
 	mostReuse    = 100  // transactions of one session: some destinations count them
 	quitPatience = time.Second
+	fullTime     = time.Hour // for which none stand idle at a destination that turned one away because of them
+	fullRoom     = 1 << 12   // such destinations
+	reaping      = 100 * time.Millisecond
 )
 
 // way is what a kept session may be used for again: the same user's mail by the same route (DEL13).
@@ -26,6 +31,7 @@ type keeper struct {
 	mu   sync.Mutex
 	ways map[way][]*kept // the youngest last
 	at   map[place]int   // how many, by both ends
+	full map[netip.Addr]time.Time
 	n    int
 	shut bool
 }
@@ -59,7 +65,7 @@ func (d *Dialer) Keep(user uint32, s *Session) bool {
 	k, w := &d.kept, way{user, s.route}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay || k.at[w.route.place()] >= keptPerPair {
+	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay || k.at[w.route.place()] >= keptPerPair || k.isFull(w.route.Target.Addr(), time.Now()) {
 		return false
 	}
 	s.conn.Idle()
@@ -100,7 +106,7 @@ func (d *Dialer) Take(user uint32, r Route) *Session {
 
 // Drop ends the kept sessions of a user: a locked one has none.
 func (d *Dialer) Drop(user uint32) {
-	d.kept.end(func(w way) bool { return w.user == user })
+	d.kept.end(0, func(w way) bool { return w.user == user })
 }
 
 // Close ends all kept sessions and keeps no more.
@@ -108,11 +114,52 @@ func (d *Dialer) Close() {
 	d.kept.mu.Lock()
 	d.kept.shut = true
 	d.kept.mu.Unlock()
-	d.kept.end(func(way) bool { return true })
+	d.kept.end(0, func(way) bool { return true })
 }
 
-// end takes out what is wanted and says goodbye to it.
-func (k *keeper) end(wanted func(way) bool) {
+// giveWay ends the sessions that stand idle at a destination which has just turned one away, and has none stand there for a
+// while: some servers have few places, Exim 20 by default. False where none stood, so that they cannot have been why.
+func (d *Dialer) giveWay(ctx context.Context, at netip.Addr, now time.Time) bool {
+	if !d.kept.end(quitPatience, func(w way) bool { return w.route.Target.Addr() == at }) {
+		return false
+	}
+	d.kept.markFull(at, now)
+	select {
+	case <-time.After(reaping): // a server with a process for each session counts it until that has ended
+	case <-ctx.Done():
+	}
+	return true
+}
+
+// markFull notes a destination that has no place for idle sessions.
+func (k *keeper) markFull(at netip.Addr, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.full == nil {
+		k.full = make(map[netip.Addr]time.Time)
+	}
+	for old := range k.full { // map order is as good as random
+		if len(k.full) < fullRoom {
+			break
+		}
+		delete(k.full, old)
+	}
+	k.full[at] = now
+}
+
+// isFull tells whether that was so lately; k.mu is held.
+func (k *keeper) isFull(at netip.Addr, now time.Time) bool {
+	since, is := k.full[at]
+	if is && now.Sub(since) > fullTime {
+		delete(k.full, at)
+		return false
+	}
+	return is
+}
+
+// end takes out what is wanted and says goodbye to it; for at most patience it waits until the destinations have ended it,
+// too. False where there was nothing.
+func (k *keeper) end(patience time.Duration, wanted func(way) bool) bool {
 	var out []*kept
 	k.mu.Lock()
 	for w, list := range k.ways {
@@ -127,9 +174,16 @@ func (k *keeper) end(wanted func(way) bool) {
 		one.timer.Stop()
 		one.s.Quit()
 	}
+	var all sync.WaitGroup
 	for _, one := range out {
-		one.s.Close()
+		if patience == 0 {
+			one.s.Close()
+			continue
+		}
+		all.Go(func() { one.s.Bye(patience) })
 	}
+	all.Wait()
+	return len(out) > 0
 }
 
 // remove takes one out; false when somebody else has it already.

@@ -1,6 +1,10 @@
 package relay
 
 import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -205,5 +209,105 @@ func TestOnlyOneGetsAKeptSession(t *testing.T) {
 			t.Fatalf("%d got it", len(got))
 		}
 		(<-got).Close()
+	}
+}
+
+// TestIdleSessionsGiveWay: a destination with few places turns nobody away because of sessions of ours that stand idle there,
+// and for a while none stand there any more; at others they do. One that turns everybody away is tried no more often than ever.
+func TestIdleSessionsGiveWay(t *testing.T) {
+	t.Parallel()
+	const places = 2
+	var mu sync.Mutex
+	open, turned, always := 0, 0, false
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			full := always || open == places
+			if full {
+				turned++
+			} else {
+				open++
+			}
+			mu.Unlock()
+			go func() {
+				defer nc.Close()
+				if full {
+					_, _ = io.WriteString(nc, "421 Too many concurrent SMTP connections; please try again later.\r\n")
+					return
+				}
+				defer func() { mu.Lock(); open--; mu.Unlock() }()
+				_, _ = io.WriteString(nc, "220 mx\r\n")
+				for lines := bufio.NewScanner(nc); lines.Scan(); {
+					if lines.Text() == "QUIT" {
+						_, _ = io.WriteString(nc, "221 bye\r\n")
+						return
+					}
+					_, _ = io.WriteString(nc, usual(lines.Text())+"\r\n")
+				}
+			}()
+		}
+	}()
+	elsewhere, _ := destinationOn(t, "127.0.0.2:0", "220 mx", usual)
+	d := NewDialer(Options{Keep: wait})
+	t.Cleanup(d.Close)
+	small := Route{Target: ln.Addr().(*net.TCPAddr).AddrPort(), Source: netip.MustParseAddr("127.0.0.77"), Helo: "out.gw.example"}
+	large := small
+	large.Target = elsewhere
+	if !d.Keep(1, spoken(t, d, large)) {
+		t.Fatal("not kept")
+	}
+	for user := range uint32(places) {
+		if !d.Keep(user, spoken(t, d, small)) {
+			t.Fatal("not kept")
+		}
+	}
+	s := spoken(t, d, small)
+	mu.Lock()
+	if open != 1 || turned != 1 {
+		t.Errorf("%d sessions are open, %d were turned away; 1 and 1 were expected", open, turned)
+	}
+	always = true
+	mu.Unlock()
+	if d.Keep(1, s) {
+		t.Error("a session stands idle where there is no place for it")
+	}
+	s.Close()
+	if d.Take(1, large) == nil {
+		t.Error("another destination's session is gone")
+	}
+	var f *Failure
+	if _, err := d.Open(t.Context(), small); !errors.As(err, &f) || f.Code != 421 || f.Raw == nil {
+		t.Errorf("turned away it says %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if turned != 2 {
+		t.Errorf("tried %d times where nothing of ours stood", turned-1)
+	}
+}
+
+// TestFullDestinations: what is known of them ends with its time and stays small.
+func TestFullDestinations(t *testing.T) {
+	t.Parallel()
+	var k keeper
+	now := time.Now()
+	a := netip.MustParseAddr("2001:db8::1")
+	k.markFull(a, now)
+	if !k.isFull(a, now.Add(fullTime)) || k.isFull(a, now.Add(fullTime+time.Second)) || len(k.full) != 0 {
+		t.Error("it does not hold for its time")
+	}
+	for range 2 * fullRoom {
+		k.markFull(a, now)
+		a = a.Next()
+	}
+	if len(k.full) != fullRoom || !k.isFull(a.Prev(), now) {
+		t.Errorf("%d destinations are remembered", len(k.full))
 	}
 }

@@ -48,8 +48,9 @@ const eximRecipients = `  deny
     local_parts = ^defer
 `
 
-// eximMX is for Debian's configuration: TLS at all addresses but these, the lab's recipients, and delivery at once however
-// many messages come by one connection (else the eleventh waits for the queue runner).
+// eximMX is for Debian's configuration: TLS at all addresses but these, the lab's recipients, delivery at once however many
+// messages come by one connection (else the eleventh waits for the queue runner), and Exim's 20 connections at each of the four
+// doors, which are four servers to its clients.
 func eximMX(bare []string) string {
 	var none []string
 	for _, a := range bare {
@@ -61,6 +62,7 @@ MAIN_TLS_PRIVATEKEY = /etc/ssl/private/ssl-cert-snakeoil.key
 MAIN_TLS_ADVERTISE_HOSTS = ${if or{` + strings.Join(none, "") + `}{}{*}}
 CHECK_RCPT_LOCAL_ACL_FILE = /etc/exim4/lab-recipients
 smtp_accept_queue_per_connection = 0
+smtp_accept_max = 80
 `
 }
 

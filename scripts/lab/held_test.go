@@ -48,7 +48,7 @@ func (h *holding) stop(t *testing.T) (times []time.Duration) {
 		t.Fatal(err)
 	}
 	held := heldTimes(near, far, h.client, h.server)
-	slices.SortFunc(held, func(a, b heldMail) int { return cmp.Compare(a.all, b.all) })
+	slices.SortFunc(held, func(a, b heldTime) int { return cmp.Compare(a.all, b.all) })
 	for _, m := range held[max(0, len(held)-3):] {
 		t.Logf("held for %v, %v of it %s", m.all, m.longest, m.at)
 	}
@@ -58,13 +58,13 @@ func (h *holding) stop(t *testing.T) (times []time.Duration) {
 	return times
 }
 
-// heldMail is how long a mail was with the gateway in all, and at the longest step, which began with what is told.
-type heldMail struct {
+// heldTime is how long a mail was with the gateway in all, and at the longest step, which began with what is told.
+type heldTime struct {
 	all, longest time.Duration
 	at           string
 }
 
-func (m *heldMail) add(d time.Duration, at string) {
+func (m *heldTime) add(d time.Duration, at string) {
 	if m.all += d; d > m.longest {
 		m.longest, m.at = d, at
 	}
@@ -73,7 +73,7 @@ func (m *heldMail) add(d time.Duration, at string) {
 // heldTimes adds up, connection by connection of the client, one after the other, how long the gateway had something to
 // answer, from the client or from the server, until it said the next thing to either. Beside the client it speaks as the
 // server.
-func heldTimes(near, far Packets, client, server netip.Addr) (held []heldMail) {
+func heldTimes(near, far Packets, client, server netip.Addr) (held []heldTime) {
 	type event struct {
 		at          time.Time
 		came, fresh bool
@@ -96,7 +96,7 @@ func heldTimes(near, far Packets, client, server netip.Addr) (held []heldMail) {
 	var what string
 	for _, e := range all {
 		if e.fresh {
-			held, since = append(held, heldMail{}), time.Time{}
+			held, since = append(held, heldTime{}), time.Time{}
 		}
 		switch {
 		case len(held) == 0:
@@ -126,7 +126,7 @@ func TestHeldTimes(t *testing.T) {
 	}
 	far := Packets{say(13, gw, server), say(50, server, gw), say(106, server, gw)}
 	got := heldTimes(near, far, client.Addr(), server.Addr())
-	want := []heldMail{{9 * time.Millisecond, 4 * time.Millisecond, `from the destination's "x" on`}, {5 * time.Millisecond, 5 * time.Millisecond, `from the client's "" on`}}
+	want := []heldTime{{9 * time.Millisecond, 4 * time.Millisecond, `from the destination's "x" on`}, {5 * time.Millisecond, 5 * time.Millisecond, `from the client's "" on`}}
 	if !slices.Equal(got, want) {
 		t.Errorf("held %v, want %v", got, want)
 	}

@@ -188,7 +188,7 @@ soak-million: deps build ## a million prefixes from a list to the kernel, single
 
 .PHONY: soak-peers
 soak-peers: deps build ## a hundred odd, real and signed messages from every foreign client to every foreign server, with and without the gateway (ten minutes)
-	SLUICE_LETTERS=100 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 70m -tags labtest -run TestForeignPeers ./scripts/lab
+	for part in 0 1 2 3; do SLUICE_PART=$$part SLUICE_LETTERS=25 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestForeignPeers ./scripts/lab; done
 
 .PHONY: soak-fidelity
 soak-fidelity: deps build ## every message of the corpus through sessions of each kind: identical bytes (half an hour)

@@ -11,16 +11,17 @@ import (
 	"testing"
 )
 
-// series gives each pair so many letters, at one door of the server's, and other ones to each pair.
-func series(kind string, letters [][]byte, each int) func(client string) []pairing {
+// series gives each pair so many letters, at one door of the server's, and other ones to each pair and in each part.
+func series(kind string, letters [][]byte, each, part int) func(client string) []pairing {
 	clients := append(slices.Sorted(maps.Keys(queueing)), agents...)
+	first := part * len(clients) * len(foreign()) * each
 	return func(client string) []pairing {
 		var list []pairing
 		nth := slices.Index(clients, client)
 		for s := range foreign() {
 			p := pairings(client)[4*s+(nth+s)%4]
 			for i := range each {
-				letter := letters[((nth*len(foreign())+s)*each+i)%len(letters)]
+				letter := letters[(first+(nth*len(foreign())+s)*each+i)%len(letters)]
 				list = append(list, pairing{fmt.Sprintf("%s.%s%d", p.id, kind, i), p.server, p.door, letter})
 			}
 		}

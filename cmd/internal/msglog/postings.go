@@ -8,13 +8,13 @@ import (
 	"slices"
 )
 
-// The index of a sealed segment is a table of buckets. A bucket holds, for each key whose hash falls into it, the rows
+// The index of a sealed segment is a table of buckets, as many in each: so the index of several is joined bucket by bucket. A bucket holds, for each key whose hash falls into it, the rows
 // that have the key: four bytes of the hash, the number of rows, the bytes they take, then the distances from row to row
 // as varints. In front of it stands its CRC-32C.
 
-// perBucket is how many postings a bucket holds on average: so many that the table of buckets is small and stays in memory
-// once it was read, and so few that a bucket is read at once.
-const perBucket = 64
+// bucketCount is so small that the table of buckets stays in memory once it was read, and so large that a bucket is read at
+// once: of 64 MiB of lines some hundred postings fall into each, of segments that were merged some thousand.
+const bucketCount = 8192
 
 var errBucket = errors.New("a bucket of the index is damaged")
 
@@ -76,43 +76,62 @@ func appendBucket(dst []byte, ps []posting) []byte {
 			}
 			ps = ps[1:]
 		}
-		dst = binary.LittleEndian.AppendUint32(dst, tag)
-		dst = binary.AppendUvarint(dst, uint64(n))
-		dst = binary.AppendUvarint(dst, uint64(len(rows)))
-		dst = append(dst, rows...)
+		dst = appendKey(dst, tag, postings{n, rows})
 	}
-	binary.LittleEndian.PutUint32(dst[start:], crc32.Checksum(dst[start+4:], castagnoli))
+	putBucketSum(dst[start:])
 	return dst
 }
 
-// findIn returns the postings of a key in a bucket; none where the key has no row.
-func findIn(bucket []byte, key uint64) (postings, error) {
+func appendKey(dst []byte, tag uint32, p postings) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, tag)
+	dst = binary.AppendUvarint(dst, uint64(p.n))
+	dst = binary.AppendUvarint(dst, uint64(len(p.rows)))
+	return append(dst, p.rows...)
+}
+
+func putBucketSum(bucket []byte) {
+	binary.LittleEndian.PutUint32(bucket, crc32.Checksum(bucket[4:], castagnoli))
+}
+
+// eachKey hands over what stands in a bucket, key by key, until take returns false.
+func eachKey(bucket []byte, take func(tag uint32, p postings) bool) error {
 	if len(bucket) == 0 {
-		return postings{}, nil
+		return nil
 	}
 	if len(bucket) < 4 || crc32.Checksum(bucket[4:], castagnoli) != binary.LittleEndian.Uint32(bucket) {
-		return postings{}, errBucket
+		return errBucket
 	}
 	for b := bucket[4:]; len(b) > 0; {
 		if len(b) < 4 {
-			return postings{}, errBucket
+			return errBucket
 		}
 		tag := binary.LittleEndian.Uint32(b)
 		n, w := binary.Uvarint(b[4:])
 		if w <= 0 {
-			return postings{}, errBucket
+			return errBucket
 		}
 		size, v := binary.Uvarint(b[4+w:])
 		b = b[4+w+max(0, v):]
 		if v <= 0 || size > uint64(len(b)) || n > size {
-			return postings{}, errBucket
+			return errBucket
 		}
-		if tag == uint32(key) {
-			return postings{int(n), b[:size]}, nil
+		if !take(tag, postings{int(n), b[:size]}) {
+			return nil
 		}
 		b = b[size:]
 	}
-	return postings{}, nil
+	return nil
+}
+
+// findIn returns the postings of a key in a bucket; none where the key has no row.
+func findIn(bucket []byte, key uint64) (found postings, err error) {
+	err = eachKey(bucket, func(tag uint32, p postings) bool {
+		if tag == uint32(key) {
+			found = p
+		}
+		return found.n == 0
+	})
+	return found, err
 }
 
 // list returns the rows, ascending.

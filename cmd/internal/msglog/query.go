@@ -62,6 +62,7 @@ func (l *Log) Each(ctx context.Context, q Query, take func(*proxy.Record) bool) 
 	if err := l.Flush(); err != nil {
 		l.failed(err) // what is on disk can be searched all the same
 	}
+	defer l.hold()()
 	names, err := segments(l.dir)
 	if err != nil {
 		return err

@@ -50,18 +50,20 @@ type finished struct {
 	keys *rowKeys // nil: they are read from its lines
 }
 
-// sealer seals finished segments, this process's at once and those that others left when it has run for a while.
+// sealer seals finished segments, this process's at once and those that others left when it has run for a while; from then
+// on it also merges them.
 func (l *Log) sealer() {
 	foreign := time.NewTimer(l.o.foreignAfter)
 	defer foreign.Stop()
 	broken := map[string]bool{} // told once
-	seal := func(f finished) {
-		err := l.seal(f)
-		if err != nil && !broken[f.name] && !errors.Is(err, errStopped) {
-			broken[f.name] = true
-			l.failed(fmt.Errorf("could not seal a segment of the message log, which stays as it is: %w", err))
+	told := func(name string, what string, err error) {
+		if err != nil && !broken[name] && !errors.Is(err, errStopped) && !errors.Is(err, errBusy) {
+			broken[name] = true
+			l.failed(fmt.Errorf("could not %s of the message log, which stay as they are: %w", what, err))
 		}
 	}
+	seal := func(f finished) { told(f.name, "seal segments", l.seal(f)) }
+	alone := false // nobody else seals or merges
 	for {
 		select {
 		case <-l.stop:
@@ -69,6 +71,7 @@ func (l *Log) sealer() {
 		case f := <-l.finished:
 			seal(f)
 		case <-foreign.C:
+			alone = true
 			foreign.Reset(cleanEvery)
 			names, err := segments(l.dir)
 			if err != nil {
@@ -79,6 +82,10 @@ func (l *Log) sealer() {
 					seal(finished{name: name})
 				}
 			}
+		}
+		if alone {
+			name, err := l.mergeAll(time.Now(), broken)
+			told(name, "merge segments", err)
 		}
 	}
 }
@@ -105,7 +112,7 @@ func (l *Log) seal(f finished) error {
 	if err != nil {
 		return err
 	}
-	tmp := f.name + segSuffix + ".tmp"
+	tmp := f.name + segSuffix + tmpSuffix
 	if err := l.sealTo(tmp, log, f.keys, st.ModTime()); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
@@ -290,6 +297,18 @@ func (p *packer) finish() error {
 			return err
 		}
 	}
+	t, err := p.directory()
+	if err == nil {
+		err = p.index(&t)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.put(t.put()), p.w.Flush())
+}
+
+// directory writes the directory of the blocks and begins the footer.
+func (p *packer) directory() (footer, error) {
 	t := footer{rows: p.rows, blocks: uint32(len(p.packs)), low: p.low, high: p.high, dir: p.at}
 	var dir []byte
 	for i := range p.packs {
@@ -300,18 +319,12 @@ func (p *packer) finish() error {
 		t.first, t.last = min(t.first, k.first), max(t.last, k.last)
 		dir = k.append(dir)
 	}
-	if err := p.put(dir); err != nil {
-		return err
-	}
-	if err := p.index(&t); err != nil {
-		return err
-	}
-	return errors.Join(p.put(t.put()), p.w.Flush())
+	return t, p.put(dir)
 }
 
 // index writes buckets and table.
 func (p *packer) index(t *footer) error {
-	t.buckets, t.index = uint32(len(p.all)/perBucket+1), p.at
+	t.buckets, t.index = bucketCount, p.at
 	sorted, ends := buckets(p.all, t.buckets)
 	table := make([]byte, 4, 4*(len(ends)+1))
 	from := uint32(0)

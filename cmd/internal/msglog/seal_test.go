@@ -95,9 +95,19 @@ func TestSealedSegmentsAnswerAlike(t *testing.T) {
 	if open, done := files(t, dir); open != 0 || done < 3 {
 		t.Fatalf("%d segments are open, %d sealed; want none and some", open, done)
 	}
-	for name, q := range queries {
-		if got := ids(find(t, l, q)); got != before[name] {
-			t.Errorf("%s: found %.200q, and %.200q before", name, got, before[name])
+	for _, merged := range []bool{false, true} {
+		if merged {
+			if _, err := l.mergeAll(time.Now().AddDate(0, 0, 2), nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, done := files(t, dir); done > 2 {
+				t.Errorf("%d segments were not merged", done)
+			}
+		}
+		for name, q := range queries {
+			if got := ids(find(t, l, q)); got != before[name] {
+				t.Errorf("%s: found %.200q, and %.200q before (merged: %v)", name, got, before[name], merged)
+			}
 		}
 	}
 	for _, name := range []string{"all", "ticket", "sessions", "network", "half of one", "target", "code and user", "anything"} {

@@ -19,6 +19,7 @@ import (
 // directory of blocks, the buckets, the table of where each bucket ends, and the footer. Numbers are little-endian.
 const (
 	segSuffix   = ".seg"
+	tmpSuffix   = ".tmp"     // of one that is being written
 	sealedMagic = 0x31474553 // "SEG1"
 	footerSize  = 80
 	entrySize   = 40
@@ -27,9 +28,10 @@ const (
 // footer says where everything stands.
 type footer struct {
 	rows, blocks, buckets uint32
-	first, last           int64 // least and greatest start of its records, microseconds since 1970
-	low, high             int64 // least and greatest flow of its records
-	dir, index, table     int64 // where directory, buckets and table begin
+	first, last           int64  // least and greatest start of its records, microseconds since 1970
+	low, high             int64  // least and greatest flow of its records
+	dir, index, table     int64  // where directory, buckets and table begin
+	merged                uint32 // length of the names of those that it took the place of, between table and footer; 0: none
 }
 
 func (t *footer) put() []byte {
@@ -41,7 +43,7 @@ func (t *footer) put() []byte {
 	for _, v := range []int64{t.first, t.last, t.low, t.high, t.dir, t.index, t.table} {
 		b = le.AppendUint64(b, uint64(v))
 	}
-	b = append(b, 0, 0, 0, 0)
+	b = le.AppendUint32(b, t.merged)
 	return le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -51,7 +53,7 @@ func parseFooter(b []byte) (t footer, ok bool) {
 		return footer{}, false
 	}
 	at := func(i int) int64 { return int64(le.Uint64(b[16+8*i:])) }
-	return footer{rows: le.Uint32(b[4:]), blocks: le.Uint32(b[8:]), buckets: le.Uint32(b[12:]), first: at(0), last: at(1), low: at(2), high: at(3), dir: at(4), index: at(5), table: at(6)}, true
+	return footer{rows: le.Uint32(b[4:]), blocks: le.Uint32(b[8:]), buckets: le.Uint32(b[12:]), first: at(0), last: at(1), low: at(2), high: at(3), dir: at(4), index: at(5), table: at(6), merged: le.Uint32(b[72:])}, true
 }
 
 // pack is one block of a sealed segment.
@@ -186,6 +188,22 @@ func (s *sealed) pack(i int) (p pack, end uint32, err error) {
 	return p, end, nil
 }
 
+// packs returns n lines of the directory.
+func (s *sealed) packs(from, n int) ([]pack, error) {
+	b, err := s.read(s.dir+int64(from)*entrySize, int64(n)*entrySize)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]pack, n)
+	for i := range all {
+		var ok bool
+		if all[i], ok = parsePack(b[i*entrySize:]); !ok {
+			return nil, errSealed
+		}
+	}
+	return all, nil
+}
+
 // holding returns the number of the block that holds a row.
 func (s *sealed) holding(row uint32) (int, error) {
 	var failed error
@@ -254,11 +272,18 @@ func (s *search) sealed(ctx context.Context, g *sealed, rows []uint32) (err erro
 			return err
 		}
 	}
+	from, to := s.window(g)
+	if from == to {
+		return nil
+	}
 	if len(s.indexed) == 0 {
-		for i := int(g.blocks) - 1; i >= 0 && !s.done && ctx.Err() == nil; i-- {
+		for i := to - 1; i >= from && !s.done && ctx.Err() == nil; i-- {
 			err = errors.Join(err, s.numbered(g, i, nil))
 		}
 		return errors.Join(err, context.Cause(ctx))
+	}
+	if rows, err = g.between(rows, from, to); err != nil {
+		return err
 	}
 	for len(rows) > 0 && !s.done && ctx.Err() == nil {
 		i, e := g.holding(rows[len(rows)-1])
@@ -274,6 +299,44 @@ func (s *search) sealed(ctx context.Context, g *sealed, rows []uint32) (err erro
 		rows = rows[:min(from, len(rows)-1)]
 	}
 	return errors.Join(err, context.Cause(ctx))
+}
+
+// window returns the numbers of the first block that touches the time asked for, and of that behind the last.
+func (s *search) window(g *sealed) (from, to int) {
+	to = int(g.blocks)
+	if s.within(g.first, g.first) && s.within(g.last, g.last) {
+		return 0, to
+	}
+	all, err := g.packs(0, to)
+	if err != nil {
+		return 0, to // each block is asked for itself, and says what is damaged
+	}
+	touches := func(p pack) bool { return s.within(p.first, p.last) }
+	if from = slices.IndexFunc(all, touches); from < 0 {
+		return 0, 0
+	}
+	for !touches(all[to-1]) {
+		to--
+	}
+	return from, to
+}
+
+// between returns those of rows, which ascend, that stand in the blocks from one number up to another.
+func (s *sealed) between(rows []uint32, from, to int) ([]uint32, error) {
+	if from == 0 && to == int(s.blocks) {
+		return rows, nil
+	}
+	first, _, err := s.pack(from)
+	if err != nil {
+		return nil, err
+	}
+	_, end, err := s.pack(to - 1)
+	if err != nil {
+		return nil, err
+	}
+	i, _ := slices.BinarySearch(rows, first.row)
+	j, _ := slices.BinarySearch(rows, end)
+	return rows[i:j], nil
 }
 
 // numbered looks at the wanted rows of a block by its number.

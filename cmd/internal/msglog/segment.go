@@ -145,8 +145,14 @@ func (s *segment) close() error {
 	return errors.Join(s.log.Sync(), s.log.Close(), s.idx.Close())
 }
 
-// clean removes the segments that nobody has written to for as long as records are kept.
+// clean removes the segments that nobody has written to for as long as records are kept, and what was not sealed to its end.
 func (l *Log) clean() {
+	torn, _ := filepath.Glob(filepath.Join(l.dir, "*"+segSuffix+tmpSuffix)) // the pattern is well-formed
+	for _, name := range torn {
+		if st, err := os.Stat(name); err == nil && time.Since(st.ModTime()) > cleanEvery {
+			_ = os.Remove(name) // the next time, then
+		}
+	}
 	names, err := segments(l.dir)
 	if err != nil {
 		l.failed(err)

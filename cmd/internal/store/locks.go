@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/filter/lock"
@@ -185,6 +186,20 @@ func audit(e execer, a Act) error {
 // Acts returns the latest lines of the audit log, newest first.
 func (s *Store) Acts(limit int) ([]Act, error) {
 	rows, err := s.read.Query(`SELECT at, who, what, subject, detail FROM audit ORDER BY id DESC LIMIT ?`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("could not read the audit log: %w", err)
+	}
+	defer rows.Close()
+	return scanActs(rows)
+}
+
+// ActsOn returns the lines of the audit log whose subject is one of these, oldest first, at most so many.
+func (s *Store) ActsOn(most int, subjects ...string) ([]Act, error) {
+	args := make([]any, 0, len(subjects)+1)
+	for _, one := range subjects {
+		args = append(args, one)
+	}
+	rows, err := s.read.Query(`SELECT at, who, what, subject, detail FROM audit WHERE subject IN (`+strings.TrimSuffix(strings.Repeat("?, ", len(subjects)), ", ")+`) ORDER BY id LIMIT ?`, append(args, most)...)
 	if err != nil {
 		return nil, fmt.Errorf("could not read the audit log: %w", err)
 	}

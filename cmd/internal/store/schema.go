@@ -276,6 +276,7 @@ var migrations = []string{
 		at     INTEGER NOT NULL,
 		flows  TEXT NOT NULL
 	) STRICT, WITHOUT ROWID;`,
+	`CREATE INDEX audit_subject ON audit (subject);`,
 }
 
 // migrate applies the migrations that are missing, all or none.

@@ -14,8 +14,9 @@ type rate struct {
 	most  float64
 	every time.Duration // in which most of them come back
 
-	mu   sync.Mutex
-	seen map[netip.Prefix]bucket
+	mu    sync.Mutex
+	seen  map[netip.Prefix]bucket
+	swept time.Time
 }
 
 type bucket struct {
@@ -56,8 +57,12 @@ func (r *rate) filled(b bucket, now time.Time) float64 {
 	return min(r.most, b.left+r.most*float64(now.Sub(b.at))/float64(r.every))
 }
 
-// sweep forgets those who may do everything again, and tells whether there is room.
+// sweep forgets those who may do everything again, at most once a second, and tells whether there is room.
 func (r *rate) sweep(now time.Time) bool {
+	if now.Sub(r.swept).Abs() < time.Second {
+		return false
+	}
+	r.swept = now
 	for who, b := range r.seen {
 		if r.filled(b, now) >= r.most {
 			delete(r.seen, who)

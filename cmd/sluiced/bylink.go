@@ -70,7 +70,8 @@ func (d *daemon) abused(l *lock.Lock) error {
 	d.linking.Lock()
 	defer d.linking.Unlock()
 	u, err := d.store.LinkUnlocksOf(l.Scope())
-	if err != nil || u.Last.IsZero() || u.Withdrawn != "" || l.Since.Sub(u.Last) > abusedWithin {
+	after := l.Since.Sub(u.Last) // negative where the lock is the one that the link has ended: this hears of it late
+	if err != nil || u.Last.IsZero() || u.Withdrawn != "" || after < 0 || after > abusedWithin {
 		return err
 	}
 	u.Withdrawn = "locked again as " + l.Ticket + " soon after an unlock by link"

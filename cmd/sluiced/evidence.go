@@ -109,17 +109,25 @@ func (b backend) Bundle(ctx context.Context, who, ticket string, begin func(name
 	return errors.Join(err, t.Close(), z.Close())
 }
 
-// timeline are the log's lines around a lock, oldest first.
+// timeline are the log's lines around a lock, oldest first. What a sender tries under his lock leaves room for what led to it.
 func (d *daemon) timeline(ctx context.Context, l *lock.Lock) ([]byte, error) {
-	var lines [][]byte
-	var err error
-	eerr := d.messages.Each(ctx, msglog.Query{User: l.User.ID, From: l.Since.Add(-timelineBefore), Until: l.Since.Add(timelineAfter)}, func(r *proxy.Record) bool {
+	after, err := d.lines(ctx, msglog.Query{User: l.User.ID, From: l.Since, Until: l.Since.Add(timelineAfter)}, mostTimeline/4)
+	if err != nil {
+		return nil, err
+	}
+	before, err := d.lines(ctx, msglog.Query{User: l.User.ID, From: l.Since.Add(-timelineBefore), Until: l.Since}, mostTimeline-len(after))
+	return slices.Concat(slices.Concat(before...), slices.Concat(after...)), err
+}
+
+// lines are the newest lines of the log that q asks for, at most so many, oldest first.
+func (d *daemon) lines(ctx context.Context, q msglog.Query, most int) (lines [][]byte, err error) {
+	eerr := d.messages.Each(ctx, q, func(r *proxy.Record) bool {
 		var line []byte
 		if line, err = json.Marshal(message(r)); err == nil {
 			lines = append(lines, append(line, '\n'))
 		}
-		return err == nil && len(lines) < mostTimeline
+		return err == nil && len(lines) < most
 	})
 	slices.Reverse(lines)
-	return slices.Concat(lines...), errors.Join(err, eerr)
+	return lines, errors.Join(err, eerr)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"container/list"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -42,9 +43,14 @@ type samples struct {
 	box *quarantine.Box
 
 	mu    sync.Mutex
-	all   []*sample // oldest first
+	all   list.List // of *sample, oldest first
 	bytes int
-	users map[uint32]int
+	users map[uint32][]*list.Element // likewise of each user
+	ids   map[string]*sample
+}
+
+func newSamples(box *quarantine.Box) *samples {
+	return &samples{box: box, users: map[uint32][]*list.Element{}, ids: map[string]*sample{}}
 }
 
 func (d *daemon) openSamples(cfg *config.Config) (*samples, error) {
@@ -54,7 +60,7 @@ func (d *daemon) openSamples(cfg *config.Config) (*samples, error) {
 		Most:  func() int64 { return sampleSpace },
 		Alarm: func(err error) { d.log.Error("the samples of locks need attention", "err", err) },
 	})
-	return &samples{box: box, users: map[uint32]int{}}, err
+	return newSamples(box), err
 }
 
 // note remembers a bad message. Good ones cost nothing.
@@ -71,25 +77,27 @@ func (s *samples) note(m *mail.Message, v *filter.Verdict) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all, s.bytes = append(s.all, one), s.bytes+len(one.text)
-	if s.users[one.user]++; s.users[one.user] > sampleEach {
-		for i, o := range s.all {
-			if o.user == one.user {
-				s.drop(i)
-				break
-			}
-		}
+	s.bytes += one.weight()
+	s.ids[one.id] = one
+	if s.users[one.user] = append(s.users[one.user], s.all.PushBack(one)); len(s.users[one.user]) > sampleEach {
+		s.drop(s.users[one.user][0])
 	}
-	for len(s.all) > 0 && (s.bytes > sampleBytes || one.at.Sub(s.all[0].at) > sampleAge) {
-		s.drop(0)
+	for e := s.all.Front(); e != nil && (s.bytes > sampleBytes || one.at.Sub(e.Value.(*sample).at) > sampleAge); e = s.all.Front() {
+		s.drop(e)
 	}
 }
 
-// drop forgets one. s.mu is held.
-func (s *samples) drop(i int) {
-	one := s.all[i]
-	s.all, s.bytes = append(s.all[:i], s.all[i+1:]...), s.bytes-len(one.text)
-	if s.users[one.user]--; s.users[one.user] == 0 {
+// weight is about what one takes of memory.
+func (s *sample) weight() int { return len(s.text) + 64*len(s.to) + 512 }
+
+// drop forgets one, which is the oldest of its user. s.mu is held.
+func (s *samples) drop(e *list.Element) {
+	one := s.all.Remove(e).(*sample)
+	s.bytes -= one.weight()
+	if s.ids[one.id] == one {
+		delete(s.ids, one.id)
+	}
+	if s.users[one.user] = s.users[one.user][1:]; len(s.users[one.user]) == 0 {
 		delete(s.users, one.user)
 	}
 }
@@ -98,12 +106,7 @@ func (s *samples) drop(i int) {
 func (s *samples) of(message string) *sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range s.all {
-		if o.id == message {
-			return o
-		}
-	}
-	return nil
+	return s.ids[message]
 }
 
 // keep puts a sample on the disk, for a lock or an appeal.

@@ -15,7 +15,7 @@ import (
 // bytes; good mail not at all.
 func TestSamplesAreBounded(t *testing.T) {
 	t.Parallel()
-	s := &samples{users: map[uint32]int{}}
+	s := newSamples(nil)
 	bad := filter.Judge([]filter.Hit{{Check: "learned", Code: "SPAM", Class: filter.Spam, Action: filter.Reject}})
 	good := filter.Judge(nil)
 	send := func(user uint32, id string, size int, v *filter.Verdict) {
@@ -29,8 +29,8 @@ func TestSamplesAreBounded(t *testing.T) {
 	for i := range sampleEach + 5 {
 		send(1, fmt.Sprint("m", i), 10, &bad)
 	}
-	if s.of("m4") != nil || s.of("m5") == nil || len(s.all) != sampleEach || s.users[1] != sampleEach {
-		t.Errorf("%d of one user are remembered", len(s.all))
+	if s.of("m4") != nil || s.of("m5") == nil || s.all.Len() != sampleEach || len(s.users[1]) != sampleEach {
+		t.Errorf("%d of one user are remembered", s.all.Len())
 	}
 	send(2, "long", sampleSize+1, &bad)
 	if one := s.of("long"); one == nil || !one.cut || len(one.text) != sampleSize || one.to[0] != "b@y.example" {
@@ -42,7 +42,7 @@ func TestSamplesAreBounded(t *testing.T) {
 	for i := range 2 * sampleBytes / sampleSize {
 		send(uint32(10+i), fmt.Sprint("n", i), sampleSize, &bad)
 	}
-	if s.bytes > sampleBytes || s.of("m24") != nil || s.of("long") != nil || len(s.users) != len(s.all) {
-		t.Errorf("%d bytes of %d messages are remembered", s.bytes, len(s.all))
+	if s.bytes > sampleBytes || s.of("m24") != nil || s.of("long") != nil || len(s.users) != s.all.Len() || len(s.ids) != s.all.Len() {
+		t.Errorf("%d bytes of %d messages are remembered", s.bytes, s.all.Len())
 	}
 }

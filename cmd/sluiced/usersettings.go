@@ -11,12 +11,15 @@ import (
 	"time"
 
 	"sluice/cmd/internal/api"
+	"sluice/cmd/internal/notify"
 	"sluice/cmd/internal/store"
 	"sluice/filter/policy"
 )
 
-// mostChanges bounds what a plan shows.
-const mostChanges = 10_000
+const (
+	mostChanges = 10_000 // that a plan shows
+	domainsKey  = "from_domains"
+)
 
 // loadSettings puts what the store says of users' settings in force.
 func (d *daemon) loadSettings() error {
@@ -152,7 +155,9 @@ func (b backend) ChangeSettings(_ context.Context, who string, c api.SettingsCha
 		}
 		d.policy.Override(m.ID, o)
 	}
-	d.domainLogins()
+	if _, set := c.Set[domainsKey]; set || slices.Contains(c.Unset, domainsKey) {
+		d.domainLogins() // it goes through all users
+	}
 	d.log.Info(what, "user", m.Name, "settings", act.Detail, "by", who)
 	return b.explain(m), nil
 }
@@ -178,6 +183,9 @@ func changed(o *policy.Overrides, set map[string]string, unset []string) error {
 
 // permits refuses settings for which something else has to be there.
 func (d *daemon) permits(key, value string) error {
+	if key == "language" {
+		return d.speaks(value)
+	}
 	if key != "content_on_spam" && key != "content_on_unsure" {
 		return nil
 	}
@@ -189,6 +197,15 @@ func (d *daemon) permits(key, value string) error {
 		return &api.Problem{Status: http.StatusConflict, Code: "refused", What: "nothing was changed: there is no delivery pool of class risk", Remedy: `add [[delivery.pool]] with class = "risk" and addresses of its own to the configuration`}
 	}
 	return nil
+}
+
+// speaks refuses a language in which no notice of a lock can be written.
+func (d *daemon) speaks(language string) error {
+	known := d.notices.now.Load().texts.Languages(notify.Locked)
+	if slices.Contains(known, language) {
+		return nil
+	}
+	return &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: fmt.Sprintf("nothing was changed: notices cannot be written in %q", language), Remedy: fmt.Sprintf("use one of %s, or add locked.%s.txt in notice.templates", strings.Join(known, ", "), language)}
 }
 
 func badSetting(err error) error {

@@ -178,6 +178,10 @@ soak-hostile: deps build ## a good client alone for 60 s, then beside 1,000 host
 soak-log: ## 50 million rows of the message log, then searches by user, sender, recipient, id, client and time: p50, p99 (a quarter of an hour, 7 GB of disk)
 	SLUICE_LOG_ROWS=50000000 $(GO) test -count 1 -v -timeout 120m -run TestSearchesAmongMany ./cmd/internal/msglog
 
+.PHONY: soak-settings
+soak-settings: deps build ## 900 changes of settings among 100,000 users, by API and command: the time until a reply shows it (about a minute)
+	SLUICE_SOAK=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestSettingsAreInForceAtOnce ./scripts/lab
+
 .PHONY: soak-large
 soak-large: ## 100 messages of 50 MiB at once in bounded memory (a few minutes, 5 GiB of temporary files)
 	SLUICE_LARGE=100x50 $(GO) test -count 1 -v -timeout 30m -run TestLargeMessages ./proxy

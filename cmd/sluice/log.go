@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -19,8 +20,9 @@ import (
 type logFlags struct {
 	q                    api.Query
 	since, until, client string
-	target, saved, lock  string
-	follow, csv          bool
+	target, saved        string
+	do, reason           string
+	follow, csv, plan    bool
 }
 
 func (p *program) logCommand() *cobra.Command {
@@ -28,8 +30,13 @@ func (p *program) logCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "log", Short: "search the message log, or follow it", Args: cobra.NoArgs,
 		Long: `log prints one line for every message, and for every session that never became one, the newest last.
-` + "`sluice why ID`" + ` tells everything about one of them.`,
+` + "`sluice why ID`" + ` tells everything about one of them.
+
+--do acts on what is found: lock and unlock users, or identities; release and delete copies in quarantine and mail in the
+queue; block senders, or allow them without the check that stopped their mail, each for mail of that user; spam and good
+teach the filter from what is kept of the messages.`,
 		Example: "  sluice log --user alice --since 2h --status refused\n  sluice log --follow --json\n  sluice log --since 1d --where 'reply~greylisted' --where 'size>1000000' --limit 100000 --csv > greylisted.csv\n" +
+			"  sluice log --code SPAM --since 1h --do lock --reason 'one wave' --plan\n" +
 			"  sluice log save refused-today --status refused --since 1d; sluice log --saved refused-today",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.resolve(p.screen.now()); err != nil {
@@ -46,7 +53,9 @@ func (p *program) logCommand() *cobra.Command {
 	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with new lines as they come")
 	fl.StringVar(&f.saved, "saved", "", "the search that was saved under this `NAME`, in the place of all other conditions")
 	fl.BoolVar(&f.csv, "csv", false, "print a table of comma-separated values with all members")
-	fl.StringVar(&f.lock, "lock", "", "lock every user, or identity, of the lines that are found; `WHY` is the reason")
+	fl.StringVar(&f.do, "do", "", "do this about what is found, each user, sender or message once: "+strings.Join(api.HitActions, ", "))
+	fl.StringVar(&f.reason, "reason", "", "of --do")
+	fl.BoolVar(&f.plan, "plan", false, "only tell what --do would do")
 	cmd.AddCommand(p.saveSearchCommand(), p.searchesCommand(), p.forgetSearchCommand())
 	return cmd
 }
@@ -176,61 +185,20 @@ func (p *program) follow(ctx context.Context, q api.Query) error {
 func (p *program) whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "why ID|TICKET", Short: "explain what became of a message, a flow or a lock", Args: exactly("ID or TICKET"),
+		Long: `why tells everything that is known: the lines of the log, the locks that answered them or that they led to, the pages of
+their codes, copies in quarantine and in the queue, appeals, and what was done about it. ID is that of a message or a flow, or
+the word behind "id" in the Received field that the gateway wrote.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return p.why(cmd.Context(), args[0]) },
 	}
 }
 
-// explanation is what why found.
-type explanation struct {
-	Messages []*api.Message `json:"messages"`
-	Locks    []api.Lock     `json:"locks"`
-}
-
 func (p *program) why(ctx context.Context, id string) error {
-	var e explanation
-	for _, q := range []api.Query{{ID: id}, {Ticket: id}} {
-		var ms []*api.Message
-		if err := p.client.Do(ctx, "GET", "/v1/log?"+q.Values().Encode(), nil, &ms); err != nil {
-			return err
-		}
-		e.Messages = append(e.Messages, ms...)
+	var t api.Story
+	print, err := p.get(ctx, "/v1/why/"+url.PathEscape(id), &t)
+	if err == nil && print {
+		p.screen.story(&t)
 	}
-	tickets := map[string]bool{id: true}
-	for _, m := range e.Messages {
-		tickets[m.Ticket] = m.Ticket != ""
-	}
-	var ls []api.Lock
-	if err := p.client.Do(ctx, "GET", "/v1/locks?history=1&limit=10000", nil, &ls); err != nil {
-		return err
-	}
-	for _, l := range ls {
-		if tickets[l.Ticket] {
-			e.Locks = append(e.Locks, l)
-		}
-	}
-	if len(e.Messages)+len(e.Locks) == 0 {
-		return &api.Problem{Code: "unknown", What: fmt.Sprintf("nothing is known of %q", id),
-			Remedy: "give the id of a message (like k3f9a2.1) or flow, or a lock's ticket; the log may have forgotten it (log.retention)"}
-	}
-	if p.screen.json {
-		return p.screen.writeJSON(e)
-	}
-	p.screen.explain(&e)
-	return nil
-}
-
-func (s *screen) explain(e *explanation) {
-	gap := ""
-	for _, l := range e.Locks {
-		fmt.Fprint(s.out, gap)
-		s.lock(&l)
-		gap = "\n"
-	}
-	for _, m := range e.Messages {
-		fmt.Fprint(s.out, gap)
-		s.message(m)
-		gap = "\n"
-	}
+	return err
 }
 
 func (s *screen) lock(l *api.Lock) {

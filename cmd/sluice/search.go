@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -24,13 +23,14 @@ func (p *program) searchLog(ctx context.Context, f *logFlags) error {
 		}
 		query = one.Query
 	}
+	if f.do != "" {
+		return p.actOnHits(ctx, api.HitAction{Query: query, Do: f.do, Reason: f.reason, Plan: f.plan})
+	}
 	var ms []*api.Message
 	if err := p.client.Do(ctx, "GET", "/v1/log?"+query, nil, &ms); err != nil {
 		return err
 	}
 	switch {
-	case f.lock != "":
-		return p.lockFound(ctx, ms, f.lock)
 	case f.csv:
 		return p.screen.csv(ms)
 	case p.screen.json:
@@ -53,30 +53,27 @@ func (p *program) savedSearch(ctx context.Context, name string) (*api.Search, er
 	return nil, &api.Problem{Code: "no-such-search", What: fmt.Sprintf("there is no search %q", name), Remedy: "`sluice log searches` lists them, `sluice log save NAME` makes one"}
 }
 
-// lockFound locks the senders of messages, each once, until somebody unlocks.
-func (p *program) lockFound(ctx context.Context, ms []*api.Message, why string) error {
-	type sender struct{ user, identity string }
-	seen := map[sender]bool{}
-	var errs []error
-	for _, m := range ms {
-		who := sender{m.User, m.Identity}
-		if seen[who] || m.User == "" {
-			continue
-		}
-		seen[who] = true
-		var l api.Lock
-		if err := p.client.Do(ctx, "POST", "/v1/lock", api.LockRequest{User: m.User, Identity: m.Identity, Reason: why}, &l); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if err := p.screen.done(l, "%s is locked: ticket %s", whole(&l), l.Ticket); err != nil {
-			return err
-		}
+// actOnHits has something done about what a search finds, and tells about what it was done.
+func (p *program) actOnHits(ctx context.Context, a api.HitAction) error {
+	var out api.HitsActed
+	if err := p.client.Do(ctx, "POST", "/v1/log/act", a, &out); err != nil {
+		return err
 	}
-	if len(seen) == 0 {
-		p.screen.say("no message matches: nobody is locked")
+	if p.screen.json {
+		return p.screen.writeJSON(out)
 	}
-	return errors.Join(errs...)
+	what := out.Do
+	if a.Plan {
+		what = "would " + out.Do
+	}
+	for _, name := range out.Done {
+		p.screen.say("%s %s", what, plain(name))
+	}
+	for _, why := range out.Refused {
+		p.screen.say("not done: %s", plain(why))
+	}
+	p.screen.say("%s found; %s: %d done, %d not", count(out.Lines, "line", "lines"), what, len(out.Done), len(out.Refused))
+	return nil
 }
 
 func (p *program) saveSearchCommand() *cobra.Command {

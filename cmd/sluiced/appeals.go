@@ -17,7 +17,6 @@ import (
 	"sluice/filter"
 	"sluice/filter/content"
 	"sluice/filter/content/school"
-	"sluice/filter/sender"
 	"sluice/proxy/quarantine"
 )
 
@@ -71,8 +70,8 @@ func appealID(message string) string { return "a" + strings.ReplaceAll(message, 
 
 // copyHeld is the number of the held copy of a message, "" where there is none.
 func (d *daemon) copyHeld(user, message string) string {
-	all, err := d.held.List(quarantine.Query{User: user})
-	i := slices.IndexFunc(all, func(e quarantine.Entry) bool { return e.Message == message && e.State != quarantine.Released })
+	all, err := d.held.List(quarantine.Query{User: user, Message: message})
+	i := slices.IndexFunc(all, func(e quarantine.Entry) bool { return e.State != quarantine.Released })
 	if err != nil || i < 0 {
 		return ""
 	}
@@ -177,12 +176,7 @@ func (b backend) makeGood(ctx context.Context, who string, a *store.Appeal, reas
 	if err := json.Unmarshal(a.Evidence, &m); err != nil {
 		return "", err
 	}
-	skip := ""
-	for _, h := range m.Hits {
-		if h.Code == m.Code && slices.Contains(sender.Skippable, h.Check) && h.Class != filter.Virus.String() {
-			skip = h.Check
-		}
-	}
+	skip := skippable(&m)
 	if skip == "" || m.From == "" {
 		return "nothing could be done for the message itself: it is held nowhere, and what refused it is not skipped" + learnt, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,7 +95,7 @@ func (b backend) HeldMessage(_ context.Context, id string) (*api.HeldDetail, err
 	out.From, out.Subject = masked(string(v.Field("from"))), masked(string(v.Subject))
 	out.Text = masked(string(v.Text[:min(len(v.Text), mostShown)]))
 	for i := range v.Links {
-		if h := v.Links[i].Host(); h != "" && len(out.Hosts) < 20 && !contains(out.Hosts, h) {
+		if h := v.Links[i].Host(); h != "" && len(out.Hosts) < 20 && !slices.Contains(out.Hosts, h) {
 			out.Hosts = append(out.Hosts, h)
 		}
 	}
@@ -106,15 +107,6 @@ func (b backend) HeldMessage(_ context.Context, id string) (*api.HeldDetail, err
 
 // mostShown bounds the text that is shown of a held message.
 const mostShown = 2000
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
 
 // HeldText writes a message as it is.
 func (b backend) HeldText(_ context.Context, who, id string, w io.Writer) error {

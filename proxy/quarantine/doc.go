@@ -63,22 +63,23 @@ type Entry struct {
 
 // Query selects entries; what is left out selects all.
 type Query struct {
-	ID     string
-	Print  string
-	User   string
-	Sender string // address or domain
-	Rcpt   string // address or domain of a recipient
-	Code   string
-	Ticket string
-	Group  uint64
-	State  *State
-	Before time.Time // kept before that
-	Most   int       // newest first; 0: all
+	ID      string
+	Print   string
+	User    string
+	Sender  string // address or domain
+	Rcpt    string // address or domain of a recipient
+	Code    string
+	Ticket  string
+	Message string
+	Group   uint64
+	State   *State
+	Before  time.Time // kept before that
+	Most    int       // newest first; 0: all
 }
 
 // Matches tells whether an entry is meant.
 func (q *Query) Matches(e *Entry) bool {
-	return (q.ID == "" || q.ID == e.ID) && (q.Print == "" || q.Print == e.Print) && (q.User == "" || q.User == e.UserName) && (q.Code == "" || q.Code == e.Code) && (q.Ticket == "" || q.Ticket == e.Ticket) &&
+	return (q.ID == "" || q.ID == e.ID) && (q.Print == "" || q.Print == e.Print) && (q.User == "" || q.User == e.UserName) && (q.Code == "" || q.Code == e.Code) && (q.Ticket == "" || q.Ticket == e.Ticket) && (q.Message == "" || q.Message == e.Message) &&
 		(q.Group == 0 || q.Group == e.Group) && (q.State == nil || *q.State == e.State) && (q.Before.IsZero() || e.At.Before(q.Before)) &&
 		(q.Sender == "" || within(q.Sender, e.From)) && (q.Rcpt == "" || slices.ContainsFunc(e.To, func(to string) bool { return within(q.Rcpt, to) }))
 }

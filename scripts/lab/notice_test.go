@@ -246,7 +246,7 @@ func evidenceOf(ctx context.Context, t *testing.T, g *Gateway, ticket string) {
 	}
 }
 
-// TestLockIsTold: one mail for each lock, to the user's contact in his language, else to the desk; a signed call of a webhook,
+// TestLockIsTold: one mail for each lock, to the user's contact in his language, else to his account's, else to the desk; a signed call of a webhook,
 // which is told again over a kill until it answers. The link in the mail opens a page, which unlocks by its button alone, once;
 // who is locked again soon after has no link any more, until a person says so.
 // What the lock rests on can be fetched. An account is locked as one.
@@ -304,7 +304,7 @@ func TestLockIsTold(t *testing.T) {
 		t.Errorf("unlock: %s", out)
 	}
 
-	sluice(t, g, "accounts", "set", "account", "house")
+	sluice(t, g, "accounts", "set", "account", "house", "--contact", "house@sink.example")
 	for _, host := range []string{"alice", "mallory"} {
 		sluice(t, g, "users", "join", host, "house")
 	}
@@ -347,8 +347,11 @@ func TestLockIsTold(t *testing.T) {
 	if h.ID != bob {
 		t.Errorf("after a kill the webhook hears %+v", h)
 	}
+	if _, text := noticeRead(t, lettersTo(ctx, t, l, "house@sink.example", 1)[0]); !strings.Contains(text, "mallory") { // alice has a contact of her own
+		t.Errorf("the account's contact reads:\n%s", text)
+	}
 	told := 0
-	for _, m := range lettersTo(ctx, t, l, "desk@sink.example", 2) { // mallory's, and bob's
+	for _, m := range lettersTo(ctx, t, l, "desk@sink.example", 1) {
 		_, text := noticeRead(t, m)
 		if strings.Contains(text, "a report by telephone") && strings.Contains(text, "https://pages.gw.example/codes/LOCKED") && !unlockLink.MatchString(text) {
 			told++

@@ -46,16 +46,10 @@ func (s *Server) saveSearch(r *http.Request) (any, error) {
 	if !searchName.MatchString(n.Name) {
 		return nil, invalid(fmt.Sprintf("%q is no name of a search", n.Name), "use at most 64 letters, digits, blanks, dots and dashes")
 	}
-	v, err := url.ParseQuery(n.Query)
-	if err == nil {
-		err = route{query: logParams}.unknown(v)
-	}
-	if err == nil {
-		_, err = query(v)
-	}
-	if err != nil {
+	if _, err := readQuery(n.Query); err != nil {
 		return nil, err
 	}
+	v, _ := url.ParseQuery(n.Query) // it was read just now
 	n.Query = v.Encode()
 	return s.back.SaveSearch(r.Context(), who(r.Context()), n)
 }

@@ -108,6 +108,8 @@ type Backend struct {
 	Tokens
 	Holders
 	Searches
+	Stories
+	HitActor
 	Appeals
 	AccountLocker
 	Suggester

@@ -67,6 +67,7 @@ var areas = []struct{ path, ask, change string }{
 	{"/v1/tokens", ScopeAll, ScopeAll},
 	{"/v1/log", ScopeLog, ScopeAll},
 	{"/v1/searches", ScopeLog, ScopeLog},
+	{"/v1/why", ScopeLog, ScopeAll},
 	{"/v1/quarantine", ScopeLog, ScopeMail},
 	{"/v1/queue", ScopeLog, ScopeMail},
 	{"/v1/lock", ScopeRead, ScopeLocks},

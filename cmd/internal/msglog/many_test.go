@@ -86,7 +86,12 @@ func TestSearchesAmongMany(t *testing.T) {
 	l := openAt(t, dir, Options{Keep: 400 * 24 * time.Hour})
 	defer l.Close()
 	sealedAll(t, l)
-	t.Logf("%d MB on disk", used(t, dir)>>20)
+	begin := cpu(t)
+	if _, err := l.mergeAll(time.Now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, done := files(t, dir)
+	t.Logf("%d MB on disk, in %d segments; merged in %v of CPU", used(t, dir)>>20, done, (cpu(t) - begin).Round(time.Millisecond))
 	rnd := rand.New(rand.NewPCG(5, 5))
 	var r *proxy.Record
 	for _, c := range []struct {

@@ -106,7 +106,7 @@ func (d *Draft) Abort() {
 
 // store writes an entry and makes its deliveries known. mail tells that it is new mail, which may be refused for lack of room.
 func (s *Spool) store(e *entry, prefix, mem []byte, mail bool) ([]ID, error) {
-	meta := e.append(nil)
+	meta := e.append(make(fields, 0, 512))
 	if len(meta) > maxMeta || len(prefix)+len(mem) > maxBody {
 		return nil, fmt.Errorf("the message has an envelope of %d bytes or %d bytes in memory, which is more than the spool takes", len(meta), len(mem))
 	}

@@ -17,6 +17,7 @@ type slot struct {
 	attempts uint16
 	nth      uint16 // of the entry's deliveries
 	crashes  uint8
+	kills    uint8
 	flags    uint8
 }
 
@@ -120,7 +121,7 @@ func fromSeconds(s uint32) time.Time { return epoch.Add(time.Duration(s) * time.
 // apply takes over a state that is newer.
 func (s *slot) apply(st *state) {
 	s.ver, s.left, s.due = st.ver, st.Left, seconds(st.Due)
-	s.attempts, s.crashes = uint16(min(st.Attempts, 1<<16-1)), uint8(min(st.Crashes, 1<<8-1))
+	s.attempts, s.crashes, s.kills = uint16(min(st.Attempts, 1<<16-1)), uint8(min(st.Crashes, 1<<8-1)), uint8(min(st.Kills, 1<<8-1))
 	s.flags &^= held | delayed | leased
 	if st.Hold != "" {
 		s.flags |= held

@@ -43,21 +43,10 @@ func failAt(t *testing.T, fault string, when int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kept, sent, done := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	led := newHeard()
 	in := bufio.NewScanner(out)
 	for lines := 0; in.Scan(); lines++ {
-		f := strings.Fields(in.Text())
-		if len(f) < 2 {
-			continue
-		}
-		switch f[0] {
-		case "kept":
-			kept[f[1]] = true
-		case "sent":
-			sent[f[1]] = true
-		case "done":
-			done[f[1]] = true
-		}
+		_ = led.note(in.Text()) // it says so when a call fails
 		if lines == mostLines {
 			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil { // tracer and child
 				t.Fatal(err)
@@ -70,27 +59,7 @@ func failAt(t *testing.T, fault string, when int) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	there := map[string]bool{}
-	for _, id := range all(s) {
-		there[id.String()] = true
-		l, err := s.Look(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var k int
-		if text, err := readText(l); err != nil {
-			t.Error(err)
-		} else if _, err := fmt.Sscanf(text, "Subject: message %d\r\n", &k); err != nil || text != message(k) {
-			t.Errorf("%v holds something else: %v", id, err)
-		}
-	}
-	for id := range kept {
-		if !there[id] && !sent[id] {
-			t.Errorf("%s is lost", id)
-		}
-		if there[id] && done[id] {
-			t.Errorf("%s was done and is back", id)
-		}
-	}
-	t.Logf("%d kept, %d done, %d left", len(kept), len(done), len(there))
+	there := stored(t, s)
+	led.check(t, there)
+	t.Logf("%d kept, %d done, %d left", len(led.kept), len(led.done), len(there))
 }

@@ -9,14 +9,17 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // killed is what the child does: it commits and settles as fast as it can, and says each thing that returned, and each
 // that it is about to do to the outside world, until it is killed.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("SLUICE_SPOOL_CHILD"); dir != "" {
-		if err := child(dir); err != nil {
+		run := child
+		if os.Getenv("SLUICE_SPOOL_TRY") != "" {
+			run = trying
+		}
+		if err := run(dir); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
@@ -71,13 +74,67 @@ func child(dir string) error {
 	return <-failed
 }
 
+// heard is what a child said.
+type heard struct {
+	kept, sent, done map[string]bool // by id
+}
+
+func newHeard() *heard {
+	return &heard{map[string]bool{}, map[string]bool{}, map[string]bool{}}
+}
+
+// note takes a line of the child's.
+func (l *heard) note(line string) error {
+	f := strings.Fields(line)
+	if len(f) < 2 || f[0] == "error" {
+		return fmt.Errorf("it failed: %s", line)
+	}
+	if m := map[string]map[string]bool{"kept": l.kept, "sent": l.sent, "done": l.done}[f[0]]; m != nil {
+		m[f[1]] = true
+	}
+	return nil
+}
+
+// check compares it with what is there.
+func (l *heard) check(t *testing.T, there map[string]bool) {
+	t.Helper()
+	for id := range l.kept {
+		if !there[id] && !l.sent[id] {
+			t.Errorf("%s is lost", id)
+		}
+		if there[id] && l.done[id] {
+			t.Errorf("%s was done and is back", id)
+		}
+	}
+}
+
+// stored lists what a spool has, each with the message that the child made.
+func stored(t *testing.T, s *Spool) map[string]bool {
+	t.Helper()
+	there := map[string]bool{}
+	for _, id := range all(s) {
+		there[id.String()] = true
+		l, err := s.Look(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var k int
+		if text, err := readText(l); err != nil {
+			t.Error(err)
+		} else if _, err := fmt.Sscanf(text, "Subject: message %d\r\n", &k); err != nil || text != message(k) {
+			t.Errorf("%v holds something else: %v", id, err)
+		}
+	}
+	return there
+}
+
 // A real process that is really killed: what it said to be kept is there, what it said to be done is not, and whatever it
 // was about to do is known as interrupted.
 func TestKilledProcessLosesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cycles := max(points(t, 300)/50, 4)
-	kept, sent, done := map[string]string{}, map[string]bool{}, map[string]bool{}
+	led, listed := newHeard(), map[string]bool{}
 	again := 0
 	for n := range cycles {
 		exe, err := os.Executable()
@@ -101,16 +158,11 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 			if err == io.EOF {
 				break
 			}
-			f := strings.Fields(line)
-			switch {
-			case err != nil || len(f) < 2 || f[0] == "error":
+			if err == nil {
+				err = led.note(line)
+			}
+			if err != nil {
 				t.Fatalf("cycle %d: the child said %q: %v", n, line, err)
-			case f[0] == "kept":
-				kept[f[1]] = f[2]
-			case f[0] == "sent":
-				sent[f[1]] = true
-			case f[0] == "done":
-				done[f[1]] = true
 			}
 			if lines == killAfter {
 				if err := cmd.Process.Kill(); err != nil {
@@ -127,36 +179,20 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		interrupted, there := map[string]bool{}, map[string]bool{}
-		for _, id := range rep.Interrupted {
-			interrupted[id.String()] = true
+		interrupted, there := map[string]bool{}, stored(t, s)
+		for _, d := range rep.Interrupted {
+			interrupted[d.ID.String()] = true
 		}
-		for _, id := range all(s) {
-			there[id.String()] = true
-			l, err := s.Look(id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var k int
-			if text, err := readText(l); err != nil {
-				t.Error(err)
-			} else if _, err := fmt.Sscanf(text, "Subject: message %d\r\n", &k); err != nil || text != message(k) {
-				t.Errorf("%v holds something else: %v", id, err)
-			}
-		}
-		for id := range kept {
+		led.check(t, there)
+		for id := range led.kept {
 			switch {
-			case there[id] && done[id]:
-				t.Errorf("cycle %d: %s was done and is back", n, id)
-			case !there[id] && !sent[id]:
-				t.Errorf("cycle %d: %s is lost", n, id)
-			case there[id] && sent[id] && !interrupted[id] && !done["listed "+id]:
+			case there[id] && led.sent[id] && !interrupted[id] && !listed[id]:
 				t.Errorf("cycle %d: %s may go out twice, and is not among those that were interrupted", n, id)
-			case there[id] && sent[id] && interrupted[id]:
-				done["listed "+id] = true
+			case there[id] && led.sent[id] && interrupted[id]:
+				listed[id] = true
 				again++
 			case !there[id]:
-				delete(kept, id)
+				delete(led.kept, id)
 			}
 		}
 		if err := s.Close(); err != nil {
@@ -166,59 +202,5 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	t.Logf("%d kills, %d messages left, %d deliveries interrupted and listed", cycles, len(kept), again)
-}
-
-// A message that has the program end each time it is tried is found out, and the others are not.
-func TestPoisonIsSetAside(t *testing.T) {
-	t.Parallel()
-	d := newSimDisk(3)
-	var poison, good ID
-	for n := range 4 {
-		s, err := Open("simulated", Options{disk: d, Keep: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		rep, err := s.Takeover()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
-			poison = commit(t, s, to("p@example.net"), message(1))[0]
-			good = commit(t, s, to("g@example.net"), message(2))[0]
-		}
-		if n < 3 {
-			if rep.SetAside != nil {
-				t.Errorf("set aside after %d crashes: %v", n, rep.SetAside)
-			}
-			l := lease(t, s, good)
-			if err := l.Settle(State{Left: 1, Due: time.Now()}); err != nil {
-				t.Fatal(err)
-			}
-			if err := lease(t, s, poison).Noted(); err != nil {
-				t.Fatal(err)
-			}
-			d.restart(false)
-			s.Close()
-			continue
-		}
-		if len(rep.SetAside) != 1 || rep.SetAside[0] != poison {
-			t.Errorf("set aside are %v", rep.SetAside)
-		}
-		_, err = s.Lease(poison)
-		mustBe(t, err, ErrHeld)
-		if l, err := s.Look(poison); err != nil || l.State.Crashes != 3 || !strings.Contains(l.State.Hold, "3 times") {
-			t.Errorf("%v: %+v", err, l.State)
-		}
-		if l := lease(t, s, good); l.State.Crashes != 0 {
-			t.Errorf("the good one has %d crashes", l.State.Crashes)
-		}
-		if err := s.Release(poison); err != nil {
-			t.Fatal(err)
-		}
-		if l := lease(t, s, poison); l.State.Crashes != 0 {
-			t.Error("crashes count on after a release")
-		}
-		s.Close()
-	}
+	t.Logf("%d kills, %d messages left, %d deliveries interrupted and listed", cycles, len(led.kept), again)
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"os"
 	"time"
 
 	"sluice/proxy/smtp"
@@ -19,8 +17,8 @@ type Delivery struct {
 	Due      time.Time
 	Born     time.Time
 	Attempts int
-	Crashes  int
-	Rcpts    int // recipients not settled
+	Suspect  bool // the program ended while it was being tried
+	Rcpts    int  // recipients not settled
 	Held     bool
 	Delayed  bool
 	Notice   bool
@@ -31,7 +29,7 @@ type Delivery struct {
 func (s *Spool) delivery(x *slot) *Delivery {
 	return &Delivery{
 		ID: x.id, User: x.user, Domain: s.x.domains[x.domain], Due: fromSeconds(x.due), Born: fromSeconds(x.born), Attempts: int(x.attempts),
-		Crashes: int(x.crashes), Rcpts: ones(x.left), Held: x.flags&held != 0, Delayed: x.flags&delayed != 0, Notice: x.flags&notice != 0, Leased: x.flags&leased != 0,
+		Suspect: x.crashes > 0 || x.kills > 0, Rcpts: ones(x.left), Held: x.flags&held != 0, Delayed: x.flags&delayed != 0, Notice: x.flags&notice != 0, Leased: x.flags&leased != 0,
 	}
 }
 
@@ -84,6 +82,10 @@ type Lease struct {
 	e     *entry
 	ver   uint32
 	noted *op
+	// record is what was read of the entry at once, and still holds the message where that is small; nil once it was taken.
+	record *[atOnce]byte
+	text   []byte // in it
+	sum    uint32 // that it must have
 }
 
 // Noted waits until the end of the program could not hide that this delivery was being tried. Whoever is about to do what
@@ -137,7 +139,14 @@ func (s *Spool) lease(id ID, evenHeld bool) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := s.load(id)
+	var rec *[atOnce]byte
+	if !evenHeld { // who tries it will want the message
+		rec = records.Get().(*[atOnce]byte)
+	}
+	l, err := s.load(id, rec)
+	if rec != nil && (err != nil || l.record == nil) {
+		records.Put(rec)
+	}
 	if err != nil {
 		s.unlease(id)
 		if errors.Is(err, ErrDamaged) && !evenHeld {
@@ -172,15 +181,11 @@ func (s *Spool) setAside(id ID, cause error) error {
 
 // Look reads what is on disk of a delivery, whoever has leased it.
 func (s *Spool) Look(id ID) (*Lease, error) {
-	l, err := s.load(id)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	return s.load(id, nil)
 }
 
-// load reads entry and state. Its place may change while it reads, then it reads again.
-func (s *Spool) load(id ID) (*Lease, error) {
+// load reads entry and state, into rec as far as that is given. Its place may change while it reads, then it reads again.
+func (s *Spool) load(id ID, rec *[atOnce]byte) (*Lease, error) {
 	for {
 		s.mu.Lock()
 		x := s.x.get(id)
@@ -191,15 +196,19 @@ func (s *Spool) load(id ID) (*Lease, error) {
 		cp := *x
 		seg, stateSeg := s.segs[cp.at.seg], s.segs[cp.state.seg]
 		s.mu.Unlock()
-		l, err := s.loadAt(&cp, seg, stateSeg)
+		l, err := s.loadAt(&cp, seg, stateSeg, rec)
 		if !errors.Is(err, errRemoved) {
 			return l, err
 		}
 	}
 }
 
-func (s *Spool) loadAt(x *slot, seg, stateSeg *segment) (*Lease, error) {
-	meta, err := readMeta(seg, x.at)
+func (s *Spool) loadAt(x *slot, seg, stateSeg *segment, rec *[atOnce]byte) (*Lease, error) {
+	var room []byte
+	if rec != nil {
+		room = rec[:]
+	}
+	h, meta, text, err := readRecord(seg, x.at, room)
 	if err != nil {
 		return nil, err
 	}
@@ -208,6 +217,9 @@ func (s *Spool) loadAt(x *slot, seg, stateSeg *segment) (*Lease, error) {
 		return nil, fmt.Errorf("%w: its envelope makes no sense", ErrDamaged)
 	}
 	l := &Lease{ID: x.id, Envelope: e.env, Size: e.size, Facts: e.facts, s: s, e: e, ver: x.ver}
+	if text != nil && e.tail == 0 {
+		l.record, l.text, l.sum = rec, text, h.bodySum
+	}
 	l.Envelope.Rcpts = e.rcpts(int(x.nth))
 	if x.state.size > 0 {
 		meta, err := readMeta(stateSeg, x.state)
@@ -221,7 +233,7 @@ func (s *Spool) loadAt(x *slot, seg, stateSeg *segment) (*Lease, error) {
 		l.State = st.State
 	}
 	// Memory is newer where a change is on its way.
-	l.State.Due, l.State.Attempts, l.State.Crashes, l.State.Left, l.State.Delayed = fromSeconds(x.due), int(x.attempts), int(x.crashes), x.left, x.flags&delayed != 0
+	l.State.Due, l.State.Attempts, l.State.Crashes, l.State.Kills, l.State.Left, l.State.Delayed = fromSeconds(x.due), int(x.attempts), int(x.crashes), int(x.kills), x.left, x.flags&delayed != 0
 	if x.flags&held == 0 {
 		l.State.Hold = ""
 	}
@@ -249,100 +261,4 @@ func stateIn(meta []byte, id ID) (*state, bool) {
 func isEntry(meta []byte) (is bool) {
 	each(meta, func(n uint64, _ []byte) { is = is || n == fPart })
 	return is
-}
-
-// readMeta reads the fields of a record.
-func readMeta(g *segment, p place) ([]byte, error) {
-	if g == nil {
-		return nil, errRemoved
-	}
-	b := make([]byte, min(int64(p.size), 1024))
-	if err := g.read(b, int64(p.pos)); err != nil {
-		return nil, readError(err)
-	}
-	h, ok := parseRecHead(b, &g.head.marker, int64(p.pos))
-	if !ok || h.size() != int64(p.size) {
-		return nil, fmt.Errorf("%w: no record stands at %d of %s", ErrDamaged, p.pos, g.name)
-	}
-	if n := recHeadSize + int64(h.meta); n > int64(len(b)) {
-		b = append(b, make([]byte, n-int64(len(b)))...)
-		if err := g.read(b[1024:], int64(p.pos)+1024); err != nil {
-			return nil, readError(err)
-		}
-	}
-	meta := b[recHeadSize:][:h.meta]
-	if !whole(b, meta) {
-		return nil, fmt.Errorf("%w: the record at %d of %s has another checksum", ErrDamaged, p.pos, g.name)
-	}
-	return meta, nil
-}
-
-func readError(err error) error {
-	if errors.Is(err, errRemoved) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrDamaged, err)
-}
-
-// Body reads the message. The caller releases it. The error is ErrDamaged with its cause, or that the file could not be opened.
-func (l *Lease) Body() (*smtp.Body, error) {
-	for {
-		l.s.mu.Lock()
-		x := l.s.x.get(l.ID)
-		if x == nil {
-			l.s.mu.Unlock()
-			return nil, ErrUnknown
-		}
-		at, seg := x.at, l.s.segs[x.at.seg]
-		l.s.mu.Unlock()
-		b, err := l.body(at, seg)
-		if !errors.Is(err, errRemoved) {
-			return b, err
-		}
-	}
-}
-
-func (l *Lease) body(at place, seg *segment) (*smtp.Body, error) {
-	var rest smtp.Rest
-	if l.e.tail > 0 {
-		f, err := l.s.d.open(tailName(l.e.tailID))
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n, err := f.size(); err != nil || n != l.e.tail {
-			return nil, errors.Join(fmt.Errorf("%w: the file of the large message has %d bytes, not %d", ErrDamaged, n, l.e.tail), f.Close())
-		}
-		rest = f
-	}
-	inline := l.e.size - l.e.tail
-	b, err := smtp.StoredBody(int(inline), func(p []byte) error { return readBody(seg, at, p) }, rest, l.e.size, l.e.facts)
-	if err != nil && rest != nil {
-		err = errors.Join(err, rest.Close())
-	}
-	return b, err
-}
-
-// readBody reads the message's bytes in a record.
-func readBody(g *segment, at place, p []byte) error {
-	if g == nil {
-		return errRemoved
-	}
-	var head [recHeadSize]byte
-	if err := g.read(head[:], int64(at.pos)); err != nil {
-		return readError(err)
-	}
-	h, ok := parseRecHead(head[:], &g.head.marker, int64(at.pos))
-	if !ok || int(h.body) != len(p) {
-		return fmt.Errorf("%w: the record at %d of %s is another one", ErrDamaged, at.pos, g.name)
-	}
-	if err := g.read(p, int64(at.pos)+recHeadSize+int64(h.meta)); err != nil {
-		return readError(err)
-	}
-	if crc32.Checksum(p, castagnoli) != h.bodySum {
-		return fmt.Errorf("%w: the message at %d of %s has another checksum", ErrDamaged, at.pos, g.name)
-	}
-	return nil
 }

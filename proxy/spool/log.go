@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -70,6 +71,7 @@ func (o *op) await() error {
 func (s *Spool) commit() {
 	defer close(s.committed)
 	for {
+		runtime.Gosched() // who is about to bring something shares the next sync: on an idle machine this is nobody, and costs nothing
 		s.mu.Lock()
 		for len(s.pending) == 0 && !s.closing {
 			s.work.Wait()
@@ -236,12 +238,13 @@ func (s *Spool) run(batch []*op) (int, error) {
 // appendRecord appends the record of o, which is to stand at pos, and notes it for the index.
 func (s *Spool) appendRecord(buf []byte, o *op, pos int64) []byte {
 	h := recHead{pos: uint32(pos), kind: o.kind, meta: uint32(len(o.meta)), body: uint32(len(o.body[0]) + len(o.body[1])), bodySum: o.bodySum, durable: uint32(s.durable)}
-	var head [recHeadSize]byte
-	h.put(head[:], &s.cur.head.marker, o.meta)
+	n := len(buf)
+	buf = append(buf, make([]byte, recHeadSize)...)
+	h.put(buf[n:], &s.cur.head.marker, o.meta)
 	if len(s.idx) <= mostIdx {
-		s.idx = append(append(s.idx, head[:]...), o.meta...)
+		s.idx = append(append(s.idx, buf[n:]...), o.meta...)
 	}
-	return append(append(append(append(buf, head[:]...), o.meta...), o.body[0]...), o.body[1]...)
+	return append(append(append(buf, o.meta...), o.body[0]...), o.body[1]...)
 }
 
 // land tells the index where records stand.

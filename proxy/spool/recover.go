@@ -16,8 +16,15 @@ type Report struct {
 	Deliveries  int
 	Torn        int      // records that were being written at the end; nobody was told that they are kept
 	Damaged     []string // stretches of segments that were on disk and cannot be read any more
-	Interrupted []ID     // deliveries that were being tried: nobody knows whether the destination took them
-	SetAside    []ID     // of these, those that are on hold now because it happened too often
+	Interrupted []Interrupted
+	SetAside    []ID // of these, those that are on hold now because it happened too often
+}
+
+// Interrupted is a delivery that was being tried: nobody knows whether the destination took it.
+type Interrupted struct {
+	ID
+	Message string   // its id in the log
+	To      []string // those of its recipients who were not settled
 }
 
 // replay is one reading of what generations left.
@@ -28,10 +35,17 @@ type replay struct {
 	gone    map[ID]*segment // deliveries that are done: the youngest segment that says so
 	copies  []copied        // records of those
 	late    map[ID]*orphan  // states that came by before their delivery
-	leases  map[ID]uint32   // the version of the latest try
+	leases  map[ID]tried    // the latest try
+	crashed map[uint16]bool // tags whose owner crashed
 	tails   map[ID]ID       // files of large messages: the first delivery of their entry
 	news    []ID
 	rep     Report
+}
+
+// tried is a try that was begun.
+type tried struct {
+	ver uint32 // of the delivery then
+	by  uint16 // the tag of who began it
 }
 
 // copied is a record of an entry with a delivery that is done.
@@ -52,7 +66,7 @@ type orphan struct {
 func (s *Spool) Takeover() (*Report, error) {
 	s.takeMu.Lock()
 	defer s.takeMu.Unlock()
-	r := &replay{s: s, gone: map[ID]*segment{}, late: map[ID]*orphan{}, leases: map[ID]uint32{}, tails: map[ID]ID{}}
+	r := &replay{s: s, gone: map[ID]*segment{}, late: map[ID]*orphan{}, leases: map[ID]tried{}, crashed: map[uint16]bool{}, tails: map[ID]ID{}}
 	locks, err := r.take()
 	if err != nil {
 		return nil, err
@@ -123,6 +137,7 @@ func (r *replay) take() (map[uint16]io.Closer, error) {
 				continue
 			}
 			locks[tag], r.tags[tag], again = c, true, true
+			r.crashed[tag] = r.s.says(lockName(tag))
 		}
 		if !again { // who ends gives up all its tags, but one by one
 			r.rep.Generations = len(locks)
@@ -269,48 +284,6 @@ func (s *Spool) pin(id ID, o *orphan, g *segment) {
 	o.pin = g
 	g.pins++
 	s.orphans[id] = o
-}
-
-// interrupted counts a crash for each delivery that was being tried, and puts those on hold that it happened to too often.
-func (r *replay) interrupted() error {
-	s := r.s
-	var last *op
-	for id, ver := range r.leases {
-		s.mu.Lock()
-		x := s.x.get(id)
-		tried := x != nil && x.ver == ver && x.flags&leased == 0
-		s.mu.Unlock()
-		if !tried {
-			continue
-		}
-		l, err := s.load(id)
-		if err != nil {
-			continue // whoever leases it will find the same, and say so
-		}
-		st := l.State
-		st.Crashes++
-		if st.Crashes >= s.o.Crashes {
-			st.Hold = fmt.Sprintf("the program ended %d times while this was being delivered", st.Crashes)
-			r.rep.SetAside = append(r.rep.SetAside, id)
-		}
-		r.rep.Interrupted = append(r.rep.Interrupted, id)
-		n := l.next(&st)
-		s.prepare(n)
-		last = &op{kind: kState, meta: n.append(nil), sync: true, done: make(chan struct{})}
-		last.landed = func(p place, g *segment) { s.stateLanded(n, p, g) }
-		s.mu.Lock()
-		err = s.push(last)
-		s.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
-	slices.Sort(r.rep.Interrupted)
-	slices.Sort(r.rep.SetAside)
-	if last == nil {
-		return nil
-	}
-	return last.await() // they are written in order
 }
 
 // sweep removes files of large messages that no delivery needs, and what a start left that was killed.

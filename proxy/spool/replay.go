@@ -22,7 +22,9 @@ func (r *replay) record(g *segment, f *found) {
 	case kLease:
 		if len(f.meta) >= 12 {
 			id := ID(binary.LittleEndian.Uint64(f.meta))
-			r.leases[id] = max(r.leases[id], binary.LittleEndian.Uint32(f.meta[8:]))
+			if t := (tried{binary.LittleEndian.Uint32(f.meta[8:]), g.head.tag}); t.ver >= r.leases[id].ver {
+				r.leases[id] = t
+			}
 		}
 	}
 }

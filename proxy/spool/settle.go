@@ -74,7 +74,7 @@ func (s *Spool) countHeld(slot *slot, f func()) {
 
 // write1 writes a state and waits for the disk where sync is set.
 func (s *Spool) write1(x *state, sync bool) error {
-	o := &op{kind: kState, meta: x.append(nil), sync: sync}
+	o := &op{kind: kState, meta: x.append(make(fields, 0, 64)), sync: sync}
 	o.landed = func(p place, g *segment) { s.stateLanded(x, p, g) }
 	if sync {
 		o.done = make(chan struct{})
@@ -188,7 +188,7 @@ func (s *Spool) Hold(id ID, why string) error {
 
 // Release lifts a hold, forgets crashes, and has the delivery due now.
 func (s *Spool) Release(id ID) error {
-	return s.alter(id, func(st *State) { st.Hold, st.Crashes, st.Due = "", 0, s.o.Now() })
+	return s.alter(id, func(st *State) { st.Hold, st.Crashes, st.Kills, st.Due = "", 0, 0, s.o.Now() })
 }
 
 // Retry has the delivery due now.
@@ -228,7 +228,7 @@ func (s *Spool) change(id ID, st *State, f func(*State)) error {
 		return fmt.Errorf("%w, or it is being tried", ErrUnknown)
 	}
 	slot.flags |= leased
-	st.Due, st.Attempts, st.Crashes, st.Left = fromSeconds(slot.due), int(slot.attempts), int(slot.crashes), slot.left
+	st.Due, st.Attempts, st.Crashes, st.Kills, st.Left = fromSeconds(slot.due), int(slot.attempts), int(slot.crashes), int(slot.kills), slot.left
 	f(st)
 	x := &state{id: id, ver: slot.ver + 1, done: st.Left == 0, State: *st}
 	s.mu.Unlock()

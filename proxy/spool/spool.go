@@ -19,8 +19,10 @@ type Options struct {
 	// MinFree is how many bytes of the file system messages leave free, so that what becomes of them can be written; 256 MiB,
 	// of a small file system one part in twenty.
 	MinFree uint64
-	// Crashes is how often the program may end during a try of one delivery before that is put on hold; 3.
+	// Crashes is how often the program may crash during tries of one delivery before that is put on hold; 3.
 	Crashes int
+	// Kills is the same for ends of which nobody knows why, where nothing but that delivery was being tried; 10.
+	Kills int
 	// Now is the clock; time.Now.
 	Now func() time.Time
 	// Arrived hears, from the goroutine that committed it, of each new delivery, and of each that was taken over from a
@@ -89,6 +91,7 @@ func Open(dir string, o Options) (*Spool, error) {
 	or(&o.SegmentSize, 64<<20)
 	or(&o.MinFree, 256<<20)
 	or(&o.Crashes, 3)
+	or(&o.Kills, 10)
 	or(&o.whenFull, time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -167,6 +170,10 @@ func (s *Spool) newTag() error {
 	}
 	return errors.New("no tag is free: too many programs left their files here; see what they are")
 }
+
+// CrashFile names the file, in the spool's folder, into which the runtime is to write why the program crashes (SetCrashOutput
+// of runtime/debug). By it the next start tells a crash, which a message may have caused, from a kill.
+func (s *Spool) CrashFile() string { return lockName(s.tag) }
 
 func lockName(tag uint16) string { return fmt.Sprintf("%03x%s", tag, suffixLock) }
 

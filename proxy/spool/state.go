@@ -10,7 +10,8 @@ import (
 type State struct {
 	Due      time.Time // not tried before
 	Attempts int       // tries that ended
-	Crashes  int       // tries during which the program ended
+	Crashes  int       // tries during which the program crashed
+	Kills    int       // tries during which it ended without a word, as by a kill or a loss of power
 	Hold     string    // why it is on hold; "": it is not
 	Delayed  bool      // the sender was told that it takes long
 	Left     uint64    // bit i: recipient i of the delivery is not settled
@@ -50,6 +51,7 @@ const (
 	sReply    = 10
 	sLast     = 11
 	sNote     = 12
+	sKills    = 13
 
 	pRcpt = 1
 	pCode = 2
@@ -71,6 +73,7 @@ func (s *state) append(b fields) fields {
 	b.time(sDue, s.Due)
 	b.num(sAttempts, uint64(s.Attempts))
 	b.num(sCrashes, uint64(s.Crashes))
+	b.num(sKills, uint64(s.Kills))
 	b.text(sHold, s.Hold)
 	b.flag(sDelayed, s.Delayed)
 	b.num(sLeft, s.Left)
@@ -108,6 +111,8 @@ func parseState(b []byte) (*state, bool) {
 			s.Attempts = int(num(f))
 		case sCrashes:
 			s.Crashes = int(num(f))
+		case sKills:
+			s.Kills = int(num(f))
 		case sHold:
 			s.Hold = string(f)
 		case sDelayed:

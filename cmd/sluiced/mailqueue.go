@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -75,7 +77,19 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.close())
 	}
+	m.reportCrashes(m.spool)
 	return m, nil
+}
+
+// reportCrashes has the runtime note in the spool's folder that this process crashes, should it.
+func (m *mailQueue) reportCrashes(s *spool.Spool) {
+	f, err := os.OpenFile(filepath.Join(m.dir, s.CrashFile()), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		err = errors.Join(debug.SetCrashOutput(f, debug.CrashOptions{}), f.Close()) // the runtime has a descriptor of its own
+	}
+	if err != nil {
+		m.alarm(fmt.Errorf("could not prepare for a crash: %w; a message that causes one is found out later", err))
+	}
 }
 
 func (m *mailQueue) alarm(err error) { m.d.log.Error("the spool needs attention", "err", err) }
@@ -122,11 +136,11 @@ func (m *mailQueue) takeover() error {
 	if r.Deliveries > manyDeliveries {
 		debug.FreeOSMemory() // what reading them took is not needed again
 	}
-	for _, id := range r.Interrupted {
-		m.d.log.Warn("a delivery's fate is unknown: sluiced ended while it was being tried; it is tried again", "delivery", id)
+	for _, d := range r.Interrupted {
+		m.d.log.Warn("a delivery's fate is unknown: sluiced ended while it was being tried; it is tried again, and may arrive twice", "delivery", d.ID, "id", d.Message, "to", d.To)
 	}
 	for _, id := range r.SetAside {
-		m.d.log.Error("a delivery is on hold: sluiced ended too often while it was being tried; look at it with `sluice queue show`", "delivery", id)
+		m.d.log.Error("a delivery is on hold: sluiced crashed or ended too often while it was being tried; look at it with `sluice queue show`", "delivery", id)
 	}
 	return nil
 }
@@ -170,6 +184,7 @@ func (m *mailQueue) yield(ctx context.Context) {
 	old := m.spool
 	m.spool, m.gave = next, true
 	m.mu.Unlock()
+	m.reportCrashes(next)
 	if err := old.Close(); err != nil {
 		m.alarm(err)
 	}

@@ -34,14 +34,17 @@ type try struct {
 // one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
 // since the destination was just found so.
 func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
+	end, ok := q.turnOf(l, id)
+	if !ok {
+		return true
+	}
+	if end != nil {
+		defer end()
+	}
 	lease, err := q.s.Lease(id)
 	if err != nil {
 		q.unleased(id, err)
 		return errors.Is(err, spool.ErrUnknown) || errors.Is(err, spool.ErrHeld)
-	}
-	if lease.State.Crashes > 0 {
-		q.suspect <- struct{}{}
-		defer func() { <-q.suspect }()
 	}
 	t := &try{q: q, l: lease, ln: l, hold: h}
 	defer func() {
@@ -161,7 +164,7 @@ func (t *try) deliver() {
 	defer func() { t.low.Release() }()
 	waived := !env.RequireTLS && waivesTLS(body.Header())
 	tried := 0
-	for i := range r.ways {
+	for i := 0; i < len(r.ways); i++ {
 		w := &r.ways[i]
 		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true), waived, t.hold}, w)
 		if errors.Is(err, errNoAddress) {
@@ -178,8 +181,12 @@ func (t *try) deliver() {
 			continue
 		}
 		t.missed = ""
+		used := s.Begun() > 0
 		if t.transfer(s, w, body) {
 			return
+		}
+		if used { // a session that stood from before has ended meanwhile, which says nothing of the host
+			i--
 		}
 	}
 	if tried == 0 {

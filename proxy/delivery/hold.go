@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"time"
+
 	"sluice/proxy/relay"
 	"sluice/proxy/tlspolicy"
 )
@@ -13,14 +15,18 @@ type hold struct {
 	user  uint32
 	route relay.Route
 	up    *Upstream
+	at    time.Time // since when it has it
 }
+
+// fresh is for how long nobody asks whether a session still stands whose last reply was just read.
+const fresh = 10 * time.Millisecond
 
 // take gives the session where it serves for c by this route; another one is given up.
 func (h *hold) take(c *call, rt *relay.Route, up *Upstream, terms *tlspolicy.Policy) *relay.Session {
 	if h == nil || h.s == nil {
 		return nil
 	}
-	if h.user != c.User || h.route != *rt || h.up != up || h.s.Meets(terms) != nil || !h.s.Fits(c.rcpts) {
+	if h.user != c.User || h.route != *rt || h.up != up || h.s.Meets(terms) != nil || !h.s.Fits(c.rcpts) || time.Since(h.at) > fresh && !h.s.Alive() {
 		h.drop()
 		return nil
 	}
@@ -31,10 +37,10 @@ func (h *hold) take(c *call, rt *relay.Route, up *Upstream, terms *tlspolicy.Pol
 
 // put has the session wait for the worker's next message; false where it must not be used again.
 func (h *hold) put(user uint32, s *relay.Session, up *Upstream) bool {
-	if h == nil || h.s != nil || s.Route().Own || !s.Reusable() {
+	if h == nil || h.s != nil || s.Route().Own || !s.Clear() {
 		return false
 	}
-	h.s, h.user, h.route, h.up = s, user, *s.Route(), up
+	h.s, h.user, h.route, h.up, h.at = s, user, *s.Route(), up, time.Now()
 	return true
 }
 

@@ -198,6 +198,7 @@ func (q *Queue) again(id spool.ID, change func(spool.ID) error) error {
 	q.mu.Lock()
 	l := q.lane(d.Domain)
 	l.misses, l.pause = 0, time.Time{}
+	delete(q.waiting, id)
 	l.items = slices.DeleteFunc(l.items, func(it item) bool { return it.id == id }) // where it waited until later
 	reheap(l)
 	q.fix(l)
@@ -225,6 +226,11 @@ func (q *Queue) Lanes() []Lane {
 		one := Lane{Domain: l.domain, Waiting: len(l.items), Active: l.active, Misses: l.misses, Why: l.why}
 		if l.site != nil {
 			one.Site = l.site.name
+			for _, w := range l.site.idle {
+				if w.l == l {
+					one.Active--
+				}
+			}
 		}
 		if len(l.items) > 0 {
 			one.Next = l.next()

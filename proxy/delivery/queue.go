@@ -19,9 +19,6 @@ type Queue struct {
 	ctx   context.Context
 	wake  chan struct{}
 	ended chan struct{}
-	// suspect is held by whoever tries a message during which the program ended before: one at a time, so that it is known
-	// which of them it was should it end again.
-	suspect chan struct{}
 
 	mu      sync.Mutex
 	lanes   map[string]*lane
@@ -32,6 +29,8 @@ type Queue struct {
 	work    sync.WaitGroup
 	turn    uint64 // counts workers that began
 	wishes  map[spool.ID]func() error
+	linger  time.Duration
+	suspects
 }
 
 // lane holds the deliveries for one domain.
@@ -59,6 +58,7 @@ type site struct {
 	lanes  int
 	// blocked are lanes that have work and wait for one of the sessions to end.
 	blocked map[*lane]struct{}
+	idle    []*idler // of its lanes, who waits longest first
 }
 
 // item is a delivery that waits.
@@ -113,9 +113,10 @@ func (l *lane) next() time.Time {
 // New makes a queue. Until Start it only gathers what Arrived tells.
 func New(o Options) *Queue {
 	o.fill()
-	q := &Queue{o: o, wake: make(chan struct{}, 1), ended: make(chan struct{}), suspect: make(chan struct{}, 1),
+	q := &Queue{o: o, wake: make(chan struct{}, 1), ended: make(chan struct{}),
 		lanes: map[string]*lane{}, sites: map[string]*site{}, wishes: map[spool.ID]func() error{}}
 	q.set.Store(&q.o.Settings)
+	q.most, q.linger = suspectTurn, lingerFor
 	return q
 }
 
@@ -123,6 +124,9 @@ func New(o Options) *Queue {
 func (q *Queue) Arrived(d *spool.Delivery) {
 	if d.Held {
 		return
+	}
+	if d.Suspect {
+		q.suspect(d.ID)
 	}
 	q.put(d.Domain, d.ID, d.Due)
 }
@@ -133,8 +137,11 @@ func (q *Queue) put(domain string, id spool.ID, due time.Time) {
 	defer q.mu.Unlock()
 	l := q.lane(domain)
 	heap.Push(&l.items, item{id, uint32(max(0, due.Sub(base)/time.Second))})
+	called := !l.next().After(q.o.Now()) && q.call(l)
 	q.fix(l)
-	q.stir()
+	if !called {
+		q.stir()
+	}
 }
 
 // lane gives the lane of a domain. q.mu is held.
@@ -160,6 +167,7 @@ func (q *Queue) fix(l *lane) {
 				st.blocked = map[*lane]struct{}{}
 			}
 			st.blocked[l] = struct{}{}
+			st.makeRoom()
 		}
 	case l.at < 0:
 		heap.Push(&q.ready, l)
@@ -249,6 +257,10 @@ func (q *Queue) begin() time.Duration {
 		}
 		q.turn++
 		l.turn = q.turn
+		if q.call(l) {
+			q.fix(l)
+			continue
+		}
 		first := heap.Pop(&l.items).(item)
 		l.active++
 		q.running++
@@ -268,28 +280,41 @@ func (q *Queue) serve(l *lane, st *site, it item) {
 	defer q.work.Done()
 	h := &hold{q: q}
 	defer h.drop()
-	for n := 1; ; n++ {
+	for n, more := 1, true; more; n++ {
 		good := q.one(l, it.id, "", h)
 		q.mu.Lock()
-		more := good && st != nil && n < st.bounds.PerWay && st.active <= st.bounds.PerSite && !q.stopped && q.running < q.set.Load().AtOnce &&
-			l.misses == 0 && len(l.items) > 0 && !l.next().After(q.o.Now()) && l.site == st && q.allowed(st)
-		if more {
-			it = heap.Pop(&l.items).(item)
-			q.fix(l)
-			q.mu.Unlock()
-			continue
+		if st == nil && l.site != nil && l.site.active < l.site.window { // it was the first try of the lane
+			st = l.site
+			st.active++
 		}
-		l.active--
-		q.running--
-		if st != nil {
-			st.active--
+		it, more = q.another(l, st, h, good && st != nil && n < st.bounds.PerWay)
+		if !more {
+			l.active--
+			q.running--
+			if st != nil {
+				st.active--
+			}
+			q.unblock(st)
 		}
 		q.fix(l)
-		q.unblock(st)
 		q.mu.Unlock()
-		q.stir()
-		return
 	}
+	q.stir()
+}
+
+// another gives the worker of a lane its next delivery, for which it may wait; false: it is to end. q.mu is held.
+func (q *Queue) another(l *lane, st *site, h *hold, may bool) (item, bool) {
+	most := q.set.Load().AtOnce
+	if !may || st.active > st.bounds.PerSite || q.stopped || q.running >= most || l.misses > 0 || l.site != st || !q.allowed(st) {
+		return item{}, false
+	}
+	if len(l.items) > 0 && !l.next().After(q.o.Now()) {
+		return heap.Pop(&l.items).(item), true
+	}
+	if h.s == nil || len(st.blocked) > 0 || q.running > most/2 {
+		return item{}, false
+	}
+	return q.wait(l, st)
 }
 
 // unblock has the lanes of a site look again whether they may have a session. q.mu is held.

@@ -85,8 +85,10 @@ func TestSitesWithBoundsOfTheirOwn(t *testing.T) {
 	w.send(w.mail("v@one.example"), text)
 	<-slow.full
 	w.q.Configure(few)
-	if l := w.q.Lanes(); len(l) != 1 || l[0].Site != "mx1.one.example" {
-		t.Errorf("with other settings it goes through %+v", l)
+	for _, l := range w.q.Lanes() {
+		if l.Domain == "one.example" && l.Site != "mx1.one.example" {
+			t.Errorf("with other settings it goes through %+v", l)
+		}
 	}
 	close(slow.gate)
 	if r := w.next(); r.Rcpts[0].Fate != Delivered {

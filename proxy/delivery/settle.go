@@ -22,7 +22,7 @@ func (t *try) settle() {
 	age := now.Sub(e.Received)
 	expired, late := age >= t.q.set.Load().Schedule.Until, age >= t.q.set.Load().Schedule.Delayed && !st.Delayed
 	st.Attempts++
-	st.Crashes, st.Last, st.Note, st.Replies = 0, t.res.At, t.res.Note, nil
+	st.Crashes, st.Kills, st.Last, st.Note, st.Replies = 0, 0, t.res.At, t.res.Note, nil
 	var rep dsn.Report
 	for _, i := range t.asked {
 		o := &t.told[i]

@@ -54,6 +54,9 @@ func (q *Queue) leave(l *lane) {
 		return
 	}
 	delete(l.site.blocked, l)
+	for w := l.site.idler(l); w != nil; w = l.site.idler(l) {
+		close(w.next)
+	}
 	if l.site.lanes--; l.site.lanes == 0 {
 		delete(q.sites, l.site.name)
 	}

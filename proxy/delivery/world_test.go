@@ -225,16 +225,22 @@ func (w *world) send(env *spool.Envelope, text string) []spool.ID {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	b, err := smtp.BodyFromBytes([]byte(text))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	b := bodyOf(w.t, text)
 	defer b.Release()
 	ids, err := d.Commit(env, nil, b)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return ids
+}
+
+func bodyOf(t *testing.T, text string) *smtp.Body {
+	t.Helper()
+	b, err := smtp.BodyFromBytes([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // sendLarge commits a message, the end of which stands in a file of its own.

@@ -50,10 +50,13 @@ type kept struct {
 	timer *time.Timer
 }
 
-// Reusable tells whether another transaction may follow on s: nothing is open or owed, the last one went well, and the
+// Reusable tells whether another transaction may follow on s where nobody has said how many there may be.
+func (s *Session) Reusable() bool { return s.begun < mostReuse && s.Clear() }
+
+// Clear tells whether another transaction can follow on s: nothing is open or owed, the last one went well, and the
 // destination has said nothing that nobody asked for.
-func (s *Session) Reusable() bool {
-	return s.begun > 0 && s.begun < mostReuse && !s.open && !s.reset && s.refused == nil && !s.Waits() && s.Fits(nil) && s.Alive()
+func (s *Session) Clear() bool {
+	return s.begun > 0 && !s.open && !s.reset && s.refused == nil && !s.Waits() && s.Fits(nil) && s.Alive()
 }
 
 // Keep takes s for later use by the same user, or refuses; then it is still the caller's. Sessions from a customer's own

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/bpf"
 	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/ruleset"
@@ -52,6 +53,7 @@ type Engine struct {
 	runtime  *runtimeSet
 	exempt   []control.Exemption // what the proxy added to those of the configuration
 	inKernel int                 // sources in the kernel's table
+	closed   int                 // those of them that are
 	local    []netip.Prefix
 	ifaces   map[int]attach.Interface // by index
 	names    names                    // of all interfaces, for what is bound to them
@@ -149,7 +151,10 @@ func (e *Engine) prepare() error {
 		return err
 	}
 	_ = e.houses.open(e.cfg.Houses) // what a proxy still holds it hands back; keepHouses tells of the rest
-	return e.applyTables(e.cfg, e.ceiling)
+	if err := e.applyTables(e.cfg, e.ceiling); err != nil {
+		return err
+	}
+	return e.setGuards() // which programs bring with them when they are attached
 }
 
 // plan returns the routing that cfg needs now.
@@ -210,6 +215,9 @@ func (e *Engine) fill(cfg *Config, ce *ceiling) error {
 	}
 	strict, was := want, e.data.Default()
 	strict.Default.Mode, strict.Default.Fail = max(strict.Default.Mode, was.Mode), max(strict.Default.Fail, was.Fail)
+	if err := e.guard(strict.Default.Fail == bpf.FailClosed); err != nil {
+		return err
+	}
 	if err := e.data.SetConfig(strict); err != nil {
 		return err
 	}
@@ -250,7 +258,7 @@ func (e *Engine) Reconcile() error {
 	if !e.leaving.over() {
 		left = e.others()
 	}
-	if err := errors.Join(left, e.keepQuarters(), e.reconcileRouting()); err != nil {
+	if err := errors.Join(left, e.keepQuarters(), e.reconcileRouting(), e.keepGuards()); err != nil {
 		return err
 	}
 	return e.attach()

@@ -180,7 +180,7 @@ func (e *Engine) status() (*control.Reply, error) {
 	st := &control.Status{
 		Helper: e.cfg.Version, PID: os.Getpid(), Heartbeat: heartName(h), HeartbeatAgeMS: h.Age.Milliseconds(),
 		Sources: e.inKernel, Locks: len(e.locks.live(time.Now())), Problems: slices.Concat(e.problems, e.unbound()),
-		Bypasses: e.bypasses.live(time.Now()),
+		Bypasses: e.bypasses.live(time.Now()), Unguarded: e.unguarded(),
 	}
 	if st.Elsewhere, err = e.goneElsewhere(); err != nil {
 		return nil, err

@@ -176,10 +176,15 @@ func (e *Engine) changeUsers(c change) error {
 func (e *Engine) applyChange(c change) error {
 	k, undo := step(e.ceiling, e.runtime, &e.mu, c)
 	e.journal.append(c) // first: what the next helper finds on disk is never older than the kernel
-	err := write(e.data, k.before, k.after)
+	closed := closedIn(k.after)
+	err := e.guard(closed > 0)
+	if err == nil {
+		err = write(e.data, k.before, k.after)
+	}
 	e.mu.Lock()
 	if err == nil {
 		e.inKernel += len(k.after) - len(k.before)
+		e.closed += closed - closedIn(k.before)
 		e.mu.Unlock()
 		return nil
 	}
@@ -229,12 +234,16 @@ func (e *Engine) setUsers(list []control.Source) error {
 
 func (e *Engine) fillSources(ce *ceiling, runtime *runtimeSet) error {
 	table := ce.table(&runtime.rules)
+	closed := closedAmong(table)
+	if err := e.guard(closed > 0); err != nil {
+		return err
+	}
 	if _, err := e.data.ReplaceSources(table); err != nil {
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.inKernel, e.runtime = len(table), runtime
+	e.inKernel, e.closed, e.runtime = len(table), closed, runtime
 	return nil
 }
 

@@ -142,6 +142,15 @@ func (p *proxy) obey(words []string) (string, error) {
 			return "", err
 		}
 		return "ok", c.SetUsers(ctx, list)
+	case "put", "gone": // of those that are there
+		if words[0] == "gone" {
+			return "ok", c.ChangeUsers(ctx, nil, []netip.Prefix{netip.MustParsePrefix(words[1])})
+		}
+		list, err := readSources(words[1:])
+		if err != nil {
+			return "", err
+		}
+		return "ok", c.PutUsers(ctx, list...)
 	case "lock": // user, budget, prefixes
 		user, err := strconv.Atoi(words[1])
 		if err != nil {

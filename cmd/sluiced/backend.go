@@ -77,7 +77,7 @@ func (b backend) helper(ctx context.Context) api.Helper {
 		return api.Helper{Error: err.Error()}
 	}
 	h := api.Helper{Connected: true, Version: s.Helper, PID: s.PID, Path: s.Path, PathReason: s.PathReason, Heartbeat: s.Heartbeat,
-		HeartbeatAgeMS: s.HeartbeatAgeMS, Sources: s.Sources, Locks: s.Locks, Problems: s.Problems}
+		HeartbeatAgeMS: s.HeartbeatAgeMS, Sources: s.Sources, Locks: s.Locks, Unguarded: s.Unguarded, Problems: s.Problems}
 	for _, i := range s.Interfaces {
 		h.Interfaces = append(h.Interfaces, api.Interface{Name: i.Name, Role: i.Role, Path: i.Path, Error: i.Error})
 	}

@@ -138,7 +138,12 @@ func attached(h *api.Helper) (fs []api.Finding) {
 			"correct intercept.uplinks: `sluice setup --dry-run` shows what this host has"))
 	}
 	if count["customer"] > 0 && count["uplink"] > 0 {
-		fs = append(fs, finding("attached", false, "", nouns(count["customer"], "customer interface", "customer interfaces")+"; the guard stands at "+nouns(count["uplink"], "uplink", "uplinks"), ""))
+		uplinks := nouns(count["uplink"], "uplink", "uplinks")
+		guard := "the guard stands at " + uplinks
+		if h.Unguarded {
+			guard = uplinks + ", without the guard, since no source is closed"
+		}
+		fs = append(fs, finding("attached", false, "", nouns(count["customer"], "customer interface", "customer interfaces")+"; "+guard, ""))
 	}
 	return fs
 }

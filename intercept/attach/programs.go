@@ -37,9 +37,10 @@ type Programs struct {
 	path    string
 	reason  string
 
-	mu     sync.Mutex
-	placed map[ruleset.Place]string // places that hold the program of this process, and by which way
-	clean  bool                     // what other processes left was removed
+	mu      sync.Mutex
+	placed  map[ruleset.Place]string // places that hold the program of this process, and by which way
+	clean   bool                     // what other processes left was removed
+	guarded bool                     // guards are wanted
 }
 
 // NewPrograms attaches by path, tcx or clsact; the reason is why. The program function gives programs by name; dir is the

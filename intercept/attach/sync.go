@@ -22,6 +22,7 @@ const crowd = 8
 func (p *Programs) Sync(seats []ruleset.Seat) ([]Interface, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	seats = p.manned(seats)
 	out := p.serve(seats)
 	wanted := places(seats)
 	var errs []error
@@ -42,6 +43,7 @@ func (p *Programs) Sync(seats []ruleset.Seat) ([]Interface, error) {
 func (p *Programs) Update(indexes []int, seats []ruleset.Seat) ([]Interface, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	seats = p.manned(seats)
 	out := p.serve(seats)
 	wanted := places(seats)
 	var errs []error

@@ -253,6 +253,7 @@ type Status struct {
 	Listeners      []string    `json:"listeners"`
 	Sources        int         `json:"sources"`
 	Locks          int         `json:"locks"`
+	Unguarded      bool        `json:"unguarded,omitempty"` // no guards stand at the uplinks: no source is closed
 	Bypasses       []Bypass    `json:"bypasses,omitempty"`
 	Elsewhere      []Elsewhere `json:"elsewhere,omitempty"` // the latest ones first, at most MaxElsewhere
 	Problems       []string    `json:"problems,omitempty"`

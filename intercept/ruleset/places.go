@@ -139,6 +139,15 @@ func places(l Link, role string) []Place {
 	return []Place{{l.Index, Ingress, uplinkIngress + suffix}, {l.Index, Egress, uplinkGuard + suffix}}
 }
 
+// Guard is the place of the guard beside an uplink's own program; false where p is another program's place.
+func Guard(p Place) (Place, bool) {
+	suffix, ok := strings.CutPrefix(p.Program, uplinkIngress)
+	return Place{p.Link, Egress, uplinkGuard + suffix}, ok
+}
+
+// IsGuard tells whether the place is a guard's.
+func (p Place) IsGuard() bool { return strings.HasPrefix(p.Program, uplinkGuard) }
+
 // EveryPlace returns all places of ours that an interface could have.
 func EveryPlace(index int) []Place {
 	var out []Place

@@ -72,6 +72,7 @@ type Helper struct {
 	Interfaces     []Interface `json:"interfaces,omitempty"`
 	Sources        int         `json:"sources,omitempty" doc:"prefixes in the kernel's source table"`
 	Locks          int         `json:"locks,omitempty" doc:"locks in the kernel"`
+	Unguarded      bool        `json:"unguarded,omitempty" doc:"no guard stands at the uplinks, since no source is closed"`
 	Bypasses       []Bypass    `json:"bypasses,omitempty" doc:"ways around the proxy that are open now"`
 	Elsewhere      []Elsewhere `json:"elsewhere,omitempty" doc:"sources whose mail connections do not come through the gateway, the latest first"`
 	Problems       []string    `json:"problems,omitempty"`

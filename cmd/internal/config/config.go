@@ -56,7 +56,7 @@ type Gateway struct {
 // Intercept is the part of the helper with privileges.
 type Intercept struct {
 	CustomerInterfaces []string `toml:"customer_interfaces" required:"true" doc:"Names or shell patterns of the interfaces behind which customers are. They are attached as they appear."`
-	Uplinks            []string `toml:"uplinks" required:"true" doc:"Names or shell patterns of the interfaces towards the internet. The guard stands there, so that an interface that appears late is never a hole."`
+	Uplinks            []string `toml:"uplinks" required:"true" doc:"Names or shell patterns of the interfaces towards the internet. While a source is closed the guard stands there, so that an interface that appears late is no hole for it."`
 	Ports              []uint16 `toml:"ports" default:"25" doc:"Destination ports that are mail. Never 465 or 587: submission to third parties is not opened."`
 	DefaultMode        string   `toml:"default_mode" default:"intercept" enum:"intercept|shadow|observe|pass|reject|drop" doc:"Mode of a source that belongs to no user. intercept: through the proxy. shadow: through the proxy from the customer's own address, judged and logged as far as it is not encrypted, and nothing changed. observe: forwarded, and read in passing by sluice-observe, where that runs. pass: forwarded and counted. reject: TCP reset. drop: no answer."`
 	DefaultFail        string   `toml:"default_fail" default:"open" enum:"open|closed" doc:"When the proxy is dead: open forwards new connections untouched after 1 s, closed lets them wait up to 20 s and then resets them."`

@@ -23,7 +23,7 @@ func runKernel(ctx context.Context, args []string) (err error) {
 	c := kernel.Full()
 	fs.IntVar(&c.Rounds, "rounds", c.Rounds, "rounds; each measures everything once")
 	fs.IntVar(&c.Interfaces, "interfaces", c.Interfaces, "customer interfaces, where there are many")
-	parts := fs.String("parts", "", "`parts` to measure, of alone, traffic, forwarding, connections and memory; empty: all")
+	parts := fs.String("parts", "", "`parts` to measure, of alone, traffic, forwarding, streams, connections and memory; empty: all")
 	enforce := fs.Bool("enforce", false, "fail when a target is missed")
 	jsonPath := fs.String("json", "", "`file` for all figures")
 	if err := fs.Parse(args); err != nil {

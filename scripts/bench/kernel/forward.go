@@ -28,6 +28,7 @@ type way struct {
 
 const (
 	plain      = "plain forwarding"
+	empty      = "an empty program"
 	rulesAlone = "policy rules alone"
 	byRules    = "policy rules and the program" // where the proxy's sockets can have no namespace of their own
 )
@@ -44,8 +45,8 @@ func (b *bench) forwarding(ctx context.Context) error {
 		ways  func(*gateway) []way
 	}{
 		{false, "", func(g *gateway) []way {
-			return []way{{plain, g, g.main(), nothing, nothing}, attachWay("an empty program", g, b.empty), g.clsactWay("an empty program, clsact", b.empty),
-				attachWay(sluiceWay(p), g, p.Program(bpf.MailIngress)), g.guardedWay(sluiceWay(p)+", with the guard at the uplink", p)}
+			return []way{{plain, g, g.main(), nothing, nothing}, attachWay(empty, g, b.empty), g.clsactWay(empty+", clsact", b.empty),
+				attachWay(sluiceWay(p), g, p.Program(bpf.MailIngress)), g.guardedWay(sluiceWay(p)+guarded, p)}
 		}},
 		{true, "", func(g *gateway) []way {
 			return []way{{rulesAlone, g, g.main(), nothing, nothing}, attachWay(byRules, g, p.Program("mail_ingress"))}

@@ -32,10 +32,11 @@ func TestFrames(t *testing.T) {
 // TestTargets: what is missed is named, what was not measured is not promised.
 func TestTargets(t *testing.T) {
 	r := &Result{
-		Users:  []int{1, 100, 1000},
-		Alone:  []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
-		InSitu: []Cost{{"SYN to 25, passed", 100, false, 100}, {"SYN to 25, passed", 100, true, 120}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
-		Forwards: []Forward{{plain, "UDP", 1000, 1}, {plain, "TCP 443", 1000, 1}, {rulesAlone, "TCP 443", 1090, 0.92},
+		Users:   []int{1, 100, 1000},
+		Alone:   []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
+		InSitu:  []Cost{{"SYN to 25, passed", 100, false, 100}, {"SYN to 25, passed", 100, true, 120}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
+		Streams: []Stream{{plain, "UDP, 64 bytes", 2000, 100, 64, 1}, {"sluice, 1000 users", "UDP, 64 bytes", 2020, 99, 64, 0.99}, {"sluice, 1000 users" + guarded, "UDP, 64 bytes", 2100, 95, 64, 0.952}},
+		Forwards: []Forward{{empty, "UDP", 1000, 1}, {empty, "TCP 443", 1000, 1}, {rulesAlone, "TCP 443", 1090, 0.92},
 			{"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}, {byRules, "TCP 443", 1100, 0.91}},
 		Interfaces: 20,
 		Many:       []Forward{{"sluice, 1000 users, 1", "UDP", 1000, 0.7}, {"sluice, 1000 users, 20", "UDP", 1100, 0.7}},
@@ -47,7 +48,8 @@ func TestTargets(t *testing.T) {
 	}
 	for name, missed := range map[string]bool{
 		"no mail": true, "every source different: SYN": true,
-		"forwarding UDP, beside plain": false, "forwarding TCP 443, beside plain": true, "forwarding TCP 443, beside policy": false,
+		"forwarding UDP alone, beside an empty": false, "forwarding TCP 443 alone, beside an empty": true, "forwarding TCP 443 alone, beside policy": false,
+		"UDP, 64 bytes through sluice, 1000 users, beside": false, "UDP, 64 bytes through sluice, 1000 users, with the guard": true,
 		"forwarding UDP with 20": true, "100 k": false, "tracked": false,
 	} {
 		if strings.Contains(err.Error(), name) != missed {
@@ -58,7 +60,7 @@ func TestTargets(t *testing.T) {
 	if err := r.Write(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| UDP | 11 |", "1010 (0.99)", "| source_hosts | 1 k | 1.0 | 1048 | 0.10 |", "**missed**", "kept"} {
+	for _, want := range []string{"| UDP | 11 |", "1010 (0.99)", "2020 (0.990), 99 |", "| source_hosts | 1 k | 1.0 | 1048 | 0.10 |", "**missed**", "kept"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report has no %q:\n%s", want, out.String())
 		}

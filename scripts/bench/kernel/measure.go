@@ -61,7 +61,7 @@ func Run(ctx context.Context, c Config) (result *Result, err error) {
 		name string
 		f    func(context.Context) error
 	}{
-		{"alone", b.alone}, {"traffic", b.inSitu}, {"forwarding", b.forwarding}, {"connections", b.connections}, {"memory", b.memories},
+		{"alone", b.alone}, {"traffic", b.inSitu}, {"forwarding", b.forwarding}, {"streams", b.streams}, {"connections", b.connections}, {"memory", b.memories},
 	} {
 		if len(c.Parts) > 0 && !slices.Contains(c.Parts, part.name) {
 			continue

@@ -21,6 +21,16 @@ type Forward struct {
 	Ratio float64 `json:"ratio"` // throughput to plain forwarding: median over the rounds
 }
 
+// Stream is what real sockets sent through the gateway.
+type Stream struct {
+	Way   string  `json:"way"`
+	Kind  string  `json:"kind"`
+	NS    float64 `json:"cpu_ns"`          // per datagram or segment: sender, gateway and receiver
+	Rate  float64 `json:"megabytes_per_s"` // with all of them on one processor
+	Bytes float64 `json:"bytes"`           // without headers
+	Ratio float64 `json:"ratio"`           // to plain forwarding: packets per CPU time
+}
+
 // Connect is the rate at which connections are set up.
 type Connect struct {
 	Way   string  `json:"way"`
@@ -45,6 +55,7 @@ type Result struct {
 	InSitu     []Cost    `json:"in_situ"`
 	Forwards   []Forward `json:"forwarding"`
 	Many       []Forward `json:"forwarding_many_interfaces"`
+	Streams    []Stream  `json:"streams"`
 	Connects   []Connect `json:"connections"`
 	Memory     []Memory  `json:"memory"`
 	Tracked    int       `json:"connection_tracking_entries"`

@@ -20,6 +20,8 @@ func (r *Result) Write(w io.Writer) error {
 	writeForwards(&b, r.Forwards)
 	fmt.Fprintf(&b, "\nThe same with 1 and with %d customer interfaces\n\n", r.Interfaces)
 	writeForwards(&b, r.Many)
+	b.WriteString("\nStreams of real sockets: CPU ns per datagram or segment, of sender, gateway and receiver; the ratio to plain forwarding; MB/s with all of them on one processor\n\n")
+	writeStreams(&b, r.Streams)
 	b.WriteString("\nConnections: set up, one byte read, reset\n\n| way | connections/s | ratio | CPU µs, both ends and all between |\n|---|---:|---:|---:|\n")
 	for _, c := range r.Connects {
 		fmt.Fprintf(&b, "| %s | %.0f | %.2f | %.0f |\n", c.Way, c.Rate, c.Ratio, c.CPU)
@@ -116,6 +118,33 @@ func writeForwards(b *strings.Builder, list []Forward) {
 	b.WriteString("\n")
 }
 
+// writeStreams has a line for each way and a column for each flood.
+func writeStreams(b *strings.Builder, list []Stream) {
+	b.WriteString("| way |")
+	var ways []string
+	for _, f := range floods() {
+		i := slices.IndexFunc(list, func(s Stream) bool { return s.Kind == f.name })
+		if i >= 0 {
+			fmt.Fprintf(b, " %s (%.0f bytes) |", f.name, list[i].Bytes)
+		}
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(floods())))
+	for _, s := range list {
+		if !slices.Contains(ways, s.Way) {
+			ways = append(ways, s.Way)
+		}
+	}
+	for _, way := range ways {
+		fmt.Fprintf(b, "\n| %s |", way)
+		for _, s := range list {
+			if s.Way == way {
+				fmt.Fprintf(b, " %.0f (%.3f), %.0f |", s.NS, s.Ratio, s.Rate)
+			}
+		}
+	}
+	b.WriteString("\n")
+}
+
 // Target is one promise and what became of it.
 type Target struct {
 	Name     string `json:"name"`
@@ -156,6 +185,7 @@ func (r *Result) Targets() (list []Target) {
 	ns, ok = worst(r.InSitu, 100_000, "SYN to 25, intercepted, every check on")
 	bound("SYN, warm, every check on, 100 k users", mostSYN, ns, ok)
 	list = append(list, r.growth()...)
+	list = append(list, streamTargets(r.Streams)...)
 	list = append(list, forwardTargets(r.Forwards)...)
 	list = append(list, r.manyTargets()...)
 	return append(list, Target{"no connection is tracked", fmt.Sprintf("%d entries", r.Tracked), r.Tracked == 0})
@@ -181,17 +211,29 @@ func (r *Result) growth() (list []Target) {
 	return list
 }
 
-// forwardTargets compares Sluice with forwarding that has nothing, and, with policy rules, with forwarding that has the same.
+// forwardTargets compares packets made in the kernel, which meet nothing but forwarding, with the same packets and a program
+// that does nothing; with policy rules, with forwarding that has the same.
 func forwardTargets(all []Forward) (list []Target) {
 	for _, f := range all {
-		ours := strings.HasPrefix(f.Way, "sluice")
+		ours := strings.HasPrefix(f.Way, "sluice") && !strings.HasSuffix(f.Way, guarded)
 		if !ours && f.Way != byRules || f.Kind != "UDP" && f.Kind != "TCP 443" {
 			continue
 		}
 		for _, base := range all {
-			if base.Kind == f.Kind && (ours && base.Way == plain || !ours && base.Way == rulesAlone) {
-				list = append(list, forwardTarget(f, base, "forwarding "+f.Kind+", beside "+base.Way))
+			if base.Kind == f.Kind && (ours && base.Way == empty || !ours && base.Way == rulesAlone) {
+				list = append(list, forwardTarget(f, base, "forwarding "+f.Kind+" alone, beside "+base.Way))
 			}
+		}
+	}
+	return list
+}
+
+// streamTargets compares what hosts send through Sluice with the same through nothing.
+func streamTargets(all []Stream) (list []Target) {
+	for _, s := range all {
+		if strings.HasPrefix(s.Way, "sluice") {
+			name := fmt.Sprintf("%s through %s, beside plain forwarding: at least %.2f", s.Kind, s.Way, leastRatio)
+			list = append(list, Target{name, fmt.Sprintf("%.3f", s.Ratio), s.Ratio >= leastRatio})
 		}
 	}
 	return list

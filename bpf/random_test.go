@@ -48,11 +48,7 @@ func TestRandomPackets(t *testing.T) {
 	c := newComparison(t)
 	began := time.Now()
 	for c.packets < limit && time.Since(began) < most {
-		if seed%8 == 0 {
-			c.roundAtDevice(seed)
-		} else {
-			c.round(seed)
-		}
+		c.round(seed)
 		seed++
 		if t.Failed() {
 			return
@@ -102,11 +98,15 @@ type situation struct {
 // clock is read once a tick.
 func (c *comparison) round(seed uint64) {
 	c.Helper()
-	if _, d := c.roundOnce(seed); d == "" {
+	once, report := c.roundOnce, c.report
+	if seed%8 == 0 {
+		once, report = c.onceAtDevice, c.reportAtDevice
+	}
+	if _, d := once(seed); d == "" {
 		return
 	}
-	if x, d := c.roundOnce(seed); d != "" {
-		c.report(seed, x, d)
+	if x, d := once(seed); d != "" {
+		report(seed, x, d)
 		return
 	}
 	c.late++
@@ -154,9 +154,9 @@ func (c *comparison) roundOnce(seed uint64) (x situation, d string) {
 	return x, ""
 }
 
-// roundAtDevice is round with packets that come through a device, where sockets can be assigned, tags are taken off,
+// onceAtDevice is roundOnce with packets that come through a device, where sockets can be assigned, tags are taken off,
 // packets may be shorter than a header, and some lie in memory in two pieces.
-func (c *comparison) roundAtDevice(seed uint64) {
+func (c *comparison) onceAtDevice(seed uint64) (x situation, d string) {
 	c.Helper()
 	r := rand.New(rand.NewPCG(seed, 0))
 	tables, state := randomTables(r, c.devices, c.now())
@@ -183,20 +183,26 @@ func (c *comparison) roundAtDevice(seed uint64) {
 		case chance(r, 10):
 			frame = frame[:14+r.IntN(len(frame)-13)]
 		}
-		reasons, same := c.compare(fmt.Sprintf("seed %d, packet %d, %s", seed, i, entry), w, c.judge(tables, program), state, frame, linear)
+		reasons, d := c.differAtDevice(w, c.judge(tables, program), state, frame, linear)
 		if time.Since(loaded) > fresh {
 			c.late++
-			return
+			return x, ""
 		}
 		c.packets++
-		if !same {
-			c.Log(situation{program, tables, state, model.Packet{Frame: frame}})
-			return
+		if d != "" {
+			return situation{program, tables, state, model.Packet{Frame: frame}}, fmt.Sprintf("packet %d, %s: %s", i, entry, d)
 		}
 		for _, reason := range reasons {
 			c.seen[reason]++
 		}
 	}
+	return x, ""
+}
+
+// reportAtDevice prints what repeats it.
+func (c *comparison) reportAtDevice(seed uint64, x situation, difference string) {
+	c.Helper()
+	c.Errorf("%s\n%s\nrepeat with SLUICE_PACKET_SEED=%d", difference, x, seed)
 }
 
 func (c *comparison) now() uint64 {

@@ -70,17 +70,25 @@ func TestCutAndSplitAtEveryByte(t *testing.T) {
 	t.Logf("%d packets", packets)
 }
 
-// compare gives a frame to a program at a device and to the model; it tells the reasons, and whether they agree.
-func (c *comparison) compare(name string, w *wire, judge func(*model.State, model.Packet, uint64) model.Verdict, s *model.State, frame []byte, linear int) ([]string, bool) {
+// compare holds that a program at a device and the model say the same of a frame.
+func (c *comparison) compare(name string, w *wire, judge func(*model.State, model.Packet, uint64) model.Verdict, s *model.State, frame []byte, linear int) {
+	c.Helper()
+	if _, d := c.differAtDevice(w, judge, s, frame, linear); d != "" {
+		c.Errorf("%s: %s", name, d)
+	}
+}
+
+// differAtDevice gives a frame to a program at a device and to the model; it tells the model's reasons, and how they differ.
+func (c *comparison) differAtDevice(w *wire, judge func(*model.State, model.Packet, uint64) model.Verdict, s *model.State, frame []byte, linear int) (reasons []string, d string) {
 	c.Helper()
 	p, tag, ok := w.packet(frame, linear)
 	if !ok {
-		return nil, true
+		return nil, ""
 	}
 	now := c.now()
 	ret, out, mark := w.give(frame, linear)
 	if ret == refused {
-		return nil, true
+		return nil, ""
 	}
 	want := outcome{Verdict: judge(s, p, now), frame: p.Frame}
 	if want.Action == model.Reset {
@@ -93,11 +101,10 @@ func (c *comparison) compare(name string, w *wire, judge func(*model.State, mode
 		out = p.Frame
 	}
 	got := outcome{Verdict: model.Verdict{Action: actions[ret], Mark: mark, Reasons: c.counted()}, frame: out}
-	if d := differ(want, got); d != "" {
-		c.Errorf("%s: %s\n%x, split at %d", name, d, frame, linear)
-		return want.Reasons, false
+	if d = differ(want, got); d != "" {
+		d = fmt.Sprintf("%s\n%x, split at %d", d, frame, linear)
 	}
-	return want.Reasons, true
+	return want.Reasons, d
 }
 
 // packet is the frame as the program will see it. The kernel takes the outermost tag off, or drops a frame that ends in it.

@@ -71,7 +71,7 @@ func (e *Engine) isCustomer(a netip.Addr) bool {
 // connectAt connects where the proxy's sockets stand.
 func (e *Engine) connectAt(src netip.Addr, dst netip.AddrPort) (f *os.File, err error) {
 	r, _ := e.quarters.get()
-	if d, ok := e.data.(doored); r == nil && ok && d.Door().Index != 0 {
+	if !e.entered() {
 		return nil, errHeld
 	}
 	if r == nil {

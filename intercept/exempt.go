@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"sluice/bpf"
@@ -35,6 +36,11 @@ func (e *Engine) setExemptions(list []control.Exemption) error {
 		seen[k] = true
 		if err := e.ceiling.CheckExemption(x, now); err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(e.exempt, func(o control.Exemption) bool { return o.Prefix == x.Prefix && o.Port == x.Port && o.Mode == x.Mode }) {
+			if err := e.possible(x.Prefix, x.Mode); err != nil {
+				return err
+			}
 		}
 	}
 	was := e.exempt

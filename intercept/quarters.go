@@ -43,6 +43,13 @@ func (q *quarters) get() (*room.Room, error) {
 	return q.room, q.none
 }
 
+// entered tells whether sockets can be opened where the proxy's stand: in the room, or here if there is none.
+func (e *Engine) entered() bool {
+	r, _ := e.quarters.get()
+	d, ok := e.data.(doored)
+	return r != nil || !ok || d.Door().Index == 0
+}
+
 func (q *quarters) set(r *room.Room, none error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -159,6 +159,12 @@ func (e *Engine) changeUsers(c change) error {
 		if err := e.ceiling.Check(s); err != nil {
 			return err
 		}
+		if was, ok := e.runtime.Get(s.Prefix); ok && was.Mode == s.Mode {
+			continue
+		}
+		if err := e.possible(s.Prefix, s.Mode); err != nil {
+			return err
+		}
 	}
 	more := 0
 	for _, s := range c.put {

@@ -270,6 +270,7 @@ const (
 	CodeCeiling     = "ceiling"     // looser than the helper's own configuration allows
 	CodeRefused     = "refused"     // Connect: not a customer's address, or not port 25
 	CodeInvalid     = "invalid"     // the request makes no sense
+	CodeImpossible  = "impossible"  // a mode that the data path cannot give now
 	CodeUnknown     = "unknown"     // the helper is older and does not know the operation
 	CodeVersion     = "version"     // the helper speaks another version of the protocol
 	CodeNotReady    = "not-ready"   // the listener has not been handed back yet: dial again

@@ -4,9 +4,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -64,6 +67,64 @@ func refusedWith(ctx context.Context, t *testing.T, g *Gateway, text string, arg
 	if err != nil || out.Code == 0 || !strings.Contains(out.Stderr, text) {
 		t.Errorf("sluice %v: %v, exit %d, %q, want %q", args, err, out.Code, out.Stderr, text)
 	}
+}
+
+// impossibleModes holds that a mode which connects from customers' own addresses is refused while answers would come back by an
+// uplink that is not attached, that all stays as it is, and that the same commands are taken once it is.
+func impossibleModes(ctx context.Context, t *testing.T, l *Lab, g *Gateway, path string) {
+	t.Helper()
+	configure := func(uplinks string, attached bool) {
+		t.Helper()
+		text := strings.Replace(by(path, looseConfig), `uplinks = ["up*"]`, `uplinks = ["`+uplinks+`"]`, 1)
+		if err := errors.Join(g.Configure(text, ""), g.Intercept.Signal(syscall.SIGHUP)); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			var st struct {
+				Helper struct{ Interfaces []struct{ Role string } }
+			}
+			if err := sluiceJSON(ctx, g, &st, "status"); err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(st.Helper.Interfaces, func(i struct{ Role string }) bool { return i.Role == "uplink" }) == attached {
+				return
+			}
+			if err := sleep(ctx, 50*time.Millisecond); err != nil {
+				t.Fatalf("uplinks %s: %+v", uplinks, st.Helper.Interfaces)
+			}
+		}
+	}
+	before := sluice(t, g, "mode") + sluice(t, g, "exempt")
+	configure("wan7", false)
+	const why = "no uplink is attached"
+	refusedWith(ctx, t, g, why, "mode", "set", "192.0.2.10", "shadow", "--reason", "x")
+	refusedWith(ctx, t, g, "correct intercept.uplinks", "mode", "set", "192.0.2.0/27", "canary", "--percent", "5", "--reason", "x")
+	refusedWith(ctx, t, g, why, "exempt", "set", "198.51.100.20", "shadow", "--reason", "x")
+	sluice(t, g, "mode", "set", "192.0.2.11", "reject", "--reason", "needs no uplink")
+	sluice(t, g, "mode", "remove", "192.0.2.11", "--reason", "done")
+	if after := sluice(t, g, "mode") + sluice(t, g, "exempt"); after != before {
+		t.Errorf("what was refused changed the rules:\n%s\nbefore:\n%s", after, before)
+	}
+	meets(ctx, t, l, "alice", "gateway")
+	configure("up*", true)
+	sluice(t, g, "mode", "set", "192.0.2.10", "shadow", "--reason", "the same again")
+	if got := met(ctx, l, "alice", sink4); got != "destination" {
+		t.Errorf("in shadow alice meets %s", got)
+	}
+	if path != "nftables" {
+		return
+	}
+	// nftables knows no ports of interfaces: the file is not taken, and what it says beside is not, either.
+	text := strings.Replace(by(path, looseConfig), "[intercept]\n", "[intercept]\ndefault_mode = \"drop\"\n", 1)
+	err := errors.Join(g.Configure(text, "[[intercept.port]]\nport = 2525\ninterfaces = [\"cust*\"]\n"), g.Intercept.Signal(syscall.SIGHUP))
+	if err := errors.Join(err, g.Intercept.WaitLog(ctx, "could not tell interfaces apart")); err != nil {
+		t.Fatal(err)
+	}
+	if got := met(ctx, l, "mallory", sink4) + met(ctx, l, "alice", sink4); got != "gatewaydestination" {
+		t.Errorf("after a file that was refused mallory and alice meet %s", got)
+	}
+	sluice(t, g, "mode", "set", "192.0.2.10", "intercept", "--reason", "changes go on")
+	meets(ctx, t, l, "alice", "gateway")
 }
 
 // TestModesAtRunTime goes through every mode of a source and of a destination on a live gateway, and has both programs
@@ -168,6 +229,7 @@ func modesAtRunTimeBy(t *testing.T, path string) {
 	}
 
 	exemptions(ctx, t, l, g)
+	impossibleModes(ctx, t, l, g, path)
 }
 
 // connected waits until sluiced has found a helper that was restarted.

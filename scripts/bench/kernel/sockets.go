@@ -56,7 +56,7 @@ func (s *streamGate) connect(f flood) (e ends, err error) {
 	}
 	err = s.server.run(func() (err error) {
 		e.to, _, err = unix.Accept4(l, unix.SOCK_CLOEXEC)
-		return errors.Join(err, patient(e.to), unix.SetsockoptInt(e.to, unix.SOL_SOCKET, unix.SO_RCVLOWAT, handful))
+		return errors.Join(err, patient(e.to))
 	})
 	s.closers = append(s.closers, func() error { return unix.Close(e.to) })
 	return e, err
@@ -113,6 +113,9 @@ func pour(fd int, n uint64) error {
 func discard(fd int, n uint64) error {
 	block := make([]byte, handful)
 	for n > 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, int(min(n, handful))); err != nil {
+			return err
+		}
 		got, _, err := unix.Recvfrom(fd, block[:min(n, handful)], unix.MSG_TRUNC)
 		switch {
 		case errors.Is(err, unix.EINTR):

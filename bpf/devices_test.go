@@ -49,6 +49,18 @@ func (l *netLab) send(name string, frame []byte) {
 	l.must(unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: dev.Attrs().Index}))
 }
 
+// openTun makes a device without Ethernet in the current namespace.
+func (l *netLab) openTun(name string) *os.File {
+	l.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	l.must(err)
+	req, err := unix.NewIfreq(name)
+	l.must(err)
+	req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	l.must(unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+	return os.NewFile(uintptr(fd), "tun")
+}
+
 // TestDeviceWithoutEthernet sends SYNs through a tun device and reads the resets from it.
 func TestDeviceWithoutEthernet(t *testing.T) {
 	l := &netLab{lab: newLab(t, Options{}), gw: newNS(t)}
@@ -56,13 +68,7 @@ func TestDeviceWithoutEthernet(t *testing.T) {
 	l.configure(Source{Mode: ModeReject})
 	var tun *os.File
 	l.within(l.gw, func() {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
-		l.must(err)
-		req, err := unix.NewIfreq("t0")
-		l.must(err)
-		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		l.must(unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
-		tun = os.NewFile(uintptr(fd), "tun")
+		tun = l.openTun("t0")
 		l.must(os.WriteFile("/proc/sys/net/ipv6/conf/t0/disable_ipv6", []byte("1"), 0o644)) // no router solicitations
 		l.address("t0")
 		attachTCX(l, "t0", l.Program(MailIngressL3), false)
@@ -89,13 +95,7 @@ func TestRoomBehindADeviceWithoutEthernet(t *testing.T) {
 	var tun *os.File
 	l.within(l.gw, func() {
 		l.forwarding()
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
-		l.must(err)
-		req, err := unix.NewIfreq("t0")
-		l.must(err)
-		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-		l.must(unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
-		tun = os.NewFile(uintptr(fd), "tun")
+		tun = l.openTun("t0")
 		l.sysctl("ipv6/conf/t0/addr_gen_mode", "1")
 		l.address("t0")
 		dev, err := netlink.LinkByName("t0")

@@ -16,7 +16,7 @@
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 
-#include "sluice.h"
+#include "maps.h"
 
 /* linux/icmp.h would need the C library. */
 #define ICMP_DEST_UNREACH 3

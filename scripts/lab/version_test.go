@@ -25,24 +25,18 @@ func moduleDir(t *testing.T) string {
 	return filepath.Dir(strings.TrimSpace(string(out)))
 }
 
-// otherHeader is the kernel programs' header of a version to come: another LAYOUT, members before the others in sources,
-// locks and the configuration, a larger table, and a map more.
-func otherHeader(t *testing.T, h string) string {
-	t.Helper()
-	change := func(pattern, to string) {
-		t.Helper()
-		re := regexp.MustCompile(pattern)
-		if len(re.FindAllString(h, -1)) != 1 {
-			t.Fatalf("sluice.h has not one %q: the other version cannot be made of it", pattern)
-		}
-		h = re.ReplaceAllString(h, to)
-	}
-	change(`\tLAYOUT = \d+,`, "\tLAYOUT = 4711,")
-	change(`\nstruct source \{\n`, "\nstruct source {\n\t__u32 since;\n")
-	change(`\nstruct lock \{\n`, "\nstruct lock {\n\t__u64 since_ns;\n")
-	change(`\nstruct config \{\n`, "\nstruct config {\n\t__u64 since_ns;\n")
-	change(`4096\);(\s+__type\(key, struct net_key\);\s+__type\(value, __u32\);\s+\} lock_exempt)`, "8192);$1")
-	change(`\n#endif\n$`, `
+// others are the changes that make the kernel programs' headers those of a version to come: another LAYOUT, members before the
+// others in sources, locks and the configuration, a larger table, and a map more.
+var others = map[string][][2]string{
+	"sluice.h": {
+		{`\tLAYOUT = \d+,`, "\tLAYOUT = 4711,"},
+		{`\nstruct source \{\n`, "\nstruct source {\n\t__u32 since;\n"},
+		{`\nstruct lock \{\n`, "\nstruct lock {\n\t__u64 since_ns;\n"},
+		{`\nstruct config \{\n`, "\nstruct config {\n\t__u64 since_ns;\n"},
+	},
+	"maps.h": {
+		{`4096\);(\s+__type\(key, struct net_key\);\s+__type\(value, __u32\);\s+\} lock_exempt)`, "8192);$1"},
+		{`\n#endif\n$`, `
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16);
@@ -51,8 +45,21 @@ struct {
 } novelty SEC(".maps");
 
 #endif
-`)
-	return h
+`},
+	},
+}
+
+// otherText is a source file of that version.
+func otherText(t *testing.T, name, text string) string {
+	t.Helper()
+	for _, change := range others[name] {
+		re := regexp.MustCompile(change[0])
+		if len(re.FindAllString(text, -1)) != 1 {
+			t.Fatalf("%s has not one %q: the other version cannot be made of it", name, change[0])
+		}
+		text = re.ReplaceAllString(text, change[1])
+	}
+	return text
 }
 
 // other is that helper, built once for all tests of the process.
@@ -67,7 +74,7 @@ func removeOther() {
 	}
 }
 
-// otherVersion builds a helper whose kernel maps look different, from the same sources but for the header, and returns
+// otherVersion builds a helper whose kernel maps look different, from the same sources but for two headers, and returns
 // its path.
 func otherVersion(t *testing.T) string {
 	t.Helper()
@@ -91,10 +98,8 @@ func otherVersion(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if filepath.Base(s) == "sluice.h" {
-			b = []byte(otherHeader(t, string(b)))
-		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(s)), b, 0o600); err != nil {
+		name := filepath.Base(s)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(otherText(t, name, string(b))), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func runKernel(ctx context.Context, args []string) (err error) {
 	fs.IntVar(&c.Rounds, "rounds", c.Rounds, "rounds; each measures everything once")
 	fs.IntVar(&c.Interfaces, "interfaces", c.Interfaces, "customer interfaces, where there are many")
 	parts := fs.String("parts", "", "`parts` to measure, of alone, traffic, forwarding, streams, connections and memory; empty: all")
+	users := fs.String("users", "", "`sizes` of the tables, such as 100,100000; empty: from 1 to a million")
 	enforce := fs.Bool("enforce", false, "fail when a target is missed")
 	jsonPath := fs.String("json", "", "`file` for all figures")
 	if err := fs.Parse(args); err != nil {
@@ -37,6 +39,16 @@ func runKernel(ctx context.Context, args []string) (err error) {
 	}
 	if *parts != "" {
 		c.Parts = strings.Split(*parts, ",")
+	}
+	if *users != "" {
+		c.Users = nil
+		for s := range strings.SplitSeq(*users, ",") {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 1 {
+				return fmt.Errorf("could not use -users %s: %q is not a number of users; write such as 100,100000", *users, s)
+			}
+			c.Users = append(c.Users, n)
+		}
 	}
 	r, err := measureKernel(ctx, c)
 	if err != nil {

@@ -51,14 +51,14 @@ func (b *bench) streams(ctx context.Context) error {
 		if err := errors.Join(ctx.Err(), b.beat()); err != nil {
 			return err
 		}
-		for i, f := range floods() {
-			for _, w := range ways {
-				one, err := s.sample(w, i, f.packets*b.Packets)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", w.name, f.name, err)
-				}
+		for _, w := range ways { // a program's coming and going takes longer than a sample
+			got, err := s.round(w, b.Packets)
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+			for i, f := range floods() {
 				k := [2]string{w.name, f.name}
-				all[k] = append(all[k], one)
+				all[k] = append(all[k], got[i])
 			}
 		}
 	}
@@ -196,25 +196,39 @@ func (s *streamGate) ways(idle *ebpf.Program, p *population) []way {
 
 const guarded = ", with the guard at the uplink"
 
-// sample sends until so many packets, or a little more, have left the gateway.
-func (s *streamGate) sample(w way, flood, packets int) (one sample, err error) {
-	if err := s.run(w.set); err != nil {
-		return one, errors.Join(err, s.run(w.undo))
+// round is a sample of each flood by one way.
+func (s *streamGate) round(w way, packets int) (got []sample, err error) {
+	err = s.run(w.set)
+	for i, f := range floods() {
+		if err != nil {
+			break
+		}
+		var one sample
+		if one, err = s.sample(f, s.ends[i], f.packets*packets); err != nil {
+			err = fmt.Errorf("%s: %w", f.name, err)
+		}
+		got = append(got, one)
 	}
-	f, e := floods()[flood], s.ends[flood]
+	return got, errors.Join(err, s.run(w.undo))
+}
+
+// sample sends so many packets, or a little more.
+func (s *streamGate) sample(f flood, e ends, packets int) (one sample, err error) {
 	before, err := s.left()
 	if err != nil {
-		return one, errors.Join(err, s.run(w.undo))
+		return one, err
 	}
-	began, used := time.Now(), time.Duration(0)
-	if used, err = processCPU(); err == nil {
-		one.bytes, err = s.send(f, e, packets)
+	used, err := processCPU()
+	if err != nil {
+		return one, err
 	}
+	began := time.Now()
+	one.bytes, err = s.send(f, e, packets)
 	one.took = time.Since(began)
 	now, cpuErr := processCPU()
 	after, leftErr := s.left()
 	one.cpu, one.packets = now-used, after-before
-	if err := errors.Join(err, cpuErr, leftErr, s.run(w.undo)); err != nil {
+	if err := errors.Join(err, cpuErr, leftErr); err != nil {
 		return one, err
 	}
 	if f.payload > 0 && one.packets < uint64(packets)*9/10 || one.packets == 0 {

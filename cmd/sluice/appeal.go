@@ -43,21 +43,15 @@ the page what was decided. Approved appeals are the false positives that "sluice
 }
 
 func (p *program) appeals(ctx context.Context, state string, limit int) error {
-	var as []api.Appeal
-	print, err := p.get(ctx, "/v1/appeals?"+url.Values{"state": {state}, "limit": {strconv.Itoa(limit)}}.Encode(), &as)
-	if err != nil || !print {
-		return err
+	none := "no appeal was made"
+	if state != "" {
+		none = "no appeal is " + state
 	}
-	if len(as) == 0 {
-		p.screen.say("there is no such appeal")
-		return nil
-	}
-	rows := make([][]string, len(as))
-	for i, a := range as {
-		rows[i] = []string{a.ID, a.State, p.screen.at(a.Time), a.User, a.Code, a.Held, a.Text}
-	}
-	p.screen.table([]column{{head: "ID"}, {head: "STATE"}, {head: "TIME"}, {head: "USER"}, {head: "CODE"}, {head: "HELD"}, {head: "TEXT", cut: true}}, rows)
-	return nil
+	return listed(ctx, p, "/v1/appeals?"+url.Values{"state": {state}, "limit": {strconv.Itoa(limit)}}.Encode(), none,
+		[]column{{head: "ID"}, {head: "STATE"}, {head: "TIME"}, {head: "USER"}, {head: "CODE"}, {head: "HELD"}, {head: "TEXT", cut: true}},
+		func(a *api.Appeal) []string {
+			return []string{a.ID, a.State, p.screen.at(a.Time), a.User, a.Code, a.Held, a.Text}
+		})
 }
 
 func (s *screen) appeal(a *api.Appeal) {

@@ -60,7 +60,7 @@ filter say, watch undoes a decision. lock refuses, and locks every user who sent
 }
 
 func (p *program) campaigns(ctx context.Context, q api.CampaignQuery) error {
-	return listed(ctx, p, "/v1/campaigns?"+q.Values().Encode(), "there is no such campaign", []column{{head: "ID"}, {head: "STATE"}, {head: "COPIES", right: true}, {head: "TO", right: true}, {head: "USERS", right: true}, {head: "GOOD/UNSURE/BAD", right: true},
+	return listed(ctx, p, "/v1/campaigns?"+q.Values().Encode(), "no campaign of so many copies, or of that kind, was seen", []column{{head: "ID"}, {head: "STATE"}, {head: "COPIES", right: true}, {head: "TO", right: true}, {head: "USERS", right: true}, {head: "GOOD/UNSURE/BAD", right: true},
 		{head: "STOPPED", right: true}, {head: "FIRST"}, {head: "LAST"}, {head: "SUBJECT", cut: true}}, func(c *api.Campaign) []string {
 		return []string{c.ID, c.State, strconv.Itoa(c.Copies), strconv.Itoa(c.Recipients), strconv.Itoa(len(c.Users)), fmt.Sprintf("%d/%d/%d", c.Good, c.Unsure, c.Bad),
 			strconv.Itoa(c.Stopped), p.screen.at(c.First), p.screen.ago(c.Last), c.Subject}

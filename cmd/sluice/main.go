@@ -78,11 +78,20 @@ func run(ctx context.Context, s *screen, stderr io.Writer, args []string) int {
 		}
 		return exitFailed
 	case errors.As(err, new(usageError)) || p.client == nil: // or cobra refused the command line before any command ran
-		fmt.Fprintf(stderr, "sluice: %v\n  help: `sluice --help` lists the commands\n", err)
+		fmt.Fprintf(stderr, "sluice: %v\n  help: %s\n", err, helpFor(root, args))
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "sluice: %v\n", err)
 	return exitFailed
+}
+
+// helpFor names the help of the command that a command line is about.
+func helpFor(root *cobra.Command, args []string) string {
+	c, _, err := root.Find(args)
+	if err != nil || c == root {
+		return "`sluice --help` lists the commands"
+	}
+	return fmt.Sprintf("`%s --help` tells more", c.CommandPath())
 }
 
 func (p *program) root() *cobra.Command {

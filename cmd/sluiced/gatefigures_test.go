@@ -119,8 +119,9 @@ func TestGateLines(t *testing.T) {
 		{"few by a rule", "refusals", api.GateLook, "RATE-MSG 4", "[{mallory 4 RATE-MSG 4}]", 4, rule, nil},
 		{"many by a rule", "refusals", api.GateStop, "RATE-MSG 20", "[{mallory 20 RATE-MSG 20}]", 20, rule, nil},
 		{"too few", "locks", api.GateOK, "nobody", "", 2, spam, nil},
-		{"spammer", "locks", api.GateLook, "1 user of 3 were locked, or would be", "[{mallory 3 bad messages}]", 5, spam, nil},
-		{"virus", "locks", api.GateLook, "1 user of 3", "[{mallory 1 bad messages}]", 1, virus, nil},
+		{"spammer", "locks", api.GateLook, "of 3 users 1 were locked, or would be", "[{mallory 3 bad messages}]", 5, spam, nil},
+		{"locked", "locks", api.GateLook, "of 3 users 1 ", "[{mallory 1 lock}]", 1, hit("LOCKED", filter.Policy, "451 4.7.1 [LOCKED] locked"), nil},
+		{"virus", "locks", api.GateLook, "of 3 users 1 ", "[{mallory 1 bad messages}]", 1, virus, nil},
 		{"loses SPF", "spf", api.GateStop, "1 sender domain (9.1 % of the messages)", "[{mallory 10 shop.example 10}]", 10, func(r *proxy.Record) { r.From = "x@Shop.example" },
 			func(a *dnsAnswers) {
 				a.spf[pool.SPFQuestion{Domain: "shop.example", From: netip.MustParseAddr("203.0.113.17")}] = pool.Forbidden

@@ -194,10 +194,14 @@ func (f *figures) locks() api.GateLine {
 	l := api.GateLine{Check: "locks", Verdict: weigh(n, len(f.users), stopLocked), Count: n, Of: len(f.users), Text: "nobody would be locked",
 		Remedy: "look at their messages, `sluice log --user NAME`: a server that sends spam is to be mended first"}
 	for _, id := range bad.keys(worstListed) {
-		l.Worst = append(l.Worst, api.GateWorst{User: f.users[id].name, Count: bad.n[id], Detail: "bad messages"})
+		w := api.GateWorst{User: f.users[id].name, Count: bad.n[id], Detail: "bad messages"}
+		if w.Count == 0 {
+			w = api.GateWorst{User: w.User, Count: 1, Detail: "lock"}
+		}
+		l.Worst = append(l.Worst, w)
 	}
 	if n > 0 {
-		l.Text = fmt.Sprintf("%s of %d were locked, or would be once lock.automatic is on", nouns(n, "user", "users"), len(f.users))
+		l.Text = fmt.Sprintf("of %s %d were locked, or would be once lock.automatic is on", nouns(len(f.users), "user", "users"), n)
 	}
 	return l
 }

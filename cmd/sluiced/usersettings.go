@@ -142,7 +142,7 @@ func (b backend) ChangeSettings(_ context.Context, who string, c api.SettingsCha
 	if err := changed(&o, c.Set, c.Unset); err != nil {
 		return nil, err
 	}
-	act := store.Act{Who: who, What: what, Subject: m.Name, Detail: strings.TrimPrefix(detailOf(c.Set, c.Unset)+": "+c.Reason, ": ")}
+	act := store.Act{Who: who, What: what, Subject: m.Name, Detail: because(detailOf(c.Set, c.Unset), c.Reason)}
 	if c.Until != nil {
 		l := store.Lift{User: m.ID, Settings: o, Until: c.Until.UTC(), Reason: c.Reason, By: who}
 		if err := d.store.PutLift(l, act); err != nil {
@@ -214,6 +214,14 @@ func badSetting(err error) error {
 		remedy = "`sluice settings keys` lists all settings with their defaults"
 	}
 	return &api.Problem{Status: http.StatusBadRequest, Code: "invalid", What: what, Remedy: remedy}
+}
+
+// because adds a reason, where there is one.
+func because(what, reason string) string {
+	if what == "" || reason == "" {
+		return what + reason
+	}
+	return what + ": " + reason
 }
 
 func detailOf(set map[string]string, unset []string) string {

@@ -10,7 +10,7 @@ DESTDIR ?=
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # gotestsum prints one line per package and the runner's own summary at the end.
-TEST    := $(GO) tool gotestsum --format pkgname --hide-summary=skipped --
+TEST    := $(GO) tool gotestsum --format pkgname --
 # Tests in the lab wait for peers, retries and time-outs most of the time.
 LABTEST := $(TEST) -timeout 15m -parallel 4 -tags labtest
 DAEMONS := sluiced sluice-intercept sluice-observe sluice

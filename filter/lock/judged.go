@@ -125,6 +125,9 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 		e.Kind = ladder.Trap
 	}
 	if m.Forwarded || message.PassedOn(m) {
+		if d.Class == filter.Virus { // it is refused, and that is all: who forwards has not sent it
+			return ladder.Event{}, Evidence{}, false
+		}
 		e.Kind = ladder.Passed
 	}
 	return e, Evidence{

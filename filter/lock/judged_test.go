@@ -66,6 +66,21 @@ func TestForwardedSpam(t *testing.T) {
 	}
 }
 
+// TestForwardedVirus: who forwards one, or many, and nothing else, is not locked for it (VIR3); who sends one is.
+func TestForwardedVirus(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 300 {
+		m := mail(1, fmt.Sprint("virus ", i))
+		m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
+		w.keeper.Judged(m, verdict(filter.Virus))
+	}
+	w.send(2, "virus", filter.Virus)
+	if w.locked(1) || !w.locked(2) {
+		t.Errorf("forwarded viruses: locked %v; one of his own: locked %v", w.locked(1), w.locked(2))
+	}
+}
+
 // TestNearALock: slow, then held, then free again.
 func TestNearALock(t *testing.T) {
 	t.Parallel()

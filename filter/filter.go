@@ -103,6 +103,7 @@ type Hit struct {
 	Outside  bool    // rests on more than the words: on a list, or on where links lead; then every copy speaks for itself
 	NoLock   bool    // counts towards no lock although it refuses: it may be wrong
 	Weighs   bool    // its Points are one opinion among others, of which one probability is made
+	AsSet    bool    // where it refuses spam or phishing, the user's setting for that says what becomes of the mail
 	Tag      string  // header fields that the mail is to carry if it goes on, each with its line end; "" for none
 }
 

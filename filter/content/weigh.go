@@ -53,27 +53,29 @@ func (w *Weigher) Check(_ context.Context, p filter.Phase, m *message.Message, h
 		}
 	}
 	s := w.c.settings.Settings(m.Flow.User.ID)
-	if s == nil || sum == 0 {
+	if s == nil {
 		return hits
 	}
 	w.asSet(m, s, sum, hits)
-	if m.Found.Odds == 0 { // nobody looked at the content
+	if sum == 0 || m.Found.Odds == 0 { // nothing said, or nobody looked at the content
 		return hits
 	}
 	return w.weigh(m, s, sum, hits)
 }
 
-// asSet has what a program calls spam treated as the user's setting says.
+// asSet has what a program or a list calls spam treated as the user's setting says.
 func (w *Weigher) asSet(m *message.Message, s *policy.Settings, sum float64, hits []filter.Hit) {
 	if a := s.Content.OnSpam; a == policy.UsualAction || a == policy.RefuseMail {
 		return
 	}
 	for i := range hits {
-		if h := &hits[i]; h.Weighs && h.Class == filter.Spam && h.Action == filter.Reject {
-			h.Action, h.SMTP, h.Enhanced = filter.None, 0, ""
-			if w.c.act(s.Content.OnSpam, m, s, h); h.Tag != "" {
-				h.Tag = tag(h.Class, probability(m.Found.Odds+sum)) // its points are none
-			}
+		h := &hits[i]
+		if !h.AsSet || h.Class != filter.Spam && h.Class != filter.Phish || h.Action != filter.Reject {
+			continue
+		}
+		h.Action, h.SMTP, h.Enhanced = filter.None, 0, ""
+		if w.c.act(s.Content.OnSpam, m, s, h); h.Tag != "" && h.Weighs { // its points are no probability
+			h.Tag = tag(h.Class, probability(m.Found.Odds+sum))
 		}
 	}
 }

@@ -63,7 +63,8 @@ func TestOpinionsAreWeighed(t *testing.T) {
 	}
 }
 
-// TestProgramsDoAsSet: what a program calls spam is treated as the user's setting says.
+// TestProgramsDoAsSet: what a program or a list calls spam or phishing is treated as the user's setting says; a virus, a rule of the site and
+// what asks to be withheld anyway are left as they are.
 func TestProgramsDoAsSet(t *testing.T) {
 	t.Parallel()
 	l := &fakeLearner{judge: shippedJudge(t)}
@@ -74,12 +75,25 @@ func TestProgramsDoAsSet(t *testing.T) {
 		policy.QuarantineMail: filter.Quarantine, policy.DiscardMail: filter.Discard,
 	} {
 		settings.Content.OnSpam = set
-		m := &message.Message{Flow: &flow.Flow{}, Data: []byte("Subject: x\r\n\r\n" + set.String()), Found: message.Found{Odds: -4}}
-		said := []filter.Hit{{Code: "RSPAMD", Class: filter.Spam, Weighs: true, Points: 16, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1"}}
-		hits := c.Weigher().Check(context.Background(), filter.Data, m, said)
-		v := filter.Judge(hits)
-		if v.Action != want || (v.Tag() != "") != (set == policy.TagMail) || strings.Contains(v.Tag(), "=16") {
-			t.Errorf("%v: %v, tag %q", set, v.Action, v.Tag())
+		for _, said := range []filter.Hit{
+			{Code: "RSPAMD", Class: filter.Spam, AsSet: true, Weighs: true, Points: 16, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1"},
+			{Code: "MILTER", Class: filter.Phish, AsSet: true, Points: 1, Action: filter.Reject, SMTP: 554, Enhanced: "5.7.1"},
+			{Code: "LISTED", Class: filter.Spam, AsSet: true, Points: 1, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1"},
+		} {
+			m := &message.Message{Flow: &flow.Flow{}, Data: []byte("Subject: x\r\n\r\n" + set.String() + said.Code), Found: message.Found{Odds: -4}}
+			v := filter.Judge(c.Weigher().Check(context.Background(), filter.Data, m, []filter.Hit{said}))
+			if v.Action != want || (v.Tag() != "") != (set == policy.TagMail) || strings.Contains(v.Tag(), "=16") || v.Tag() != "" && !strings.Contains(v.Tag(), said.Class.String()) {
+				t.Errorf("%v, %s: %v, tag %q", set, said.Code, v.Action, v.Tag())
+			}
+		}
+		for _, said := range []filter.Hit{
+			{Code: "MILTER", Class: filter.Policy, AsSet: true, Action: filter.Reject}, {Code: "VIRUS", Class: filter.Virus, AsSet: true, Action: filter.Reject},
+			{Code: "GTUBE", Class: filter.Spam, Action: filter.Reject}, {Code: "MILTER", Class: filter.Spam, AsSet: true, Action: filter.Quarantine},
+		} {
+			v := filter.Judge(c.Weigher().Check(context.Background(), filter.Data, &message.Message{Flow: &flow.Flow{}}, []filter.Hit{said}))
+			if v.Action != said.Action {
+				t.Errorf("%v, %s %v: %v", set, said.Code, said.Class, v.Action)
+			}
 		}
 	}
 }

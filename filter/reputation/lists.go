@@ -209,7 +209,7 @@ func (l *list) hit(entry string, as []netip.Addr, s *policy.Settings) (h filter.
 	if !refuse {
 		return h, true
 	}
-	h.Class, h.Points = l.o.Class, 1
+	h.Class, h.Points, h.AsSet = l.o.Class, 1, true
 	if h.Class.Bad() && !s.Content.BlockSpam {
 		h.Evidence += "; not refused: content.block_spam is off"
 		return h, true

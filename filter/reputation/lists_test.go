@@ -138,8 +138,12 @@ func TestAnswersAreMapped(t *testing.T) {
 		{"no link", "192.0.2.10:1", "bad.test is a bad domain", ""},
 	} {
 		ls := world(good(), &fixed{policy.Default()}, sources, domains)
-		if got := said(ask(ls, from(c.client, c.body))); got != c.want {
+		v := ask(ls, from(c.client, c.body))
+		if got := said(v); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+		if h := v.Decisive(); h != nil && !h.AsSet {
+			t.Errorf("%s: no setting says what becomes of it: %+v", c.name, h)
 		}
 	}
 	for address, want := range map[message.Address]string{"x@mail.bad.test": refused, "x@good.test": "", "": "", "x@[192.0.2.1]": ""} {

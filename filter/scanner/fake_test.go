@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // behaviour is what a program under test does with a message.
@@ -19,7 +20,7 @@ const (
 	clean   behaviour = "clean"
 	objects behaviour = "objects"
 	dead    behaviour = "dead"    // nobody listens
-	slow    behaviour = "slow"    // takes the message and never answers
+	slow    behaviour = "slow"    // takes the message and says nothing for 30 s
 	garbled behaviour = "garbage" // answers with what is no answer
 	endless behaviour = "endless" // never stops answering
 	leaves  behaviour = "leaves"  // closes without an answer
@@ -67,9 +68,11 @@ func (p peer) session(c net.Conn, done chan struct{}) {
 	r := bufio.NewReader(c)
 	switch p.does {
 	case slow:
-		go func() { _, _ = io.Copy(io.Discard, r) }()
-		<-done
-		return
+		select {
+		case <-time.After(30 * time.Second):
+		case <-done:
+			return
+		}
 	case leaves:
 		_, _ = r.Peek(1)
 		return

@@ -117,7 +117,7 @@ func (p *plugin) judge(ctx context.Context, q *question, s *policy.Settings) []f
 // settle lets a hit do no more than settings allow.
 func (p *plugin) settle(h *filter.Hit, s *policy.Settings) {
 	h.Evidence = p.o.Name + ": " + h.Evidence
-	h.Weighs = h.Weighs && !p.o.NoteOnly
+	h.Weighs, h.AsSet = h.Weighs && !p.o.NoteOnly, true
 	if h.Action == filter.None {
 		return
 	}

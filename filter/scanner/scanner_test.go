@@ -68,7 +68,11 @@ func TestEveryMessageGetsAnAnswer(t *testing.T) {
 					if does == slow || does == endless {
 						o.Timeout = 300 * time.Millisecond
 					}
+					began := time.Now()
 					v := check(t, letter(), defaults(), o)
+					if spent := time.Since(began); spent > 25*time.Second {
+						t.Errorf("it was waited for, %v", spent)
+					}
 					want := "accept"
 					switch {
 					case does == objects:

@@ -18,14 +18,14 @@ type Plugin struct {
 	Name     string   `toml:"name" required:"true" doc:"In log and status."`
 	Kind     string   `toml:"kind" required:"true" enum:"clamd|rspamd|spamd|milter" doc:"clamd: ClamAV's daemon. rspamd: Rspamd's worker for scans, by HTTP. spamd: SpamAssassin's daemon. milter: any milter; it hears the dialogue from its beginning once the message is there, a refusal of one recipient is one of the message, and what it wants to change is said in the log and not done."`
 	Address  []string `toml:"address" required:"true" doc:"Where it listens: 127.0.0.1:3310, scanner.provider.example:3310 or unix:/run/clamav/clamd.ctl. Of several, which are instances of the same program, the next one is asked where one does not answer."`
-	Action   string   `toml:"action" default:"refuse" enum:"refuse|weigh|note" doc:"refuse: what it objects to is refused; of Rspamd and SpamAssassin content.on_spam says what becomes of it. weigh: nothing is refused because it says so. The points of both count, with what was learnt and the rules, in the one probability that content.unsure and content.spam are about. note: it is only said in the log, also where it cannot be asked."`
+	Action   string   `toml:"action" default:"refuse" enum:"refuse|weigh|note" doc:"refuse: what it objects to is refused; of what it calls spam or phishing content.on_spam says what becomes. weigh: nothing is refused because it says so. The points of Rspamd and SpamAssassin count, with what was learnt and the rules, in the one probability that content.unsure and content.spam are about. note: it is only said in the log, also where it cannot be asked."`
 	Failure  string   `toml:"failure" default:"defer" enum:"defer|go-on" doc:"What becomes of a message about which no instance can be asked in time. defer: 451 4.3.0. go-on: without this opinion."`
 	Timeout  Duration `toml:"timeout" default:"10s" min:"100ms" max:"2m" doc:"For one message, all instances together. After five failures in a row no message waits for an instance any more, until it answers a ping."`
 	MaxSize  Size     `toml:"max_size" default:"25MiB" min:"64KiB" max:"1GiB" doc:"How much of a message it is shown. The program's own limit must not be lower. Of kind spamd 512KiB where it is left out: SpamAssassin takes many seconds for large ones."`
 	Oversize string   `toml:"oversize" default:"begin" enum:"begin|pass|refuse" doc:"What becomes of larger messages. begin: it is shown their beginning. pass: it is not asked. refuse: 552 5.3.4. The log says so in any case."`
 	AtOnce   int      `toml:"at_once" default:"16" min:"1" max:"1000" doc:"Messages that it is asked about at the same time; others wait, within the time-out."`
 	Trusted  []string `toml:"trusted" doc:"Of kind clamd: patterns of names, such as \"Provider.*\", of signatures that are not ClamAV's own and certain all the same. What other foreign signatures and heuristics find is refused and counts towards no lock."`
-	Class    string   `toml:"class" default:"policy" enum:"policy|spam|phish|virus" doc:"Of kind milter: what its refusals mean. policy: a rule, which counts towards no lock."`
+	Class    string   `toml:"class" default:"policy" enum:"policy|spam|phish|virus" doc:"Of kind milter: what its refusals mean. policy: a rule, which counts towards no lock. spam and phish: content.on_spam says what becomes of the message."`
 	Marks    []string `toml:"marks" doc:"Of kind milter: fields by which it marks bad mail, such as \"X-Spam-Flag: YES\". Adding one counts as a refusal."`
 }
 
@@ -36,7 +36,7 @@ type DNSList struct {
 	Of            string   `toml:"of" required:"true" enum:"source|sender|link" doc:"What is looked up. source: addresses of customers. sender: domains of the envelope sender and the From field. link: domains that a message links to."`
 	Refuse        []Prefix `toml:"refuse" doc:"Answers for which mail is refused, such as 127.0.0.2 or 127.0.0.0/28."`
 	Note          []Prefix `toml:"note" doc:"Answers that are only said in the log. Others mean nothing. Answers outside of 127.0.0.0/8 and those in 127.255.255.0/24 are errors of the list."`
-	Class         string   `toml:"class" enum:"policy|spam|phish" doc:"What a refusal means. policy: a rule, which counts towards no lock. Left out: spam for links, policy for sources and senders."`
+	Class         string   `toml:"class" enum:"policy|spam|phish" doc:"What a refusal means. policy: a rule, which counts towards no lock. spam and phish: content.on_spam says what becomes of the message. Left out: spam for links, policy for sources and senders."`
 	Says          string   `toml:"says" doc:"What the client reads, in place of a sentence with the name of the list."`
 	Failure       string   `toml:"failure" default:"go-on" enum:"defer|go-on" doc:"What becomes of mail while the list does not answer or has been taken out. go-on: without this opinion. defer: 451 4.3.0."`
 	Timeout       Duration `toml:"timeout" default:"3s" min:"100ms" max:"30s" doc:"For all questions about one message."`

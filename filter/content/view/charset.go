@@ -9,6 +9,7 @@ import (
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/htmlindex"
 	"golang.org/x/text/encoding/ianaindex"
+	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
 	"golang.org/x/text/transform"
 )
@@ -68,10 +69,14 @@ func lookup(charset string) encoding.Encoding {
 		return nil
 	}
 	if e, err := htmlindex.Get(charset); err == nil {
-		if name, err := htmlindex.Name(e); err == nil && (name == "utf-8" || name == "replacement") {
+		switch name, err := htmlindex.Name(e); {
+		case err == nil && name == "utf-8":
 			return nil
+		case err == nil && name == "utf-16le" && charset != name: // its first character may tell
+			return unicode.UTF16(unicode.LittleEndian, unicode.UseBOM)
+		case err != nil || name != "replacement": // browsers refuse those; mail programs read some
+			return e
 		}
-		return e
 	}
 	if e, err := ianaindex.MIME.Encoding(charset); err == nil {
 		return e // nil where the library knows the name only

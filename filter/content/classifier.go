@@ -89,7 +89,7 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
 	c.learner.Seen(m, &o, t)
 	if o.Probability < t.Unsure {
-		return hits
+		return o.unread(m, hits)
 	}
 	hits = append(hits, c.verdict(m, s, &o, t, &w))
 	return o.Hits(j.Model().Info().Name, hits)

@@ -86,6 +86,14 @@ func TestClassifier(t *testing.T) {
 	if l.seen[0] != "k1.1 clean" || l.seen[1] != "k1.1 phish" {
 		t.Errorf("seen: %q", l.seen)
 	}
+	for name, m := range map[string]*message.Message{
+		"a long text":  {Flow: &flow.Flow{}, Data: []byte(minutes + strings.Repeat("We met on Tuesday and agreed. ", 10_000))},
+		"a large mail": {Flow: &flow.Flow{}, Data: []byte(minutes), DataSize: 50_000_000},
+	} {
+		if hits := c.Check(context.Background(), filter.Data, m, nil); len(hits) != 1 || hits[0].Code != "OUT-CUT" || hits[0].Action != filter.None {
+			t.Errorf("%s of which not all is read: %+v", name, hits)
+		}
+	}
 	if hits := c.Check(context.Background(), filter.Rcpt, &message.Message{}, nil); hits != nil {
 		t.Errorf("asked in phase rcpt it said %v", hits)
 	}

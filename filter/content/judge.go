@@ -192,14 +192,30 @@ func (o *Opinion) Odds() float64 {
 // Hits returns the opinion as hits, none of which asks for anything: who judges says what is done.
 func (o *Opinion) Hits(model string, hits []filter.Hit) []filter.Hit {
 	for i := range o.Findings {
-		f := &o.Findings[i]
-		hits = append(hits, filter.Hit{Code: f.Code, Class: filter.Clean, Points: f.Points, Text: f.Text, Evidence: f.Evidence})
+		hits = append(hits, hitOf(&o.Findings[i]))
 	}
 	if len(o.Reasons) > 0 {
 		hits = append(hits, filter.Hit{Code: "LEARNED", Class: filter.Clean, Points: o.learned(), Text: "the words are those of mail that was found bad before",
 			Evidence: fmt.Sprintf("probability %.4f by %s: %s", o.Probability, model, o.why())})
 	}
 	return hits
+}
+
+// unread appends what is said of a good message, too: that not all of it was read.
+func (o *Opinion) unread(m *message.Message, hits []filter.Hit) []filter.Hit {
+	for i := range o.Findings {
+		if f := &o.Findings[i]; f.Code == rules.CodeCut {
+			return append(hits, hitOf(f))
+		}
+	}
+	if n := int64(len(m.Data)); n < m.DataSize {
+		return append(hits, filter.Hit{Code: rules.CodeCut, Text: "the message is larger than what is read of it", Evidence: fmt.Sprintf("%d of %d bytes", n, m.DataSize)})
+	}
+	return hits
+}
+
+func hitOf(f *rules.Finding) filter.Hit {
+	return filter.Hit{Code: f.Code, Class: filter.Clean, Points: f.Points, Text: f.Text, Evidence: f.Evidence}
 }
 
 // links tells whether where links lead speaks against the message by itself, beside its words.

@@ -25,6 +25,9 @@ type rule struct {
 	text   string
 }
 
+// CodeCut is the public code of what says that not all of a message was read.
+const CodeCut = "OUT-CUT"
+
 var (
 	urlNumeric   = rule{"URL-NUMERIC", filter.Spam, 1.5, "a link leads to a number instead of a name"}
 	urlUser      = rule{"URL-USER", filter.Phish, 2, "a link hides its host behind an @"}
@@ -56,7 +59,7 @@ var (
 	outReply  = rule{"OUT-REPLY", filter.Spam, 1, "answers go to a free mailbox elsewhere"}
 	outForm   = rule{"OUT-WEBFORM", filter.Spam, 1.5, "a web form's field carries a link"}
 	outHidden = rule{"OUT-HIDDEN", filter.Spam, 0.5, "much text is hidden from the reader"}
-	outCut    = rule{"OUT-CUT", filter.Policy, 0, "the message is larger or deeper than what is read of it"}
+	outCut    = rule{CodeCut, filter.Policy, 0, "the message is larger or deeper than what is read of it"}
 )
 
 // Check returns the findings for v, appended to found. Each rule fires at most once.

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -195,6 +196,7 @@ lock = { automatic = false }{{end}}`, 1)+scannersConfig)
 		{"the milter's RCPT", "bob", "a@bob.example", "y@sink.example refused@sink.example", plainMail("minutes", "for both"), "550 5.7.1 gw.example: [MILTER] "},
 		{"the milter's MAIL", "bob", "later@bob.example", "y@sink.example", plainMail("minutes", "later"), "451 4.7.1 gw.example: [MILTER] "},
 		{"the milter's mark", "bob", "a@bob.example", "y@sink.example", plainMail("mark me", "now"), "550 5.7.1 gw.example: [MILTER] "},
+		{"a virus that is only forwarded", "bob", "a@bob.example", "y@sink.example", "Delivered-To: b@bob.example\r\n" + attached("a.gz", gzipped(eicar)), "550 5.7.1 gw.example: [VIRUS] message contains a virus: Lab.Eicar.UNOFFICIAL"},
 		{"EICAR in gzip in zip", "mallory", "a@mallory.example", "y@sink.example", attached("a.zip", zipped(t, "a.gz", gzipped(eicar))), "550 5.7.1 gw.example: [VIRUS] message contains a virus: Lab.Eicar.UNOFFICIAL"},
 	} {
 		got, err := sendOne(ctx, l, c.host, c.from, c.to, c.mail)
@@ -248,11 +250,14 @@ lock = { automatic = false }{{end}}`, 1)+scannersConfig)
 		t.Errorf("locked are %+v, want mallory for her virus", locks)
 	}
 
-	sluice(t, g, "user", "set", "dave", "content_on_spam=tag") // what SpamAssassin calls spam is treated as he says
-	if got, err := sendOne(ctx, l, "dave", "a@dave.example", "tagged@sink.example", plainMail("offer", ScannerSpamd)); err != nil || !strings.HasPrefix(got, "250 ") {
-		t.Errorf("spam to SpamAssassin of a user whose spam is tagged: %q, %v", got, err)
-	} else if m := messageTo(ctx, t, l, "tagged@sink.example"); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Flag: YES\r\n")) {
-		t.Errorf("it is not tagged: %q", m.Data)
+	sluice(t, g, "user", "set", "dave", "content_on_spam=tag") // what a program calls spam is treated as he says
+	for program, text := range map[string]string{"spamassassin": ScannerSpamd, "milter": ScannerMilter} {
+		to := program + "@sink.example"
+		if got, err := sendOne(ctx, l, "dave", "a@dave.example", to, plainMail("offer", text)); err != nil || !strings.HasPrefix(got, "250 ") {
+			t.Errorf("spam to the %s of a user whose spam is tagged: %q, %v", program, got, err)
+		} else if m := messageTo(ctx, t, l, to); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Flag: YES\r\n")) {
+			t.Errorf("spam to the %s is not tagged: %q", program, m.Data)
+		}
 	}
 	if err := clamd.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -291,7 +296,7 @@ func untilOpinions(ctx context.Context, t *testing.T, g *Gateway, wanted func(*o
 	}
 }
 
-// sickPeers are programs that fail, on the gateway: one takes all and never answers, one talks nonsense.
+// sickPeers are programs that fail, on the gateway: one takes all and answers after 30 s, one talks nonsense.
 func sickPeers(t *testing.T, l *Lab) (slow, garbage string) {
 	t.Helper()
 	serve := func(address string, session func(c net.Conn)) {
@@ -311,7 +316,11 @@ func sickPeers(t *testing.T, l *Lab) (slow, garbage string) {
 		}()
 	}
 	slow, garbage = "127.0.0.1:7001", "127.0.0.1:7002"
-	serve(slow, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	serve(slow, func(c net.Conn) {
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second)) // a failure ends the copying
+		_, _ = io.Copy(io.Discard, c)
+		_, _ = io.WriteString(c, "stream: OK\x00")
+	})
 	serve(garbage, func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1))
 		_, _ = io.WriteString(c, "\x00\x00\x00\x09?garbage\x00\r\n\r\n")
@@ -363,6 +372,23 @@ content = { failure = "defer" }{{end}}`, 1)
 				}
 			}
 		}
+	}
+	silent := map[string]int{} // messages about which a program said nothing, by its kind
+	var log []struct {
+		Hits []struct{ Code, Evidence string }
+	}
+	if err := sluiceJSON(ctx, g, &log, "log"); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range log {
+		for _, h := range m.Hits {
+			if kind, _, _ := strings.Cut(h.Evidence, ": "); h.Code == "UNCHECKED" {
+				silent[kind]++
+			}
+		}
+	}
+	if want := map[string]int{"clamd": 6 * 4, "rspamd": 6 * 3, "spamd": 6 * 3, "milter": 6 * 3}; !maps.Equal(silent, want) { // of spam only a scanner is asked
+		t.Errorf("the log says that nothing was heard of %v, want %v", silent, want)
 	}
 	if err := g.Configure(base, ""); err != nil {
 		t.Fatal(err)

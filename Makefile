@@ -139,7 +139,7 @@ bench-filter: ## what the content filter is worth on the development corpus, bes
 	$(GO) run ./scripts/model figures -plot docs/calibration.svg $(FILTERFLAGS)
 
 .PHONY: bench-weights
-bench-weights: ## what SpamAssassin's points add to what content says by itself: fitted, and measured on the test split (ten minutes)
+bench-weights: ## what the points of SpamAssassin and Rspamd add to what content says by itself: fitted, and measured on the test split (ten minutes)
 	$(GO) run ./scripts/model weights $(FILTERFLAGS)
 
 .PHONY: bench-campaign

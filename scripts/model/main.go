@@ -3,7 +3,7 @@
 //	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
 //	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations cost peers crossed
 //	go run ./scripts/model campaigns -corpus DIR  each cluster of the corpus as a burst of copies, and what stops it
-//	go run ./scripts/model weights -corpus DIR    what the points of another program add to what content says (spamassassin)
+//	go run ./scripts/model weights -corpus DIR    what the points of SpamAssassin and Rspamd add to what content says
 //	go run ./scripts/model synth -out DIR         the made-up mails, to look at them
 package main
 
@@ -36,7 +36,8 @@ func run(args []string) error {
 	corpus := fs.String("corpus", defaultCorpus(), "`folder` of the development corpus")
 	out := fs.String("out", "filter/content/shipped/model.bin", "`file` or folder to write")
 	plotTo := fs.String("plot", "", "with figures: `file` for the calibration of the shipped model, as SVG")
-	each := fs.Int("each", 600, "with weights: `messages` of either label")
+	each := fs.Int("each", 600, "with weights: `messages` of either label that SpamAssassin is asked about")
+	named := fs.Bool("named", false, "with campaigns: name each burst that is not treated as it should be")
 	if err := fs.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -50,13 +51,13 @@ func run(args []string) error {
 		if err != nil {
 			return err
 		}
-		return campaigns(os.Stdout, all)
+		return campaigns(os.Stdout, all, *named)
 	case "weights":
 		all, err := readCorpus(*corpus)
 		if err != nil {
 			return err
 		}
-		return weights(os.Stdout, all, "spamassassin", *each)
+		return weights(os.Stdout, all, *each)
 	case "synth":
 		return writeMadeUp(*out)
 	}

@@ -31,20 +31,37 @@ func rspamdRoot() string {
 const offline = "antivirus arc asn bayes clickhouse dkim dkim_signing dmarc elastic external_services fuzzy_check greylist history_redis known_senders metadata_exporter " +
 	"milter_headers mx_check neural p0f phishing ratelimit rbl replies reputation spamtrap spf surbl url_redirector"
 
-// rspamd has Debian's Rspamd judge the test split by all rules that need no network: its usual worker, in a network namespace
-// with nothing in it, asked by HTTP at a socket in the file system.
-func rspamd(w io.Writer, dir string, _, test []*letter, paths map[*letter]string) error {
+// rspamd measures Debian's Rspamd on the test split.
+func rspamd(w io.Writer, dir string, _, test []*letter, _ map[*letter]string) error {
+	scores, spent, err := askRspamd(test, filepath.Join(dir, "rspamd"))
+	if err != nil {
+		return err
+	}
+	each := spent / time.Duration(len(test))
+	printPeer(w, "Rspamd, add header (6)", test, scores, 6, each)
+	printPeer(w, "Rspamd, reject (15)", test, scores, 15, each)
+	return nil
+}
+
+// rspamdPoints are the points that Rspamd gives.
+func rspamdPoints(ms []*letter, dir string) (map[string]float64, error) {
+	scores, _, err := askRspamd(ms, dir)
+	return scores, err
+}
+
+// askRspamd has Rspamd judge messages by all rules that need no network, in processor time spent: its usual worker, in a
+// network namespace with nothing in it, asked by HTTP at a socket in the file system. dir is for what it writes.
+func askRspamd(ms []*letter, dir string) (scores map[string]float64, spent time.Duration, err error) {
 	root := rspamdRoot()
 	if _, err := os.Stat(filepath.Join(root, "usr/bin/rspamd")); err != nil {
-		return errors.New("`scripts/lab/mtaroots` unpacks it")
+		return nil, 0, errors.New("`scripts/lab/mtaroots` unpacks it")
 	}
-	dir = filepath.Join(dir, "rspamd")
 	if err := writeRspamd(dir, root); err != nil {
-		return err
+		return nil, 0, err
 	}
 	cmd := startRspamd(dir, root)
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, 0, err
 	}
 	defer func() {
 		_ = cmd.Process.Kill() // its workers end with it
@@ -55,28 +72,20 @@ func rspamd(w io.Writer, dir string, _, test []*letter, paths map[*letter]string
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
 	if err := waitRspamd(client); err != nil {
-		return err
+		return nil, 0, err
 	}
 	before, err := familyTime(cmd.Process.Pid)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	scores := map[string]float64{}
-	for _, m := range test {
-		score, err := askRspamd(client, m.data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", paths[m], err)
+	scores = map[string]float64{}
+	for _, m := range ms {
+		if scores[m.file], err = scoreOf(client, m.data); err != nil {
+			return nil, 0, fmt.Errorf("%s: %w", m.file, err)
 		}
-		scores[m.file] = score
 	}
 	after, err := familyTime(cmd.Process.Pid)
-	if err != nil {
-		return err
-	}
-	each := (after - before) / time.Duration(len(test))
-	printPeer(w, "Rspamd, add header (6)", test, scores, 6, each)
-	printPeer(w, "Rspamd, reject (15)", test, scores, 15, each)
-	return nil
+	return scores, after - before, err
 }
 
 // writeRspamd writes what differs from the package's own configuration.
@@ -133,7 +142,8 @@ func waitRspamd(client *http.Client) error {
 	return fmt.Errorf("it does not start: %w", err)
 }
 
-func askRspamd(client *http.Client, mail []byte) (float64, error) {
+// scoreOf asks about one message.
+func scoreOf(client *http.Client, mail []byte) (float64, error) {
 	r, err := client.Post("http://rspamd/checkv2", "application/octet-stream", bytes.NewReader(mail))
 	if err != nil {
 		return 0, err

@@ -22,64 +22,84 @@ type opined struct {
 	odds, points float64
 }
 
-// weights fits what the points of another program add to the odds, content held fixed, to a sample of the training split, and
-// tells what the test split says of it.
-func weights(w io.Writer, all []*letter, program string, only int) error {
-	ask := map[string]func([]*letter, string) (map[string]float64, error){"spamassassin": assassinPoints}[program]
-	if ask == nil {
-		return fmt.Errorf("the program %q is not known; say spamassassin", program)
-	}
+// programs are those whose points can be fitted, and how many messages of either label each is asked about: 0 for all.
+var programs = []struct {
+	code string
+	most func(each int) int
+	ask  func(ms []*letter, dir string) (map[string]float64, error)
+}{
+	{"SPAMASSASSIN", func(each int) int { return each }, assassinPoints},
+	{"RSPAMD", func(int) int { return math.MaxInt }, rspamdPoints},
+}
+
+// weights fits what the points of other programs add to the odds, content held fixed, to the training split, and tells what
+// the test split says of it. A program that is not there is said so.
+func weights(w io.Writer, all []*letter, each int) error {
 	odds, err := unseenOdds(all)
 	if err != nil {
 		return err
 	}
-	sample := func(split string, each int) (out []opined, err error) {
-		ms := append(some(pick(all, func(m *letter) bool { return m.split == split && m.headline && !m.bad }), each),
-			some(pick(all, func(m *letter) bool { return m.split == split && m.headline && m.bad }), each)...)
-		dir, err := os.MkdirTemp("", "weights")
+	for _, p := range programs {
+		train, err := sample(all, "train", p.most(each), odds, p.ask)
 		if err != nil {
-			return nil, err
+			fmt.Fprintf(w, "%s: not measured: %v\n", p.code, err)
+			continue
 		}
-		defer os.RemoveAll(dir) //nolint // what is left is in the folder for temporary files
-		points, err := ask(ms, dir)
-		for _, m := range ms {
-			if p, ok := points[m.file]; ok {
-				out = append(out, opined{m, odds[m], p})
-			}
+		test, err := sample(all, "test", p.most(each*2/3), odds, p.ask)
+		if err != nil {
+			return err
 		}
-		return out, err
+		printWeights(w, p.code, train, test)
 	}
-	train, err := sample("train", only)
+	return nil
+}
+
+// sample has a program judge messages of a split, at most so many of either label, spread over it.
+func sample(all []*letter, split string, most int, odds map[*letter]float64, ask func([]*letter, string) (map[string]float64, error)) (out []opined, err error) {
+	of := func(bad bool) []*letter {
+		return some(pick(all, func(m *letter) bool { return m.split == split && m.headline && m.bad == bad }), most)
+	}
+	ms := append(of(false), of(true)...)
+	dir, err := os.MkdirTemp("", "weights")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	test, err := sample("test", only*2/3)
-	if err != nil {
-		return err
+	defer os.RemoveAll(dir) //nolint // what is left is in the folder for temporary files
+	points, err := ask(ms, dir)
+	for _, m := range ms {
+		if p, ok := points[m.file]; ok {
+			out = append(out, opined{m, odds[m], p})
+		}
 	}
-	code := map[string]string{"spamassassin": "SPAMASSASSIN"}[program]
-	best := fitWeight(train)
-	fmt.Fprintf(w, "%s: of %d messages of the training split: %.2f a point, %.1f at most; shipped are %.2f and %.1f\n", code, len(train), best.PerPoint, best.Most,
-		content.Weights[code].PerPoint, content.Weights[code].Most)
+	return out, err
+}
+
+// printWeights prints what weights are worth: the shipped one, and those that fit best, with and without the shipped bound.
+func printWeights(w io.Writer, code string, train, test []opined) {
+	shipped := content.Weights[code]
+	free, bound := fitWeight(train, 1, 1.5, 2, 2.5, 3, 4), fitWeight(train, shipped.Most)
+	fmt.Fprintf(w, "%s: fitted to %d messages of the training split, measured on %d of the test split\n", code, len(train), len(test))
 	for _, x := range []struct {
 		name string
 		of   content.Weight
-	}{{"content alone", content.Weight{}}, {"as fitted", best}, {"0.5 a point, 1.5 at most", content.Weight{PerPoint: 0.5, Most: 1.5}}, {"0.5 a point, 1 at most", content.Weight{PerPoint: 0.5, Most: 1}},
-		{"as shipped", content.Weights[code]}} {
-		of := func(sample []opined) (rows []scored) {
-			for _, o := range sample {
+	}{{"content alone", content.Weight{}}, {"as shipped", shipped}, {"as fitted, bound as shipped", bound}, {"as fitted", free}} {
+		for _, split := range []struct {
+			name   string
+			sample []opined
+		}{{"train", train}, {"test", test}} {
+			var rows []scored
+			for _, o := range split.sample {
 				z := o.odds + x.of.Of(told(o.points))
 				rows = append(rows, scored{o.letter, z, learn.Sigmoid(z)})
 			}
-			return rows
+			s := summarise(rows)
+			s.print(w, fmt.Sprintf("%s (%.2f a point, %.1f at most), %s", x.name, x.of.PerPoint, x.of.Most, split.name))
+			fmt.Fprintf(w, "%-34s %.4f bits of surprise a message, two good to one bad\n", "", surprise(split.sample, x.of))
+			if split.name == "test" {
+				printCalibration(w, rows)
+			}
 		}
-		for name, sample := range map[string][]opined{"train": train, "test": test} {
-			s := summarise(of(sample))
-			s.print(w, x.name+", "+name)
-		}
-		printCalibration(w, of(test))
 	}
-	return nil
 }
 
 // some returns at most n of all, spread over them.
@@ -111,35 +131,33 @@ func unseenOdds(all []*letter) (map[*letter]float64, error) {
 	return odds, nil
 }
 
-// fitWeight returns the weight under which the labels are likeliest, both labels counting as in the corpus: two good to one bad.
-func fitWeight(sample []opined) (best content.Weight) {
-	good, bad := 0.0, 0.0
-	for _, o := range sample {
-		if o.bad {
-			bad++
-		} else {
-			good++
-		}
-	}
-	top := math.Inf(-1)
-	for _, most := range []float64{1, 1.5, 2, 2.5, 3, 4} {
+// fitWeight returns the weight under which the labels surprise least, with one of the bounds.
+func fitWeight(sample []opined, bounds ...float64) (best content.Weight) {
+	least := math.Inf(1)
+	for _, most := range bounds {
 		for per := 0.0; per <= 1.2; per += 0.01 {
 			w := content.Weight{PerPoint: per, Most: most}
-			sum := 0.0
-			for _, o := range sample {
-				z := o.odds + w.Of(told(o.points))
-				if o.bad {
-					sum -= math.Log1p(math.Exp(-z)) / bad
-				} else {
-					sum -= 2 * math.Log1p(math.Exp(z)) / good
-				}
-			}
-			if sum > top {
-				top, best = sum, w
+			if s := surprise(sample, w); s < least {
+				least, best = s, w
 			}
 		}
 	}
 	return best
+}
+
+// surprise is the mean cross entropy of the labels in bits, both labels counting as in the corpus: two good to one bad.
+func surprise(sample []opined, w content.Weight) float64 {
+	var sum, n [2]float64
+	for _, o := range sample {
+		z := o.odds + w.Of(told(o.points))
+		k := 0
+		if o.bad {
+			k, z = 1, -z
+		}
+		sum[k] += math.Log1p(math.Exp(z)) / math.Ln2
+		n[k]++
+	}
+	return (2*sum[0]/max(1, n[0]) + sum[1]/max(1, n[1])) / 3
 }
 
 // told are the points of an opinion that is told: from one on.

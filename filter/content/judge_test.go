@@ -1,6 +1,9 @@
 package content
 
 import (
+	"fmt"
+	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -157,5 +160,41 @@ func BenchmarkJudge10K(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	for range b.N {
 		j.Judge(data, DefaultThresholds, 0.8)
+	}
+}
+
+// BenchmarkJudgeMany10K judges 200 messages in turn, plain and HTML, of words that are common and rare as in a language: nothing of
+// what was read for one is still at hand for the next.
+func BenchmarkJudgeMany10K(b *testing.B) {
+	j := shippedJudge(b)
+	r := rand.New(rand.NewPCG(1, 2))
+	vocabulary := make([]string, 20_000)
+	for i := range vocabulary {
+		for range 2 + r.IntN(3) {
+			vocabulary[i] += []string{"ba", "ten", "or", "mi", "st", "ra", "ne", "lo", "qui", "ver", "a", "e"}[r.IntN(12)]
+		}
+	}
+	mails := make([][]byte, 200)
+	for i := range mails {
+		var m strings.Builder
+		html := i%2 == 0
+		fmt.Fprintf(&m, "From: Ann Smith <ann@example.org>\r\nTo: b@example.net\r\nSubject: %s\r\nMessage-ID: <%d@example.org>\r\nMIME-Version: 1.0\r\nContent-Type: text/%s; charset=utf-8\r\n\r\n", vocabulary[i], i,
+			map[bool]string{true: "html", false: "plain"}[html])
+		for n := 0; m.Len() < 10<<10; n++ {
+			switch {
+			case n%12 != 11:
+				m.WriteString(vocabulary[int(float64(len(vocabulary))*math.Pow(r.Float64(), 4))] + " ")
+			case html:
+				fmt.Fprintf(&m, "</p>\r\n<p style=\"margin:0\"><a href=\"https://www.example.org/%d\">more</a> ", n)
+			default:
+				m.WriteString("\r\n")
+			}
+		}
+		mails[i] = []byte(m.String())
+	}
+	b.ReportAllocs()
+	b.SetBytes(10 << 10)
+	for i := range b.N {
+		j.Judge(mails[i%len(mails)], DefaultThresholds, 2)
 	}
 }

@@ -4,6 +4,7 @@ package learn
 
 import (
 	"fmt"
+	"slices"
 
 	"sluice/filter/content/view"
 )
@@ -27,7 +28,7 @@ const (
 // Features are the hashed features of one message, without repetition. It is used again and again.
 type Features struct {
 	ids  [views][]uint32
-	seen []uint64 // one bit for each slot of the table
+	seen *bitmap
 	view int
 	// names, where it is not nil, is told what each feature stands for: wanted only for what has to be explained.
 	names map[uint32]string
@@ -37,10 +38,11 @@ type Features struct {
 // shares its slot with a common one, and the tables together take 12 MiB.
 const slotBits = 20
 
+// bitmap has one bit for each slot of a table.
+type bitmap [1 << slotBits >> 6]uint64
+
 // NewFeatures returns an empty set.
-func NewFeatures() *Features {
-	return &Features{seen: make([]uint64, 1<<slotBits>>6)}
-}
+func NewFeatures() *Features { return &Features{seen: new(bitmap)} }
 
 func (f *Features) reset() {
 	for i := range f.ids {
@@ -55,12 +57,25 @@ func slot(h uint64) uint32 { return uint32((h * 0x9e3779b97f4a7c15) >> (64 - slo
 
 // add notes a feature.
 func (f *Features) add(h uint64) {
+	ids, n := f.room(1)
+	f.ids[f.view] = ids[:f.seen.put(ids, n, h)]
+}
+
+// room returns the features of the view in a slice with room for so many more, and how many there are.
+func (f *Features) room(more int) (ids []uint32, n int) {
+	ids = f.ids[f.view]
+	n = len(ids)
+	return slices.Grow(ids, more)[:n+more], n
+}
+
+// put notes a feature behind the first n of ids, and returns how many there are then. Whether one was there before nobody can
+// foretell, so there is no branch: it is written in any case, and counts or not.
+func (b *bitmap) put(ids []uint32, n int, h uint64) int {
 	id := slot(h)
-	w, b := id>>6, uint64(1)<<(id&63)
-	if f.seen[w]&b == 0 {
-		f.seen[w] |= b
-		f.ids[f.view] = append(f.ids[f.view], id)
-	}
+	had := b[id>>6]
+	b[id>>6] = had | 1<<(id&63)
+	ids[n] = id
+	return n + int(^had>>(id&63)&1)
 }
 
 const (
@@ -133,13 +148,14 @@ func (f *Features) ExtractNamed(v *view.View) {
 
 // words adds the words of text, and each with the one before.
 func (f *Features) words(space byte, text []byte, most int) (n int) {
+	ids, k := f.room(2 * len(text))
 	var prev uint64 // hash of the word before, which starts at before
 	before := 0
 	for i := 0; i < len(text) && n < most; {
 		c := wordByte[text[i]]
 		if c == 0 {
 			if c := text[i]; c == '!' || c == '$' || c == '?' || c == '%' {
-				f.add(hashOf(space, text[i:i+1]))
+				k = f.seen.put(ids, k, hashOf(space, text[i:i+1]))
 			}
 			i++
 			continue
@@ -162,15 +178,16 @@ func (f *Features) words(space byte, text []byte, most int) (n int) {
 			h = hashOf(space, []byte("\x01id"))
 		}
 		n++
-		f.add(h)
+		k = f.seen.put(ids, k, h)
 		if prev != 0 {
-			f.add(h*3 + prev*7)
+			k = f.seen.put(ids, k, h*3+prev*7)
 		}
 		if f.names != nil {
 			f.nameWord(space, text, before, start, i, h, prev)
 		}
 		prev, before = h, start
 	}
+	f.ids[f.view] = ids[:k]
 	return n
 }
 
@@ -187,6 +204,7 @@ func (f *Features) nameWord(space byte, text []byte, before, start, end int, h, 
 
 // grams adds each run of four bytes of text, letters in lower case, digits all alike, blanks as one.
 func (f *Features) grams(space byte, text []byte) {
+	ids, k := f.room(len(text))
 	var g uint32
 	salt := uint64(space) << 40
 	n := 0
@@ -197,9 +215,10 @@ func (f *Features) grams(space byte, text []byte) {
 		}
 		g = g<<8 | uint32(c)
 		if n++; n >= 4 {
-			f.add((uint64(g) | salt) * prime64)
+			k = f.seen.put(ids, k, (uint64(g)|salt)*prime64)
 		}
 	}
+	f.ids[f.view] = ids[:k]
 }
 
 // wordByte is each byte of a word, letters in lower case and digits all alike, and 0 for what stands between words;

@@ -104,6 +104,28 @@ func TestOneBurstFromManyHosts(t *testing.T) {
 	}
 }
 
+// TestCopiesNextToUnsure: a burst whose copies are unsure on the whole is held, some of them above the threshold and some below; one of
+// doubtful copies is not, nor is one that many users send.
+func TestCopiesNextToUnsure(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		users         int
+		probabilities [2]float64
+		held          bool
+	}{{1, [2]float64{0.79, 0.84}, true}, {1, [2]float64{0.76, 0.77}, false}, {1, [2]float64{0.45, 0.97}, false}, {1, [2]float64{0.3, 0.99}, true}, {20, [2]float64{0.6, 0.6}, false}} {
+		s := newStage(t)
+		held := 0
+		for i := range 40 {
+			if v, _ := s.send(uint32(1+i%c.users), fmt.Sprintf("r%d@sink.example", i), parcel(fmt.Sprintf("N%d", i)), c.probabilities[i%2]); v.Action == filter.Hold {
+				held++
+			}
+		}
+		if (held > 0) != c.held {
+			t.Errorf("%+v: %d copies are held", c, held)
+		}
+	}
+}
+
 // TestGoodBurstsPass: a newsletter, and a shop system's notices that many customers send, however many there are.
 func TestGoodBurstsPass(t *testing.T) {
 	t.Parallel()

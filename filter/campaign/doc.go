@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"sluice/filter/content"
 )
 
 // State is what is done with the copies of a campaign.
@@ -79,6 +81,7 @@ type Campaign struct {
 	Good       int          `json:"good"`       // copies that the content filter takes for good
 	Unsure     int          `json:"unsure"`
 	Bad        int          `json:"bad"`
+	Likely     float64      `json:"likely"`           // how many copies are bad, as far as their probabilities tell
 	Unlike     int          `json:"unlike,omitempty"` // copies to people who are new to a sender of other habits
 	Stopped    int          `json:"stopped"`          // copies withheld or refused because of the campaign
 	Subject    string       `json:"subject"`          // of an early copy
@@ -172,7 +175,13 @@ func (b *burst) sample(id string) {
 	b.Samples = append(b.Samples, id)
 }
 
-func (b *burst) looked(l look) {
+func (b *burst) looked(l look, chance uint8, t content.Thresholds) {
+	switch p := float64(chance) / 255; {
+	case l == bad:
+		b.Likely++
+	case p >= doubtful:
+		b.Likely += min(1, p/(2*max(doubtful, t.Unsure)))
+	}
 	switch l {
 	case bad:
 		b.Bad++
@@ -183,10 +192,15 @@ func (b *burst) looked(l look) {
 	}
 }
 
+// judged is how many copies were looked at.
+func (b *burst) judged() float64 { return float64(max(1, b.Good+b.Unsure+b.Bad)) }
+
 // share is how much of the burst looks bad; what is unsure counts half.
-func (b *burst) share() float64 {
-	return (float64(b.Bad) + float64(b.Unsure)/2) / float64(max(1, b.Good+b.Unsure+b.Bad))
-}
+func (b *burst) share() float64 { return (float64(b.Bad) + float64(b.Unsure)/2) / b.judged() }
+
+// likely is the same with what is doubtful counted by its probability, so that copies next to a threshold, some above and
+// some below, come to the same.
+func (b *burst) likely() float64 { return b.Likely / b.judged() }
 
 // shown is the campaign as others may keep it.
 func (b *burst) shown() Campaign {

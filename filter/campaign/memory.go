@@ -19,7 +19,9 @@ type kind struct {
 	who   uint32 // a hash of its recipients
 	from  uint32 // a hash of where it came from
 	group uint32 // the campaign that it became; 0 for none
-	look  look   // what the content filter said of the first
+	// What the content filter said of the first, and how likely its content is bad, in 255ths.
+	look   look
+	chance uint8
 }
 
 // memory remembers the latest kinds of messages: so many, and each for so long after its last copy. Not safe for

@@ -102,10 +102,11 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 	if !Take(v, &p) {
 		return hits, content.Watched{}
 	}
-	c := letter{m: m, v: v, print: p, keys: p.keys(), look: lookOf(content.Weighed(o, hits), th), who: envelope(m), from: m.Flow.Client.Addr()}
+	chance := content.Weighed(o, hits)
+	c := letter{m: m, v: v, print: p, keys: p.keys(), look: lookOf(chance, th), chance: uint8(255 * chance), th: th, who: envelope(m), from: m.Flow.Client.Addr()}
 	for i := range hits {
 		if hits[i].Class.Bad() && hits[i].Action != filter.None {
-			c.look = bad
+			c.look, c.chance = bad, 255
 		}
 		c.unlike = c.unlike || hits[i].Code == content.CodeStrangers && o.Probability >= doubtful
 	}
@@ -120,8 +121,7 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 	return hits, content.Watched{Group: uint64(w.group), Passes: w.passes}
 }
 
-// doubtful is the probability of bad content from which on it counts that a copy goes to strangers. Lower, it stops more bad
-// bursts and more first newsletters of good senders (docs/filter.md).
+// doubtful is the probability of bad content from which on a copy counts by it, and it counts that it goes to strangers. Lower, it stops more bad bursts and more first newsletters of good senders (docs/filter.md).
 const doubtful = 0.5
 
 // letter is one message on its way through the tracker.
@@ -131,6 +131,9 @@ type letter struct {
 	print Print
 	keys  [parts]uint32
 	look  look
+	// How likely its content is bad, in 255ths.
+	chance uint8
+	th     content.Thresholds
 	// It goes to people who are new to a sender of other habits.
 	unlike bool
 	who    uint32
@@ -155,7 +158,7 @@ func (t *Tracker) count(c *letter, s *Settings) (f found, told *Event) {
 	user := c.m.Flow.User.ID
 	k := t.memory.find(&c.print, &c.keys, at)
 	if k == nil {
-		t.memory.add(kind{print: c.print, first: at, last: at, user: user, who: c.who, from: short(c.from), look: c.look}, &c.keys, at)
+		t.memory.add(kind{print: c.print, first: at, last: at, user: user, who: c.who, from: short(c.from), look: c.look, chance: c.chance}, &c.keys, at)
 		return found{group: groupOf(&c.print)}, nil
 	}
 	k.last = at
@@ -184,7 +187,7 @@ func (t *Tracker) burst(k *kind, c *letter) *burst {
 	first := t.start.Add(time.Duration(k.first) * time.Second).UTC()
 	b := &burst{group: k.group, print: k.print, Campaign: Campaign{ID: idOf(k.group), First: first, Last: first, Copies: 1, Subject: clip(c.v.Subject)}}
 	b.note(k.who)
-	b.looked(k.look)
+	b.looked(k.look, k.chance, c.th)
 	if k.user == c.m.Flow.User.ID {
 		b.sender(k.user, c.m.Flow.User.Name, first)
 	} else {
@@ -209,7 +212,7 @@ func (b *burst) copy(c *letter, now time.Time) {
 	b.Last = now.UTC().Round(0)
 	b.Copies++
 	b.note(c.who)
-	b.looked(c.look)
+	b.looked(c.look, c.chance, c.th)
 	if c.unlike {
 		b.Unlike++
 	}
@@ -235,8 +238,8 @@ func (t *Tracker) rule(b *burst, s *Settings, now time.Time) *Event {
 func (b *burst) meets(s *Settings) (rule, why string) {
 	users := len(b.Users)
 	switch share := b.share(); {
-	case b.Recipients >= s.Copies && share >= s.Share:
-		return "burst", fmt.Sprintf("%d copies to %d recipients, %.0f %% of them look bad", b.Copies, b.Recipients, 100*share)
+	case b.Recipients >= s.Copies && max(share, b.likely()) >= s.Share:
+		return "burst", fmt.Sprintf("%d copies to %d recipients, %.0f %% of them look bad", b.Copies, b.Recipients, 100*max(share, b.likely()))
 	case users >= s.Users && share >= s.Among:
 		return "users", fmt.Sprintf("%d users send the same, %.0f %% of %d copies look bad", users, 100*share, b.Copies)
 	case s.Strangers > 0 && b.Unlike >= s.Strangers && b.Recipients >= 4*s.Strangers:

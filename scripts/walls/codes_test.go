@@ -9,7 +9,7 @@ import (
 )
 
 // opinions are codes that stand in the log alone: no client hears them, so they need no page.
-var opinions = map[string]bool{"LEARNED": true, "MANUAL": true, "AUTH-GUESS": true, "MILTER-CHANGES": true}
+var opinions = map[string]bool{"LEARNED": true, "MANUAL": true, "AUTH-GUESS": true, "MILTER-CHANGES": true, "OUT-CUT": true}
 
 // TestCodesHavePages: each public code that a check may put into a reply has a page, which the reply links to (gateway.help_url).
 func TestCodesHavePages(t *testing.T) {

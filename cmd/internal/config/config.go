@@ -305,7 +305,7 @@ type Campaign struct {
 	Remember   int      `toml:"remember" default:"1000000" min:"10000" max:"20000000" doc:"Kinds of messages that are remembered at most, the latest ones; each takes some 250 bytes of memory."`
 	Act        string   `toml:"act" default:"hold" enum:"say|hold|quarantine|reject" doc:"What becomes of further copies once a rule is met. hold: they are withheld until a person has looked (sluice campaign). quarantine: likewise, and a copy of each is held. reject: they are refused for good. say: nothing, the log tells what would have been."`
 	Copies     int      `toml:"copies" default:"5" min:"2" max:"10000" doc:"The rule burst: so many copies to different recipients, whoever sends them ..."`
-	Share      float64  `toml:"share" default:"0.5" min:"0.1" max:"1" doc:"... of which the content filter takes at least this share for bad; an unsure one counts half."`
+	Share      float64  `toml:"share" default:"0.5" min:"0.1" max:"1" doc:"... of which the content filter takes at least this share for bad; an unsure one counts half, one next to that by its probability."`
 	Users      int      `toml:"users" default:"3" min:"2" max:"1000" doc:"The rule users: so many outgoing users send the same ..."`
 	Strangers  int      `toml:"strangers" default:"5" min:"0" max:"1000" doc:"The rule strangers: so many copies, to four times as many recipients and more, whose content is not clearly good, go to people who are new to a sender that usually writes to people he knows. 0: no such rule."`
 	UsersShare float64  `toml:"users_share" default:"0.3" min:"0.1" max:"1" doc:"... and at least this share of it is taken for bad."`

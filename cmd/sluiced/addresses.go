@@ -29,12 +29,12 @@ func (b backend) Addresses(context.Context) ([]api.ListedAddress, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := b.d.groupsNow()
+	g := b.d.groups.Load()
 	list := make([]api.ListedAddress, len(all))
 	for i := range all {
-		list[i] = b.shownAddress(&all[i], &g)
+		list[i] = b.shownAddress(&all[i], g)
 	}
-	return list, err
+	return list, nil
 }
 
 func (b backend) shownAddress(e *sender.Entry, g *groupsNow) api.ListedAddress {
@@ -67,10 +67,7 @@ func (b backend) PutAddress(_ context.Context, who string, a api.ListedAddress) 
 	if d.retired() {
 		return nil, errRetired
 	}
-	g, err := d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := d.groups.Load()
 	e := sender.Entry{Recipient: a.List == "recipient", Block: a.Action == "block", Pattern: a.Pattern, Scope: policy.OfNetwork, Skips: slices.Clone(a.Skips),
 		Reason: a.Reason, By: who, Since: time.Now().UTC().Truncate(time.Microsecond)}
 	if a.Until != nil {
@@ -93,11 +90,12 @@ func (b backend) PutAddress(_ context.Context, who string, a api.ListedAddress) 
 		return nil, badSetting(err)
 	}
 	act := store.Act{Who: who, What: a.List + " " + a.Action + "ed", Subject: e.Pattern, Detail: fmt.Sprint(a.User, a.Account, " ", a.Skips, " ", e.Reason)}
-	if e, err = d.store.PutAddress(e, act); err != nil {
+	e, err := d.store.PutAddress(e, act)
+	if err != nil {
 		return nil, err
 	}
 	d.log.Info(act.What, "pattern", e.Pattern, "reason", e.Reason, "by", who)
-	shown := b.shownAddress(&e, &g)
+	shown := b.shownAddress(&e, g)
 	return &shown, d.loadAddresses()
 }
 
@@ -113,14 +111,11 @@ func (b backend) RemoveAddress(_ context.Context, who string, id int64, reason s
 	if err != nil {
 		return nil, err
 	}
-	g, err := d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := d.groups.Load()
 	i := slices.IndexFunc(all, func(e sender.Entry) bool { return e.ID == id })
 	if i < 0 {
 		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-entry", What: fmt.Sprintf("there is no entry %d", id), Remedy: "`sluice addresses` lists all"}
 	}
-	shown := b.shownAddress(&all[i], &g)
+	shown := b.shownAddress(&all[i], g)
 	return &shown, errors.Join(d.store.RemoveAddress(id, store.Act{Who: who, What: "entry of a list removed", Subject: all[i].Pattern, Detail: reason}), d.loadAddresses())
 }

@@ -121,6 +121,7 @@ type daemon struct {
 	reporting      chan struct{} // held by the one reader of the whole log
 	unenforced     *unenforced
 	onward         *onward
+	groups         atomic.Pointer[groupsNow]
 	dialer         *relay.Dialer
 	notices        *notices
 	samples        *samples

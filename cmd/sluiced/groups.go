@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -14,15 +15,25 @@ import (
 	"sluice/filter/policy"
 )
 
-// groupsNow are accounts, plans and the network with their members, as the store has them.
+// groupsNow are accounts, plans and the network with their members. It is never changed: a change makes another one.
 type groupsNow struct {
 	all     []policy.Group
 	members map[uint32]uint32
 }
 
-func (d *daemon) groupsNow() (g groupsNow, err error) {
-	g.all, g.members, err = d.store.Groups()
-	return g, err
+// setGroups puts groups in force that the store has.
+func (d *daemon) setGroups(g *groupsNow) {
+	d.groups.Store(g)
+	d.policy.Group(g.all, maps.Clone(g.members))
+}
+
+// with are the groups with one that is new, or in the place of the one of its kind and name.
+func (g *groupsNow) with(one policy.Group) *groupsNow {
+	return &groupsNow{append(g.without(&one), one), g.members}
+}
+
+func (g *groupsNow) without(one *policy.Group) []policy.Group {
+	return slices.DeleteFunc(slices.Clone(g.all), func(o policy.Group) bool { return o.Kind == one.Kind && o.Name == one.Name })
 }
 
 func (g *groupsNow) named(kind policy.GroupKind, name string) *policy.Group {
@@ -76,12 +87,13 @@ func (g *groupsNow) shown(one *policy.Group) api.Group {
 
 // Groups lists accounts, plans and the network.
 func (b backend) Groups(context.Context) ([]api.Group, error) {
-	g, err := b.d.groupsNow()
+	g := b.d.groups.Load()
 	list := make([]api.Group, len(g.all))
 	for i := range g.all {
 		list[i] = g.shown(&g.all[i])
 	}
-	return list, err
+	slices.SortFunc(list, func(x, y api.Group) int { return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name)) })
+	return list, nil
 }
 
 // PutGroup makes or changes a group, or tells whom that would hit.
@@ -92,10 +104,7 @@ func (b backend) PutGroup(_ context.Context, who string, r api.GroupRequest) (*a
 	if d.retired() {
 		return nil, errRetired
 	}
-	g, err := d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := d.groups.Load()
 	for k, v := range r.Set {
 		if err := d.permits(k, v); err != nil {
 			return nil, err
@@ -105,23 +114,22 @@ func (b backend) PutGroup(_ context.Context, who string, r api.GroupRequest) (*a
 	if err != nil {
 		return nil, err
 	}
+	before, after := d.policy.With(g.all, g.members), g.with(*now)
 	plan := &api.GroupPlan{}
-	if plan.Hit, plan.Users, err = b.hit(&g, now); err != nil {
-		return nil, err
-	}
 	if !r.Dry {
 		act := store.Act{Who: who, What: r.Kind + " changed", Subject: r.Name, Detail: detailOf(r.Set, nil) + " budget " + detailOf(r.Budget, nil) + " " + r.Reason}
 		if *now, err = d.store.PutGroup(*now, act); err != nil {
 			return nil, err
 		}
-		if g, err = d.groupsNow(); err != nil {
-			return nil, err
-		}
-		d.policy.Group(g.all, g.members)
+		after = g.with(*now)
+		d.setGroups(after) // first: it is in force before anybody counts
 		plan.Done = true
+	}
+	plan.Hit, plan.Users = d.hit(before, d.policy.With(after.all, after.members), after, now)
+	if plan.Done {
 		d.log.Info(r.Kind+" changed", "name", r.Name, "users", plan.Hit, "by", who)
 	}
-	plan.Group = g.shown(now)
+	plan.Group = after.shown(now)
 	return plan, nil
 }
 
@@ -179,8 +187,7 @@ func (g *groupsNow) changed(r *api.GroupRequest) (*policy.Group, error) {
 	if err := now.Validate(); err != nil {
 		return nil, badSetting(err)
 	}
-	after := groupsNow{append(slices.DeleteFunc(slices.Clone(g.all), func(o policy.Group) bool { return o.Kind == now.Kind && o.Name == now.Name }), now), g.members}
-	return &now, after.fits()
+	return &now, g.with(now).fits()
 }
 
 func putOrUnset(o *policy.Overrides, k, v string) error {
@@ -210,25 +217,30 @@ func (g *groupsNow) attach(name *string, kind policy.GroupKind, to *uint32) erro
 	return nil
 }
 
-// hit tells for how many users, and for whom, settings or budgets become others.
-func (b backend) hit(g *groupsNow, now *policy.Group) (n int, names []string, err error) {
-	others := slices.DeleteFunc(slices.Clone(g.all), func(o policy.Group) bool { return o.Kind == now.Kind && o.Name == now.Name })
-	before, after := b.d.policy, b.d.policy.With(append(others, *now), g.members)
-	all, err := b.userNames()
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, id := range slices.Sorted(maps.Keys(all)) {
-		x, y := *before.Settings(id), *after.Settings(id)
-		fx, fy := policy.Full(&x), policy.Full(&y)
-		if diff := fx.Beside(&fy); diff.Empty() && reflect.DeepEqual(x.Budgets, y.Budgets) {
+// hit tells for how many users, and for whom, settings or budgets become others: of those below a group.
+func (d *daemon) hit(before, after *policy.Table, g *groupsNow, now *policy.Group) (n int, names []string) {
+	type pair struct{ x, y *policy.Settings }
+	other := map[pair]bool{} // users of whom nothing is said share their settings
+	for _, m := range slices.SortedFunc(slices.Values(d.roster.Load().all()), func(x, y *member) int { return cmp.Compare(x.ID, y.ID) }) {
+		if now.Kind != policy.Network && !g.under(g.members[m.ID], now) {
+			continue
+		}
+		p := pair{before.Settings(m.ID), after.Settings(m.ID)}
+		differ, known := other[p]
+		if !known {
+			fx, fy := policy.Full(p.x), policy.Full(p.y)
+			diff := fx.Beside(&fy)
+			differ = !diff.Empty() || !reflect.DeepEqual(p.x.Budgets, p.y.Budgets)
+			other[p] = differ
+		}
+		if !differ {
 			continue
 		}
 		if n++; len(names) < 100 {
-			names = append(names, all[id])
+			names = append(names, m.Name)
 		}
 	}
-	return n, names, nil
+	return n, names
 }
 
 // RemoveGroup removes one to which nobody belongs.
@@ -243,10 +255,7 @@ func (b backend) RemoveGroup(_ context.Context, who, kind, name, reason string) 
 	if err != nil {
 		return nil, badSetting(err)
 	}
-	g, err := d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := d.groups.Load()
 	one := g.named(k, name)
 	if one == nil {
 		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-group", What: fmt.Sprintf("there is no %s %q", kind, name), Remedy: "`sluice accounts` lists all"}
@@ -255,10 +264,7 @@ func (b backend) RemoveGroup(_ context.Context, who, kind, name, reason string) 
 	if err := d.store.RemoveGroup(one.ID, store.Act{Who: who, What: kind + " removed", Subject: name, Detail: reason}); err != nil {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error()}
 	}
-	if g, err = d.groupsNow(); err != nil {
-		return nil, err
-	}
-	d.policy.Group(g.all, g.members)
+	d.setGroups(&groupsNow{g.without(one), g.members})
 	return &shown, nil
 }
 
@@ -274,16 +280,17 @@ func (b backend) Join(_ context.Context, who string, j api.JoinRequest) (*api.Ex
 	if err != nil {
 		return nil, err
 	}
-	g, err := d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := d.groups.Load()
 	var account uint32
 	if err := g.attach(&j.Account, policy.Account, &account); err != nil {
 		return nil, err
 	}
+	members := maps.Clone(g.members)
+	if delete(members, m.ID); account != 0 {
+		members[m.ID] = account
+	}
+	g = &groupsNow{g.all, members}
 	if account != 0 {
-		g.members[m.ID] = account
 		if err := g.fits(); err != nil {
 			return nil, err
 		}
@@ -291,6 +298,7 @@ func (b backend) Join(_ context.Context, who string, j api.JoinRequest) (*api.Ex
 	if err := d.store.Join(m.ID, account, store.Act{Who: who, What: "account of a user changed", Subject: m.Name, Detail: j.Account + " " + j.Reason}); err != nil {
 		return nil, err
 	}
+	d.groups.Store(g)
 	d.policy.Join(m.ID, account)
 	return b.explain(m), nil
 }

@@ -143,6 +143,12 @@ func (d *daemon) serveAPI(ctx context.Context, l net.Listener) (err error) {
 		if l, err = api.Listen(cfg.API.Socket, cfg.API.Group); err != nil {
 			return err
 		}
+		d.change.Lock()
+		err := d.loadSettings() // what the older process was told while this one started
+		d.change.Unlock()
+		if err != nil {
+			d.log.Error("could not read anew what was said of users at run time; the next reload or start does", "err", err)
+		}
 	}
 	close(d.apiOpen)
 	if addr := d.cfg.Load().API.Listen; addr != "" {

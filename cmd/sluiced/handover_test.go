@@ -86,6 +86,40 @@ func TestHandOver(t *testing.T) {
 	newer.end()
 }
 
+// TestHandOverLosesNoSettings: what the older process is told of settings and accounts while its successor starts holds there, too.
+func TestHandOverLosesNoSettings(t *testing.T) {
+	t.Parallel()
+	g, _, before := handingOver(t)
+	next := *g
+	newer := &next
+	newer.log = &lines{}
+	newer.before = func(*daemon) { // it has read everything, and serves nobody yet
+		for path, v := range map[string]any{
+			"/v1/settings": api.SettingsChange{User: "alice", Set: map[string]string{"recipients_per_mail": "7"}},
+			"/v1/groups":   api.GroupRequest{Kind: "account", Name: "house"},
+		} {
+			if err := g.api.Do(t.Context(), "POST", path, v, nil); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	newer.run(nil, 0)
+	waitFor(t, func() bool { return strings.Contains(g.log.String(), "handed over") })
+	u := newer.daemon.roster.Load().named("alice")
+	if n := newer.daemon.policy.Settings(u.ID).RecipientsPerMail; n != 7 {
+		t.Errorf("recipients_per_mail is %d, want 7", n)
+	}
+	if err := newer.api.Do(t.Context(), "POST", "/v1/groups/join", api.JoinRequest{User: "alice", Account: "house"}, nil); err != nil {
+		t.Error(err)
+	}
+	before.c.Close()
+	if err := <-g.done; err != nil {
+		t.Errorf("the older process ended with %v\n%s", err, g.log)
+	}
+	g.stop()
+	newer.end()
+}
+
 // TestCutReachesTheOlderProcess: a lock with a cut, given to the newer process, ends what the older one still holds.
 func TestCutReachesTheOlderProcess(t *testing.T) {
 	t.Parallel()

@@ -16,28 +16,19 @@ import (
 
 // inAccount are the users of an account and of those inside it.
 func (b backend) inAccount(name string) ([]*member, error) {
-	g, err := b.d.groupsNow()
-	if err != nil {
-		return nil, err
-	}
+	g := b.d.groups.Load()
 	one := g.named(policy.Account, name)
 	if one == nil {
 		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-group", What: fmt.Sprintf("there is no account %q", name), Remedy: "`sluice accounts` lists all"}
-	}
-	names, err := b.userNames()
-	if err != nil {
-		return nil, err
 	}
 	var all []*member
 	for user, account := range g.members {
 		if !g.under(account, one) {
 			continue
 		}
-		m, err := b.find(names[user])
-		if err != nil {
-			return nil, err
+		if m := b.d.roster.Load().user(user); m != nil { // one that was removed keeps his place
+			all = append(all, m)
 		}
-		all = append(all, m)
 	}
 	slices.SortFunc(all, func(x, y *member) int { return int(x.ID) - int(y.ID) })
 	return all, nil

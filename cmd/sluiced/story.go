@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 const (
 	mostLines    = 100 // of the log, of a flow or a ticket
 	mostOldLocks = 100 // of a user that are looked through for a message
+	mostMail     = 10  // messages that are looked for in quarantine and queue, which is a walk through them
 	mostActs     = 200
 )
 
@@ -88,14 +90,14 @@ func (b backend) tellLocks(t *api.Story, id string, subjects *[]string) error {
 
 // tellMail adds what of the messages is in quarantine or in the queue, and the appeals.
 func (b backend) tellMail(t *api.Story, id string, subjects *[]string) error {
-	ids := []string{id}
+	user := map[string]string{id: ""} // of each message
 	for _, m := range t.Messages {
-		if m.ID != id && m.Status != "no-message" {
-			ids = append(ids, m.ID)
+		if m.Status != "no-message" && len(user) < mostMail {
+			user[m.ID] = m.User
 		}
 	}
-	for _, one := range ids {
-		held, err := b.d.held.List(quarantine.Query{Message: one})
+	for _, one := range slices.Sorted(maps.Keys(user)) {
+		held, err := b.d.held.List(quarantine.Query{User: user[one], Message: one})
 		if err != nil {
 			return err
 		}

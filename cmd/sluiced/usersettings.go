@@ -27,7 +27,7 @@ func (d *daemon) loadSettings() error {
 	if err != nil {
 		return err
 	}
-	d.policy.Group(all, members)
+	d.setGroups(&groupsNow{all, members})
 	overrides, err := d.store.Overrides()
 	if err != nil {
 		return err

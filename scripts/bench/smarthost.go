@@ -31,13 +31,14 @@ type smarthostOptions struct {
 type houseSample struct {
 	rate, accepted, cpu float64 // messages per second delivered and answered; µs of the gateway's CPU per message
 	p50, p99            float64 // ms, MAIL to 250
-	client, sink        float64 // µs of CPU per message
+	sink                float64 // µs of its CPU per message
 }
 
 // The bounds: Sluice delivers so many times what Postfix does in the same round, and needs so much CPU.
 const (
 	timesPostfix   = 8
 	microsPerMail  = 200
+	yardMicros     = 1712            // what Postfix took where the bound of CPU was set
 	smarthostCalls = 3 * time.Minute // for one sample
 )
 
@@ -106,8 +107,8 @@ func (b *houses) compare(ctx context.Context, o smarthostOptions) error {
 				}
 				key := houseKey(h.name, sessions)
 				got[key] = append(got[key], s)
-				fmt.Fprintf(os.Stderr, "%d/%d %-8s %4d sessions %7.0f msg/s (answered %7.0f) %7.1f µs  p50 %7.2f p99 %8.2f ms  client %5.1f sink %5.1f µs  load %s\n",
-					round+1, o.rounds, h.name, sessions, s.rate, s.accepted, s.cpu, s.p50, s.p99, s.client, s.sink, testbed.LoadAvg())
+				fmt.Fprintf(os.Stderr, "%d/%d %-8s %4d sessions %7.0f msg/s (answered %7.0f) %7.1f µs  p50 %7.2f p99 %8.2f ms  sink %5.1f µs  load %s\n",
+					round+1, o.rounds, h.name, sessions, s.rate, s.accepted, s.cpu, s.p50, s.p99, s.sink, testbed.LoadAvg())
 			}
 		}
 	}
@@ -149,6 +150,13 @@ func (b *houses) report(o smarthostOptions, got map[string][]houseSample) error 
 	}
 	if err := tw.Flush(); err != nil {
 		return err
+	}
+	for _, sessions := range o.sessions {
+		for i, y := range got[houseKey("postfix", sessions)] {
+			if all := got[houseKey("sluice", sessions)]; i < len(all) {
+				fmt.Printf("%d sessions, round %d: %.0f µs, which is %.0f where Postfix takes %d\n", sessions, i+1, all[i].cpu, all[i].cpu*yardMicros/y.cpu, yardMicros)
+			}
+		}
 	}
 	for _, m := range missed {
 		fmt.Println("missed:", m)

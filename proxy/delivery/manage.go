@@ -234,6 +234,8 @@ func (q *Queue) Lanes() []Lane {
 		}
 		if len(l.items) > 0 {
 			one.Next = l.next()
+		} else if one.Active == 0 { // its workers wait for what may come
+			continue
 		}
 		out = append(out, one)
 	}

@@ -7,13 +7,18 @@
 #include "hint.h"
 #include "source.h"
 
-__noinline int count(enum reason why)
+static __always_inline void count_one(enum reason why)
 {
 	__u32 key = why;
 	__u64 *n = bpf_map_lookup_elem(&counters, &key);
 
 	if (n)
 		*n += 1; /* per CPU */
+}
+
+__noinline int count(enum reason why)
+{
+	count_one(why);
 	return 0;
 }
 
@@ -51,12 +56,14 @@ static __noinline struct user_counts *counts_of(__u32 user)
 	return c;
 }
 
-__noinline int count_user(__u32 user, enum user_reason why)
+/* Both in one call, since a call costs as much as what it does here. */
+__noinline int count_with_user(enum reason reason, __u32 user, enum user_reason why)
 {
 	struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
 	struct user_counts *c;
 	__u64 more = 1;
 
+	count_one(reason);
 	if (slot && (why == USER_PASSED || why == USER_INTERCEPTED)) {
 		if (__sync_fetch_and_add(why == USER_PASSED ? &slot->passed : &slot->intercepted, 1) != 0xffffffff)
 			return 0;
@@ -69,7 +76,7 @@ __noinline int count_user(__u32 user, enum user_reason why)
 }
 
 /* Asks memory for a user's slot long before it is needed: the answer may take longer than all that is done meanwhile. */
-__noinline int expect_user(__u32 user)
+static __always_inline int expect_user(__u32 user)
 {
 	const volatile struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
 
@@ -326,7 +333,7 @@ static __always_inline __u64 *bucket_of(const struct source *src, const struct p
 }
 
 /* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
-__noinline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
+static __always_inline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
 {
 	__u64 *owed, step, was, due;
 
@@ -391,7 +398,7 @@ static __always_inline __u64 slot_empty_for(int filled, __u64 now)
 }
 
 /* Is a bound source where it belongs? A device without Ethernet addresses shows none, so a bound MAC fails there. */
-__noinline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
+static __always_inline int binding_ok(struct __sk_buff *skb, const struct packet *p, const struct source *src)
 {
 	void *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = (void *)(long)skb->data;
@@ -437,16 +444,12 @@ static __always_inline __u64 *known_slot(const struct config *cfg, const struct 
 }
 
 /* A connection begins, perhaps with ports that one had which went elsewhere. */
-__noinline int forget_flow(const struct config *cfg, const struct packet *p)
+static __always_inline void forget_flow(const struct config *cfg, const struct packet *p)
 {
-	__u64 *slot, word;
+	__u64 word, *slot = known_slot(cfg, p, &word);
 
-	if (!cfg || !p)
-		return 0;
-	slot = known_slot(cfg, p, &word);
 	if (slot && (*slot | FLOW_PASSES) == word)
 		*slot = 0;
-	return 0;
 }
 
 /* Is this a segment from the middle of a connection on a port like 25, or its end? */

@@ -56,8 +56,7 @@ static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct con
 /* Puts the packet's fate down for both sets of counters. */
 static __always_inline void note(enum reason why, const struct source *src, enum user_reason user_why)
 {
-	count(why);
-	count_user(src->user, user_why);
+	count_with_user(why, src->user, user_why);
 }
 
 /* A fresh connection that the proxy shall have. */

@@ -64,7 +64,8 @@ func (l *netLab) start() {
 func (l *netLab) start2525() {
 	l.Helper()
 	proxy := l.serve(l.proxy, "[::]:2525", "proxy", talk)
-	l.must(l.SetListener(proxy.(syscall.Conn)))
+	l.listening = proxy.(syscall.Conn)
+	l.must(l.SetListener(l.listening))
 	page, err := unix.Mmap(l.HeartbeatFD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	l.must(err)
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -148,7 +149,7 @@ func TestOnTheWire(t *testing.T) {
 				name string
 				f    func(*netLab, peer)
 			}{
-				{"redirected", redirected}, {"passed", passed}, {"flow survives a change of mode", modeChange},
+				{"redirected", redirected}, {"listener away", listenerAway}, {"passed", passed}, {"flow survives a change of mode", modeChange},
 				{"same port again", samePort}, {"vanished at its end", vanishedAtItsEnd}, {"SYN cookie", cookie}, {"narrow interface", narrow}, {"path MTU", pathMTU}, {"gateway's own port", gatewayItself},
 				{"source-preserving", sourcePreserving}, {"turned elsewhere", turned}, {"reverse path", reversePath}, {"locked", lockedOut}, {"cut", cut}, {"guard", guardDrops},
 			}
@@ -174,6 +175,27 @@ func redirected(l *netLab, p peer) {
 			}
 		})
 	})
+}
+
+// listenerAway: the proxy beats, but its slot is empty. The room's program is the first to see that.
+func listenerAway(l *netLab, p peer) {
+	l.everybody(ModeIntercept, FailClosed)
+	l.must(l.objects.Listeners.Delete(uint32(0)))
+	lost := func() {
+		l.Helper()
+		if c, line, err := l.dial(l.cust, nil, "", at(p.mx, 25), 200*time.Millisecond); err == nil {
+			c.Close()
+			l.Errorf("%q answered", line)
+		}
+	}
+	lost()
+	l.moved("wait_drop", lost)
+	l.must(l.SetListener(l.listening))
+	l.moved("intercept", func() { l.greeting(p, "", "proxy").Close() })
+	var seen mailRuntime
+	if l.must(l.objects.Runtime.Lookup(uint32(0), &seen)); seen.EmptySinceNs != 0 {
+		l.Error("the slot is still taken for empty")
+	}
 }
 
 func passed(l *netLab, p peer) {

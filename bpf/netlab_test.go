@@ -32,6 +32,7 @@ type netLab struct {
 	*lab
 	cust, rt, gw, net netns.NsHandle
 	proxy             netns.NsHandle // where its sockets stand: the room, or gw
+	listening         syscall.Conn   // its listener
 	ingress           func()         // takes mail_ingress off
 }
 

@@ -45,8 +45,10 @@ static __always_inline int in_room(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	set_mark(skb, cfg, 0);
 	sk = bpf_map_lookup_elem(&listeners, &zero);
-	if (!sk) /* closed a moment ago: the client tries again */
+	if (!sk) { /* closed a moment ago: the client tries again */
+		slot_empty_for(0, coarse_now());
 		return TC_ACT_SHOT;
+	}
 	bad = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
 	if (!bad)

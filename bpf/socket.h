@@ -118,6 +118,19 @@ static __always_inline enum answer ask_proxy(const struct config *cfg, enum fail
 	return ANSWER_AWAY;
 }
 
+/*
+ * Does the proxy surely listen, in the room? It beats, and nobody has seen the slot empty: where the room's program does, which
+ * looks there for each fresh connection, it says so.
+ */
+static __always_inline int listens_inside(const struct config *cfg, __u64 now)
+{
+	struct proxy s = proxy_state(cfg, now);
+	__u32 zero = 0;
+	const struct runtime *r = bpf_map_lookup_elem(&runtime, &zero);
+
+	return cfg->door && (s.restarting || s.age <= BEAT_MAX_AGE) && r && !r->empty_since_ns;
+}
+
 /* Assigns to the listener, or leaves that to the room, if the proxy is there to be asked and, for a locked source, its budget is not used up. */
 __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enum fail fail, const struct lock *lock, __u64 now)
 {
@@ -127,6 +140,8 @@ __noinline int try_listener(struct __sk_buff *skb, const struct config *cfg, enu
 
 	if (!cfg)
 		return ANSWER_AWAY;
+	if (listens_inside(cfg, now))
+		return lock && !spend_lock(lock->id, lock->budget, now) ? ANSWER_AWAY : ANSWER_ASSIGN;
 	sk = bpf_map_lookup_elem(&listeners, &zero);
 	a = ask_proxy(cfg, fail, sk != 0, now);
 	if (!sk)

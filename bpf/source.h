@@ -33,7 +33,7 @@ enum found {
 
 #ifdef QUICK
 /* What the quick table says of an address, or of the /64 around it. */
-__noinline int find_quick(const struct config *cfg, const struct address *a, __u32 family, struct source *to)
+static __always_inline int find_quick(const struct config *cfg, const struct address *a, __u32 family, struct source *to)
 {
 	__u32 zero = 0, at;
 	void *table = bpf_map_lookup_elem(&quick_hosts, &zero);

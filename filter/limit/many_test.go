@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,12 +68,12 @@ func TestEveryWindow(t *testing.T) {
 		code string
 		text string
 	}{
-		{policy.MessagesMinute, "RATE-MSG", "this sender has reached its limit of 6 messages per minute; try again in 2 min"},
-		{policy.MessagesDay, "RATE-MSG", "this sender has reached its limit of 6 messages per day; try again in 25 h"},
-		{policy.MessagesWeek, "RATE-MSG", "this sender has reached its limit of 6 messages per week; try again in 171 h"},
-		{policy.MessagesMonth, "RATE-MSG", "this sender has reached its limit of 6 messages per month; try again in 732 h"},
-		{policy.RecipientsMinute, "RATE-RCPT", "this sender has reached its limit of 6 recipients per minute; try again in 2 min"},
-		{policy.RecipientsDay, "RATE-RCPT", "this sender has reached its limit of 6 recipients per day; try again in 25 h"},
+		{policy.MessagesMinute, "RATE-MSG", "this sender has reached its limit of 6 messages per minute; try again in "},
+		{policy.MessagesDay, "RATE-MSG", "this sender has reached its limit of 6 messages per day; try again in "},
+		{policy.MessagesWeek, "RATE-MSG", "this sender has reached its limit of 6 messages per week; try again in "},
+		{policy.MessagesMonth, "RATE-MSG", "this sender has reached its limit of 6 messages per month; try again in "},
+		{policy.RecipientsMinute, "RATE-RCPT", "this sender has reached its limit of 6 recipients per minute; try again in "},
+		{policy.RecipientsDay, "RATE-RCPT", "this sender has reached its limit of 6 recipients per day; try again in "},
 	} {
 		t.Run(c.kind.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -88,8 +89,8 @@ func TestEveryWindow(t *testing.T) {
 				if h == nil || h.Code != c.code || h.SMTP != 451 {
 					t.Fatalf("message 7: %+v", h)
 				}
-				if h.Text != c.text {
-					t.Logf("text is %q", h.Text)
+				if !strings.HasPrefix(h.Text, c.text) {
+					t.Errorf("text is %q, want %q and how long", h.Text, c.text)
 				}
 				if h := s.send(2, "", 100, 250, "a@sink.example"); h != nil {
 					t.Errorf("another user: %+v", h)

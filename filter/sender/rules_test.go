@@ -154,6 +154,7 @@ func TestOwnDomainsAlone(t *testing.T) {
 }
 
 // TestDMARCIsPredicted has the cases of alignment of RFC 7489 3.1.1 and 3.1.2, B.1.
+// TestDMARCIsPredicted has the cases of RFC 7489 B.1.1 and B.1.2, strict ones beside them, and those of 6.6.3 about which record holds.
 func TestDMARCIsPredicted(t *testing.T) {
 	t.Parallel()
 	dns := &fakeDNS{txt: map[string]string{

@@ -71,6 +71,10 @@ bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process 
 bench-containment: ## stolen accounts among 200 customers on a simulated clock: what escapes, who is hurt, beside plain hourly limits and nothing (ten minutes)
 	SLUICE_CONTAINMENT=full $(GO) test -count 1 -v -timeout 60m -run TestContainment ./scripts/containment
 
+.PHONY: bench-containment-targets
+bench-containment-targets: ## likewise, the filter that the targets are stated for and the shipped model alone (a few minutes)
+	SLUICE_CONTAINMENT=targets $(GO) test -count 1 -v -timeout 60m -run TestContainment ./scripts/containment
+
 .PHONY: bench-containment-classifier
 bench-containment-classifier: ## likewise, small, with the shipped model in the oracle's place (a minute)
 	SLUICE_CONTAINMENT=classifier $(GO) test -count 1 -v -timeout 30m -run TestContainment ./scripts/containment

@@ -104,6 +104,7 @@ type Hit struct {
 	NoLock   bool    // counts towards no lock although it refuses: it may be wrong
 	Weighs   bool    // its Points are one opinion among others, of which one probability is made
 	AsSet    bool    // where it refuses spam or phishing, the user's setting for that says what becomes of the mail
+	Score    float64 // probability that the content is bad, of an opinion that may act, whatever it does; 0: it says nothing
 	Tag      string  // header fields that the mail is to carry if it goes on, each with its line end; "" for none
 }
 
@@ -168,6 +169,16 @@ func (v *Verdict) Counting() *Hit {
 		}
 	}
 	return d
+}
+
+// Doubt returns the last opinion about the content, which rests on all that was said before it, or nil.
+func (v *Verdict) Doubt() *Hit {
+	for i := len(v.Hits) - 1; i >= 0; i-- {
+		if v.Hits[i].Score > 0 {
+			return &v.Hits[i]
+		}
+	}
+	return nil
 }
 
 // Check is one opinion. It appends its hits to hits and returns the result, so that a clean mail costs no allocation.

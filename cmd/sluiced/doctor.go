@@ -31,6 +31,9 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	fs = append(append(fs, pluginFindings(st.Plugins)...), listFindings(st.DNSLists)...)
 	fs = append(fs, b.poolFinding()...)
 	fs = append(fs, b.oddFindings()...)
+	if l := b.d.policy.LongestLock(); l > longLock {
+		fs = append(fs, finding("lock time", true, api.Warn, fmt.Sprintf("up to %.1f days; queues of mail servers return mail after four or five", l.Hours()/24), "lock.time, or lock_minutes of users, accounts and plans: 4 days at most"))
+	}
 	cfg := b.d.cfg.Load()
 	fs = append(fs, b.d.onward.dnssecFinding(ctx))
 	fs = append(fs, openFiles(cfg.SMTP.Sessions))
@@ -42,6 +45,9 @@ func (b backend) Doctor(ctx context.Context) ([]api.Finding, error) {
 	}
 	return fs, nil
 }
+
+// longLock is from which time on a lock makes queues return what waits for its end (LCK2).
+const longLock = 4 * 24 * time.Hour
 
 // finding is one line; a remedy is said only where something is to be done.
 func finding(check string, bad bool, worst, text, remedy string) api.Finding {

@@ -76,12 +76,13 @@ func (b backend) Identities(_ context.Context, user string, limit int) ([]api.Id
 
 func (b backend) identity(e *identity.Entry) api.Identity {
 	a := api.Identity{User: b.anyName(e.User), Identity: e.Name, First: e.First, Last: e.Last, Messages: e.Messages, Recipients: e.Recipients,
-		Refused: e.Refused, Bad: e.Bad, Code: e.Code, Score: e.Score()}
+		Refused: e.Refused, Bad: e.Bad, Code: e.Code}
 	whom := lock.Scope{User: e.User, Identity: e.Name}
+	st := b.d.locks.Standing(whom)
+	a.Standing, a.Score, a.Factors = st.Rung.String(), st.Score, shownFactors(st.Factors)
 	if k, ok := b.d.locks.FindIn(whom); ok {
-		a.Locked, a.Reason = k.Ticket, k.Reason
+		a.Locked, a.Reason, a.Score, a.Factors = k.Ticket, k.Reason, k.Score, shownFactors(k.Factors)
 	}
-	a.Standing = b.d.locks.Standing(whom).Rung.String()
 	if !e.Reset.IsZero() {
 		a.Reset = &e.Reset
 	}
@@ -95,6 +96,7 @@ func (b backend) ResetIdentity(_ context.Context, who string, r api.IdentityRequ
 		return nil, err
 	}
 	e, ok := b.d.identities.Begin(m.ID, r.Identity, time.Now())
+	b.d.locks.Forget(lock.Scope{User: m.ID, Identity: r.Identity})
 	if !ok {
 		return nil, &api.Problem{Status: http.StatusNotFound, Code: "no-such-identity", What: fmt.Sprintf("user %s has no identity %q", m.Name, r.Identity), Remedy: "`sluice identities " + m.Name + "` lists them"}
 	}

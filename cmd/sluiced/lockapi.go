@@ -124,9 +124,7 @@ func shownLock(l *lock.Lock) *api.Lock {
 			a.EndedBy = "time"
 		}
 	}
-	for _, f := range l.Factors {
-		a.Factors = append(a.Factors, api.Factor(f))
-	}
+	a.Factors = shownFactors(l.Factors)
 	for _, e := range l.Evidence {
 		a.Evidence = append(a.Evidence, api.Evidence{Message: e.Message, Time: e.At, Code: e.Code, Text: e.Detail})
 	}

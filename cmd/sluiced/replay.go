@@ -13,6 +13,7 @@ import (
 	"sluice/filter/lock"
 	"sluice/filter/lock/ladder"
 	"sluice/filter/policy"
+	"sluice/filter/reputation/trap"
 	"sluice/proxy"
 )
 
@@ -75,7 +76,9 @@ func (r *replay) add(rec *proxy.Record) bool {
 		r.names[e.identity] = rec.Identity
 	}
 	if d := rec.Verdict.Decisive(); d != nil && d.Class.Bad() {
-		e.kind, e.print = lock.KindOf(d.Class), likePrint(rec)
+		if e.kind, e.print = lock.KindOf(d.Class), likePrint(rec); d.Code == trap.Code {
+			e.kind = ladder.Trap
+		}
 	}
 	r.all = append(r.all, e)
 	return len(r.all) < mostReplayed

@@ -37,6 +37,7 @@ func userSettings(delivery, auth, onward string, l *config.Limits, k *config.Loc
 			KeepPassed: k.KeepPassed,
 			Never:      k.Never,
 			DayCount:   k.DayCount, DayShare: k.DayShare,
+			AverageCount: k.AverageCount, Average: k.Average,
 			Viruses: k.Viruses, Phish: k.Phish, Traps: k.Traps, Complaints: k.Complaints, RemoteSpam: k.RemoteSpam,
 			Unknown: k.Unknown, UnknownShare: k.UnknownShare, Guesses: k.Guesses, ForwardedShare: k.ForwardedShare, Origins: k.Identities,
 			Throttled: k.Throttled, Probation: k.Probation.D(), ProbationRate: k.ProbationPerHour,

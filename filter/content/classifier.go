@@ -108,10 +108,14 @@ func (c *Classifier) verdict(m *message.Message, s *policy.Settings, o *Opinion,
 		h.Code, h.Text = "UNSURE", "message has much of spam, and not enough to be called so"
 		action = s.Content.OnUnsure
 	}
+	why := c.holdsBack(s, w)
+	if why == "" {
+		h.Score = o.Probability
+	}
 	if h.Class == filter.Clean && (action == policy.DeliverMail || action == policy.UsualAction) {
 		return h
 	}
-	if why := c.holdsBack(s, w); why != "" {
+	if why != "" {
 		h.Evidence += "; not stopped: " + why
 		return h
 	}

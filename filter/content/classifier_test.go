@@ -66,6 +66,9 @@ func TestClassifier(t *testing.T) {
 		if h.Code != x.code || h.Action != x.action || h.Class != x.class || !strings.Contains(h.Evidence, x.says) || h.Text == "" {
 			t.Errorf("%s: %+v", x.name, h)
 		}
+		if (h.Score > 0) != (x.action != filter.None) {
+			t.Errorf("%s: scored %g", x.name, h.Score)
+		}
 		if v := filter.Judge(hits); v.Refused() != (x.action == filter.Reject) || v.Class != x.class {
 			t.Errorf("%s: verdict %+v", x.name, v)
 		}

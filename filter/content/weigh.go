@@ -88,6 +88,9 @@ func (w *Weigher) weigh(m *message.Message, s *policy.Settings, sum float64, hit
 	alone.classify(t)
 	all.classify(t)
 	if all.Probability < t.Unsure {
+		for i := range hits {
+			hits[i].Score = 0
+		}
 		return hits
 	}
 	parts := fmt.Sprintf("; content alone %.4f%s", alone.Probability, shares(hits))

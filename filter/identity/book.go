@@ -35,14 +35,6 @@ type Entry struct {
 	Reset      time.Time
 }
 
-// Score is 100 for an identity without bad messages, less by their share, and 0 at a fifth of all.
-func (e *Entry) Score() int {
-	if e.Messages == 0 {
-		return 100
-	}
-	return max(0, 100-int(500*e.Bad/e.Messages))
-}
-
 // Book is the account of all identities. It holds at most a fixed number: where it is full, of a few met at random the
 // one that was silent longest goes. Safe for concurrent use.
 type Book struct {
@@ -118,18 +110,6 @@ func (b *Book) meet(user uint32, name string, at time.Time) (known string, a Ala
 	e := s.add(h, Entry{User: user, Name: strings.Clone(name), First: at, Last: at}, b.most)
 	s.touch(e)
 	return e.Name, a
-}
-
-// Exploding tells how many identities of a user were met for the first time within the last hour.
-func (b *Book) Exploding(user uint32, at time.Time) int {
-	s := b.shelf(user)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	h, ok := s.users[user]
-	if !ok {
-		return 0
-	}
-	return h.fresh.Sum(max(0, at.Sub(s.start)), time.Hour)
 }
 
 // Count accounts for a message that has ended.

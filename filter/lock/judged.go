@@ -53,7 +53,7 @@ func (l *Locks) Judged(m *message.Message, v *filter.Verdict) {
 		l.found(user, st.finding, s)
 		return
 	}
-	if e.Kind == ladder.Good && s.Automatic && !s.Never {
+	if (e.Kind == ladder.Good || e.Kind == ladder.Doubtful) && s.Automatic && !s.Never {
 		l.slowed(v, st)
 	}
 }
@@ -112,28 +112,44 @@ func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
 // eventOf tells what a verdict says about its sender; false where it is to say nothing. Bad mail that was only forwarded has
 // a rule of its own.
 func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence, counts bool) {
-	if d := v.Decisive(); d == nil || !d.Class.Bad() {
-		return ladder.Event{Kind: ladder.Good}, Evidence{}, true
+	forwarded := m.Forwarded || message.PassedOn(m)
+	d := v.Decisive()
+	if d == nil || !d.Class.Bad() {
+		doubt := v.Doubt()
+		if doubt == nil || forwarded || d != nil && d != doubt { // or something else keeps it back
+			return ladder.Event{Kind: ladder.Good}, Evidence{}, true
+		}
+		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score)}
+		e.Print, _ = printOf(m, v)
+		return e, evidenceOf(m, doubt), true
 	}
-	d := v.Counting()
-	if d == nil {
+	if d = v.Counting(); d == nil {
 		return ladder.Event{}, Evidence{}, false
+	}
+	for i := range v.Hits {
+		if h := &v.Hits[i]; h.Code == trap.Code && d.Class != filter.Virus { // whatever else is found in it
+			d = h
+		}
 	}
 	e = ladder.Event{Kind: KindOf(d.Class)}
 	e.Print, e.Firm = printOf(m, v)
 	if d.Code == trap.Code {
 		e.Kind = ladder.Trap
 	}
-	if m.Forwarded || message.PassedOn(m) {
+	if forwarded {
 		if d.Class == filter.Virus { // it is refused, and that is all: who forwards has not sent it
 			return ladder.Event{}, Evidence{}, false
 		}
 		e.Kind = ladder.Passed
 	}
-	return e, Evidence{
+	return e, evidenceOf(m, d), true
+}
+
+func evidenceOf(m *message.Message, d *filter.Hit) Evidence {
+	return Evidence{
 		Message: strings.Clone(m.ID), At: wall(), From: strings.Clone(string(m.Envelope.From)), Identity: strings.Clone(m.Identity),
 		Check: d.Check, Code: d.Code, Class: d.Class.String(), Detail: short(d.Evidence),
-	}, true
+	}
 }
 
 // KindOf is what a message of a bad class counts as.
@@ -223,6 +239,9 @@ func (t *tallies) mayAlarm(whom Scope, s *policy.Lock) bool {
 	u.quiet = now + s.Window
 	return true
 }
+
+// Forget lets a sender begin anew: what spoke against him before counts no more. A lock of his stands.
+func (l *Locks) Forget(whom Scope) { l.tallies.forget(whom) }
 
 // Standing is how far a user or an identity has come.
 type Standing struct {

@@ -134,6 +134,54 @@ func TestProbationIsSlow(t *testing.T) {
 	})
 }
 
+// TestMailThatLooksBad: who sends different messages that look bad, and are delivered all the same, is held, and locked if that
+// goes on, and he alone; not who sends copies of one, nor for what the filter may not act on, nor for what was only forwarded.
+func TestMailThatLooksBad(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer func() { w.keeper.Close() }()
+		send := func(user uint32, identity, text string, h filter.Hit) *filter.Verdict {
+			m, v := mail(user, text), filter.Judge([]filter.Hit{{Code: "SPEAKS", Score: 0.1}, h, {Code: "LEARNED"}})
+			m.Identity = identity
+			if strings.HasPrefix(text, "forwarded") {
+				m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
+			}
+			w.keeper.Judged(m, &v)
+			return &v
+		}
+		unsure := filter.Hit{Check: "learned", Code: "UNSURE", Score: 0.9}
+		held := 0
+		for i := range 45 {
+			if h := send(1, "shop", fmt.Sprint(i), unsure).Decisive(); h != nil && h.Code == CodeHeld {
+				held++
+			}
+			send(2, "", "a newsletter", unsure)
+			send(3, "", fmt.Sprint(i), filter.Hit{Code: "UNSURE", Points: 0.9})
+			send(4, "", fmt.Sprint("forwarded ", i), unsure)
+			send(5, "", fmt.Sprint(i), filter.Hit{Check: "learned", Code: "SPAM", Class: filter.Spam, Score: 0.99}) // delivered by setting
+			w.send(6, "good", filter.Clean)
+			w.send(6, "good", filter.Clean)
+			send(6, "", fmt.Sprint(i), unsure)
+			if i == 10 {
+				_ = w.keeper.Close()
+				w.start(t) // what was seen before a restart counts
+			}
+			time.Sleep(time.Minute)
+		}
+		lk, _ := w.keeper.FindIn(Scope{1, "shop"})
+		if held == 0 || lk.Rule != "score-hour" || lk.Code != "UNSURE" || !strings.Contains(lk.Reason, " messages in 1 hour that look bad by 8") || len(lk.Evidence) == 0 {
+			t.Errorf("an identity all of whose messages look bad: %d held, then %+v", held, lk)
+		}
+		for user, want := range map[uint32]bool{1: false, 2: false, 3: false, 4: false, 5: true, 6: false} {
+			if w.locked(user) != want {
+				lk, _ := w.keeper.Find(user)
+				t.Errorf("user %d: locked %t (%s), want %t", user, w.locked(user), lk.Reason, want)
+			}
+		}
+	})
+}
+
 // TestClear: a user is clear until something bad is found in his mail, and again once that does not count any more.
 func TestClear(t *testing.T) {
 	t.Parallel()
@@ -220,13 +268,15 @@ func TestOtherTriggers(t *testing.T) {
 		w.keeper.Tell(u(5), "", ladder.Event{Kind: ladder.Remote, Print: uint64(i) * 0x9E3779B97F4A7C15}, ev)
 	}
 	w.keeper.Tell(u(6), "", ladder.Event{Kind: ladder.Trap}, ev)
+	trappedPhish := filter.Judge([]filter.Hit{{Check: "traps", Code: trap.Code, Class: filter.Spam, Action: filter.Reject}, {Check: "learned", Code: "PHISH", Class: filter.Phish, Action: filter.Reject}})
+	w.keeper.Judged(mail(11, "w"), &trappedPhish)
 	trapped := filter.Judge([]filter.Hit{{Check: "traps", Code: trap.Code, Class: filter.Spam, Action: filter.Reject}})
 	w.keeper.Judged(mail(8, "w"), &trapped)
 	w.send(9, "one phish", filter.Phish)
 	w.send(10, "one phish", filter.Phish)
 	w.send(10, "another", filter.Phish)
 	w.keeper.Demand(u(7), "bulk", Evidence{Check: "limit", Code: "RATE-MSG"}, "reached a limit that locks")
-	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {6, ""}: true, {7, ""}: false, {7, "bulk"}: true, {8, ""}: true, {9, ""}: false, {10, ""}: true} {
+	for id, want := range map[Scope]bool{{1, ""}: true, {2, ""}: false, {2, "web"}: true, {3, ""}: true, {4, ""}: false, {5, ""}: true, {6, ""}: true, {7, ""}: false, {7, "bulk"}: true, {8, ""}: true, {9, ""}: false, {10, ""}: true, {11, ""}: true} {
 		if _, locked := w.keeper.FindIn(id); locked != want {
 			t.Errorf("%v: locked %v, want %v", id, locked, want)
 		}

@@ -80,8 +80,7 @@ func (l *Locks) Restore(b []byte) error {
 func (l *Locks) restore(whom Scope, evidence, sender []byte) error {
 	t := l.tallies
 	var u tally
-	rest, err := u.Sender.Restore(sender, t.now())
-	if err != nil || len(rest) > 0 {
+	if u.Sender.Restore(sender, t.now()) != nil {
 		return errSaved
 	}
 	if err := json.Unmarshal(evidence, &u.evidence); err != nil {

@@ -92,8 +92,12 @@ func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) 
 	if whom.Identity != "" {
 		own = t.sender(sh, whom, now, s)
 	}
-	if e.Kind == ladder.Good {
-		return t.tellGood(own, user, now, s)
+	if e.Kind == ladder.Good || e.Kind == ladder.Doubtful {
+		st := t.tellGood(own, user, e, now, s)
+		if e.Kind == ladder.Doubtful && !st.stops(s) {
+			st.finding = t.judge(own, whom, e, ev, now, s)
+		}
+		return st
 	}
 	f := t.tellOne(own, whom, e, ev, now, s)
 	if own != user {
@@ -105,8 +109,14 @@ func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) 
 	return standing{finding: f}
 }
 
-// tellGood counts a good message, unless its sender is not to send now. The shard is locked.
-func (t *tallies) tellGood(own, user *tally, now time.Duration, s *policy.Lock) (st standing) {
+// stops tells whether a good message is not to go on now.
+func (st *standing) stops(s *policy.Lock) bool {
+	return s.Automatic && !s.Never && (st.slow || st.rung >= ladder.Held)
+}
+
+// tellGood counts a message that goes on, unless its sender is not to send now; what is doubtful about one with an identity
+// its identity alone answers for. The shard is locked.
+func (t *tallies) tellGood(own, user *tally, e ladder.Event, now time.Duration, s *policy.Lock) (st standing) {
 	senders := [...]*tally{own, user}
 	n := 2
 	if own == user {
@@ -121,11 +131,12 @@ func (t *tallies) tellGood(own, user *tally, now time.Duration, s *policy.Lock) 
 			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
 		}
 	}
-	if s.Automatic && !s.Never && (st.slow || st.rung >= ladder.Held) {
+	if st.stops(s) {
 		return st
 	}
-	for _, u := range senders[:n] {
-		u.Tell(now, ladder.Event{Kind: ladder.Good}, s)
+	own.Tell(now, e, s)
+	if own != user {
+		user.Tell(now, ladder.Event{Kind: ladder.Good}, s)
 	}
 	return st
 }
@@ -143,6 +154,11 @@ func (t *tallies) tellOne(u *tally, whom Scope, e ladder.Event, ev Evidence, now
 	if e.Kind == ladder.Known {
 		return nil
 	}
+	return t.judge(u, whom, e, ev, now, s)
+}
+
+// judge returns the rule that an event which was counted has met. The shard is locked.
+func (t *tallies) judge(u *tally, whom Scope, e ladder.Event, ev Evidence, now time.Duration, s *policy.Lock) *finding {
 	if ev.Code != "" {
 		u.remember(ev, e)
 	}

@@ -27,6 +27,8 @@ func Default() Settings {
 
 			DayCount:       20,
 			DayShare:       0.05,
+			AverageCount:   5,
+			Average:        0.6,
 			Viruses:        1,
 			Phish:          2,
 			Traps:          1,
@@ -134,7 +136,7 @@ func (l *Lock) validate() []error {
 	for _, n := range []struct {
 		name string
 		v    float64
-	}{{"spam_share", l.SpamShare}, {"day_share", l.DayShare}, {"unknown_share", l.UnknownShare}, {"forwarded_share", l.ForwardedShare}} {
+	}{{"spam_share", l.SpamShare}, {"day_share", l.DayShare}, {"average_score", l.Average}, {"unknown_share", l.UnknownShare}, {"forwarded_share", l.ForwardedShare}} {
 		if !(n.v >= 0 && n.v <= 1) { // also refuses NaN
 			errs = append(errs, fmt.Errorf("lock %s is %g, want 0 to 1", n.name, n.v))
 		}

@@ -14,7 +14,7 @@ func Full(s *Settings) Overrides {
 		StartTLS: &s.StartTLS, StartTLSWhy: &s.StartTLSWhy, KeepWithheld: &s.KeepWithheld, KeepDeferred: &s.KeepDeferred,
 		Onward: &s.Onward, RefuseAuth: &s.RefuseAuth, BlockSpam: &s.Content.BlockSpam, Unsure: &s.Content.Unsure, Spam: &s.Content.Spam, Failure: &s.Content.Failure, OnSpam: &s.Content.OnSpam, OnUnsure: &s.Content.OnUnsure, Wait: &wait,
 		LockAutomatic: &l.Automatic, LockNever: &l.Never, LockSpamCount: &l.SpamCount, LockSpamShare: &l.SpamShare, LockMaxUnlocks: &l.MaxUnlocks,
-		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockViruses: &l.Viruses,
+		LockExplained: &l.Explained, LockKeepPassed: &l.KeepPassed, LockDayCount: &l.DayCount, LockDayShare: &l.DayShare, LockAverageCount: &l.AverageCount, LockAverage: &l.Average, LockViruses: &l.Viruses,
 		LockPhish: &l.Phish, LockTraps: &l.Traps, LockComplaints: &l.Complaints, LockRemoteSpam: &l.RemoteSpam, LockUnknown: &l.Unknown,
 		LockUnknownShare: &l.UnknownShare, LockGuesses: &l.Guesses, LockForwardedShare: &l.ForwardedShare, LockOrigins: &l.Origins,
 		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm, LockByLink: &l.ByLink, Language: &s.Language,

@@ -52,6 +52,8 @@ type Overrides struct {
 
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
+	LockAverageCount     *int     `json:"lock_average_count,omitempty"`
+	LockAverage          *float64 `json:"lock_average_score,omitempty"` // 0 to 1
 	LockViruses          *int     `json:"lock_viruses,omitempty"`
 	LockPhish            *int     `json:"lock_phish,omitempty"`
 	LockTraps            *int     `json:"lock_traps,omitempty"`
@@ -134,6 +136,8 @@ func (o *Overrides) applyRules(l *Lock) {
 	set(&l.Never, o.LockNever)
 	set(&l.DayCount, o.LockDayCount)
 	set(&l.DayShare, o.LockDayShare)
+	set(&l.AverageCount, o.LockAverageCount)
+	set(&l.Average, o.LockAverage)
 	set(&l.Viruses, o.LockViruses)
 	set(&l.Phish, o.LockPhish)
 	set(&l.Traps, o.LockTraps)

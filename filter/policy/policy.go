@@ -71,6 +71,8 @@ type Lock struct {
 
 	DayCount       int     // bad messages within a day that lock
 	DayShare       float64 // and their least share
+	AverageCount   int     // messages within Window that look bad, delivered or not; within an hour 2 times, within a day 4 times as many
+	Average        float64 // and how bad all messages of that time have to look on average, 0 to 1
 	Viruses        int     // messages with a virus, within a day
 	Phish          int     // phishing messages within a day
 	Traps          int     // messages to addresses that nobody has, within a day

@@ -26,7 +26,7 @@ func TestDefaultIsValid(t *testing.T) {
 		t.Errorf("limits are %+v", d)
 	}
 	want := Lock{SpamCount: 5, SpamShare: 0.2, Window: 10 * time.Minute, Time: time.Hour, MaxUnlocks: 3, Explained: 10,
-		DayCount: 20, DayShare: 0.05, Viruses: 1, Phish: 2, Traps: 1, Complaints: 3, RemoteSpam: 10, Unknown: 50, UnknownShare: 0.3, Guesses: 30, ForwardedShare: 0.6, Origins: 3,
+		DayCount: 20, DayShare: 0.05, AverageCount: 5, Average: 0.6, Viruses: 1, Phish: 2, Traps: 1, Complaints: 3, RemoteSpam: 10, Unknown: 50, UnknownShare: 0.3, Guesses: 30, ForwardedShare: 0.6, Origins: 3,
 		Throttled: 20, Probation: 24 * time.Hour, ProbationRate: 100, ScoreSlow: 15, ScoreHeld: 55, ScoreAlarm: 80, ByLink: 3}
 	if d.Lock != want {
 		t.Errorf("lock is %+v, want %+v", d.Lock, want)

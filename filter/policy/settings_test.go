@@ -232,3 +232,27 @@ func BenchmarkDefaultOfMany(b *testing.B) {
 		tab.SetDefault(Default())
 	}
 }
+
+// TestLongestLock: whoever is to be locked for longest is found, whatever says so (LCK2).
+func TestLongestLock(t *testing.T) {
+	t.Parallel()
+	table := NewTable(Default())
+	if l := table.LongestLock(); l != time.Hour {
+		t.Errorf("by default %v", l)
+	}
+	long := Default()
+	long.Lock.Time = 2 * time.Hour
+	table.Configure(map[uint32]Settings{1: long})
+	if l := table.LongestLock(); l != 2*time.Hour {
+		t.Errorf("by the configuration %v", l)
+	}
+	minutes, more := 180, 240
+	table.Override(2, Overrides{LockMinutes: &minutes})
+	if l := table.LongestLock(); l != 3*time.Hour {
+		t.Errorf("by a user's setting %v", l)
+	}
+	table.Group([]Group{{ID: 1, Kind: Plan, Name: "p", Settings: Overrides{LockMinutes: &more}}}, nil)
+	if l := table.LongestLock(); l != 4*time.Hour {
+		t.Errorf("by a plan %v", l)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Table resolves what a user inherits: the default, then his plan and his accounts from the root on, then what the
@@ -136,6 +137,30 @@ func (t *Table) Contact(user uint32) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.groups.contact(user)
+}
+
+// LongestLock is the longest time for which anybody is locked (LCK2), by whatever is said of users, accounts and plans.
+func (t *Table) LongestLock() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	longest := t.base.Lock.Time
+	for _, s := range t.configured {
+		longest = max(longest, s.Lock.Time)
+	}
+	said := func(o *Overrides) {
+		if o.LockMinutes != nil {
+			longest = max(longest, time.Duration(*o.LockMinutes)*time.Minute)
+		}
+	}
+	for _, all := range []map[uint32]Overrides{t.overrides, t.lifts} {
+		for _, o := range all {
+			said(&o)
+		}
+	}
+	for _, g := range t.groups.byID {
+		said(&g.Settings)
+	}
+	return longest
 }
 
 // own tells whether anything is said of a user.

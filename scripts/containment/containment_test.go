@@ -182,6 +182,7 @@ func (r *result) targets(t *testing.T, sc scenario) {
 }
 
 // TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full, or a scenario's name, all of it (make bench-containment),
+// or =targets, what the targets are stated for alone,
 // or with =classifier the small one with the shipped model in the oracle's place.
 func TestContainment(t *testing.T) {
 	t.Parallel()
@@ -190,6 +191,9 @@ func TestContainment(t *testing.T) {
 	case "":
 	case "classifier":
 		small(t)
+		return
+	case "targets":
+		targets(t)
 		return
 	default:
 		whole(t, only)
@@ -226,6 +230,21 @@ func small(t *testing.T) {
 		o := learned(m)
 		r := play(t, sluice, 1, o, sc, 40, 3, 1000)
 		fmt.Println(r.row(sc, o, sluice))
+	}
+}
+
+// targets plays every scenario at full size by the filter that the targets are stated for, and by the shipped model.
+func targets(t *testing.T) {
+	fmt.Println(header)
+	for _, sc := range scenarios {
+		for _, o := range oracles(t) {
+			if o.judge == nil && (o.recall != 0.9 || o.falsely != 0.001) {
+				continue
+			}
+			r := play(t, sluice, 1, o, sc, 200, 10, 20000)
+			fmt.Println(r.row(sc, o, sluice), r.wrongWhom)
+			r.targets(t, sc)
+		}
 	}
 }
 

@@ -57,10 +57,11 @@ type oracle struct {
 	judge           *content.Judge // judges instead, where it is set
 }
 
-// finds tells whether the oracle takes a message for spam.
+// finds tells whether the oracle takes a message for spam; where it has one, it notes its probability.
 func (o *oracle) finds(m *mail) bool {
 	if o.judge != nil {
 		op := o.judge.Judge(m.data, content.DefaultThresholds, 2)
+		m.odds = op.Probability
 		return op.Class.Bad()
 	}
 	h := (m.text + o.seed) * 0x9E3779B97F4A7C15
@@ -78,7 +79,10 @@ func (o *oracle) finds(m *mail) bool {
 type asked struct{ m *mail }
 
 func (a *asked) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit {
-	if a.m.found {
+	switch {
+	case a.m.odds >= content.DefaultThresholds.Unsure && !a.m.found:
+		hits = append(hits, filter.Hit{Code: "UNSURE", Score: a.m.odds, Text: "message has much of spam"})
+	case a.m.found:
 		hits = append(hits, filter.Hit{Code: "SPAM", Class: filter.Spam, Action: filter.Reject, Text: "message looks like spam"})
 	}
 	return hits
@@ -119,6 +123,7 @@ type mail struct {
 	bad       bool
 	misjudged bool // the oracle is wrong about it, whatever its quality
 	found     bool // the filter finds it bad
+	odds      float64
 	forwarded bool
 	to        string
 	born      time.Time

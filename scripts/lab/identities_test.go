@@ -70,8 +70,8 @@ func TestIdentities(t *testing.T) {
 		}
 		return m
 	}
-	want := entry{User: "alice", Identity: "shop", Code: "GTUBE", Messages: 3, Refused: 1}
-	if all := shown(); len(all) != 2 || all["shop"] != want || all["userid 33"].Messages != 1 || all["userid 33"].Score != 100 {
+	want := entry{User: "alice", Identity: "shop", Code: "GTUBE", Messages: 3, Refused: 1, Score: 6}
+	if all := shown(); len(all) != 2 || all["shop"] != want || all["userid 33"].Messages != 1 || all["userid 33"].Score != 0 {
 		t.Errorf("listed are %+v", all)
 	}
 	suggested := map[string]string{}
@@ -112,7 +112,7 @@ func TestIdentities(t *testing.T) {
 	if out := sluice(t, g, "identities", "reset", "alice", "shop", "--reason", "repaired"); !strings.Contains(out, "begins anew") {
 		t.Error(out)
 	}
-	if all := shown(); all["shop"].Messages != 0 || all["shop"].Score != 100 {
+	if all := shown(); all["shop"].Messages != 0 || all["shop"].Score != 0 {
 		t.Errorf("behind a reset: %+v", all)
 	}
 	if out, err := g.Sluice(ctx, "identities", "reset", "alice", "nobody"); err != nil || out.Code != 1 || !strings.Contains(out.Stderr, `has no identity "nobody"`) {

@@ -10,6 +10,8 @@ type LockRules struct {
 	Never            bool    `json:"never" doc:"no lock at all, not even by hand"`
 	DayCount         int     `json:"day_count"`
 	DayShare         float64 `json:"day_share"`
+	AverageCount     int     `json:"average_count"`
+	Average          float64 `json:"average_score"`
 	Viruses          int     `json:"viruses"`
 	Phish            int     `json:"phish"`
 	Traps            int     `json:"traps"`

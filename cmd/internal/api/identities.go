@@ -41,7 +41,8 @@ type Identity struct {
 	Refused    uint64     `json:"refused" doc:"messages, for whatever reason"`
 	Bad        uint64     `json:"bad" doc:"of them, those that are bad by themselves"`
 	Code       string     `json:"code,omitempty" doc:"public code of the last refusal"`
-	Score      int        `json:"score" doc:"100: no bad messages; 0: every fifth or more"`
+	Score      int        `json:"score" doc:"reputation, 0 to 100; 100 is worst"`
+	Factors    []Factor   `json:"factors,omitempty" doc:"what the score is made of"`
 	Locked     string     `json:"locked,omitempty" doc:"the ticket of a lock that stops it"`
 	Reason     string     `json:"reason,omitempty" doc:"of that lock"`
 	Standing   string     `json:"standing" doc:"good, or how far it is from a lock"`

@@ -265,6 +265,8 @@ type Lock struct {
 
 	DayCount       int     `toml:"day_count" default:"20" min:"0" max:"1000" doc:"Bad messages within 24 hours that lock. 0 here and below: never."`
 	DayShare       float64 `toml:"day_share" default:"0.05" min:"0" max:"1" doc:"Least share of bad messages among all of the 24 hours."`
+	AverageCount   int     `toml:"average_count" default:"5" min:"0" max:"1000" doc:"Different messages inside the window that look bad, delivered or not, by the sum of their probabilities, which lock where average_score is met in the same time; twice as many within an hour, four times as many within 24 hours. Copies of one text are one."`
+	Average        float64 `toml:"average_score" default:"0.6" min:"0" max:"1" doc:"How likely bad the user's messages of that time have to be on average, those below content.unsure counted as 0. Only what content.learned lets act counts."`
 	Viruses        int     `toml:"viruses" default:"1" min:"0" max:"1000" doc:"Messages with a virus within 24 hours that lock."`
 	Phish          int     `toml:"phish" default:"2" min:"0" max:"1000" doc:"Phishing messages within 24 hours that lock."`
 	Traps          int     `toml:"traps" default:"1" min:"0" max:"1000" doc:"Messages within 24 hours to addresses that nobody has."`

@@ -45,6 +45,7 @@ const (
 	Unknown               // a recipient whom a destination does not know
 	Guess                 // a login that a destination refused
 	Passed                // a bad message that was only forwarded
+	Doubtful              // a message that goes on although it looks bad: for shares a good one
 	kinds
 )
 
@@ -54,6 +55,7 @@ type Event struct {
 	Print  uint64 // of what was sent: copies of one text have prints that differ in few bits. 0: it is like nothing else
 	Firm   bool   // a list, a link or a signature speaks against it: each message counts, and no share is asked for
 	Origin uint32 // who sent it inside of a larger sender; 0: nobody known
+	Score  uint8  // how likely a doubtful one is bad, in percent
 }
 
 // Cause is a rule that was met.
@@ -75,6 +77,7 @@ type Sender struct {
 	known     ring // recipients
 	unknown   ring
 	probation time.Duration // until then
+	doubts    *doubts       // nil: nothing of his looked bad lately
 }
 
 // mark is one thing that speaks against a sender.
@@ -97,14 +100,17 @@ const (
 // Tell notes what happened at the time now.
 func (s *Sender) Tell(now time.Duration, e Event, r *policy.Lock) {
 	switch e.Kind {
-	case Good:
-		s.short.add(now, r.Window)
-		s.hour.add(now, hour)
-		s.day.add(now, day)
+	case Good, Doubtful:
+		s.short.add(now, r.Window, 1)
+		s.hour.add(now, hour, 1)
+		s.day.add(now, day, 1)
+		if e.Kind == Doubtful {
+			s.doubt(now, e, r)
+		}
 	case Known:
-		s.known.add(now, hour)
+		s.known.add(now, hour, 1)
 	case Unknown:
-		s.unknown.add(now, hour)
+		s.unknown.add(now, hour, 1)
 	default:
 		s.mark(now, e)
 	}
@@ -168,5 +174,5 @@ func (s *Sender) Quiet(now time.Duration, r *policy.Lock) bool {
 // Marked tells whether something speaks against a sender, so that what is known of him must outlive a restart.
 func (s *Sender) Marked(now time.Duration) bool {
 	s.expire(now)
-	return len(s.marks) > 0 || s.OnProbation(now)
+	return len(s.marks) > 0 || s.OnProbation(now) || s.doubts != nil && s.doubts.day.sum(now, day) >= doubtsTell
 }

@@ -1,6 +1,7 @@
 package ladder
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -76,6 +77,48 @@ func TestProbation(t *testing.T) {
 }
 
 // TestThrottled: near a lock a sender may send so much within the window.
+// TestAverages: different messages that look bad on average lock, in ten minutes, an hour or a day, though each goes on; copies
+// of one do not, nor do a few among many.
+func TestAverages(t *testing.T) {
+	t.Parallel()
+	r := policy.Default().Lock
+	for _, c := range []struct {
+		name  string
+		every time.Duration
+		of    int // each so many-th is doubtful
+		copy  bool
+		want  string
+	}{
+		{"in minutes", time.Minute, 1, false, "score"},
+		{"in an hour", 3 * time.Minute, 1, false, "score-hour"},
+		{"in a day", 40 * time.Minute, 1, false, "score-day"},
+		{"copies", time.Second, 1, true, ""},
+		{"a few", time.Second, 3, false, ""},
+	} {
+		var s Sender
+		now, rule := noon, ""
+		for i := range 60 {
+			e := Event{Kind: Good}
+			if i%c.of == 0 {
+				if e = (Event{Kind: Doubtful, Score: 90}); c.copy {
+					e.Print = 7
+				}
+			}
+			s.Tell(now, e, &r)
+			if rung, cause := s.Judge(now, &r); rung == Locked && rule == "" {
+				rule = cause.Rule
+				if want := (map[string]string{"score": "10 minutes", "score-hour": "1 hour", "score-day": "24 hours"})[rule]; cause.String() != "sent "+strconv.Itoa(i+1)+" messages in "+want+" that look bad by "+strconv.Itoa(100*cause.Bad/(i+1))+" % on average" {
+					t.Errorf("%s: %s", c.name, cause.String())
+				}
+			}
+			now += c.every
+		}
+		if rule != c.want {
+			t.Errorf("%s: %q locks, want %q", c.name, rule, c.want)
+		}
+	}
+}
+
 func TestThrottled(t *testing.T) {
 	t.Parallel()
 	r := policy.Default().Lock
@@ -120,12 +163,12 @@ func TestDamagedStateIsNoPanic(t *testing.T) {
 	text := s.Append(nil)
 	for i := range text {
 		var back Sender
-		if _, err := back.Restore(text[:i], noon); err == nil {
+		if err := back.Restore(text[:i], noon); err == nil {
 			t.Errorf("the first %d of %d bytes are taken for whole", i, len(text))
 		}
 		odd := append([]byte(nil), text...)
 		odd[i] ^= 0xff
-		_, _ = back.Restore(odd, noon) // any result but a panic
+		_ = back.Restore(odd, noon) // any result but a panic
 		back.Judge(noon, &r)
 	}
 }

@@ -13,10 +13,10 @@ type ring struct {
 	total  int
 }
 
-func (r *ring) add(now, length time.Duration) {
+func (r *ring) add(now, length time.Duration, n int) {
 	r.move(now, length)
-	r.n[r.last%(slots+1)]++
-	r.total++
+	r.n[r.last%(slots+1)] += uint32(n)
+	r.total += n
 }
 
 // sum returns how many count at the time now.

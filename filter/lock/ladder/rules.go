@@ -27,7 +27,7 @@ type rule struct {
 }
 
 // rules are those of a sender with the settings r. On probation half is enough.
-func rules(r *policy.Lock, probation bool) [11]rule {
+func rules(r *policy.Lock, probation bool) [14]rule {
 	few := func(n int) int {
 		if probation && n > 0 {
 			return max(1, n/2)
@@ -46,6 +46,9 @@ func rules(r *policy.Lock, probation bool) [11]rule {
 		{"recipients", Unknown, false, hour, few(r.Unknown), r.UnknownShare, false},
 		{"guessing", Guess, false, hour, few(r.Guesses), 0, false},
 		{"forwarded", Passed, false, r.Window, few(r.SpamCount * passedMore), r.ForwardedShare, false},
+		{"score", Doubtful, false, r.Window, few(r.AverageCount), r.Average, true},
+		{"score-hour", Doubtful, false, hour, 2 * few(r.AverageCount), r.Average, false},
+		{"score-day", Doubtful, false, day, 4 * few(r.AverageCount), r.Average, false},
 	}
 }
 
@@ -65,7 +68,7 @@ func (s *Sender) Judge(now time.Duration, r *policy.Lock) (Rung, Cause) {
 	s.expire(now)
 	probation := s.OnProbation(now)
 	rung, best, cause := Free, 0.0, Cause{}
-	if len(s.marks) == 0 && s.unknown.total == 0 {
+	if len(s.marks) == 0 && s.unknown.total == 0 && s.doubts == nil {
 		return rung, cause
 	}
 	if len(s.marks) > 0 {
@@ -105,6 +108,9 @@ func (s *Sender) fill(now time.Duration, u *rule, r *policy.Lock, nums *numbers)
 	}
 	if u.share > 0 {
 		c.All = n + s.others(now, u, r)
+		if u.what == Doubtful { // who are good ones among the others
+			c.All -= nums.within(u)[Doubtful]
+		}
 		if !Enough(n, c.All, u.share) {
 			return 0, c
 		}
@@ -141,20 +147,27 @@ type numbers struct {
 
 // of is what a rule counts.
 func (n *numbers) of(u *rule) int {
-	w := &n.hour
-	switch u.over {
-	case n.window:
-		w = &n.short
-	case day:
-		w = &n.day
-	}
+	w := n.within(u)
 	switch {
 	case u.firm:
 		return w[kinds]
 	case u.what == Spam:
 		return w[Spam] + w[Phish]
+	case u.what == Doubtful:
+		return w[Doubtful] + w[Spam] + w[Phish]
 	}
 	return w[u.what]
+}
+
+// within is what stands in a rule's window.
+func (n *numbers) within(u *rule) *[kinds + 1]int {
+	switch u.over {
+	case n.window:
+		return &n.short
+	case day:
+		return &n.day
+	}
+	return &n.hour
 }
 
 // numbers counts the marks, in one pass, and what is counted without them.
@@ -176,6 +189,7 @@ func (s *Sender) numbers(now time.Duration, r *policy.Lock) numbers {
 	}
 	n.hour[Unknown] = s.unknown.sum(now, hour)
 	n.short[Unknown], n.day[Unknown] = n.hour[Unknown], n.hour[Unknown]
+	n.short[Doubtful], n.hour[Doubtful], n.day[Doubtful] = s.doubtful(now, r)
 	return n
 }
 
@@ -235,6 +249,8 @@ func (c *Cause) String() string {
 		return fmt.Sprintf("wrote to %d recipients that do not exist in %s, %d %% of all", c.Bad, over, percent(c))
 	case "forwarded":
 		return fmt.Sprintf("forwarded %d spam messages in %s, %d %% of all", c.Bad, over, percent(c))
+	case "score", "score-hour", "score-day":
+		return fmt.Sprintf("sent %d messages in %s that look bad by %d %% on average", c.All, over, percent(c))
 	case "guessing":
 		return fmt.Sprintf("tried %d logins in %s that destinations refused", c.Bad, over)
 	}

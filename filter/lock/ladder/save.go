@@ -27,8 +27,15 @@ func (s *Sender) Append(dst []byte) []byte {
 	for _, r := range s.rings() {
 		dst = r.append(dst)
 	}
+	if s.doubts != nil {
+		for _, r := range s.doubts.rings() {
+			dst = r.append(dst)
+		}
+	}
 	return dst
 }
+
+func (d *doubts) rings() [3]*ring { return [...]*ring{&d.short, &d.hour, &d.day} }
 
 func (s *Sender) rings() [5]*ring {
 	return [...]*ring{&s.short, &s.hour, &s.day, &s.known, &s.unknown}
@@ -47,31 +54,37 @@ func (r *ring) append(dst []byte) []byte {
 	return dst
 }
 
-// Restore replaces what is known of a sender by what Append wrote, and returns the bytes behind it. What is later than
-// now, because the clock was set back, happened now.
-func (s *Sender) Restore(b []byte, now time.Duration) (rest []byte, err error) {
+// Restore replaces what is known of a sender by what Append wrote, which is all of b. What is later than now, because the
+// clock was set back, happened now.
+func (s *Sender) Restore(b []byte, now time.Duration) error {
 	r := reader{b: b}
 	fresh := Sender{probation: time.Duration(r.next())}
 	n := r.next()
 	if n > Keep || fresh.probation < 0 {
-		return nil, errSaved
+		return errSaved
 	}
 	for range n {
 		m := mark{at: min(now, time.Duration(r.next())), print: r.word(), origin: uint32(r.next())}
 		flags := r.next()
 		if m.kind, m.firm = Kind(flags>>1), flags&1 == 1; r.bad || flags>>1 >= uint64(kinds) || m.at < 0 {
-			return nil, errSaved
+			return errSaved
 		}
 		fresh.marks = append(fresh.marks, m)
 	}
 	for _, g := range fresh.rings() {
 		g.restore(&r, now)
 	}
-	if r.bad {
-		return nil, errSaved
+	if len(r.b) > 0 {
+		fresh.doubts = &doubts{}
+		for _, g := range fresh.doubts.rings() {
+			g.restore(&r, now)
+		}
+	}
+	if r.bad || len(r.b) > 0 {
+		return errSaved
 	}
 	*s = fresh
-	return r.b, nil
+	return nil
 }
 
 func (g *ring) restore(r *reader, now time.Duration) {

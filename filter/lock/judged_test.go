@@ -170,7 +170,7 @@ func TestMailThatLooksBad(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		lk, _ := w.keeper.FindIn(Scope{1, "shop"})
-		if held == 0 || lk.Rule != "score-hour" || lk.Code != "UNSURE" || !strings.Contains(lk.Reason, " messages in 1 hour that look bad by 8") || len(lk.Evidence) == 0 {
+		if held == 0 || lk.Rule != "score-hour" || lk.Code != "UNSURE" || !strings.Contains(lk.Reason, " messages in 1 hour that look bad by ") || len(lk.Evidence) == 0 {
 			t.Errorf("an identity all of whose messages look bad: %d held, then %+v", held, lk)
 		}
 		for user, want := range map[uint32]bool{1: false, 2: false, 3: false, 4: false, 5: true, 6: false} {

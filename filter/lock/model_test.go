@@ -139,10 +139,6 @@ func runModel(t *testing.T, seed uint64) {
 	const users = 3
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(t)
-	none := 0
-	for user := range uint32(users) {
-		w.table.Override(user+1, policy.Overrides{LockAverageCount: &none}) // package ladder has a model of these
-	}
 	s := w.table.Settings(1).Lock
 	m := model{}
 	clock := func() time.Duration { return time.Duration(time.Now().UnixNano()) }

@@ -39,11 +39,11 @@ func (s *Sender) doubt(now time.Duration, e Event, r *policy.Lock) {
 	d.day.add(now, day, n)
 }
 
-// doubtful is how many messages the scores of each window come to.
+// doubtful is what the scores of each window come to, in percent.
 func (s *Sender) doubtful(now time.Duration, r *policy.Lock) (short, hours, days int) {
 	if s.doubts == nil {
 		return 0, 0, 0
 	}
 	d := s.doubts
-	return d.short.sum(now, r.Window) / 100, d.hour.sum(now, hour) / 100, d.day.sum(now, day) / 100
+	return d.short.sum(now, r.Window), d.hour.sum(now, hour), d.day.sum(now, day)
 }

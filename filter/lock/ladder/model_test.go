@@ -47,14 +47,14 @@ func (m *model) ring(now, over time.Duration, k Kind) (n int) {
 	return n
 }
 
-// doubtful is what the scores of a window come to.
+// doubtful is what the scores of a window come to, in percent.
 func (m *model) doubtful(now, over time.Duration) (n int) {
 	for _, t := range m.all {
 		if t.e.Kind == Doubtful && slotOf(t.at, over) >= slotOf(now, over)-slots {
 			n += int(t.e.Score)
 		}
 	}
-	return n / 100
+	return n
 }
 
 func (m *model) origins(now time.Duration) int {
@@ -113,10 +113,10 @@ func (m *model) judge(now time.Duration, r *policy.Lock) Rung {
 	near, scored := 0.0, false
 	for i, over := range []time.Duration{r.Window, time.Hour, 24 * time.Hour} {
 		bad := count(over, spam)
-		n, all := bad+m.doubtful(now, over), bad+m.ring(now, over, Good)
-		if float64(n)+1e-9 >= r.Average*float64(all) {
-			if scored = scored || n >= half(r.AverageCount)<<i; i == 0 {
-				near = float64(n) / float64(half(r.AverageCount))
+		n, all := 100*bad+m.doubtful(now, over), bad+m.ring(now, over, Good)
+		if n > 100*bad && float64(n)+1e-9 >= 100*r.Average*float64(all) {
+			if scored = scored || n >= 100*half(r.AverageCount)<<i; i == 0 {
+				near = float64(n) / float64(100*half(r.AverageCount))
 			}
 		}
 	}

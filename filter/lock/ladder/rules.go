@@ -103,19 +103,31 @@ func (s *Sender) fill(now time.Duration, u *rule, r *policy.Lock, nums *numbers)
 	}
 	n := nums.of(u)
 	c := Cause{Rule: u.name, Bad: n, All: n, Share: u.share > 0, Over: u.over}
+	if u.what == Doubtful {
+		return s.average(now, u, r, nums, c)
+	}
 	if n == 0 {
 		return 0, c
 	}
 	if u.share > 0 {
 		c.All = n + s.others(now, u, r)
-		if u.what == Doubtful { // who are good ones among the others
-			c.All -= nums.within(u)[Doubtful]
-		}
 		if !Enough(n, c.All, u.share) {
 			return 0, c
 		}
 	}
 	return float64(n) / float64(u.need), c
+}
+
+// average is fill of a rule about how bad messages look: what is found bad is certain, and the doubtful stand among the others.
+func (s *Sender) average(now time.Duration, u *rule, r *policy.Lock, nums *numbers, c Cause) (float64, Cause) {
+	w := nums.within(u)
+	bad := w[Spam] + w[Phish]
+	percent := 100*bad + w[Doubtful]
+	c.Bad, c.All = (percent+50)/100, bad+s.others(now, u, r)
+	if w[Doubtful] == 0 || !Enough(percent, 100*c.All, u.share) { // without doubts other rules say enough
+		return 0, c
+	}
+	return float64(percent) / float64(100*u.need), c
 }
 
 // Enough tells whether n of all are at least a share.
@@ -153,8 +165,6 @@ func (n *numbers) of(u *rule) int {
 		return w[kinds]
 	case u.what == Spam:
 		return w[Spam] + w[Phish]
-	case u.what == Doubtful:
-		return w[Doubtful] + w[Spam] + w[Phish]
 	}
 	return w[u.what]
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,8 +79,8 @@ func (c *Callouts) Ask(ctx context.Context, user uint32, from string, rcpts []sm
 
 // keysOf are those under which a recipient and his domain are remembered. Case before the @ is the server's affair.
 func keysOf(r *smtp.Rcpt) (key, domain string) {
-	domain = laneOf(spool.Domain(r.Address))
-	return r.Address[:len(r.Address)-len(domain)] + domain, domain
+	domain = spool.Domain(r.Address) // it may be longer than as written: there are capital letters whose small ones have a byte more
+	return r.Address[:strings.LastIndexByte(r.Address, '@')+1] + domain, domain
 }
 
 // domain asks about the recipients of one domain, those with the numbers at, and fills in out.

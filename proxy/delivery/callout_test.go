@@ -89,3 +89,21 @@ func TestCallouts(t *testing.T) {
 		t.Errorf("without time: %v", r)
 	}
 }
+
+// TestCalloutsOfOddDomains: small letters may take more room than capital ones.
+func TestCalloutsOfOddDomains(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	rcpts := asked("a@ȺȾȺȾ", "b@ȺȾ.example")
+	for i := range rcpts {
+		rcpts[i].NonASCII = true
+	}
+	for _, n := range NewCallouts(w.q).Ask(t.Context(), 7, "a@sender.example", rcpts) {
+		if n.Code != 0 {
+			t.Errorf("%+v", n)
+		}
+	}
+	if key, domain := keysOf(&rcpts[1]); key != "b@ⱥⱦ.example" || domain != "ⱥⱦ.example" {
+		t.Errorf("%q, %q", key, domain)
+	}
+}

@@ -152,7 +152,7 @@ func (s *Spool) place(e *entry, i int, p place) *slot {
 	slot := s.x.add(e.first.nth(i))
 	slot.at, slot.nth, slot.user, slot.move = p, uint16(i), e.env.User, e.move
 	slot.left = e.parts[i].all()
-	slot.domain = s.x.intern(e.parts[i].domain)
+	slot.domain = s.x.enter(e.parts[i].domain)
 	slot.born = seconds(e.env.Received)
 	slot.due = slot.born
 	if e.env.Class != "" {

@@ -45,10 +45,17 @@ type index struct {
 	free    []uint32
 	n       uint32 // slots ever used
 	byID    map[ID]uint32
-	domains []string
+	domains []domain
 	domain  map[string]uint32
+	unnamed []uint32 // numbers of domains that are free again
 	// siblings counts the open deliveries of entries that have several, by the first one's ID.
 	siblings map[ID]int
+}
+
+// domain is one to which something is to be delivered.
+type domain struct {
+	name string
+	n    uint32 // slots that name it
 }
 
 func newIndex() index {
@@ -86,19 +93,37 @@ func (x *index) add(id ID) *slot {
 func (x *index) remove(id ID) {
 	i := x.byID[id]
 	delete(x.byID, id)
+	x.leave(x.at(i).domain)
 	*x.at(i) = slot{}
 	x.free = append(x.free, i)
 }
 
-// intern gives the number of a domain. Those of a queue are few beside its deliveries, and are kept.
-func (x *index) intern(d string) uint32 {
-	if n, ok := x.domain[d]; ok {
-		return n
+// enter gives the number of a domain, for one slot more.
+func (x *index) enter(name string) uint32 {
+	n, ok := x.domain[name]
+	switch k := len(x.unnamed); {
+	case ok:
+	case k > 0:
+		n, x.unnamed = x.unnamed[k-1], x.unnamed[:k-1]
+	default:
+		n = uint32(len(x.domains))
+		x.domains = append(x.domains, domain{})
 	}
-	n := uint32(len(x.domains))
-	x.domains = append(x.domains, d)
-	x.domain[d] = n
+	if !ok {
+		x.domains[n].name, x.domain[name] = name, n
+	}
+	x.domains[n].n++
 	return n
+}
+
+// leave forgets a domain with the last slot that names it: whom mail goes to in the course of months, nobody bounds.
+func (x *index) leave(n uint32) {
+	d := &x.domains[n]
+	if d.n--; d.n == 0 {
+		delete(x.domain, d.name)
+		*d = domain{}
+		x.unnamed = append(x.unnamed, n)
+	}
 }
 
 // each calls f with all slots in use from number from on until it gives false, and returns where to go on; 0: all was seen.

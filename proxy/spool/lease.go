@@ -28,7 +28,7 @@ type Delivery struct {
 // delivery shows a slot. s.mu is held.
 func (s *Spool) delivery(x *slot) *Delivery {
 	return &Delivery{
-		ID: x.id, User: x.user, Domain: s.x.domains[x.domain], Due: fromSeconds(x.due), Born: fromSeconds(x.born), Attempts: int(x.attempts),
+		ID: x.id, User: x.user, Domain: s.x.domains[x.domain].name, Due: fromSeconds(x.due), Born: fromSeconds(x.born), Attempts: int(x.attempts),
 		Suspect: x.crashes > 0 || x.kills > 0, Rcpts: ones(x.left), Held: x.flags&held != 0, Delayed: x.flags&delayed != 0, Notice: x.flags&notice != 0, Leased: x.flags&leased != 0,
 	}
 }

@@ -361,3 +361,28 @@ func TestManyDeliveries(t *testing.T) {
 		t.Errorf("the start took %v of CPU", used)
 	}
 }
+
+// TestDomainsAreForgotten: what memory knows of a domain goes with its last delivery.
+func TestDomainsAreForgotten(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), Options{})
+	stays := commit(t, s, to("a@stays.example", "b@both.example"), message(1))
+	for n := range 50 {
+		for _, id := range commit(t, s, to(fmt.Sprintf("a@d%d.example", n), "c@both.example"), message(n)) {
+			if err := lease(t, s, id).Settle(State{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.mu.Lock()
+	names, numbers := len(s.x.domain), len(s.x.domains)
+	s.mu.Unlock()
+	if names != 2 || numbers > 3 {
+		t.Errorf("%d domains are known under %d numbers, want two", names, numbers)
+	}
+	for i, want := range []string{"stays.example", "both.example"} {
+		if d, err := s.Get(stays[i]); err != nil || d.Domain != want {
+			t.Errorf("%+v, %v, want %s", d, err, want)
+		}
+	}
+}

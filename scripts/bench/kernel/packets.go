@@ -108,8 +108,9 @@ func kinds() []kind {
 		{name: "TCP 443", proto: tcp, sport: 40000, dport: 443, flags: ack},
 		{name: "port 25, data of a passed flow", proto: tcp, sport: 40000, dport: 25, flags: ack},
 		{name: "port 25, data of an intercepted flow", proto: tcp, from: taken4, sport: 40000, dport: 25, flags: ack},
-		{name: "SYN to 25, passed", proto: tcp, sport: 40000, dport: 25, flags: syn},
-		{name: "SYN to 25, intercepted, every check on", proto: tcp, from: checked4, sport: 40000, dport: 25, flags: syn},
+		// From another port: a SYN would have the flows of those above asked about anew.
+		{name: "SYN to 25, passed", proto: tcp, sport: 40001, dport: 25, flags: syn},
+		{name: "SYN to 25, intercepted, every check on", proto: tcp, from: checked4, sport: 40001, dport: 25, flags: syn},
 	}
 	for _, k4 := range k[:len(k):len(k)] {
 		k6 := k4

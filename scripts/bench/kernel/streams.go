@@ -18,19 +18,19 @@ import (
 
 // flood is something that hosts send as fast as it goes.
 type flood struct {
-	name    string
-	payload int  // of a datagram; 0: TCP
-	single  bool // TCP whose every segment is a packet, not one of many that devices cut or put together
-	packets int  // in a sample, of b.Packets
+	name     string
+	payload  int  // of a datagram; 0: TCP
+	single   bool // TCP whose every segment is a packet, not one of many that devices cut or put together
+	quarters int  // so many quarters of b.Packets make a sample
 }
 
 // floods are the streams, in the order of the table. What a network card puts together (GRO) arrives large.
 func floods() []flood {
 	return []flood{
-		{name: "TCP, up to 64 KiB in a packet", packets: 1},
-		{name: "TCP, a packet for each segment", single: true, packets: 4},
-		{name: "UDP, 1,400 bytes", payload: 1400, packets: 4},
-		{name: "UDP, 64 bytes", payload: 64, packets: 4},
+		{name: "TCP, up to 64 KiB in a packet", quarters: 1},
+		{name: "TCP, a packet for each segment", single: true, quarters: 8},
+		{name: "UDP, 1,400 bytes", payload: 1400, quarters: 16},
+		{name: "UDP, 64 bytes", payload: 64, quarters: 16},
 	}
 }
 
@@ -204,7 +204,7 @@ func (s *streamGate) round(w way, packets int) (got []sample, err error) {
 			break
 		}
 		var one sample
-		if one, err = s.sample(f, s.ends[i], f.packets*packets); err != nil {
+		if one, err = s.sample(f, s.ends[i], f.quarters*packets/4); err != nil {
 			err = fmt.Errorf("%s: %w", f.name, err)
 		}
 		got = append(got, one)

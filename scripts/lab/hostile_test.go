@@ -130,12 +130,12 @@ func TestHostileSessions(t *testing.T) {
 		at(beside, 50), at(beside, 99), len(beside), ratio(at(beside, 50), at(alone, 50)), ratio(at(beside, 99), at(alone, 99)))
 }
 
-// at is a percentile of sorted times.
+// at is a percentile of sorted times: the least that no more than the rest are above.
 func at(d []time.Duration, percent int) time.Duration {
 	if len(d) == 0 {
 		return 0
 	}
-	return d[len(d)*percent/100]
+	return d[max(0, (len(d)*percent+99)/100-1)]
 }
 
 // eventually looks now and then until something is so; false if ctx ends before.

@@ -5,6 +5,7 @@ package lab
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -132,20 +133,34 @@ func TestHeldTimes(t *testing.T) {
 	}
 }
 
-// stepBack has this process, clients and destinations all, leave the processors to the gateway, which runs already.
-func stepBack(t *testing.T) {
+// takePrecedence gives a process the processors when it wants them, as if it had a machine of its own; clients and
+// destinations, which are in this one, have what it leaves, and all others what is left then.
+func takePrecedence(t *testing.T, pid int) {
 	t.Helper()
-	tasks, err := os.ReadDir("/proc/self/task")
-	if err != nil {
+	if err := errors.Join(prefer(pid, -20), prefer(os.Getpid(), -15)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// prefer sets a process's nice value, and that of its session, by which alone sessions compare where the kernel groups tasks by
+// them (sched(7), autogroup).
+func prefer(pid, nice int) error {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return err
 	}
 	for _, e := range tasks {
 		id, err := strconv.Atoi(e.Name())
 		if err == nil {
-			err = unix.Setpriority(unix.PRIO_PROCESS, id, 5)
+			err = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
 		}
 		if err != nil && err != unix.ESRCH { // a thread that has ended meanwhile
-			t.Fatal(err)
+			return err
 		}
 	}
+	err = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), strconv.AppendInt(nil, int64(nice), 10), 0)
+	if errors.Is(err, os.ErrNotExist) { // not grouped
+		return nil
+	}
+	return err
 }

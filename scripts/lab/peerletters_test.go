@@ -31,7 +31,7 @@ func series(kind string, letters [][]byte, each, part int) func(client string) [
 
 // patterned tells test patterns that the content filter refuses.
 func patterned(data []byte) bool {
-	return bytes.Contains(data, []byte("GTUBE")) || bytes.Contains(data, []byte("EICAR"))
+	return bytes.Contains(data, []byte("GTUBE")) || bytes.Contains(data, []byte("EICAR")) || bytes.Contains(data, []byte("WDVPIVAlQEFQ")) // a file of it in base64
 }
 
 // peerLetters are what every client can be given: without NUL and bare CR, which the gateway refuses and others do not,

@@ -221,10 +221,14 @@ func (g *groupsNow) attach(name *string, kind policy.GroupKind, to *uint32) erro
 func (d *daemon) hit(before, after *policy.Table, g *groupsNow, now *policy.Group) (n int, names []string) {
 	type pair struct{ x, y *policy.Settings }
 	other := map[pair]bool{} // users of whom nothing is said share their settings
-	for _, m := range slices.SortedFunc(slices.Values(d.roster.Load().all()), func(x, y *member) int { return cmp.Compare(x.ID, y.ID) }) {
-		if now.Kind != policy.Network && !g.under(g.members[m.ID], now) {
-			continue
+	var concerned []*member
+	for _, m := range d.roster.Load().all() {
+		if account := g.members[m.ID]; now.Kind == policy.Network || account != 0 && g.under(account, now) {
+			concerned = append(concerned, m)
 		}
+	}
+	slices.SortFunc(concerned, func(x, y *member) int { return cmp.Compare(x.ID, y.ID) })
+	for _, m := range concerned {
 		p := pair{before.Settings(m.ID), after.Settings(m.ID)}
 		differ, known := other[p]
 		if !known {

@@ -74,7 +74,7 @@ func TestSearchesAmongMany(t *testing.T) {
 		if rows, err = strconv.Atoi(asked); err != nil {
 			t.Fatal(err)
 		}
-		each, segment = 200, 0
+		each, segment = 100, 0
 	}
 	w := &world{start: time.Date(2026, 10, 1, 0, 0, 0, 0, time.UTC), n: rows}
 	if kept := os.Getenv("SLUICE_LOG_DIR"); asked != "" && kept != "" {

@@ -146,6 +146,14 @@ bench-filter: ## what the content filter is worth on the development corpus, bes
 bench-weights: ## what the points of SpamAssassin and Rspamd add to what content says by itself: fitted, and measured on the test split (ten minutes)
 	$(GO) run ./scripts/model weights $(FILTERFLAGS)
 
+.PHONY: soak-filter
+soak-filter: ## messages of any structure, charset and brokenness, of up to 50 MB, archives and HTML that grow among them: judged in bounded time and memory; fuzzing (ten minutes)
+	SLUICE_SOAK=300 $(GO) test -count 1 -v -timeout 30m -run TestAnythingIsJudged ./filter/content
+	$(GO) test -run '^$$' -fuzz '^FuzzRead$$' -fuzztime 1m ./filter/content/view
+	$(GO) test -run '^$$' -fuzz '^FuzzCheck$$' -fuzztime 1m ./filter/content/rules
+	$(GO) test -run '^$$' -fuzz '^FuzzMarks$$' -fuzztime 1m ./filter/content
+	$(GO) test -run '^$$' -fuzz '^FuzzAnswers$$' -fuzztime 1m ./filter/scanner
+
 .PHONY: bench-campaign
 bench-campaign: ## each cluster of the development corpus as one account's burst: what passes before it is held, good bursts stopped; look-ups, memory (two minutes)
 	$(GO) run ./scripts/model campaigns $(FILTERFLAGS)

@@ -162,17 +162,23 @@ func (f *Features) words(space byte, text []byte, most int) (n int) {
 		}
 		h := (uint64(offset64) ^ uint64(space)) * prime64
 		start, digits := i, 0
-		for c != 0 {
+		for _, b := range text[i:min(i+20, len(text))] {
+			if c = wordByte[b]; c == 0 {
+				break
+			}
 			if c == '0' {
 				digits++
 			}
-			if i-start < 20 {
-				h = (h ^ uint64(c)) * prime64
-			}
-			if i++; i == len(text) {
+			h = (h ^ uint64(c)) * prime64
+			i++
+		}
+		for ; c != 0 && i < len(text); i++ { // what is longer is told by its beginning
+			if c = wordByte[text[i]]; c == 0 {
 				break
 			}
-			c = wordByte[text[i]]
+			if c == '0' {
+				digits++
+			}
 		}
 		if l := i - start; digits > 2 && digits < l || l > 30 { // an identifier: its form is all that it tells
 			h = hashOf(space, []byte("\x01id"))

@@ -54,11 +54,11 @@ func mailer(s string) string {
 }
 
 func caps(s []byte) string {
-	var count [3]int
+	var both uint64
 	for _, c := range s {
-		count[letter[c]]++
+		both += letter[c]
 	}
-	up, low := count[1], count[2]
+	up, low := int(uint32(both)), int(both>>32)
 	switch {
 	case up+low == 0:
 		return "none"
@@ -72,10 +72,10 @@ func caps(s []byte) string {
 	return "mixed"
 }
 
-// letter is 1 for capital letters, 2 for small ones.
-var letter = func() (t [256]byte) {
+// letter counts capital letters in its lower half, small ones in its upper half.
+var letter = func() (t [256]uint64) {
 	for c := 'a'; c <= 'z'; c++ {
-		t[c], t[c&^0x20] = 2, 1
+		t[c], t[c&^0x20] = 1<<32, 1
 	}
 	return t
 }()

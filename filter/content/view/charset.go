@@ -32,6 +32,11 @@ func toUTF8(dst, src []byte, charset string) []byte {
 
 // plain reports whether src is ASCII.
 func plain(src []byte) bool {
+	for ; len(src) >= 32; src = src[32:] {
+		if (binary.LittleEndian.Uint64(src)|binary.LittleEndian.Uint64(src[8:])|binary.LittleEndian.Uint64(src[16:])|binary.LittleEndian.Uint64(src[24:]))&highs != 0 {
+			return false
+		}
+	}
 	for ; len(src) >= 8; src = src[8:] {
 		if binary.LittleEndian.Uint64(src)&highs != 0 {
 			return false

@@ -82,7 +82,7 @@ func (r *Reader) topHeader(data []byte) (h header) {
 	v := &r.v
 	h.end = fields(data, func(name, value []byte) {
 		h.take(name, value)
-		f := Field{strings.ToLower(string(name)), r.words(value[:min(len(value), maxField)])}
+		f := Field{lower(name), r.words(value[:min(len(value), maxField)])}
 		v.Fields = append(v.Fields, f)
 		switch f.Name {
 		case "subject":
@@ -100,6 +100,35 @@ func (r *Reader) topHeader(data []byte) (h header) {
 		}
 	})
 	return h
+}
+
+// usual are the names of fields that most messages have.
+var usual = func() map[string]string {
+	m := map[string]string{}
+	for _, name := range strings.Fields("from to cc subject date message-id mime-version content-type content-transfer-encoding content-disposition content-language reply-to sender received in-reply-to references user-agent x-mailer x-priority " +
+		"importance list-id list-unsubscribe list-unsubscribe-post return-path dkim-signature precedence organization auto-submitted x-php-originating-script x-originating-ip thread-topic thread-index") {
+		m[name] = name
+	}
+	return m
+}()
+
+// lower returns a field's name in lower case.
+func lower(name []byte) string {
+	var room [32]byte
+	if len(name) > len(room) {
+		return strings.ToLower(string(name))
+	}
+	low := room[:len(name)]
+	for i, c := range name {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		low[i] = c
+	}
+	if s, ok := usual[string(low)]; ok {
+		return s
+	}
+	return strings.ToLower(string(name))
 }
 
 // mailbox returns the first address of a field as it was written, encoded words not yet decoded, since what they hide
@@ -135,7 +164,11 @@ scan:
 
 // words returns value in UTF-8: unfolded, its encoded words decoded.
 func (r *Reader) words(value []byte) []byte {
-	out := bytes.Clone(value)
+	if len(value) == 0 {
+		return nil // a field without a value is one that is not there
+	}
+	r.head = append(r.head, value...)
+	out := r.head[len(r.head)-len(value) : len(r.head) : len(r.head)]
 	if bytes.IndexByte(out, '\n') >= 0 {
 		out = unfold(out)
 	}

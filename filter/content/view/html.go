@@ -2,6 +2,7 @@ package view
 
 import (
 	"bytes"
+	"encoding/binary"
 	"html"
 	"slices"
 	"unicode/utf8"
@@ -198,27 +199,42 @@ func appendEntities(dst, src []byte, most int) []byte {
 		last = dst[len(dst)-1]
 	}
 	dst = slices.Grow(dst, len(src)+16)
-	for i := 0; i < len(src) && len(dst) < most; i++ {
-		c := src[i]
-		switch {
-		case c == '&':
-			var n int
-			if dst, n = appendEntity(dst, src[i:]); n > 0 {
-				i += n - 1
-				if last = ' '; len(dst) > 0 {
-					last = dst[len(dst)-1]
-				}
+	for i := 0; i < len(src) && len(dst) < most; {
+		if len(src)-i >= 8 && len(dst)+8 <= most {
+			if w := binary.LittleEndian.Uint64(src[i:]); settled(w, last) && !hasAmpersand(w) {
+				dst, last = binary.LittleEndian.AppendUint64(dst, w), byte(w>>56)
+				i += 8
 				continue
 			}
-		case c <= ' ':
-			if last == ' ' || last == '\n' {
-				continue
-			}
-			c = ' '
 		}
-		dst, last = append(dst, c), c
+		for end := min(i+8, len(src)); i < end && len(dst) < most; i++ {
+			c := src[i]
+			switch {
+			case c == '&':
+				var n int
+				if dst, n = appendEntity(dst, src[i:]); n > 0 {
+					i += n - 1
+					if last = ' '; len(dst) > 0 {
+						last = dst[len(dst)-1]
+					}
+					continue
+				}
+			case c <= ' ':
+				if last == ' ' || last == '\n' {
+					continue
+				}
+				c = ' '
+			}
+			dst, last = append(dst, c), c
+		}
 	}
 	return dst
+}
+
+// hasAmpersand reports whether one of eight bytes is the beginning of a character reference, or seems to be.
+func hasAmpersand(w uint64) bool {
+	x := w ^ '&'*lows
+	return (x-lows)&^x&highs != 0
 }
 
 // breakLine begins a new line where there is none yet.

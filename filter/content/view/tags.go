@@ -131,8 +131,22 @@ func (a *attributes) hides() bool {
 		}
 		s = append(s, c)
 	}
-	return declares(s, "display:", "none") || declares(s, "visibility:", "hidden") || declares(s, "mso-hide:", "all") ||
-		zero(s, "font-size:") || zero(s, "max-height:") || zero(s, "opacity:")
+	return mayHide(s) && (declares(s, "display:", "none") || declares(s, "visibility:", "hidden") || declares(s, "mso-hide:", "all") ||
+		zero(s, "font-size:") || zero(s, "max-height:") || zero(s, "opacity:"))
+}
+
+// mayHide reports whether a style, folded, has one of the properties that may hide: most have none.
+func mayHide(style []byte) bool {
+	for {
+		for _, property := range [...]string{"display:", "visibility:", "mso-hide:", "font-size:", "max-height:", "opacity:"} {
+			if len(style) > 0 && style[0] == property[0] && bytes.HasPrefix(style, []byte(property)) {
+				return true
+			}
+		}
+		if style = behind(style, ';'); style == nil {
+			return false
+		}
+	}
 }
 
 // declares reports whether style, folded, has that property with a value that starts so.

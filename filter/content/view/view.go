@@ -115,6 +115,7 @@ type View struct {
 // Reader takes messages apart one after the other; its memory is used again. Not safe for concurrent use.
 type Reader struct {
 	v       View
+	head    []byte // the values of the fields
 	raw     []byte // a part with its transfer encoding taken off
 	conv    []byte // the same in UTF-8
 	decoded int    // bytes of text parts so far
@@ -127,7 +128,7 @@ type Reader struct {
 func (r *Reader) Read(data []byte) *View {
 	v := &r.v
 	*v = View{Fields: v.Fields[:0], Text: v.Text[:0], Runs: v.Runs[:0], Hidden: v.Hidden[:0], Links: v.Links[:0], Files: v.Files[:0]}
-	r.decoded, r.filed, r.scanned = 0, 0, 0
+	r.head, r.decoded, r.filed, r.scanned = r.head[:0], 0, 0, 0
 	head := r.topHeader(data)
 	v.Type = head.mediaType()
 	r.part(&head, data[head.end:], 0)

@@ -307,3 +307,43 @@ func TestFoldedBlanks(t *testing.T) {
 		}
 	}
 }
+
+// unreferencedPlainly is the rule of appendEntities, byte by byte.
+func unreferencedPlainly(dst, src []byte, most int) []byte {
+	for i := 0; i < len(src) && len(dst) < most; i++ {
+		c, last := src[i], byte('\n')
+		if len(dst) > 0 {
+			last = dst[len(dst)-1]
+		}
+		if c == '&' {
+			if to, n := appendEntity(dst, src[i:]); n > 0 {
+				dst, i = to, i+n-1
+				continue
+			}
+		}
+		if c <= ' ' {
+			if last == ' ' || last == '\n' {
+				continue
+			}
+			c = ' '
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+func TestEntitiesAmongBlanks(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(5, 6))
+	pieces := []string{"a", "bcdefghi", "!", "&", "&amp;", "&#x263a;", "&nbsp;", "&zwnj;", "&x;", "  ", "\r\n", "\t", "\x00", "\x80\xa0", "%", "'"}
+	for range 20_000 {
+		var src []byte
+		for range r.IntN(12) {
+			src = append(src, pieces[r.IntN(len(pieces))]...)
+		}
+		before, most := []byte("x ab \n"[:r.IntN(7)]), 4+r.IntN(60)
+		if got, want := appendEntities(bytes.Clone(before), src, most), unreferencedPlainly(bytes.Clone(before), src, most); !bytes.Equal(got, want) {
+			t.Fatalf("%q behind %q, %d bytes at most: %q, want %q", src, before, most, got, want)
+		}
+	}
+}

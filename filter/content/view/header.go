@@ -39,7 +39,7 @@ func fields(data []byte, yield func(name, value []byte)) int {
 		for end < len(data) && (data[end] == ' ' || data[end] == '\t') {
 			end = lineEnd(data, end)
 		}
-		if n < maxFields {
+		if n < maxFields && colon <= maxName {
 			yield(name, bytes.TrimSpace(data[at+colon+1:end]))
 		}
 		at = end

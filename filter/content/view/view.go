@@ -16,6 +16,7 @@ const (
 	maxScan    = 16 << 20 // bytes that are searched for boundaries, every level counted
 	maxFields  = 200      // header fields
 	maxField   = 4 << 10  // bytes of one field that are decoded
+	maxName    = 256      // bytes of a field's name: what has a longer one is passed over
 	maxFile    = 512 << 10
 )
 

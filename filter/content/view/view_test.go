@@ -187,6 +187,7 @@ func TestBombs(t *testing.T) {
 		"long field":        {"Subject: " + strings.Repeat("=?utf-8?q?x?= ", 1<<20) + "\n\nx", 0},
 		"many fields":       {strings.Repeat("X: y\n", 1<<20) + "\nx", 0},
 		"only a field":      {strings.Repeat("X", 8<<20), CutBytes},
+		"a long name":       {multi + "Content" + strings.Repeat("-", 8<<20) + ": x\n\nx", 0},
 	} {
 		began := time.Now()
 		v := read(c.data)

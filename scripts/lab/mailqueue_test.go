@@ -18,6 +18,7 @@ import (
 type queued struct {
 	ID, Domain, Sender, Hold, Note, Campaign string
 	Tries                                    int
+	Trying                                   bool
 	Recipients                               []struct{ Address, Reply, Host string }
 }
 

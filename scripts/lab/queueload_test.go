@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -278,6 +279,51 @@ func TestQueueOutlivesKills(t *testing.T) {
 		interruptions += listed[to]
 	}
 	t.Logf("%d kills: %d messages answered 250, all arrived; %d copies too many, %d interrupted deliveries are listed", kills, len(sent), twice, interruptions)
+}
+
+// TestACrashIsNoKill: a message during whose tries sluiced crashes three times is on hold then, and one during whose tries it
+// is killed as often is tried on.
+func TestACrashIsNoKill(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, queueLoadConfig)
+	if err := l.Sink("peer01").Script("dot: stall 60s | ok"); err != nil {
+		t.Fatal(err)
+	}
+	if err := handIn(ctx, l, "slow@peer01.example"); err != nil {
+		t.Fatal(err)
+	}
+	end := func(sig os.Signal) (q queued, listed bool) {
+		t.Helper()
+		untilQueue(ctx, t, g, "it is being tried", func(q map[string]queued) bool { return q["peer01.example"].Trying })
+		if err := g.Sluiced.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		<-g.Sluiced.Done()
+		if err := g.StartSluiced(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return queue(ctx, t, g)["peer01.example"], len(interrupted(t, g)) > 0
+	}
+	for n := 0; n < 3; { // one that ends before the try is noted says nothing
+		q, listed := end(syscall.SIGKILL)
+		if q.Hold != "" {
+			t.Fatalf("after a kill: %+v", q)
+		}
+		if listed {
+			n++
+		}
+	}
+	for n := 1; n <= 3; {
+		q, listed := end(syscall.SIGABRT) // as systemd's watchdog does
+		if !listed {
+			continue
+		}
+		if held := q.Hold != ""; held != (n == 3) || held && !strings.Contains(q.Hold, "crashed 3 times") {
+			t.Fatalf("after %d crashes: %+v", n, q)
+		}
+		n++
+	}
 }
 
 // missing are the recipients who have no message.

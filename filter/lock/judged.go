@@ -112,11 +112,10 @@ func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
 // eventOf tells what a verdict says about its sender; false where it is to say nothing. Bad mail that was only forwarded has
 // a rule of its own.
 func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence, counts bool) {
-	forwarded := m.Forwarded || message.PassedOn(m)
 	d := v.Decisive()
 	if d == nil || !d.Class.Bad() {
 		doubt := v.Doubt()
-		if doubt == nil || forwarded || d != nil && d != doubt { // or something else keeps it back
+		if doubt == nil || d != nil && d != doubt || forwarded(m) { // or something else keeps it back
 			return ladder.Event{Kind: ladder.Good}, Evidence{}, true
 		}
 		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score)}
@@ -136,7 +135,7 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	if d.Code == trap.Code {
 		e.Kind = ladder.Trap
 	}
-	if forwarded {
+	if forwarded(m) {
 		if d.Class == filter.Virus { // it is refused, and that is all: who forwards has not sent it
 			return ladder.Event{}, Evidence{}, false
 		}
@@ -144,6 +143,8 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	}
 	return e, evidenceOf(m, d), true
 }
+
+func forwarded(m *message.Message) bool { return m.Forwarded || message.PassedOn(m) }
 
 func evidenceOf(m *message.Message, d *filter.Hit) Evidence {
 	return Evidence{

@@ -194,6 +194,10 @@ soak-log: ## 50 million rows of the message log, then searches by user, sender, 
 soak-settings: deps build ## 900 changes of settings among 100,000 users, by API and command: the time until a reply shows it (about a minute)
 	SLUICE_SOAK=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestSettingsAreInForceAtOnce ./scripts/lab
 
+.PHONY: soak-proof
+soak-proof: deps build ## 5,000 good messages, until what the content filter has learnt may refuse by itself (half a minute)
+	SLUICE_SOAK_MESSAGES=5000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestWhatWasLearntHasToProveItself ./scripts/lab
+
 .PHONY: soak-large
 soak-large: ## 100 messages of 50 MiB at once in bounded memory (a few minutes, 5 GiB of temporary files)
 	SLUICE_LARGE=100x50 $(GO) test -count 1 -v -timeout 30m -run TestLargeMessages ./proxy

@@ -47,6 +47,7 @@ func (d *daemon) openDoor() error {
 	}
 	d.guard = auth.NewGuard()
 	d.guard.ShutAfter(d.cfg.Load().Smarthost.Guesses)
+	d.logins.own = &tls.Config{RootCAs: d.onward.roots}
 	if err := d.logins.load(d.store); err != nil {
 		return err
 	}

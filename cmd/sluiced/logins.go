@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 
 // logins is the directory of those who log in on the smarthost ports. It answers from memory.
 type logins struct {
+	own    *tls.Config // how customers' own servers are spoken to
 	byName atomic.Pointer[map[string]auth.Account]
 }
 
@@ -31,7 +33,7 @@ func (l *logins) load(st *store.Store) error {
 	}
 	m := make(map[string]auth.Account, len(all))
 	for _, s := range all {
-		m[s.Name] = account(s)
+		m[s.Name] = l.account(s)
 	}
 	l.byName.Store(&m)
 	return nil
@@ -43,10 +45,10 @@ func (l *logins) Login(name string) (auth.Account, bool) {
 	return a, ok
 }
 
-func account(l store.Login) auth.Account {
-	a := auth.Account{Login: l.Name, Kind: kindOf(l.Name), User: l.User, Hash: l.Hash}
-	if l.Own != "" {
-		a.Own = &auth.Own{Addr: l.Own, Implicit: l.OwnImplicit}
+func (l *logins) account(s store.Login) auth.Account {
+	a := auth.Account{Login: s.Name, Kind: kindOf(s.Name), User: s.User, Hash: s.Hash}
+	if s.Own != "" {
+		a.Own = &auth.Own{Addr: s.Own, Implicit: s.OwnImplicit, TLS: l.own}
 	}
 	return a
 }

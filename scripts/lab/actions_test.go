@@ -4,6 +4,8 @@ package lab
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -92,10 +94,71 @@ func TestActionsOfSpam(t *testing.T) {
 	if err := sluiceJSON(ctx, g, &log, "log", "--campaign", copies, "--status", "delivered"); err != nil || len(log) < 4 {
 		t.Errorf("the log has of the copies that were delivered %+v, %v", log, err)
 	}
+	tellsBulk(ctx, t, l, g)
+	reputationHolds(ctx, t, l, g)
 	for _, bad := range []string{"content_on_unsure=discard", "content_on_spam=burn"} {
 		if out, err := g.Sluice(ctx, "user", "set", "alice", bad); err != nil || out.Code == 0 {
 			t.Errorf("%s is taken: %+v, %v", bad, out, err)
 		}
+	}
+}
+
+// tellsBulk (CON10): mail to more strangers than its sender ever wrote to is delivered, being good by its words, and the log says
+// what was unusual.
+func tellsBulk(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
+	c, err := l.Hello(ctx, "dave", "", "198.51.100.20:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const mails = 5 // to so many people each that all together are more than the 200 from which on they are many
+	for i := range mails {
+		if _, last, err := c.Send("d@dave.example", numbered(50, fmt.Sprintf("all%d-", i), "sink.example"), []byte(minutesMail)); err != nil || last.Code != 250 {
+			t.Fatal(last, err)
+		}
+	}
+	var log []struct {
+		Hits []struct{ Code, Action string }
+	}
+	if !eventually(ctx, func() bool { return sluiceJSON(ctx, g, &log, "log", "--user", "dave") != nil || len(log) >= mails }) || len(log) != mails {
+		t.Fatalf("the log has of mails to 250 people %+v", log)
+	}
+	bulk := 0
+	for _, m := range log {
+		for _, h := range m.Hits {
+			if h.Code == "BULK" {
+				bulk++
+			}
+		}
+	}
+	if bulk != 2 {
+		t.Errorf("of mails to 50, 100, 150, 200 and 250 people in all %d are said to be bulk: %+v", bulk, log)
+	}
+}
+
+// reputationHolds (REP2): one bad message gives a reputation with its factors; it holds the next mail of who is held from so many
+// points on, and of nobody else.
+func reputationHolds(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
+	sluice(t, g, "user", "set", "bob", "lock_score_held=1")
+	for host, want := range map[string]string{"bob": "451 4.7.1 gw.example: [HELD]", "mallory": "250 "} {
+		if got := say(ctx, t, l, host, "x@sink.example", gtubeMail); !strings.HasPrefix(got, "550 ") {
+			t.Errorf("%s hears %q to the test text", host, got)
+		}
+		if got := say(ctx, t, l, host, "y@sink.example", minutesMail); !strings.HasPrefix(got, want) {
+			t.Errorf("behind one bad message %s hears %q, want %q", host, got, want)
+		}
+	}
+	var u struct {
+		Standing struct {
+			Rung    string
+			Score   int
+			Factors []struct{ Name string }
+		}
+	}
+	if err := sluiceJSON(ctx, g, &u, "user", "show", "bob"); err != nil || u.Standing.Score < 1 || len(u.Standing.Factors) != 1 || u.Standing.Factors[0].Name != "spam" {
+		t.Errorf("bob's standing is %+v, %v", u.Standing, err)
 	}
 }
 

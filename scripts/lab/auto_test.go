@@ -40,7 +40,7 @@ func TestDeliveryAuto(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(pub)
-	ctx, l := testContext(t), ForTest(t, Options{TXT: map[string]string{"s._domainkey.only.alice.example": record, "s._domainkey.peer02.example": record}})
+	ctx, l := testContext(t), ForTest(t, Options{TXT: map[string]string{"s._domainkey.only.alice.example": record, "s._domainkey.peer02.example": record, "one.alice.example": "v=spf1 ip4:203.0.113.17 -all"}})
 	g := startGatewayWith(t, l, autoDelivery)
 	// A service that filters customers' outgoing mail and knows them by address. It is nobody's MX.
 	relay := l.Sink("peer01")
@@ -65,10 +65,41 @@ func TestDeliveryAuto(t *testing.T) {
 	for _, c := range signedCases(t, key, alice4) {
 		autoMail(ctx, t, l, g, &c)
 	}
+	spfChooses(ctx, t, l)
 	for _, s := range relay.Sessions() {
 		if !slices.Contains([]netip.Addr{alice4, alice6}, s.Peer.Addr().Unmap()) {
 			t.Errorf("the relay was visited from %v, whom it does not know", s.Peer)
 		}
+	}
+}
+
+// spfChooses (DIP7): mail of a domain that allows all delivery addresses leaves from several, by the domains; mail of one that
+// allows a single address leaves from that one, to whomever.
+func spfChooses(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	from := func(sender string) map[netip.Addr]int {
+		all := map[netip.Addr]int{}
+		for i := 1; i <= 8; i++ {
+			to := fmt.Sprintf("%s@d%02d.example", sender, i)
+			s, err := l.Hello(ctx, "alice", "", "198.51.100.20:25")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, last, err := s.Send("a@"+sender, []string{to}, []byte("Subject: by SPF\r\n\r\n"+to+"\r\n")); err != nil || last.Code != 250 {
+				t.Fatal(last, err)
+			}
+			if err := s.Quit(); err != nil {
+				t.Fatal(err)
+			}
+			all[messageTo(ctx, t, l, to).Peer.Addr().Unmap()]++
+		}
+		return all
+	}
+	if all := from("nospf.example"); len(all) < 2 {
+		t.Errorf("mail that may leave from every address leaves from %v", all)
+	}
+	if all := from("one.alice.example"); all[netip.MustParseAddr("203.0.113.17")] != 8 {
+		t.Errorf("mail that SPF allows from 203.0.113.17 alone leaves from %v", all)
 	}
 }
 

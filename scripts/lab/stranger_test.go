@@ -245,6 +245,32 @@ func unknownSourceGetsAUserBy(t *testing.T, path string) {
 	if read(); fmt.Sprint(made) != before {
 		t.Errorf("after a restart the made users are %v, not %s", made, before)
 	}
+	if path != "tcx" { // what follows is sluiced's alone
+		return
+	}
+	// By choice no user is made: a stranger is turned away, and who is known goes on.
+	if err := g.Configure(by(path, GatewayConfig), "\n[template]\nunknown = \"refuse\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddCustomer(ctx, Customer{Name: "frank", V4: netip.MustParseAddr("192.0.2.51"), V6: netip.MustParseAddr("2001:db8:51::51")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range bothFamilies {
+		c, err := l.SMTP(ctx, "frank", "", f.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = c.Close(); c.Greeting.Code != 554 {
+			t.Errorf("a stranger who is to be refused is greeted %v", c.Greeting)
+		}
+	}
+	if read(); made["192.0.2.51/32"] != "" || made["2001:db8:51::/64"] != "" {
+		t.Errorf("a user was made for who is to be refused: %v", made)
+	}
+	served(t, l, "alice", "", "198.51.100.20:25")
 }
 
 // TestProxyHasNoRights: who parses strangers' bytes is nobody.

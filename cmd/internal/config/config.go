@@ -217,7 +217,7 @@ type Relay struct {
 
 // Template says what happens to unknown sources.
 type Template struct {
-	Unknown string `toml:"unknown" default:"make" enum:"make|refuse" doc:"make: a user is made for the source, named after its prefix. refuse: 421 to every connection."`
+	Unknown string `toml:"unknown" default:"make" enum:"make|refuse" doc:"make: a user is made for the source, named after its prefix. refuse: every connection is greeted with 554."`
 	IPv4    int    `toml:"ipv4" default:"32" min:"8" max:"32" doc:"Prefix length of users made for IPv4 sources."`
 	IPv6    int    `toml:"ipv6" default:"64" min:"32" max:"128" doc:"Prefix length of users made for IPv6 sources."`
 }

@@ -299,8 +299,8 @@ func (d *demo) unlock(ctx context.Context, postfix *lab.MTA) error {
 	return nil
 }
 
-// othersWork is the share of the processors from which on something else than the demo, which takes a tenth while it is
-// quiet, decides how long mail takes.
+// othersWork is the share of the processors, in use while the demo itself does little, from which on other programs decide
+// how long mail takes.
 const othersWork = 0.4
 
 // unharmed states that the customer who behaves noticed nothing.

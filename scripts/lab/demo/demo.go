@@ -54,6 +54,10 @@ func (d *demo) open(ctx context.Context) (err error) {
 		return err
 	}
 	d.quote(picture)
+	// As deploy/systemd/sluice.sysctl sets it on a gateway.
+	if err := d.lab.Sysctl(lab.HostGateway, "ipv4/tcp_max_syn_backlog", "16384"); err != nil {
+		return err
+	}
 	d.gateway, err = d.lab.StartGateway(ctx, lab.GatewayOptions{Config: d.config(), Binaries: d.options.Binaries})
 	if err != nil {
 		return err

@@ -18,8 +18,9 @@ type Weight struct {
 	Most     float64 // however many points
 }
 
-// Weights are those of opinions by their public code. Those of programs are fitted to the development corpus with what the
-// learned part and the rules say of the same messages held fixed (`scripts/model weights`, docs/filter.md).
+// Weights are those of opinions by their public code. Those of programs are less than what fits the development corpus best with what
+// the learned part and the rules say of the same messages held fixed: so little that no good message more is called spam (`make
+// bench-weights`, docs/filter.md). Those of habits are set: no corpus has senders with a history.
 var Weights = map[string]Weight{
 	"RSPAMD":       {0.1, 1},
 	"SPAMASSASSIN": {0.3, 1},

@@ -3,6 +3,7 @@ package campaign
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -194,7 +195,7 @@ func (t *Tracker) burst(k *kind, c *letter) *burst {
 		b.sender(k.user, "", first)
 	}
 	for i := range c.v.Links {
-		if h := c.v.Links[i].Host(); h != "" && len(b.Hosts) < maxHosts && !contains(b.Hosts, h) {
+		if h := c.v.Links[i].Host(); h != "" && len(b.Hosts) < maxHosts && !slices.Contains(b.Hosts, h) {
 			b.Hosts = append(b.Hosts, clip([]byte(h)))
 		}
 	}
@@ -317,12 +318,3 @@ func short(a netip.Addr) uint32 {
 }
 
 func clip(b []byte) string { return strings.ToValidUTF8(string(b[:min(len(b), maxText)]), "") }
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}

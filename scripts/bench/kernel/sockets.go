@@ -14,6 +14,7 @@ const (
 	streamPort = 443
 	mss        = 1448
 	atOnce     = 32      // datagrams in one system call
+	window     = 1 << 23 // room for what the receiver has not taken; the sender must never wait for it
 	handful    = 1 << 18 // the receiver is not woken for fewer bytes: no customer's server is on the gateway
 )
 
@@ -45,7 +46,8 @@ func (s *streamGate) connect(f flood) (e ends, err error) {
 		if l, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		return errors.Join(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(l, to), unix.Listen(l, 1))
+		return errors.Join(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+			unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, window), unix.Bind(l, to), unix.Listen(l, 1))
 	})
 	defer unix.Close(l)
 	if err != nil {

@@ -117,7 +117,7 @@ func guardComesAndGoes(t *testing.T, path string) {
 	// An uplink that comes while somebody is closed has its guard with its program, and the next helper finds it so.
 	said("put 192.0.2.130/32,7,intercept,closed")
 	h.stop()
-	h = g.helper(file)
+	g.helper(file)
 	p.wait(0, "redialed")
 	held("another helper")
 	said("put 192.0.2.130/32,7,intercept,open")

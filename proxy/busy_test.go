@@ -115,3 +115,24 @@ func TestTurnEndsWithTheRow(t *testing.T) {
 		p.nc.Close()
 	}
 }
+
+// TestChunksInARowDoNotWaitForThemselves: a large message in many chunks, all of which are there, has its session take a turn;
+// the check that looks at it has one, too, and there is one for each user.
+func TestChunksInARowDoNotWaitForThemselves(t *testing.T) {
+	t.Parallel()
+	turns := filter.NewTurns(1)
+	looks := filter.InTurn(&toil{}, turns)
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), steps(filter.Step{Name: "toil", Phases: []filter.Phase{filter.Data}, Check: looks}), func(r *rig) { r.cfg.Busy = turns })
+	p := r.hello()
+	p.envelope()
+	const chunk, chunks = 100, filter.Large/100 + 1
+	one := "BDAT 100\r\n" + strings.Repeat("x", chunk-2) + "\r\n"
+	go func() { _, _ = io.WriteString(p.nc, strings.Repeat(one, chunks)+"BDAT 0 LAST\r\n") }() // what does not arrive is not answered
+	for range chunks + 1 {
+		p.want("250")
+	}
+	if n := len(mx.messages()); n != 1 {
+		t.Errorf("%d messages arrived, want 1", n)
+	}
+}

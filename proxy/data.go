@@ -142,6 +142,7 @@ func OpenSpill(dir string) (smtp.Spill, error) {
 
 // judge asks the filter about the whole message, tells the locks before the client can hear anything, and answers.
 func (s *session) judge(body *smtp.Body, at time.Time) {
+	s.rest() // chunks that came in a row: a check has a turn of its own
 	s.stage(judging)
 	t := &s.tx
 	t.ended = at
@@ -222,7 +223,9 @@ func (s *session) seen(body *smtp.Body) ([]byte, error) {
 
 // verdict is the filter's, unless the mail is going round, which no check needs to look at.
 func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline, m *message.Message, header []byte, at time.Time) filter.Verdict {
-	hops, loop := s.cfg.Tracer.Hops(header, m.Flow.User.ID, m.Envelope.To, set.MaxHops)
+	budget := newBudget(ctx, at.Add(set.Timeouts.Verdict))
+	defer budget.end()
+	hops, loop := s.hops(budget, header, m, set.MaxHops)
 	if loop || hops > set.MaxHops {
 		h := filter.Hit{
 			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",
@@ -230,9 +233,16 @@ func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline
 		}
 		return filter.Judge([]filter.Hit{h})
 	}
-	budget := newBudget(ctx, at.Add(set.Timeouts.Verdict))
-	defer budget.end()
 	return by.Ask(budget, filter.Data, m)
+}
+
+// hops counts those of a message, of a large header in turn.
+func (s *Server) hops(ctx context.Context, header []byte, m *message.Message, most int) (n int, loop bool) {
+	user := m.Flow.User.ID
+	if len(header) >= filter.Large && s.cfg.Busy.Take(ctx, user) == nil {
+		defer s.cfg.Busy.Give(user)
+	}
+	return s.cfg.Tracer.Hops(header, user, m.Envelope.To, most)
 }
 
 func statusOf(v *filter.Verdict) Status {

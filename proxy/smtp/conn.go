@@ -347,13 +347,16 @@ func (c *Conn) CloseAfterPeer(wait time.Duration) error {
 		return err
 	}
 	b := getBuf(size1K)
-	defer putBuf(b)
+	defer func() { putBuf(b) }()
 	for total := 0; total < mostUnheard; { // a peer that goes on talking is not waited for
 		n, err := c.nc.Read(b)
 		if err != nil {
 			return nil // closed as hoped, or too late: both end here
 		}
-		total += n
+		if total += n; n == len(b) && n == size1K { // it has much to say: not in four thousand pieces
+			putBuf(b)
+			b = getBuf(size64K)
+		}
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ import (
 // segment, and what is left of 35 days with 50 million records is some fifty instead of five hundred.
 const fan = 16
 
-// errBusy says that somebody searches, for longer than it is waited for: segments are merged another time.
-var errBusy = errors.New("the message log is being searched")
+// errBusy says that somebody searches, for longer than it is waited for, or merges: segments are merged another time.
+var errBusy = errors.New("the message log is in use")
 
 // mergeAll merges what there is to merge. With an error stands the segment at which it happened.
 func (l *Log) mergeAll(now time.Time, not map[string]bool) (name string, err error) {
@@ -114,8 +114,16 @@ func (s *sealed) tidy(dir string) error {
 // merge puts one sealed segment in the place of several, oldest first. Whatever moment it is interrupted at, each record is
 // in one of them; until the next start it may be in two.
 func (l *Log) merge(names []string) error {
+	first, err := os.Open(names[0] + segSuffix)
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	if unix.Flock(int(first.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !l.mayMerge(names[0]) {
+		return errBusy // another process merges it, or has
+	}
 	tmp := names[0] + segSuffix + tmpSuffix
-	err := l.mergeTo(tmp, names)
+	err = l.mergeTo(tmp, names)
 	if err == nil {
 		err = l.replace(tmp, names)
 	}

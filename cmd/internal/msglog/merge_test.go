@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/proxy"
 )
 
@@ -143,6 +145,34 @@ func TestInterruptedMerging(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestOneProcessMerges: what another process merges is left to it.
+func TestOneProcessMerges(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	names := several(t, dir, noon, 3)
+	l := openAt(t, dir, Options{Keep: 400 * 24 * time.Hour})
+	defer l.Close()
+	other, err := os.Open(names[0] + segSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []error{errBusy, nil} {
+		if _, err := l.mergeAll(noon.Add(24*time.Hour), nil); !errors.Is(err, want) {
+			t.Errorf("merging: %v, want %v", err, want)
+		}
+		all(t, l, 90)
+		if err := other.Close(); want != nil && err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, done := files(t, dir); done != 1 {
+		t.Errorf("%d segments, want 1", done)
 	}
 }
 

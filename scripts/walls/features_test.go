@@ -48,7 +48,7 @@ func TestFeaturesNameTests(t *testing.T) {
 			t.Errorf("docs/features.md names %s, which is not there", m[1])
 		}
 	}
-	row := regexp.MustCompile("(?m)^\\| ([A-Z]{3}[0-9]+) [^|]*\\| *stands[^|]*\\|(.*)$")
+	row := regexp.MustCompile(`(?m)^\| ([A-Z]{3}[0-9]+) [^|]*\| *stands[^|]*\|(.*)$`)
 	rows := row.FindAllSubmatch(doc, -1)
 	if len(rows) < 50 {
 		t.Errorf("only %d rows stand", len(rows))

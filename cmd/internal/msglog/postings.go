@@ -150,13 +150,16 @@ func (p postings) list() []uint32 {
 	return rows
 }
 
+// rowsWorth is how many postings may be decoded to save the reading of one row, which means a block unpacked.
+const rowsWorth = 10_000
+
 // common returns the rows that all have, or rather: those of the rarest key, less what the others surely exclude. Who
-// reads them compares each record anyway, so a long list is not decoded to save a few.
+// reads them compares each record anyway, so a list that is much longer is not decoded to save a few.
 func common(all []postings) []uint32 {
 	slices.SortFunc(all, func(a, b postings) int { return cmp.Compare(a.n, b.n) })
 	rows := all[0].list()
 	for _, p := range all[1:] {
-		if len(rows) <= 64 {
+		if p.n > rowsWorth*len(rows) {
 			break
 		}
 		rows = intersect(rows, p.list())

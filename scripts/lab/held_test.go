@@ -71,42 +71,43 @@ func (m *heldTime) add(d time.Duration, at string) {
 	}
 }
 
-// heldTimes adds up, connection by connection of the client, one after the other, how long the gateway had something to
-// answer, from the client or from the server, until it said the next thing to either. Beside the client it speaks as the
-// server.
+// heldTimes adds up, connection by connection of the client, one after the other, how long the client waited for a word while
+// the server owed none to the gateway. Beside the client the gateway speaks as the server.
 func heldTimes(near, far Packets, client, server netip.Addr) (held []heldTime) {
 	type event struct {
-		at          time.Time
-		came, fresh bool
-		what        string
+		at                time.Time
+		near, came, fresh bool
+		what              string
 	}
 	var all []event
 	for _, p := range near {
 		fresh := p.SYN && p.Src.Addr() == client
 		if fresh || len(p.Payload) > 0 {
-			all = append(all, event{p.Time, p.Src.Addr() == client, fresh, fmt.Sprintf("from the client's %.12q on", p.Payload)})
+			all = append(all, event{p.Time, true, p.Src.Addr() == client, fresh, fmt.Sprintf("from the client's %.12q on", p.Payload)})
 		}
 	}
 	for _, p := range far {
 		if len(p.Payload) > 0 {
-			all = append(all, event{p.Time, p.Src.Addr() == server, false, fmt.Sprintf("from the destination's %.12q on", p.Payload)})
+			all = append(all, event{p.Time, false, p.Src.Addr() == server, false, fmt.Sprintf("from the destination's %.12q on", p.Payload)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b event) int { return a.at.Compare(b.at) })
 	var since time.Time
 	var what string
+	waits, owes := false, false // the client, and the server
 	for _, e := range all {
-		if e.fresh {
-			held, since = append(held, heldTime{}), time.Time{}
-		}
-		switch {
-		case len(held) == 0:
-		case e.came && since.IsZero():
-			since, what = e.at, e.what
-		case !e.came && !since.IsZero():
+		if waits && !owes && !since.IsZero() {
 			held[len(held)-1].add(e.at.Sub(since), what)
-			since = time.Time{}
 		}
+		if e.fresh {
+			held, owes = append(held, heldTime{}), false
+		}
+		if e.near {
+			waits = e.came && len(held) > 0
+		} else {
+			owes = !e.came
+		}
+		since, what = e.at, e.what
 	}
 	return held
 }
@@ -124,10 +125,11 @@ func TestHeldTimes(t *testing.T) {
 		say(2, server, client),                           // the greeting: 2 ms
 		say(10, client, server), say(54, server, client), // 3 ms until it goes on, 4 ms for the way back
 		{Time: at(100), Src: client, Dst: server, SYN: true}, say(105, server, client), // 5 ms
+		say(200, client, server), say(203, server, client), // 3 ms: what the destination said before, nobody waited for
 	}
 	far := Packets{say(13, gw, server), say(50, server, gw), say(106, server, gw)}
 	got := heldTimes(near, far, client.Addr(), server.Addr())
-	want := []heldTime{{9 * time.Millisecond, 4 * time.Millisecond, `from the destination's "x" on`}, {5 * time.Millisecond, 5 * time.Millisecond, `from the client's "" on`}}
+	want := []heldTime{{9 * time.Millisecond, 4 * time.Millisecond, `from the destination's "x" on`}, {8 * time.Millisecond, 5 * time.Millisecond, `from the client's "" on`}}
 	if !slices.Equal(got, want) {
 		t.Errorf("held %v, want %v", got, want)
 	}

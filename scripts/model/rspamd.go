@@ -64,7 +64,7 @@ func askRspamd(ms []*letter, dir string) (scores map[string]float64, spent time.
 		return nil, 0, err
 	}
 	defer func() {
-		_ = cmd.Process.Kill() // its workers end with it
+		_ = cmd.Process.Kill() // its namespace of processes ends with it, and so do the workers
 		_ = cmd.Wait()
 	}()
 	socket := filepath.Join(dir, "normal.sock")
@@ -117,7 +117,7 @@ func writeRspamd(dir, root string) error {
 
 func startRspamd(dir, root string) *exec.Cmd {
 	share := filepath.Join(root, "usr/share/rspamd")
-	args := []string{"--net", "--", filepath.Join(root, "usr/bin/rspamd"), "-f", "-i", "-c", filepath.Join(dir, "rspamd.conf"), "--var=CONFDIR=" + filepath.Join(root, "etc/rspamd"), "--var=LOCAL_CONFDIR=" + dir}
+	args := []string{"--net", "--pid", "--kill-child", "--", filepath.Join(root, "usr/bin/rspamd"), "-f", "-i", "-c", filepath.Join(dir, "rspamd.conf"), "--var=CONFDIR=" + filepath.Join(root, "etc/rspamd"), "--var=LOCAL_CONFDIR=" + dir}
 	env := os.Environ()
 	for name, at := range map[string]string{"SHAREDIR": share, "LUALIBDIR": share + "/lualib", "RULESDIR": share + "/rules", "PLUGINSDIR": share + "/plugins", "RUNDIR": dir, "DBDIR": dir, "LOGDIR": dir} {
 		args = append(args, "--var="+name+"="+at)
@@ -161,12 +161,14 @@ func scoreOf(client *http.Client, mail []byte) (float64, error) {
 	return *said.Score, nil
 }
 
-// familyTime is the processor time of a process and its children so far (proc(5), stat), in steps of a hundredth of a second.
+// familyTime is the processor time of a process and all that descends from it so far (proc(5), stat), in steps of a hundredth
+// of a second.
 func familyTime(pid int) (all time.Duration, err error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return 0, err
 	}
+	children, spent := map[int][]int{}, map[int]time.Duration{}
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
 		if err != nil {
@@ -174,13 +176,19 @@ func familyTime(pid int) (all time.Duration, err error) {
 		}
 		own, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		if len(f) < 13 || own != pid && f[1] != strconv.Itoa(pid) {
+		if len(f) < 13 {
 			continue
 		}
+		parent, _ := strconv.Atoi(f[1])
+		children[parent] = append(children[parent], own)
 		for _, x := range f[11:13] {
 			n, _ := strconv.ParseInt(x, 10, 64)
-			all += time.Duration(n) * 10 * time.Millisecond
+			spent[own] += time.Duration(n) * 10 * time.Millisecond
 		}
+	}
+	for family := []int{pid}; len(family) > 0; family = family[1:] {
+		all += spent[family[0]]
+		family = append(family, children[family[0]]...)
 	}
 	return all, nil
 }

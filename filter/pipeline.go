@@ -22,13 +22,17 @@ func NewPipeline(steps ...Step) *Pipeline {
 		for _, ph := range s.Phases {
 			p.byPhase[ph] = append(p.byPhase[ph], s)
 		}
-		if st, ok := s.Check.(Settler); ok {
+		c := s.Check
+		if w, ok := c.(interface{ Unwrap() Check }); ok { // what a check is besides is asked of itself
+			c = w.Unwrap()
+		}
+		if st, ok := c.(Settler); ok {
 			p.settlers = append(p.settlers, st)
 		}
-		if id, ok := s.Check.(Identifier); ok {
+		if id, ok := c.(Identifier); ok {
 			p.identifier = id
 		}
-		if x, ok := s.Check.(Excuser); ok {
+		if x, ok := c.(Excuser); ok {
 			p.excuser = x
 		}
 	}

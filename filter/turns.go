@@ -114,20 +114,15 @@ var busy = Hit{Code: "BUSY", Class: Policy, Action: Defer, SMTP: 451, Enhanced: 
 
 // InTurn has a check, which computes and waits for nobody, look at large messages in turns, so that many of them at once
 // do not keep the processors from small ones.
-func InTurn(c Check, t *Turns) Check {
-	if s, ok := c.(Settler); ok {
-		return struct {
-			inTurn
-			Settler
-		}{inTurn{c, t}, s}
-	}
-	return inTurn{c, t}
-}
+func InTurn(c Check, t *Turns) Check { return inTurn{c, t} }
 
 type inTurn struct {
 	check Check
 	turns *Turns
 }
+
+// Unwrap gives the check itself, which may be more than that.
+func (c inTurn) Unwrap() Check { return c.check }
 
 func (c inTurn) Check(ctx context.Context, p Phase, m *message.Message, hits []Hit) []Hit {
 	if len(m.Data) < Large {

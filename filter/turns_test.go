@@ -148,3 +148,27 @@ func TestWhoseTurnDoesNotComeIsPutOff(t *testing.T) {
 		t.Errorf("left: %d free, %d users, %d ready", turns.free, len(turns.users), len(turns.ready))
 	}
 }
+
+// whole is a check that is all that one can be.
+type whole struct{ settled int }
+
+func (w *whole) Check(_ context.Context, _ Phase, _ *message.Message, hits []Hit) []Hit { return hits }
+func (w *whole) Settle(*message.Message, Outcome)                                       { w.settled++ }
+func (w *whole) Identify(Phase, *message.Message) (identity, told string) {
+	return "shop", "X-AuthUser"
+}
+func (w *whole) Excuses(Phase, *message.Message) []string { return []string{"other"} }
+
+// TestInTurnHidesNothing: whatever else a check is, it is that in turn, too.
+func TestInTurnHidesNothing(t *testing.T) {
+	t.Parallel()
+	w, other := new(whole), newSlow()
+	p := NewPipeline(Step{Name: "whole", Phases: []Phase{Data}, Check: InTurn(w, NewTurns(1))}, Step{Name: "other", Phases: []Phase{Data}, Check: other})
+	m := of(1, 10)
+	if v := p.Ask(context.Background(), Data, m); len(v.Hits) != 0 || m.Identity != "shop" || m.Told != "X-AuthUser" {
+		t.Errorf("hits %v, identity %q, told %q", v.Hits, m.Identity, m.Told)
+	}
+	if p.Settle(m, Outcome{}); w.settled != 1 {
+		t.Errorf("settled %d times", w.settled)
+	}
+}

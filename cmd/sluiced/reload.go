@@ -89,7 +89,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 	finder := identity.NewFinder(settings, d.identities)
 	finder.Survey, finder.Alarm = &d.survey, d.odd
 	return filter.NewPipeline(append([]filter.Step{
-		{Name: "identity", Phases: identity.Phases, Check: filter.InTurn(finder, d.busy)},
+		{Name: "identity", Phases: identity.Phases, Check: finder},
 		{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
 		{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},

@@ -28,6 +28,7 @@ func TestContainmentOnRealSockets(t *testing.T) {
 		return last.String(), err
 	}
 	var all sync.WaitGroup
+	defer all.Wait()
 	for _, s := range []struct{ host, identity string }{{"alice", "office"}, {"bob", "list"}, {"dave", "shop"}} {
 		all.Go(func() {
 			for i := range goods {

@@ -34,8 +34,11 @@ func (s *session) finish(e ending) {
 		}
 	}
 	r := t.rec
-	if len(e.verdict.Hits) > 0 || len(r.Verdict.Hits) == 0 { // else a recipient was refused and nothing was said later
-		r.Verdict = e.verdict
+	switch v := &r.Verdict; {
+	case len(v.Hits) == 0 || e.verdict.Refused():
+		*v = e.verdict
+	default: // a recipient was refused, and later nothing, whatever was said
+		v.Hits, v.Class = append(v.Hits, e.verdict.Hits...), max(v.Class, e.verdict.Class)
 	}
 	if len(r.Verdict.Hits) == 0 {
 		r.Verdict.Cause = -1

@@ -362,3 +362,26 @@ func TestDestinationThatRefusesRSETIsReplacedUnseen(t *testing.T) {
 		t.Errorf("the destination got %q", got)
 	}
 }
+
+// TestWhatIsSaidHidesNoRefusal: a recipient's refusal is in the record of a message that went to others, with what was said of that.
+func TestWhatIsSaidHidesNoRefusal(t *testing.T) {
+	t.Parallel()
+	refuse := filter.Step{Name: "one", Phases: []filter.Phase{filter.Rcpt}, Check: checkFunc(func(_ context.Context, _ filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
+		if m.Rcpt == "no@sink.example" {
+			hits = append(hits, filter.Hit{Code: "NO", Class: filter.Policy, Action: filter.Reject, Text: "no"})
+		}
+		return hits
+	})}
+	r := newRig(t, newRemote(t).addr(), steps(refuse, at(filter.Data, filter.Hit{Code: "SAID", Text: "an opinion"})))
+	p := r.hello()
+	p.cmd("MAIL FROM:<a@client.example>", "250")
+	p.cmd("RCPT TO:<no@sink.example>", "550")
+	p.cmd("RCPT TO:<yes@sink.example>", "250")
+	p.cmd("DATA", "354")
+	p.cmd("Subject: x\r\n\r\nhello\r\n.", "250")
+	p.cmd("QUIT", "221")
+	v := &r.log.wait(t, 1)[0].Verdict
+	if d := v.Decisive(); d == nil || d.Code != "NO" || len(v.Hits) != 2 || v.Hits[1].Code != "SAID" || v.Class != filter.Policy {
+		t.Errorf("the record has %+v", v)
+	}
+}

@@ -62,7 +62,7 @@ func (p *program) putAddress(action string) *cobra.Command {
 	}
 	if action == "allow" {
 		short = "excuse mail from a sender or to a recipient from checks"
-		cmd.Flags().StringSliceVar(&a.Skips, "skip", nil, "`checks` that are not asked: sender, rules, size, recipients, rate, content, learned, lists, plugins")
+		cmd.Flags().StringSliceVar(&a.Skips, "skip", nil, "`checks` that are not asked: sender, rules, size, recipients, rate, helo, content, learned, lists, plugins")
 	}
 	cmd.Short = short
 	cmd.Flags().StringVar(&a.User, "user", "", "only for mail of this `USER`")

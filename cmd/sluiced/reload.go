@@ -97,6 +97,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
 		{Name: "traps", Phases: trap.Phases, Check: d.traps},
+		{Name: "helo", Phases: sender.HelloPhases, Check: sender.NewHello(settings, d.dns, d.ourName)},
 	}, d.opinions()...)...)
 }
 

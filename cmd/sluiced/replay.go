@@ -27,6 +27,7 @@ type replayed struct {
 	user     uint32
 	identity uint32 // hash; 0: none
 	kind     ladder.Kind
+	score    uint8 // of a doubtful one, in percent
 }
 
 // replay is a log on its way to senders.
@@ -75,10 +76,14 @@ func (r *replay) add(rec *proxy.Record) bool {
 		e.identity = max(1, h.Sum32())
 		r.names[e.identity] = rec.Identity
 	}
-	if d := rec.Verdict.Decisive(); d != nil && d.Class.Bad() {
+	d, doubt := rec.Verdict.Decisive(), rec.Verdict.Doubt()
+	switch {
+	case d != nil && d.Class.Bad():
 		if e.kind, e.print = lock.KindOf(d.Class), likePrint(rec); d.Code == trap.Code {
 			e.kind = ladder.Trap
 		}
+	case doubt != nil && (d == nil || d == doubt): // else something else kept it back
+		e.kind, e.print, e.score = ladder.Doubtful, likePrint(rec), uint8(min(100*doubt.Score+0.5, 100))
 	}
 	r.all = append(r.all, e)
 	return len(r.all) < mostReplayed
@@ -107,9 +112,11 @@ func (r *replay) run(since time.Time, settings func(user uint32) policy.Lock) *a
 				u = &ladder.Sender{}
 				senders[whom] = u
 			}
-			ev := ladder.Event{Kind: e.kind, Print: e.print}
+			ev := ladder.Event{Kind: e.kind, Print: e.print, Score: e.score}
 			if whom.identity == 0 {
-				ev.Origin = e.identity
+				if ev.Origin = e.identity; e.identity != 0 && e.kind == ladder.Doubtful { // that he alone answers for
+					ev = ladder.Event{Kind: ladder.Good}
+				}
 			}
 			u.Tell(e.at, ev, &s)
 			if rung, cause := u.Judge(e.at, &s); rung == ladder.Locked {

@@ -54,6 +54,20 @@ func provider(hosts []string) string {
 	return host
 }
 
+// ourName tells whether a host name in small letters is one of the gateway's.
+func (d *daemon) ourName(name string) bool {
+	c := d.cfg.Load()
+	if strings.EqualFold(c.Gateway.Name, name) || strings.EqualFold(c.Smarthost.Name, name) {
+		return true
+	}
+	for i := range c.Delivery.Address {
+		if strings.EqualFold(c.Delivery.Address[i].Helo, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // dnsBackend asks the servers of the configuration, else those of /etc/resolv.conf.
 func dnsBackend(c *config.DNS) resolver.Backend {
 	r := &net.Resolver{PreferGo: true}

@@ -79,7 +79,7 @@ func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
 
 // withSender adds who may be the sender; the configuration has checked the names.
 func withSender(s policy.Settings, c *config.Sender) policy.Settings {
-	s.Sender = policy.Sender{RequireDomain: c.RequireDomain, Valid: c.Valid, DeferUnknown: c.Defer, RefuseNull: c.RefuseNull}
+	s.Sender = policy.Sender{RequireDomain: c.RequireDomain, Valid: c.Valid, DeferUnknown: c.Defer, RefuseNull: c.RefuseNull, Hello: c.Hello}
 	_ = s.Sender.DMARC.UnmarshalText([]byte(c.DMARC))
 	if all, err := policy.ParseDomains(strings.Join(c.Domains, " ")); err == nil && len(all) > 0 {
 		s.Sender.Domains = &all

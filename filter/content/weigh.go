@@ -20,13 +20,15 @@ type Weight struct {
 
 // Weights are those of opinions by their public code. Those of programs are less than what fits the development corpus best with what
 // the learned part and the rules say of the same messages held fixed: so little that no good message more is called spam (`make
-// bench-weights`, docs/filter.md). Those of habits are set: no corpus has senders with a history.
+// bench-weights`, docs/filter.md). Those of habits and of names in EHLO are set: no corpus has senders with a
+// history. The latter are tiny, since good servers are often careless about theirs.
 var Weights = map[string]Weight{
 	"RSPAMD":       {0.1, 1},
 	"SPAMASSASSIN": {0.3, 1},
 	CodeStrangers:  {1, 1},
 	"BULK":         {1, 1},
 	"LANGUAGE":     {1, 0.7},
+	"HELO":         {0.1, 0.3},
 }
 
 // CodeStrangers is the public code of what says that mail goes to people who are new to a sender of other habits.

@@ -48,6 +48,7 @@ func Default() Settings {
 			ScoreAlarm:    80,
 			ByLink:        3,
 		},
+		Sender:  Sender{Hello: true},
 		Content: Content{BlockSpam: true, Unsure: 0.80, Spam: 0.98, OnSpam: RefuseMail, OnUnsure: DeliverMail, Wait: 10 * time.Minute},
 	}
 }

@@ -20,7 +20,7 @@ func Full(s *Settings) Overrides {
 		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm, LockByLink: &l.ByLink, Language: &s.Language,
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
 		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
-		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Identify: s.Identify,
+		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Hello: &s.Sender.Hello, Identify: s.Identify,
 	}
 	if o.Domains == nil {
 		o.Domains = &Domains{}

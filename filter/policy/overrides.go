@@ -49,6 +49,7 @@ type Overrides struct {
 	DeferUnknown  *bool         `json:"valid_sender_defer,omitempty"` // where the DNS does not answer
 	RefuseNull    *bool         `json:"refuse_null_sender,omitempty"`
 	DMARC         *DMARCOutcome `json:"dmarc_prediction,omitempty"` // "off", "log" or "refuse"
+	Hello         *bool         `json:"helo_checks,omitempty"`
 
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
@@ -126,6 +127,7 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Sender.DeferUnknown, o.DeferUnknown)
 	set(&s.Sender.RefuseNull, o.RefuseNull)
 	set(&s.Sender.DMARC, o.DMARC)
+	set(&s.Sender.Hello, o.Hello)
 	set(&s.Language, o.Language)
 	o.applyRules(&s.Lock)
 	return s

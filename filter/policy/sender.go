@@ -8,7 +8,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Sender are the rules about who a user may be as the sender of a message (FRM1, FRM2, FRM4, FRM5).
+// Sender are the rules about who a user may be as the sender of a message, and what his client calls itself (FRM1, FRM2, FRM4, FRM5).
 type Sender struct {
 	RequireDomain bool         // envelope sender and header From are of Domains
 	Domains       *Domains     // his; nil: none
@@ -16,6 +16,7 @@ type Sender struct {
 	DeferUnknown  bool         // where the DNS does not say so in time the client is to try again; else the mail goes on
 	RefuseNull    bool         // no mail with the null sender
 	DMARC         DMARCOutcome // what becomes of mail that would fail DMARC at its domain's p=reject
+	Hello         bool         // a doubtful name in EHLO is said in the log, and counts a little
 }
 
 // DMARCOutcome says what becomes of mail of which DMARC's failure is predicted.

@@ -34,7 +34,7 @@ type Entry struct {
 }
 
 // Skippable are the checks that an entry may have skipped.
-var Skippable = []string{"sender", "rules", "size", "recipients", "rate", "content", "learned", "lists", "plugins"}
+var Skippable = []string{"sender", "rules", "size", "recipients", "rate", "helo", "content", "learned", "lists", "plugins"}
 
 const maxPattern = 300
 

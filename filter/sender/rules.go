@@ -40,8 +40,10 @@ func NewRules(s policy.Resolver, d DNS) *Rules { return &Rules{s, d} }
 // Check implements filter.Check in phases mail and data.
 func (r *Rules) Check(ctx context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	set := &r.settings.Settings(m.Flow.User.ID).Sender
-	if *set == (policy.Sender{}) && m.Login == "" {
-		return hits
+	if rules := *set; m.Login == "" {
+		if rules.Hello = false; rules == (policy.Sender{}) { // that is another check's
+			return hits
+		}
 	}
 	if p == filter.Mail {
 		return r.mail(ctx, set, m, hits)

@@ -1,4 +1,4 @@
-// Package sender checks that the envelope sender is an address to which an answer could be sent.
+// Package sender checks who a message says that it is from, and what its client calls itself.
 package sender
 
 import (

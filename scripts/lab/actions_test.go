@@ -63,11 +63,17 @@ func TestActionsOfSpam(t *testing.T) {
 	if from := messageTo(ctx, t, l, "good2@sink.example").Peer.Addr().Unmap(); from == risky {
 		t.Error("good mail leaves beside risky mail")
 	}
-	if out, err := l.Swaks(ctx, "alice", "--server", "203.0.113.1:587", "--tls", "--from", "x@alice.example", "--to", "later@v4only.example", "--ehlo", "client.example", "--data", strings.ReplaceAll(pillMail, "\r\n", "\n")); err != nil || !strings.Contains(out.Stdout, "it is delivered from here") {
+	if out, err := l.Swaks(ctx, "alice", "--server", "203.0.113.1:587", "--tls", "--from", "x@alice.example", "--to", "later@v4only.example", "--ehlo", "localhost", "--data", strings.ReplaceAll(pillMail, "\r\n", "\n")); err != nil || !strings.Contains(out.Stdout, "it is delivered from here") {
 		t.Errorf("risky mail at the smarthost: %s, %v", out.Stdout, err)
 	}
 	if from := messageOf(ctx, t, l.Sink("v4only"), "later@v4only.example").Peer.Addr().Unmap(); from != risky {
 		t.Errorf("from the smarthost it leaves from %v, want %v", from, risky)
+	}
+	var told []struct {
+		Hits []struct{ Code, Evidence string }
+	}
+	if err := sluiceJSON(ctx, g, &told, "log", "--to", "later@v4only.example"); err != nil || !strings.Contains(fmt.Sprint(told), `{HELO "localhost" is a name for a host's own use}`) || !strings.Contains(fmt.Sprint(told), ", HELO +0.05") {
+		t.Errorf("of a client that calls itself localhost the log has %+v, %v", told, err)
 	}
 	set("content_on_spam=quarantine")
 	hears("held@sink.example", pillMail, "550 5.7.1 gw.example: [SPAM]")
@@ -96,6 +102,7 @@ func TestActionsOfSpam(t *testing.T) {
 	}
 	tellsBulk(ctx, t, l, g)
 	reputationHolds(ctx, t, l, g)
+	replayKnows(ctx, t, l, g)
 	for _, bad := range []string{"content_on_unsure=discard", "content_on_spam=burn"} {
 		if out, err := g.Sluice(ctx, "user", "set", "alice", bad); err != nil || out.Code == 0 {
 			t.Errorf("%s is taken: %+v, %v", bad, out, err)
@@ -161,6 +168,40 @@ func reputationHolds(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 	}
 	if err := sluiceJSON(ctx, g, &u, "user", "show", "bob"); err != nil || u.Standing.Score < 1 || len(u.Standing.Factors) != 1 || u.Standing.Factors[0].Name != "spam" {
 		t.Errorf("bob's standing is %+v, %v", u.Standing, err)
+	}
+}
+
+// replayKnows (LCK10): over the real log, proposed settings lock who sent one message that was refused and one that went on although
+// it looks bad, by their average; the settings in force would not, and what is proposed changes nothing.
+func replayKnows(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
+	if got := say(ctx, t, l, "dave", "x@sink.example", gtubeMail); !strings.HasPrefix(got, "550 ") {
+		t.Errorf("dave hears %q to the test text", got)
+	}
+	run := func(set ...string) (rules string) {
+		var r struct {
+			Messages int
+			Locks    []struct{ User, Rule string }
+		}
+		if err := sluiceJSON(ctx, g, &r, append([]string{"replay"}, set...)...); err != nil || r.Messages == 0 {
+			t.Errorf("replay %q: %+v, %v", set, r, err)
+		}
+		for _, x := range r.Locks {
+			if x.User == "dave" {
+				rules += x.Rule
+			}
+		}
+		return rules
+	}
+	proposed := []string{"--set", "lock_average_count=1", "--set", "lock_average_score=0.1"}
+	if !eventually(ctx, func() bool { return run(proposed...) == "score" }) {
+		t.Errorf("by what is proposed dave would have been locked by %q", run(proposed...))
+	}
+	if rule := run(); rule != "" {
+		t.Errorf("by the settings in force dave would have been locked by %q", rule)
+	}
+	if got := say(ctx, t, l, "dave", "y@sink.example", minutesMail); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("after the replay dave hears %q", got)
 	}
 }
 

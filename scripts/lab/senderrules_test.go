@@ -3,6 +3,8 @@
 package lab
 
 import (
+	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,6 +78,7 @@ func TestSenderRules(t *testing.T) {
 	} {
 		send(m)
 	}
+	helloCounts(ctx, t, l, g)
 	sluice(t, g, "addresses", "block", "sender", "mallory.example", "--reason", "sells lists")
 	sluice(t, g, "addresses", "block", "recipient", "/^all-staff@/", "--user", "bob", "--reason", "ask first")
 	sluice(t, g, "addresses", "allow", "sender", "good@mallory.example", "--skip", "content,learned", "--reason", "known", "--for", "30d")
@@ -132,5 +135,47 @@ func TestSenderRules(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("two messages took %v without a DNS", took)
+	}
+}
+
+// helloCounts (FRM4): what a client calls itself stands in the log and refuses nothing; of good names, and by setting, nothing is said.
+func helloCounts(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
+	names := []string{"mail.mallory.example", "DESKTOP-7Q2", "localhost", "192.0.2.66", "mx.gmail.com", "sink.example", "gw.example", "off.local"}
+	for i, name := range names {
+		if name == "off.local" {
+			sluice(t, g, "user", "set", "mallory", "helo_checks=off")
+		}
+		c, err := l.SMTP(ctx, "mallory", "", "198.51.100.20:25")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if r, err := c.Cmd("EHLO " + name); err != nil || r.Code != 250 {
+			t.Fatalf("EHLO %s is answered %v, %v", name, r, err)
+		}
+		if _, last, err := c.Send("m@mallory.example", []string{fmt.Sprintf("helo%d@sink.example", i)}, []byte(minutesMail)); err != nil || last.Code != 250 {
+			t.Errorf("whoever says %s hears %v, %v", name, last, err)
+		}
+	}
+	var log []struct {
+		Helo string
+		Hits []struct{ Code, Action, Evidence string }
+	}
+	seen := func() bool {
+		log = nil
+		return sluiceJSON(ctx, g, &log, "log", "--user", "mallory", "--from", "m@mallory.example") == nil && len(log) >= len(names)
+	}
+	if !eventually(ctx, seen) {
+		t.Fatalf("the log has %+v", log)
+	}
+	want := map[string]string{"localhost": "own use", "192.0.2.66": "without brackets", "mx.gmail.com": "well-known", "sink.example": "recipient's own", "gw.example": "gateway's own"}
+	for _, m := range log {
+		switch w := want[m.Helo]; {
+		case w == "" && len(m.Hits) > 0:
+			t.Errorf("of %q is said %+v", m.Helo, m.Hits)
+		case w != "" && (len(m.Hits) != 1 || m.Hits[0].Code != "HELO" || m.Hits[0].Action != "accept" || !strings.Contains(m.Hits[0].Evidence, w)):
+			t.Errorf("of %q is said %+v, want %q", m.Helo, m.Hits, w)
+		}
 	}
 }

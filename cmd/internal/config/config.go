@@ -346,6 +346,7 @@ type Sender struct {
 	Defer         bool     `toml:"valid_sender_defer" default:"false" doc:"Where the DNS does not tell within two seconds: true has the client try again (451), false lets the mail go on."`
 	RefuseNull    bool     `toml:"refuse_null_sender" default:"false" doc:"Refuse mail with the null sender, notices included."`
 	DMARC         string   `toml:"dmarc_prediction" default:"off" enum:"off|log|refuse" doc:"Mail that would fail DMARC where the domain in its From asks to reject that: neither a signature of the domain, nor an envelope sender in it. log: it is said in the log. refuse: 550 with the reason."`
+	Hello         bool     `toml:"helo_checks" default:"true" doc:"A name in EHLO that is doubtful stands in the log, and adds a little to the probability of mail whose content is doubtful: no host name, an IP address without brackets, localhost, a name like host.local, one that is known not to be in the DNS; a little more a large mail provider's, the recipient's own domain, this gateway's. It refuses nothing by itself."`
 }
 
 // Identity tells the finer senders inside a user.

@@ -127,6 +127,7 @@ func (e *encoder) verdict(v *filter.Verdict) {
 			e.name("points")
 			e.line = strconv.AppendFloat(e.line, finite(h.Points), 'g', -1, 64)
 		}
+		e.number("score", int64(100*finite(h.Score)))
 		e.number("smtp", int64(h.SMTP))
 		e.text("enhanced", h.Enhanced)
 		e.text("text", h.Text)

@@ -45,6 +45,7 @@ type line struct {
 		Class                                 filter.Class
 		Action                                filter.Action
 		Points                                float64
+		Score                                 int // in percent
 		SMTP                                  int
 	} `json:"hits"`
 	Reply     string                `json:"reply"`
@@ -114,7 +115,7 @@ func decode(text []byte) (*proxy.Record, error) {
 	for _, h := range l.Hits {
 		r.Verdict.Hits = append(r.Verdict.Hits, filter.Hit{
 			Check: h.Check, Code: h.Code, Class: h.Class, Action: h.Action, Points: h.Points, SMTP: h.SMTP, Enhanced: h.Enhanced,
-			Text: h.Text, Evidence: h.Evidence,
+			Text: h.Text, Evidence: h.Evidence, Score: float64(h.Score) / 100,
 		})
 	}
 	return r, nil

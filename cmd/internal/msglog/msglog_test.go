@@ -84,7 +84,7 @@ func TestRecordsComeBackWhole(t *testing.T) {
 	odd.Source, odd.Out, odd.In, odd.Flow.User.Made = netip.Addr{}, proxy.TLS{}, proxy.TLS{Version: "TLS1.2", Cipher: "X"}, true
 	odd.Flow.Client = netip.MustParseAddrPort("[2001:db8::1]:25")
 	odd.Verdict = filter.Judge([]filter.Hit{
-		{Check: "score", Code: "SCORE", Class: filter.Spam, Points: 0.125},
+		{Check: "score", Code: "SCORE", Class: filter.Spam, Points: 0.125, Score: 0.97},
 		{Check: "content", Code: "GTUBE", Class: filter.Spam, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1", Text: "spam", Evidence: "byte 7"},
 	})
 	session := &proxy.Record{ID: "zz", Flow: flow.Flow{ID: 35*36 + 35, Client: odd.Flow.Client}, Start: t0, Status: proxy.NoMessage, Verdict: filter.Judge(nil)}

@@ -81,6 +81,22 @@ func (r *Resolver) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr,
 	return ask(ctx, r, "ADDR", rooted(host), r.o.Backend.LookupIPAddr)
 }
 
+// Remembered tells whether a host has an address, by what was answered lately. It asks nobody and does not wait.
+func (r *Resolver) Remembered(host string) (has, known bool) {
+	r.mu.Lock()
+	a := r.known[question{"ADDR", rooted(host)}]
+	r.mu.Unlock()
+	if a == nil || a.old() {
+		return false, false
+	}
+	select {
+	case <-a.done:
+		return a.err == nil, a.err == nil || NotFound(a.err)
+	default:
+		return false, false
+	}
+}
+
 // LookupA returns the IPv4 addresses of a name, of which nothing else is asked: so lists are asked (RFC 5782).
 func (r *Resolver) LookupA(ctx context.Context, name string) ([]netip.Addr, error) {
 	return ask(ctx, r, "A", rooted(name), r.fourth)

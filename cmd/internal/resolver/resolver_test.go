@@ -135,3 +135,35 @@ func must(_ []string, as []netip.Addr, err error) []netip.Addr {
 	}
 	return as
 }
+
+// TestRemembered: what is not at hand is not asked for, and nobody waits.
+func TestRemembered(t *testing.T) {
+	t.Parallel()
+	z := &zone{host: map[string][]string{"a.example.": {"192.0.2.1"}}, hang: make(chan struct{})}
+	r := New(Options{Backend: z})
+	says := func(host string) string {
+		has, known := r.Remembered(host)
+		return fmt.Sprint(has, known)
+	}
+	hosts := map[string]string{"a.example": "true true", "A.Example.": "true true", "none.example": "false true", "broken.example": "false false"}
+	for host := range hosts {
+		if got := says(host); got != "false false" || z.asked.Load() != 0 {
+			t.Errorf("%s before it was asked for: %s, %d questions", host, got, z.asked.Load())
+		}
+	}
+	for host := range hosts {
+		_, _ = r.LookupIPAddr(context.Background(), host)
+	}
+	for host, want := range hosts {
+		if got := says(host); got != want {
+			t.Errorf("%s: %s, want %s", host, got, want)
+		}
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, _ = r.LookupIPAddr(over, "slow.example")
+	if got := says("slow.example"); got != "false false" {
+		t.Errorf("while it is being asked: %s", got)
+	}
+	close(z.hang)
+}

@@ -136,7 +136,9 @@ func (r *replay) run(since time.Time, settings func(user uint32) policy.Lock) *a
 	for _, l := range found {
 		out.Locks = append(out.Locks, *l)
 	}
-	slices.SortFunc(out.Locks, func(a, b api.ReplayLock) int { return a.First.Compare(b.First) })
+	slices.SortFunc(out.Locks, func(a, b api.ReplayLock) int {
+		return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.User, b.User), cmp.Compare(a.Identity, b.Identity))
+	})
 	return out
 }
 

@@ -19,7 +19,7 @@ func (s *session) apart() bool {
 	if s.house != nil || t.keeping {
 		return true
 	}
-	t.decided = false
+	t.decided, t.rec.Way = false, ""
 	d := s.decide(&s.ctx, t.passed[0].Domain)
 	if d.Own || d.Why == pool.Spent {
 		t.risk, t.decided = false, false

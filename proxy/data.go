@@ -160,6 +160,8 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	}
 	t.msg.Data, t.msg.DataSize, t.msg.Whole = data, body.Size(), body
 	defer func() { t.msg.Data, t.msg.Whole = nil, nil }()
+	t.msg.Forwarded = message.PassedOn(&t.msg) || s.tenancy == nil && s.srv.foreign(&s.ctx, &t.msg)
+	t.rec.Forwarded = t.msg.Forwarded
 	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	t.tag, t.rec.Group = v.Tag(), t.msg.Found.Group
@@ -198,6 +200,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 		s.say(refusal(s.set, &v, t.msg.ID))
 		e.status = statusOf(&v)
 	default:
+		s.goAside()
 		s.letGo(body, at, &e)
 		return
 	}

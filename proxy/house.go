@@ -109,9 +109,11 @@ type Kept struct {
 	Trace    []byte // our trace field, to be put before the message
 	Body     *smtp.Body
 	At       time.Time
-	Secure   bool   // the client's leg was encrypted
-	Risky    bool   // it may leave through the pool of risky mail alone
-	Group    uint64 // the same for all copies of a message; 0 where nothing is known of copies
+	Secure   bool // the client's leg was encrypted
+	Risky    bool // it may leave through the pool of risky mail alone
+	// Forwarded tells that its user only passes it on, so that it leaves through the pool of such mail where there is one.
+	Forwarded bool
+	Group     uint64 // the same for all copies of a message; 0 where nothing is known of copies
 }
 
 // ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source

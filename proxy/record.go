@@ -39,33 +39,34 @@ func (s Status) String() string {
 // Record is the log line of one message, or of one session that never became a message. It is complete when it is
 // handed over and is not changed afterwards; its slices may be kept.
 type Record struct {
-	ID       string // <flow id>.<n>; the flow id alone where there was no message
-	Flow     flow.Flow
-	Start    time.Time     // MAIL, or accept where there was no message
-	Duration time.Duration // until the answer
-	Helo     string
-	Identity string // the finer sender inside the user, "" where none is told
-	From     string
-	To       []Recipient
-	Size     int64 // bytes of the message as received, 0 where it never came or was not wholly read
-	Status   Status
-	Verdict  filter.Verdict
-	Reply    string           // what the client was told last, one line
-	Remote   string           // what the destination said last, one line; "" where it was not asked
-	Source   netip.Addr       // the address the mail left from; invalid where it did not
-	Way      string           // why it left from there, where not because a setting says so
-	Out      TLS              // the onward leg
-	In       TLS              // the client leg
-	Terms    string           // what the onward leg had to be, and who says so: "required (setting)"; "" where anything did
-	Asks     tlspolicy.Report // how it compares with what the first recipient's domain asks for; nothing depends on it
-	Unread   Unread           // what passed encrypted between client and destination
-	Group    uint64           // the same for all copies of a message; 0 where nothing is known of copies
-	Ticket   string           // the lock's ticket where one answered
-	Shadow   bool             // the mail went its way untouched, whatever the verdict
-	Would    string           // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
-	Waited   time.Duration    // for the greeting, because the source was at its caps; 0 where nobody would notice
-	Obstacle Obstacle         // what ended a session that never became a message; "" where nothing of this kind did
-	Note     string           // why, where no reply tells: "client reset", "remote closed after the dot"
+	ID        string // <flow id>.<n>; the flow id alone where there was no message
+	Flow      flow.Flow
+	Start     time.Time     // MAIL, or accept where there was no message
+	Duration  time.Duration // until the answer
+	Helo      string
+	Identity  string // the finer sender inside the user, "" where none is told
+	From      string
+	To        []Recipient
+	Size      int64 // bytes of the message as received, 0 where it never came or was not wholly read
+	Status    Status
+	Verdict   filter.Verdict
+	Reply     string           // what the client was told last, one line
+	Remote    string           // what the destination said last, one line; "" where it was not asked
+	Source    netip.Addr       // the address the mail left from; invalid where it did not
+	Way       string           // why it left from there, where not because a setting says so
+	Out       TLS              // the onward leg
+	In        TLS              // the client leg
+	Terms     string           // what the onward leg had to be, and who says so: "required (setting)"; "" where anything did
+	Asks      tlspolicy.Report // how it compares with what the first recipient's domain asks for; nothing depends on it
+	Unread    Unread           // what passed encrypted between client and destination
+	Group     uint64           // the same for all copies of a message; 0 where nothing is known of copies
+	Forwarded bool             // the message came from elsewhere and was only passed on
+	Ticket    string           // the lock's ticket where one answered
+	Shadow    bool             // the mail went its way untouched, whatever the verdict
+	Would     string           // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would
+	Waited    time.Duration    // for the greeting, because the source was at its caps; 0 where nobody would notice
+	Obstacle  Obstacle         // what ended a session that never became a message; "" where nothing of this kind did
+	Note      string           // why, where no reply tells: "client reset", "remote closed after the dot"
 }
 
 // Obstacle is what stands between a client and its mail that the gateway brought with it.

@@ -37,7 +37,7 @@ func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failu
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}
-	if s.delivery() != policy.Own && !t.risk {
+	if s.delivery() != policy.Own && !t.risk && !t.aside {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
 	}
 	if s.remote != nil && (*s.remote.Route() != route || !s.remote.Fits(t.asked)) {
@@ -202,7 +202,7 @@ func (s *session) replay(until time.Time) *relay.Failure {
 		s.remote.Abandon()
 		s.remote.Bound(time.Time{})
 		a := notReplayed
-		if t.risk {
+		if t.risk || t.aside {
 			a = notApart
 		}
 		return &relay.Failure{Code: a.code, Enh: a.enh, Text: a.text}

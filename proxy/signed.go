@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"sluice/filter/message"
 	"sluice/filter/policy"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
@@ -14,6 +15,8 @@ import (
 type Signatures interface {
 	// Signature tells whether one verifies that is aligned with the author's domain; looked is false where nobody can tell.
 	Signature(ctx context.Context, data []byte) (signed, looked bool)
+	// Foreign tells whether one verifies by which the message was written by others than its user.
+	Foreign(ctx context.Context, m *message.Message) bool
 }
 
 // signs tells whether the mail of the user and the sender's domain is known to be signed by its author's domain: where from

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/filter"
+	"sluice/filter/message"
 	"sluice/proxy/pool"
 )
 
@@ -15,6 +16,10 @@ type marked struct{}
 
 func (marked) Signature(_ context.Context, data []byte) (signed, looked bool) {
 	return bytes.Contains(data, []byte("\r\nSigned: well")), !bytes.Contains(data, []byte("\r\nSigned: unknown"))
+}
+
+func (marked) Foreign(_ context.Context, m *message.Message) bool {
+	return bytes.Contains(m.Data, []byte("\r\nSigned: elsewhere"))
 }
 
 // TestSignedMailLeavesFromOurs: where SPF forbids our addresses mail is looked at for signatures; once one is good the next

@@ -40,6 +40,7 @@ type transaction struct {
 	// The destination put the first recipient off, and what it takes of the others counts for nothing: the message is kept.
 	keeping bool
 	risk    bool              // the mail leaves through the pool of risky mail alone
+	aside   bool              // the mail leaves through the pool of forwarded mail
 	tag     string            // header fields that the filter adds where the mail goes on
 	terms   *tlspolicy.Policy // what the onward leg must be
 
@@ -130,6 +131,7 @@ func (s *session) begin(mail *smtp.Mail) {
 	r.To = r.first[:0]
 	t.rec = &r.Record
 	if s.house == nil {
+		t.aside = t.msg.Envelope.From.Rewritten() && s.hasAside()
 		s.expectSender()
 	}
 }

@@ -24,6 +24,8 @@ func (s *session) pool() *pool.Pool {
 		return s.set.Pool
 	case s.work != nil && s.tx.open && s.tx.risk:
 		return s.set.Pools.Risky()
+	case s.work != nil && s.tx.open && s.tx.aside:
+		return s.set.Pools.Forwarded(s.tx.msg.Envelope.From.Domain())
 	case s.work != nil && s.tx.open:
 		return s.set.Pools.For(s.flow.User.Name, s.tx.msg.Envelope.From.Domain())
 	}
@@ -60,11 +62,17 @@ func (s *session) decide(ctx context.Context, domain string) *pool.Decision {
 		t.way = pool.Decision{Own: true}
 		return &t.way
 	}
-	t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &pool.Question{
-		Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, Signed: s.signs(), At: t.start,
-	})
-	if t.way.Why != pool.Told {
+	q := pool.Question{Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, Signed: s.signs(), At: t.start}
+	t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &q)
+	if t.aside && !t.risk && (t.way.Why == pool.Spent || t.way.Own && !s.pool().Own()) { // not by its own pool: as his other mail
+		t.aside = false
+		t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &q)
+	}
+	switch {
+	case t.way.Why != pool.Told:
 		t.rec.Way = t.way.Why.String()
+	case t.aside && !t.risk:
+		t.rec.Way = "pool of forwarded mail"
 	}
 	return &t.way
 }

@@ -28,10 +28,11 @@ type Overheard struct {
 
 // Would is what enforcement would have done with an overheard transaction.
 type Would struct {
-	Verdict  filter.Verdict
-	Identity string // of the message
-	Code     string // public code of what would have stopped it
-	Reply    string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
+	Verdict   filter.Verdict
+	Identity  string // of the message
+	Forwarded bool   // it was only passed on
+	Code      string // public code of what would have stopped it
+	Reply     string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
 }
 
 // Would asks the filter as a session does, without a session: by is the pipeline, whose limits this transaction is booked
@@ -47,7 +48,7 @@ func (s *Server) Would(f *flow.Flow, id string, o *Overheard, by *filter.Pipelin
 		return e.stopped(filter.Verdict{Cause: -1}, "", unknownUser)
 	}
 	w := e.run()
-	w.Identity = e.msg.Identity
+	w.Identity, w.Forwarded = e.msg.Identity, e.msg.Forwarded
 	return w
 }
 
@@ -134,6 +135,7 @@ func (e *evaluation) data() Would {
 	}
 	e.msg.Data, e.msg.DataSize = e.Body, e.Size
 	defer func() { e.msg.Data = nil }()
+	e.msg.Forwarded = message.PassedOn(&e.msg) || e.srv.foreign(e.ctx, &e.msg)
 	header := e.Body
 	if n := bytes.Index(header, []byte("\r\n\r\n")); n >= 0 {
 		header = header[:n+2]
@@ -171,7 +173,7 @@ func (s *session) judgeOverheard(o *overheard) {
 	w := s.srv.Would(s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
 	s.srv.cfg.Log.Put(&Record{
 		ID: id, Flow: *s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, Identity: w.Identity, From: o.Mail.Address, To: o.To, Size: o.Size,
-		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply,
+		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply, Forwarded: w.Forwarded,
 	})
 }
 

@@ -252,6 +252,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"it means", m.Meaning},
 		[2]string{"unread", unreadBytes(m)},
 		[2]string{"copies", m.Campaign},
+		[2]string{"forwarded", map[bool]string{true: "it came from elsewhere and was only passed on"}[m.Forwarded]},
 		[2]string{"lock's ticket", m.Ticket},
 		[2]string{"if enforced", enforced(m)},
 		[2]string{"note", plain(m.Note)},

@@ -220,6 +220,9 @@ func (s *screen) user(u *api.UserDetail) {
 	if u.Unread != nil {
 		s.pairs([2]string{"unread        ", unreadOf(u.Unread)})
 	}
+	if f := u.Forwarded; f != nil {
+		s.pairs([2]string{"forwarded     ", fmt.Sprintf("%s, %d sent, %d bad", count(f.Messages, "message", "messages"), f.Sent, f.Bad)})
+	}
 	if u.Observed != nil {
 		s.pairs([2]string{"observed      ", strings.TrimSuffix(seen(u.Observed)+"\n"+byCode(u.Observed.WouldRefuse), "\n")})
 	}

@@ -125,6 +125,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	d.observations.counters(c.Daemon)
 	d.guesses.counters(c.Daemon)
 	d.passed.counters(c.Daemon)
+	d.forwarded.counters(c.Daemon)
 	d.onwardCounters(c.Daemon)
 	d.pluginCounters(c.Daemon)
 	d.listCounters(c.Daemon)
@@ -182,7 +183,7 @@ func (b backend) user(m *member, open map[uint32]int) api.User {
 	mode, canary := b.modeOf(m)
 	observed, would := b.d.observations.of(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: mode, Canary: canary, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID), Unread: b.d.passed.of(m.ID)}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID), Unread: b.d.passed.of(m.ID), Forwarded: b.d.forwarded.of(m.ID)}
 }
 
 // find returns the user of that name, or the one that an address belongs to.

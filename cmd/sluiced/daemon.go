@@ -117,6 +117,7 @@ type daemon struct {
 	tlsRules       *tlsRules
 	distrust       *distrust.Ledger
 	passed         passed
+	forwarded      forwarded
 	told           [2]toldBudget // of clients that refuse the certificate
 	reporting      chan struct{} // held by the one reader of the whole log
 	unenforced     *unenforced

@@ -74,8 +74,11 @@ func envelopeOf(m *proxy.Kept) spool.Envelope {
 		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
 		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),
 	}
-	if m.Risky {
+	switch {
+	case m.Risky:
 		env.Class = classRisk
+	case m.Forwarded:
+		env.Class = classForwarded
 	}
 	if m.Group != 0 {
 		env.Campaign = campaign.ID(m.Group)

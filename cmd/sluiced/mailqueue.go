@@ -105,8 +105,8 @@ func (m *mailQueue) choose(l *delivery.Mail, to netip.Addr) (pool.Decision, bool
 		name = u.Name
 	}
 	p := set.For(name, sender)
-	if l.Class == classRisk && set.Risky() != nil {
-		p = set.Risky()
+	if own := poolOf(set, l.Class, sender); own != nil {
+		p = own
 	}
 	d := m.d.authority.Decide(context.Background(), p, m.d.choices.choices, &pool.Question{
 		Key: pool.Key{User: l.User, Sender: sender, Recipient: l.Domain}, To: to, At: time.Now(),
@@ -121,8 +121,22 @@ func (m *mailQueue) choose(l *delivery.Mail, to netip.Addr) (pool.Decision, bool
 	return pool.Decision{}, to.IsLoopback() && !p.Own()
 }
 
-// classRisk is the class of envelopes whose mail leaves through the pool of risky mail.
-const classRisk = "risk"
+// Classes of envelopes whose mail leaves through a pool of its own, where there is one.
+const (
+	classRisk      = "risk"
+	classForwarded = "forwarded"
+)
+
+// poolOf is the pool of a class of envelopes; nil: they leave as other mail.
+func poolOf(set *pool.Set, class, sender string) *pool.Pool {
+	switch class {
+	case classRisk:
+		return set.Risky()
+	case classForwarded:
+		return set.Forwarded(sender)
+	}
+	return nil
+}
 
 // takeover takes what processes left that have ended.
 func (m *mailQueue) takeover() error {

@@ -19,7 +19,7 @@ func (b backend) Pools(context.Context) ([]api.Pool, error) {
 	ps := []api.Pool{}
 	for _, def := range b.d.pools.conf.Load().defs {
 		p := api.Pool{Name: def.Name, Own: def.Own, Users: def.Users, Senders: def.Senders, Addresses: []api.PoolAddress{},
-			Class: map[pool.Class]string{pool.Bounce: "bounce", pool.Risk: "risk"}[def.Class]}
+			Class: map[pool.Class]string{pool.Bounce: "bounce", pool.Risk: "risk", pool.Forwarded: "forwarded"}[def.Class]}
 		for _, a := range def.Addresses {
 			p.Addresses = append(p.Addresses, b.poolAddress(a))
 		}

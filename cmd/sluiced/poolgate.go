@@ -118,7 +118,7 @@ func definitions(d *config.Delivery) (defs []pool.Definition) {
 	}
 	primary := pool.Definition{Name: pool.Primary}
 	for _, p := range d.Pool {
-		def := pool.Definition{Name: p.Name, Own: p.Own, Users: p.Users, Senders: p.Senders, Class: map[string]pool.Class{"bounce": pool.Bounce, "risk": pool.Risk}[p.Class]}
+		def := pool.Definition{Name: p.Name, Own: p.Own, Users: p.Users, Senders: p.Senders, Class: map[string]pool.Class{"bounce": pool.Bounce, "risk": pool.Risk, "forwarded": pool.Forwarded}[p.Class]}
 		for _, a := range p.Addresses {
 			taken[a] = true
 			def.Addresses = append(def.Addresses, by[a])

@@ -51,7 +51,7 @@ type Message struct {
 
 	Found Found // in phase data, behind the content filter
 
-	Forwarded bool // it is known to have come from elsewhere (ATT10); where it is not, PassedOn looks
+	Forwarded bool // in phase data: it came from elsewhere and is only passed on (ATT10); where nobody said so, PassedOn looks
 }
 
 // Found is what the content filter leaves to the checks behind it.

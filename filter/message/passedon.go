@@ -10,7 +10,7 @@ import (
 // (ATT10): an envelope sender rewritten for that (SRS), fields that forwarders and mailboxes add, or a Received field by
 // which a stranger handed it in without logging in. Anybody can write such fields: it excuses, and proves nothing.
 func PassedOn(m *Message) bool {
-	if from := strings.ToUpper(string(m.Envelope.From)); strings.HasPrefix(from, "SRS0=") || strings.HasPrefix(from, "SRS1=") {
+	if m.Envelope.From.Rewritten() {
 		return true
 	}
 	var client netip.Addr
@@ -28,6 +28,11 @@ func PassedOn(m *Message) bool {
 	return false
 }
 
+// Rewritten tells whether a forwarder made the address out of the sender's (SRS).
+func (a Address) Rewritten() bool {
+	return len(a) > 5 && (strings.EqualFold(string(a[:5]), "SRS0=") || strings.EqualFold(string(a[:5]), "SRS1="))
+}
+
 func is(name []byte, want string) bool {
 	return len(name) == len(want) && bytes.EqualFold(name, []byte(want))
 }
@@ -36,7 +41,7 @@ func is(name []byte, want string) bool {
 // a login (RFC 3848: protocols with an A stand for one).
 func fromOutside(value []byte, client netip.Addr) bool {
 	from, by, ok := cutWord(value, "by")
-	if !ok || !bytes.HasPrefix(bytes.ToLower(from), []byte("from ")) {
+	if !ok || len(from) < 5 || !is(from[:5], "from ") {
 		return false
 	}
 	if _, with, ok := cutWord(by, "with"); ok {

@@ -3,10 +3,13 @@ package sender
 import (
 	"bytes"
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/emersion/go-msgauth/dkim"
 	"github.com/emersion/go-msgauth/dmarc"
 
+	"sluice/filter/message"
 	"sluice/filter/policy"
 )
 
@@ -39,7 +42,7 @@ func (r *Rules) Signature(ctx context.Context, data []byte) Signature {
 	if err != nil {
 		return Unsigned
 	}
-	if head := headerSize(data); head > mostSignedHeader || len(data)-head > mostSignedBody {
+	if tooLarge(data) {
 		return Unlooked
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
@@ -49,9 +52,7 @@ func (r *Rules) Signature(ctx context.Context, data []byte) Signature {
 		return Unlooked
 	}
 	strict := rec != nil && rec.DKIMAlignment == dmarc.AlignmentStrict
-	all, err := dkim.VerifyWithOptions(bytes.NewReader(data), &dkim.VerifyOptions{
-		LookupTXT: func(name string) ([]string, error) { return r.dns.LookupTXT(ctx, name) }, MaxVerifications: mostVerified,
-	})
+	all, err := r.verify(ctx, data)
 	result := Unsigned
 	if err != nil && len(all) == 0 {
 		return result
@@ -66,6 +67,39 @@ func (r *Rules) Signature(ctx context.Context, data []byte) Signature {
 		}
 	}
 	return result
+}
+
+// Foreign tells whether a whole message has a DKIM signature that verifies and is of a domain that is not its user's: he did
+// not write it (ATT10). Only of a user whose domains the settings name, and who did not log in, is known whose are not his.
+// Nobody is asked about a message without such a signature; what cannot be verified within some seconds is not known to be one.
+func (r *Rules) Foreign(ctx context.Context, m *message.Message) bool {
+	own := r.settings.Settings(m.Flow.User.ID).Sender.Domains
+	if own == nil || len(*own) == 0 || m.Login != "" || tooLarge(m.Data) {
+		return false
+	}
+	foreign := func(domain string) bool {
+		return domain != "" && !slices.ContainsFunc(*own, func(o string) bool { return aligned(strings.TrimPrefix(o, "."), domain, false) })
+	}
+	if !slices.ContainsFunc(signers(m.Data), foreign) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	all, _ := r.verify(ctx, m.Data) // those that were verified stand there beside an error
+	return slices.ContainsFunc(all, func(v *dkim.Verification) bool { return v.Err == nil && foreign(v.Domain) })
+}
+
+// verify verifies the first signatures of a message, which asks the DNS for their keys.
+func (r *Rules) verify(ctx context.Context, data []byte) ([]*dkim.Verification, error) {
+	return dkim.VerifyWithOptions(bytes.NewReader(data), &dkim.VerifyOptions{
+		LookupTXT: func(name string) ([]string, error) { return r.dns.LookupTXT(ctx, name) }, MaxVerifications: mostVerified,
+	})
+}
+
+// tooLarge tells whether the signatures of a message are not looked at.
+func tooLarge(data []byte) bool {
+	head := headerSize(data)
+	return head > mostSignedHeader || len(data)-head > mostSignedBody
 }
 
 // headerSize is the length of a message's header.

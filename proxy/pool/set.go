@@ -11,9 +11,10 @@ type Class uint8
 
 // The classes.
 const (
-	Usual  Class = iota
-	Bounce       // with a null sender
-	Risk         // that the filter would not let leave beside the user's good mail
+	Usual     Class = iota
+	Bounce          // with a null sender
+	Risk            // that the filter would not let leave beside the user's good mail
+	Forwarded       // that its user only passes on
 )
 
 // Primary is the name of the pool of all who have no other.
@@ -26,7 +27,7 @@ type Definition struct {
 	Own       bool     // the customer's own address, instead of Addresses
 	Users     []string // by name
 	Senders   []string // domains in lower case; with a dot before it, every domain below
-	Class     Class    // Bounce and Risk: of that mail, whoever sends it
+	Class     Class    // but Usual: of that mail, whoever sends it
 }
 
 // Set is all pools of the gateway. It is immutable and safe for concurrent use.
@@ -34,7 +35,7 @@ type Set struct {
 	pools   map[string]*Pool
 	users   map[string]*Pool
 	senders map[string]*Pool
-	classes [Risk + 1]*Pool
+	classes [Forwarded + 1]*Pool
 	known   map[netip.Addr]bool
 	inUse   map[netip.Addr]bool
 	below   bool // some sender begins with a dot
@@ -113,6 +114,15 @@ func (s *Set) Risky() *Pool {
 		return nil
 	}
 	return s.classes[Risk]
+}
+
+// Forwarded is the pool of forwarded mail, by its sender's domain; nil: it leaves where its user's other mail does. Where
+// bounces have a pool, forwarded ones leave through that.
+func (s *Set) Forwarded(sender string) *Pool {
+	if s == nil || sender == "" && s.classes[Bounce] != nil {
+		return nil
+	}
+	return s.classes[Forwarded]
 }
 
 // InUse tells whether some pool has an address in use.

@@ -5,16 +5,28 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/emersion/go-msgauth/dkim"
 )
 
-// riskyConfig has a pool for risky mail, by which nothing else leaves, and lets mail be discarded.
+// riskyConfig has a pool for risky mail and one for forwarded mail, of the same addresses, by which nothing else leaves, and lets
+// mail be discarded.
 const riskyConfig = smarthostConfig + `
 [[delivery.pool]]
 name = "risky"
 class = "risk"
+addresses = ["{{(index .Addresses 2).Address}}", "{{(index .Addresses 3).Address}}"]
+[[delivery.pool]]
+name = "passed"
+class = "forwarded"
 addresses = ["{{(index .Addresses 2).Address}}", "{{(index .Addresses 3).Address}}"]
 [content]
 learned = "always"
@@ -27,7 +39,11 @@ act = "say"
 // delivered, tagged, sent apart from his other mail, held, discarded or refused; his good mail notices nothing.
 func TestActionsOfSpam(t *testing.T) {
 	t.Parallel()
-	ctx, l := testContext(t), ForTest(t, Options{})
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, l := testContext(t), ForTest(t, Options{TXT: map[string]string{"s._domainkey.peer02.example": "v=DKIM1; k=ed25519; p=" + base64.StdEncoding.EncodeToString(pub)}})
 	g := startGatewayWith(t, l, riskyConfig)
 	set := func(what ...string) {
 		t.Helper()
@@ -42,6 +58,7 @@ func TestActionsOfSpam(t *testing.T) {
 	hears("good@sink.example", minutesMail, "250 ")
 	usual := messageTo(ctx, t, l, "good@sink.example").Peer.Addr().Unmap()
 	hears("refused@sink.example", pillMail, "550 5.7.1 gw.example: [SPAM]")
+	forwardedApart(ctx, t, l, g, key, usual)
 	set("content_on_spam=deliver")
 	hears("plain@sink.example", pillMail, "250 ")
 	if m := messageTo(ctx, t, l, "plain@sink.example"); bytes.Contains(m.Data, []byte("X-Spam")) || m.Peer.Addr().Unmap() != usual {
@@ -107,6 +124,43 @@ func TestActionsOfSpam(t *testing.T) {
 		if out, err := g.Sluice(ctx, "user", "set", "alice", bad); err != nil || out.Code == 0 {
 			t.Errorf("%s is taken: %+v, %v", bad, out, err)
 		}
+	}
+}
+
+// forwardedApart (ATT10): mail that a user only passes on leaves through the pool for it, told by a forwarder's field or by the
+// signature of another domain; it is refused when it is bad, and counted apart. An altered signature tells nothing.
+func forwardedApart(ctx context.Context, t *testing.T, l *Lab, g *Gateway, key crypto.Signer, usual netip.Addr) {
+	t.Helper()
+	sluice(t, g, "user", "set", "alice", "from_domains=alice.example")
+	var out bytes.Buffer
+	letter := strings.Replace(minutesMail, "a@alice.example", "y@peer02.example", 1)
+	if err := dkim.Sign(&out, strings.NewReader(letter), &dkim.SignOptions{Domain: "peer02.example", Selector: "s", Signer: key}); err != nil {
+		t.Fatal(err)
+	}
+	const field = "Delivered-To: x@alice.example\r\n"
+	for i, c := range []struct {
+		mail, want string
+		apart      bool
+	}{
+		{minutesMail, "250 ", false}, {field + minutesMail, "250 ", true}, {out.String(), "250 ", true}, {field + pillMail, "550 5.7.1 gw.example: [SPAM]", true},
+		{strings.Replace(out.String(), "y@peer02", "z@peer02", 1), "250 ", false},
+	} {
+		to := fmt.Sprintf("forwarded%d@sink.example", i)
+		if got := say(ctx, t, l, "alice", to, c.mail); !strings.HasPrefix(got, c.want) {
+			t.Errorf("mail %d hears %q, want %q", i, got, c.want)
+		} else if c.want == "250 " {
+			if from := messageTo(ctx, t, l, to).Peer.Addr().Unmap(); (from != usual) != c.apart || !DeliveryV4.Contains(from) {
+				t.Errorf("mail %d comes from %v, usual mail from %v", i, from, usual)
+			}
+		}
+	}
+	var u struct {
+		Forwarded struct{ Messages, Sent, Bad int }
+	}
+	if !eventually(ctx, func() bool {
+		return sluiceJSON(ctx, g, &u, "user", "show", "alice") != nil || u.Forwarded.Messages >= 3
+	}) || u.Forwarded.Messages != 3 || u.Forwarded.Sent != 2 || u.Forwarded.Bad != 1 {
+		t.Errorf("of her forwarded mail is known %+v", u.Forwarded)
 	}
 }
 

@@ -143,6 +143,7 @@ type User struct {
 	Observed   *Observed      `json:"observed,omitempty" doc:"what sluice-observe saw of his forwarded flows since sluiced started"`
 	WouldLocks int            `json:"would_locks,omitempty" doc:"locks that enforcement would have brought in shadow or observe since sluiced started"`
 	Unread     *Unread        `json:"unread,omitempty"`
+	Forwarded  *Forwarded     `json:"forwarded,omitempty"`
 }
 
 // Observer is the state of the passive path.
@@ -168,6 +169,13 @@ type ObservedUser struct {
 	Mode string `json:"mode"`
 	Observed
 	WouldLocks int `json:"would_locks" doc:"locks that enforcement would have brought"`
+}
+
+// Forwarded counts mail that came from elsewhere and was only passed on, since sluiced started.
+type Forwarded struct {
+	Messages int `json:"messages"`
+	Sent     int `json:"sent" doc:"delivered, or kept for delivery"`
+	Bad      int `json:"bad" doc:"spam, phishing or viruses; they have a rule of their own among those that lock"`
 }
 
 // Auth counts attempts to authenticate at destinations that were passed on, since start.
@@ -337,6 +345,7 @@ type Message struct {
 	TLSPolicy  string         `json:"tls_policy,omitempty" doc:"what the first recipient's domain asks for: dane, mta-sts enforce, mta-sts testing, none or unknown"`
 	TLSResult  string         `json:"tls_result,omitempty" doc:"ok, or what is not as it asks; nothing depends on it"`
 	Campaign   string         `json:"campaign,omitempty" doc:"the same for all copies of a message; a campaign where there are several"`
+	Forwarded  bool           `json:"forwarded,omitempty" doc:"it came from elsewhere and was only passed on"`
 	Ticket     string         `json:"ticket,omitempty"`
 	Shadow     bool           `json:"shadow,omitempty" doc:"the mail went its way untouched, whatever the verdict"`
 	Would      string         `json:"would,omitempty" doc:"in shadow and observe: the reply of ours that would have stopped it"`

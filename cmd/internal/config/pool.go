@@ -14,7 +14,7 @@ type Pool struct {
 	Own       bool         `toml:"own" default:"false" doc:"No addresses: mail leaves from the customer's own."`
 	Users     []string     `toml:"users" doc:"Users whose mail leaves through it."`
 	Senders   []string     `toml:"senders" doc:"Domains of senders whose mail leaves through it, before users are looked at; with a dot before it, every domain below."`
-	Class     string       `toml:"class" enum:"|bounce|risk" doc:"bounce: mail with a null sender, whoever sends it. risk: mail that the filter does not let leave beside the usual mail, instead of putting it off."`
+	Class     string       `toml:"class" enum:"|bounce|risk|forwarded" doc:"bounce: mail with a null sender, whoever sends it. risk: mail that the filter does not let leave beside the usual mail, instead of putting it off. forwarded: mail that came from elsewhere and that the user only passes on; on an intercepted connection the destination is mostly given the envelope anew from there, and what cannot leave that way leaves as his other mail."`
 }
 
 // BlockList is a DNS list of bad senders.

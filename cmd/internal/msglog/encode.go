@@ -56,6 +56,9 @@ func (e *encoder) encode(r *proxy.Record) {
 	if r.Group != 0 {
 		e.text("campaign", campaign.ID(r.Group))
 	}
+	if r.Forwarded {
+		e.number("forwarded", 1)
+	}
 	e.text("ticket", r.Ticket)
 	if r.Shadow {
 		e.number("shadow", 1)

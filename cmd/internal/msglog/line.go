@@ -61,6 +61,7 @@ type line struct {
 	UnreadOut int64                 `json:"unread_out"`
 	UnreadIn  int64                 `json:"unread_in"`
 	Campaign  string                `json:"campaign"`
+	Forwarded int                   `json:"forwarded"` // 1 where it is
 	Ticket    string                `json:"ticket"`
 	Shadow    int                   `json:"shadow"` // 1 where it is
 	Would     string                `json:"would"`
@@ -101,7 +102,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		},
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Way: l.Way, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
-		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
+		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Forwarded: l.Forwarded != 0, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
 		Unread: proxy.Unread{Out: l.UnreadOut, In: l.UnreadIn},
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}

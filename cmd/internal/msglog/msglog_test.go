@@ -79,7 +79,7 @@ func TestRecordsComeBackWhole(t *testing.T) {
 	l := openAt(t, t.TempDir(), Options{})
 	defer l.Close()
 	odd := rec(7)
-	odd.Shadow, odd.Would = true, "550 5.7.1 gw.example: [GTUBE] \"no\""
+	odd.Forwarded, odd.Shadow, odd.Would = true, true, "550 5.7.1 gw.example: [GTUBE] \"no\""
 	odd.Status, odd.Ticket, odd.Note = proxy.Refused, "4K7M-2QXB", "quote \" backslash \\ tab \t nul \x00 del \x7f umlaut ü, line\r\nend </script>"
 	odd.Source, odd.Out, odd.In, odd.Flow.User.Made = netip.Addr{}, proxy.TLS{}, proxy.TLS{Version: "TLS1.2", Cipher: "X"}, true
 	odd.Flow.Client = netip.MustParseAddrPort("[2001:db8::1]:25")

@@ -55,7 +55,7 @@ func (fake) Doctor(context.Context) ([]api.Finding, error) {
 }
 
 var alice = api.User{ID: 1, Name: "alice", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/29"), netip.MustParsePrefix("2001:db8:1::/64")},
-	Contact: "alice@customer.example", Origin: "config", Mode: "intercept", Fail: "closed", Flows: 2}
+	Contact: "alice@customer.example", Origin: "config", Mode: "intercept", Fail: "closed", Flows: 2, Forwarded: &api.Forwarded{Messages: 12, Sent: 9, Bad: 3}}
 
 func (fake) Users(context.Context) ([]api.User, error) {
 	return []api.User{alice, {ID: 9, Name: "192.0.2.66/32", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.66/32")}, Origin: "template", Mode: "intercept", Fail: "open", Locked: true, Ticket: "K7QX-2M4T"}}, nil

@@ -68,7 +68,7 @@ func (p *program) usersCommand() *cobra.Command {
 		},
 	}
 	cmd.AddCommand(list, show, add, remove, p.importCommand(), p.setCommand(), p.unsetCommand(), p.joinCommand())
-	cmd.AddCommand(p.suggestCommand())
+	cmd.AddCommand(p.suggestCommand(), p.sendersCommand())
 	return cmd
 }
 

@@ -74,6 +74,7 @@ type daemon struct {
 	held      *quarantine.Box
 	patience  *patienceFile
 	habits    *habitsFile
+	senders   *sendersFile
 	policy    *policy.Table
 	locks     *lock.Locks
 	queueing  atomic.Bool // the queue stands
@@ -363,6 +364,9 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.keepKept(ctx, &d.patience.keptFile, "what was put off to be judged again waits once more after a restart")
 	})
 	background.Go(func() { d.keepKept(ctx, &d.habits.keptFile, "what senders usually do is learnt anew after a restart") })
+	background.Go(func() {
+		d.keepKept(ctx, &d.senders.keptFile, "senders that were found in users' mail are found anew after a restart")
+	})
 	background.Go(func() { d.keepKept(ctx, d.conduct, "who has come near a lock begins anew after a restart") })
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })

@@ -65,6 +65,12 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		}
 		d.log.Error("could not restore what senders usually do; it is learnt anew", "err", err)
 	}
+	if d.senders, err = openSenders(cfg.Store.Dir); err != nil {
+		if d.senders.files[0] == nil {
+			return err
+		}
+		d.log.Error("could not restore which senders were found in users' mail; they are found anew", "err", err)
+	}
 	if d.patience, err = openPatience(cfg.Store.Dir); err != nil {
 		if d.patience.files[0] == nil {
 			return err
@@ -134,6 +140,9 @@ func (d *daemon) closeFiles() error {
 	}
 	if d.habits != nil {
 		errs = append(errs, d.habits.close())
+	}
+	if d.senders != nil {
+		errs = append(errs, d.senders.close())
 	}
 	if d.patience != nil {
 		errs = append(errs, d.patience.close())

@@ -81,6 +81,9 @@ func (d *daemon) retire() {
 	if err := d.habits.release(); err != nil {
 		d.log.Error("could not save what senders usually do for the next process", "err", err)
 	}
+	if err := d.senders.release(); err != nil {
+		d.log.Error("could not save which senders were found in users' mail for the next process", "err", err)
+	}
 	d.log.Info("handed over: another process accepts", "sessions that go on", d.proxy.Sessions(), "at most", oldSessions)
 }
 

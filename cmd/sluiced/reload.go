@@ -92,7 +92,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		{Name: "identity", Phases: identity.Phases, Check: finder},
 		{Name: "sender", Phases: sender.Phases, Check: sender.New()},
 		{Name: "addresses", Phases: sender.ListPhases, Check: d.addresses},
-		{Name: "rules", Phases: sender.RulePhases, Check: sender.NewRules(settings, d.dns)},
+		{Name: "rules", Phases: sender.RulePhases, Check: d.senderRules()},
 		{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
 		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},

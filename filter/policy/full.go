@@ -19,11 +19,14 @@ func Full(s *Settings) Overrides {
 		LockUnknownShare: &l.UnknownShare, LockGuesses: &l.Guesses, LockForwardedShare: &l.ForwardedShare, LockOrigins: &l.Origins,
 		LockThrottled: &l.Throttled, LockProbationRate: &l.ProbationRate, LockScoreSlow: &l.ScoreSlow, LockScoreHeld: &l.ScoreHeld, LockScoreAlarm: &l.ScoreAlarm, LockByLink: &l.ByLink, Language: &s.Language,
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
-		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
+		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Mailbox: &s.Sender.Mailbox, Mailboxes: s.Sender.Mailboxes, LearnUntil: &s.Sender.LearnUntil, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
 		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Hello: &s.Sender.Hello, Identify: s.Identify,
 	}
 	if o.Domains == nil {
 		o.Domains = &Domains{}
+	}
+	if o.Mailboxes == nil {
+		o.Mailboxes = &Mailboxes{}
 	}
 	if o.Identify == nil {
 		o.Identify = &Identify{}

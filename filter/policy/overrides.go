@@ -45,6 +45,9 @@ type Overrides struct {
 
 	RequireDomain *bool         `json:"require_from_domain,omitempty"`
 	Domains       *Domains      `json:"from_domains,omitempty"`
+	Mailbox       *MailboxRule  `json:"require_from_mailbox,omitempty"` // "off", "listed" or "found"
+	Mailboxes     *Mailboxes    `json:"from_mailboxes,omitempty"`
+	LearnUntil    *Day          `json:"from_mailboxes_learnt_until,omitempty"` // like 2027-01-31
 	Valid         *bool         `json:"valid_sender_required,omitempty"`
 	DeferUnknown  *bool         `json:"valid_sender_defer,omitempty"` // where the DNS does not answer
 	RefuseNull    *bool         `json:"refuse_null_sender,omitempty"`
@@ -123,6 +126,11 @@ func (o *Overrides) Apply(s Settings) Settings {
 	if o.Domains != nil {
 		s.Sender.Domains = o.Domains
 	}
+	set(&s.Sender.Mailbox, o.Mailbox)
+	if o.Mailboxes != nil {
+		s.Sender.Mailboxes = o.Mailboxes
+	}
+	set(&s.Sender.LearnUntil, o.LearnUntil)
 	set(&s.Sender.Valid, o.Valid)
 	set(&s.Sender.DeferUnknown, o.DeferUnknown)
 	set(&s.Sender.RefuseNull, o.RefuseNull)

@@ -12,6 +12,9 @@ import (
 type Sender struct {
 	RequireDomain bool         // envelope sender and header From are of Domains
 	Domains       *Domains     // his; nil: none
+	Mailbox       MailboxRule  // envelope sender and header From are of these mailboxes
+	Mailboxes     *Mailboxes   // his; nil: none
+	LearnUntil    Day          // the last day on which FoundMailbox lets every mailbox pass; 0: none
 	Valid         bool         // the sender's domain takes mail
 	DeferUnknown  bool         // where the DNS does not say so in time the client is to try again; else the mail goes on
 	RefuseNull    bool         // no mail with the null sender

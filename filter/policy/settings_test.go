@@ -45,6 +45,7 @@ func perturbed(t *testing.T) Settings {
 	change(reflect.ValueOf(s.Limits).Elem())
 	change(reflect.ValueOf(s.PerIdentity).Elem())
 	s.Sender.Domains = &Domains{".b.example", "a.example"}
+	s.Sender.Mailboxes = &Mailboxes{"a@a.example", "b@a.example"}
 	s.Identify = &Identify{Method: BySender, Hosts: []string{"a.example"}}
 	return s
 }

@@ -25,7 +25,7 @@ func (r *Rules) predict(ctx context.Context, set *policy.Sender, m *message.Mess
 	if len(from) != 1 { // RFC 7489 6.6.1: of several no policy is applied
 		return hits
 	}
-	domain, err := policy.ALabel(from[0])
+	domain, err := policy.ALabel(from[0].Domain())
 	if err != nil {
 		return hits
 	}

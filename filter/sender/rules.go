@@ -27,15 +27,18 @@ type DNS interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// Rules hold senders to what their users' settings say: domains, valid addresses, the null sender, DMARC (FRM1, FRM2, FRM4,
+// Rules hold senders to what their users' settings say: domains, mailboxes, valid addresses, the null sender, DMARC (FRM1, FRM2, FRM4,
 // FRM5). A user without such settings costs one look at them.
 type Rules struct {
 	settings policy.Resolver
 	dns      DNS
+
+	// Book, where it is not nil, notes the mailboxes of good mail, and knows those that were found.
+	Book *Book
 }
 
 // NewRules returns the check by the settings of s, which asks d.
-func NewRules(s policy.Resolver, d DNS) *Rules { return &Rules{s, d} }
+func NewRules(s policy.Resolver, d DNS) *Rules { return &Rules{settings: s, dns: d} }
 
 // Check implements filter.Check in phases mail and data.
 func (r *Rules) Check(ctx context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
@@ -50,6 +53,9 @@ func (r *Rules) Check(ctx context.Context, p filter.Phase, m *message.Message, h
 	}
 	if set.RequireDomain || m.Login != "" {
 		hits = requireDomain(set, m, hits)
+	}
+	if set.Mailbox != policy.AnyMailbox {
+		hits = r.requireMailbox(set, m, hits)
 	}
 	if set.DMARC != policy.DMARCOff {
 		hits = r.predict(ctx, set, m, hits)
@@ -147,8 +153,8 @@ func requireDomain(set *policy.Sender, m *message.Message, hits []filter.Hit) []
 	if len(from) == 0 {
 		return append(hits, reject("FROM-DOMAIN", "5.7.1", "the message has no From field that could be read", "header From"))
 	}
-	for _, d := range from {
-		if !own(d) {
+	for _, a := range from {
+		if d := a.Domain(); !own(d) {
 			return append(hits, reject("FROM-DOMAIN", "5.7.1", "this sender may not write as "+quoted1(d)+" in From", "header From "+quoted1(d)))
 		}
 	}
@@ -164,38 +170,41 @@ func sameDomain(a, b string) bool {
 // quoted1 makes what a stranger wrote fit for a reply.
 func quoted1(s string) string { return fmt.Sprintf("%.100q", s) }
 
-// fromHeader returns the domains of all authors that From fields name, and whether the message is of a mailing list.
-func fromHeader(data []byte) (domains []string, list bool) {
+// fromHeader returns the addresses of all authors that From fields name, and whether the message is of a mailing list.
+func fromHeader(data []byte) (from []message.Address, list bool) {
 	for name, value := range message.Header(data) {
 		switch {
 		case strings.EqualFold(string(name), "List-Id"), strings.EqualFold(string(name), "List-Post"):
 			list = true
 		case strings.EqualFold(string(name), "From"):
-			domains = append(domains, authors(string(value))...)
+			from = append(from, authors(string(value))...)
 		}
 	}
-	return domains, list
+	return from, list
 }
 
+// marks end an address where a field is not well formed.
+const marks = "<>,;()\" \t"
+
 // authors reads the addresses of a From field; where it is not well formed, whatever looks like one in it.
-func authors(value string) (domains []string) {
+func authors(value string) (from []message.Address) {
 	value = strings.ReplaceAll(value, "\r\n", "") // folds; there is no other line end
 	if all, err := mail.ParseAddressList(value); err == nil {
 		for _, a := range all {
-			domains = append(domains, message.Address(a.Address).Domain())
+			from = append(from, message.Address(a.Address))
 		}
-		return domains
+		return from
 	}
 	for rest := value; ; {
 		at := strings.LastIndexByte(rest, '@')
 		if at < 0 {
-			return domains
+			return from
 		}
 		d := rest[at+1:]
-		if end := strings.IndexAny(d, "<>,;()\" \t"); end >= 0 {
+		if end := strings.IndexAny(d, marks); end >= 0 {
 			d = d[:end]
 		}
-		domains = append(domains, d)
 		rest = rest[:at]
+		from = append(from, message.Address(rest[strings.LastIndexAny(rest, marks)+1:]+"@"+d))
 	}
 }

@@ -38,7 +38,7 @@ func (r *Rules) Signature(ctx context.Context, data []byte) Signature {
 	if len(from) != 1 || len(signers(data)) == 0 {
 		return Unsigned
 	}
-	author, err := policy.ALabel(from[0])
+	author, err := policy.ALabel(from[0].Domain())
 	if err != nil {
 		return Unsigned
 	}

@@ -113,6 +113,7 @@ type Backend struct {
 	Appeals
 	AccountLocker
 	Suggester
+	Senders
 }
 
 // Server answers requests.

@@ -82,6 +82,7 @@ var areas = []struct{ path, ask, change string }{
 	{"/v1/logins", ScopeRead, ScopeUsers},
 	{"/v1/guessers", ScopeRead, ScopeUsers},
 	{"/v1/addresses", ScopeRead, ScopeUsers},
+	{"/v1/senders", ScopeRead, ScopeUsers},
 	{"/v1/holders", ScopeRead, ScopeUsers},
 	{"/v1/reports", ScopeMail, ScopeMail},
 }

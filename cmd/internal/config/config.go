@@ -342,6 +342,9 @@ type UserContent struct {
 type Sender struct {
 	RequireDomain bool     `toml:"require_from_domain" default:"false" doc:"Envelope sender and header From must be of the user's domains, else 550. Notices (the null sender), mailing lists and mail that is recognised as forwarded are exempt."`
 	Domains       []string `toml:"from_domains" doc:"The user's domains, such as customer.example; .customer.example for all below it."`
+	Mailbox       string   `toml:"require_from_mailbox" default:"off" enum:"off|listed|found" doc:"Envelope sender and header From must be mailboxes of the user, else 550; exempt is what require_from_domain exempts. listed: those of from_mailboxes, and who logged in as a mailbox. found: also those that were used in his good, delivered mail on three days, at least 20 hours apart. What follows a + is not compared."`
+	Mailboxes     []string `toml:"from_mailboxes" doc:"The user's mailboxes, such as office@customer.example; sluice users senders shows those that were found and takes them over."`
+	Learn         string   `toml:"from_mailboxes_learnt_until" doc:"The last day, like 2027-01-31 (UTC), on which require_from_mailbox = found lets every mailbox pass, so that those in use are found; from the next on only listed and found ones. Empty: no such time."`
 	Valid         bool     `toml:"valid_sender_required" default:"false" doc:"The envelope sender's domain must take mail: it has an MX, or an address. One that says that it takes none (RFC 7505) is 550 5.7.27."`
 	Defer         bool     `toml:"valid_sender_defer" default:"false" doc:"Where the DNS does not tell within two seconds: true has the client try again (451), false lets the mail go on."`
 	RefuseNull    bool     `toml:"refuse_null_sender" default:"false" doc:"Refuse mail with the null sender, notices included."`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // mostHeaders bounds the fields that tell an identity.
@@ -41,6 +42,18 @@ func (v *validator) identity(key string, id *Identity) {
 func (v *validator) sender(key string, s *Sender) {
 	if s.RequireDomain && len(s.Domains) == 0 && key != "sender" {
 		v.report(key+".from_domains", "is missing: nothing could be sent", `name the user's domains, like from_domains = ["customer.example"]`)
+	}
+	if s.Mailbox == "listed" && len(s.Mailboxes) == 0 && key != "sender" {
+		v.report(key+".from_mailboxes", "is missing: nothing could be sent", `name the user's mailboxes, like from_mailboxes = ["office@customer.example"]`)
+	}
+	for _, m := range s.Mailboxes {
+		local, domain, _ := strings.Cut(m, "@")
+		if local == "" || strings.ContainsAny(m, " ,|\"") || !strings.Contains(domain, ".") || strings.Contains(domain, "@") {
+			v.report(key+".from_mailboxes", fmt.Sprintf("%q is not a mailbox", m), `write it like "office@customer.example"`)
+		}
+	}
+	if _, err := time.Parse(time.DateOnly, s.Learn); s.Learn != "" && err != nil {
+		v.report(key+".from_mailboxes_learnt_until", fmt.Sprintf("%q is not a day", s.Learn), `write it like "2027-01-31"`)
 	}
 	for _, d := range s.Domains {
 		if strings.ContainsAny(d, " ,|@") || !strings.Contains(strings.TrimPrefix(d, "."), ".") {

@@ -1,0 +1,141 @@
+package sender
+
+import (
+	"bytes"
+	"strings"
+	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
+	"sluice/filter/policy"
+)
+
+// requireMailbox refuses a message whose envelope sender or From is no mailbox of the user's: neither listed, nor the one that
+// logged in, nor, by FoundMailbox, found in his mail (FRM1).
+func (r *Rules) requireMailbox(set *policy.Sender, m *message.Message, hits []filter.Hit) []filter.Hit {
+	if m.Envelope.From == "" || m.Forwarded || message.PassedOn(m) {
+		return hits
+	}
+	if set.Mailbox == policy.FoundMailbox && set.LearnUntil != 0 && !set.LearnUntil.Before(m.Received) {
+		return hits
+	}
+	if !r.owns(set, m, string(m.Envelope.From)) {
+		return append(hits, reject("FROM-MAILBOX", "5.7.1", "this sender may not send as "+quoted1(string(m.Envelope.From)), "envelope sender"))
+	}
+	from, list := fromHeader(m.Data)
+	if list {
+		return hits
+	}
+	if len(from) == 0 {
+		return append(hits, reject("FROM-MAILBOX", "5.7.1", "the message has no From field that could be read", "header From"))
+	}
+	for _, a := range from {
+		if !r.owns(set, m, string(a)) {
+			return append(hits, reject("FROM-MAILBOX", "5.7.1", "this sender may not write as "+quoted1(string(a))+" in From", "header From"))
+		}
+	}
+	return hits
+}
+
+func (r *Rules) owns(set *policy.Sender, m *message.Message, address string) bool {
+	var room, login [mailboxRoom]byte
+	box, ok := policy.AppendMailbox(room[:0], address)
+	if !ok {
+		return false
+	}
+	if l, ok := policy.AppendMailbox(login[:0], m.Login); ok && bytes.Equal(l, box) {
+		return true
+	}
+	return set.Mailboxes.Has(box) || set.Mailbox == policy.FoundMailbox && r.Book != nil && r.Book.Found(m.Flow.User.ID, box, m.Received)
+}
+
+// mailboxRoom is enough for most mailboxes; for longer ones memory is allocated.
+const mailboxRoom = 96
+
+// Settle implements filter.Settler: senders of mail that was judged good and taken are noted, of bad mail forgotten.
+func (r *Rules) Settle(m *message.Message, o filter.Outcome) {
+	if r.Book == nil || m.Flow.User.ID == 0 || m.Envelope.From == "" || o.Verdict == nil || len(m.Data) == 0 {
+		return
+	}
+	bad := o.Verdict.Class.Bad()
+	if !bad && (o.Accepted == 0 || !r.good(m.Flow.User.ID, o.Verdict)) || m.Forwarded || message.PassedOn(m) {
+		return
+	}
+	var room, second [mailboxRoom]byte
+	envelope, ok := policy.AppendMailbox(room[:0], string(m.Envelope.From))
+	if ok {
+		r.Book.settle(m.Flow.User.ID, envelope, m.Received, bad)
+	}
+	plain, others := writers(m.Data)
+	if box, ok := policy.AppendMailbox(second[:0], plain); ok && !bytes.Equal(box, envelope) {
+		r.Book.settle(m.Flow.User.ID, box, m.Received, bad)
+	}
+	for _, a := range others[:min(len(others), mostAuthors)] {
+		if box, ok := policy.AppendMailbox(second[:0], string(a)); ok && !bytes.Equal(box, envelope) {
+			r.Book.settle(m.Flow.User.ID, box, m.Received, bad)
+		}
+	}
+}
+
+// good tells whether nothing spoke against a mail that went on: it was neither withheld nor unsure.
+func (r *Rules) good(user uint32, v *filter.Verdict) bool {
+	if v.Action != filter.None {
+		return false
+	}
+	d := v.Doubt()
+	return d == nil || d.Score < r.settings.Settings(user).Content.Unsure
+}
+
+// mostAuthors bounds the authors of one message that are noted.
+const mostAuthors = 4
+
+// writers are the authors that the From field names: one in the usual form, or all; none where there are several such fields, or
+// the message is of a mailing list.
+func writers(data []byte) (plain []byte, others []message.Address) {
+	var value []byte
+	n := 0
+	for name, v := range message.Header(data) {
+		switch {
+		case bytes.EqualFold(name, []byte("List-Id")), bytes.EqualFold(name, []byte("List-Post")):
+			return nil, nil
+		case bytes.EqualFold(name, []byte("From")):
+			value = v
+			n++
+		}
+	}
+	if n != 1 {
+		return nil, nil
+	}
+	if plain, ok := plainAuthor(value); ok {
+		return plain, nil
+	}
+	return nil, authors(string(value))
+}
+
+// plainAuthor is the address of a From field that has a single one in the usual form, Name <address> or the address alone.
+func plainAuthor(value []byte) (address []byte, ok bool) {
+	value = bytes.TrimSpace(value)
+	if bytes.Count(value, []byte("@")) != 1 || bytes.ContainsAny(value, "\"(),:;\\\r\n") {
+		return nil, false
+	}
+	open := bytes.IndexByte(value, '<')
+	if open < 0 {
+		return value, !bytes.ContainsAny(value, " \t>")
+	}
+	if value[len(value)-1] != '>' {
+		return nil, false
+	}
+	address = value[open+1 : len(value)-1]
+	return address, !bytes.ContainsAny(address, "<> \t") && bytes.IndexByte(address, '@') > 0
+}
+
+// Mailbox is one that was met in a user's good mail.
+type Mailbox struct {
+	Name        string // as policy.AppendMailbox writes it
+	First, Last time.Time
+	Days        int // on which it was used, at least 20 hours apart
+	Messages    int
+	Found       bool // on days enough
+}
+
+func byName(a, b Mailbox) int { return strings.Compare(a.Name, b.Name) }

@@ -142,7 +142,7 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 	t := &s.tx
 	k := Kept{
 		ID: t.msg.ID, Flow: s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Body: body, At: t.start,
-		Secure: s.secure.Load(), Withheld: withheld, Risky: t.risk, Forwarded: t.msg.Forwarded, Group: t.msg.Found.Group,
+		Secure: s.secure.Load(), HandedIn: s.house != nil, Withheld: withheld, Risky: t.risk, Forwarded: t.msg.Forwarded, Group: t.msg.Found.Group,
 	}
 	if s.house == nil {
 		s.signedHere(body)

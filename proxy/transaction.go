@@ -121,7 +121,7 @@ func (s *session) begin(mail *smtp.Mail) {
 	now := time.Now()
 	s.stageAt.Store(now.UnixNano())
 	*t = transaction{open: true, start: now, mail: *mail, asked: t.asked[:0], passed: t.passed[:0], msg: message.Message{
-		ID: transactionID(s.flow.ID.String(), n), Flow: s.flow, Helo: s.helo, Login: s.who.Login, TLS: s.secure.Load(), Received: now,
+		ID: transactionID(s.flow.ID.String(), n), Flow: s.flow, Helo: s.helo, Login: s.who.Login, TLS: s.secure.Load(), HandedIn: s.house != nil, Received: now,
 		Envelope: message.Envelope{
 			From: message.Address(mail.Address), FromSize: max(mail.Size, 0), To: t.msg.Envelope.To[:0],
 			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,

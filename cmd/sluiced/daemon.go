@@ -109,6 +109,7 @@ type daemon struct {
 	acmeOnce       sync.Once
 	connectors     atomic.Pointer[[]connector]
 	keeper         keeper
+	waiting        *limit.Waiting // in the queue, and on the way into it
 	observations   observations
 	guesses        guesses
 	admin          *adminDoor
@@ -243,6 +244,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.keeper = keeper{d}
+	d.waiting = limit.NewWaiting(func(user uint32) int { return d.mail.waiting(user) })
 	d.tally.learn = d.learn
 	if err := d.makeProxy(cfg); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"sluice/cmd/internal/config"
 	"sluice/filter"
 	"sluice/filter/campaign"
+	"sluice/filter/policy"
 	"sluice/intercept/flow"
 	"sluice/proxy"
 	"sluice/proxy/smtp"
@@ -34,7 +35,7 @@ func (k keeper) Begin() (proxy.Draft, error) {
 	if err != nil {
 		return nil, unkept(err)
 	}
-	return &draft{d}, nil
+	return &draft{k, d}, nil
 }
 
 // unkept tells the proxy which of its answers fits.
@@ -46,13 +47,23 @@ func unkept(err error) error {
 }
 
 // draft is a message on its way into the spool.
-type draft struct{ d *spool.Draft }
+type draft struct {
+	k keeper
+	d *spool.Draft
+}
 
 func (d *draft) OpenSpill() (smtp.Spill, error) { return d.d.OpenSpill() }
 func (d *draft) Abort()                         { d.d.Abort() }
 
 // Keep implements proxy.Draft. It does not end early with ctx: a message that is half written is no use.
 func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
+	if !m.HandedIn { // else it has its place since its first recipient
+		back, err := d.k.place(m.Flow.User.ID)
+		if err != nil {
+			return err
+		}
+		defer back()
+	}
 	env := envelopeOf(m)
 	var err error
 	if m.Withheld == nil {
@@ -64,6 +75,28 @@ func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
 		return unkept(err)
 	}
 	return nil
+}
+
+// place takes a place in the queue for a message of a user, which back gives back once the queue holds it.
+func (k keeper) place(user uint32) (back func(), err error) {
+	most := k.most(user)
+	if !k.d.waiting.Take(user, most) {
+		return nil, tooManyWait(most)
+	}
+	return func() { k.d.waiting.Give(user) }, nil
+}
+
+// most is how many messages of a user may wait; 0: any number.
+func (k keeper) most(user uint32) int64 {
+	l := k.d.policy.Settings(user).Limits
+	if l == nil || l.Shadow[policy.QueuedMessages] {
+		return 0
+	}
+	return l.Max[policy.QueuedMessages]
+}
+
+func tooManyWait(most int64) error {
+	return fmt.Errorf("%d messages of its user wait for delivery, as many as may by %s", most, policy.QueuedMessages)
 }
 
 // envelopeOf is the envelope of a message from the proxy.
@@ -97,6 +130,9 @@ func (k keeper) Later(ctx context.Context, f *flow.Flow, m *smtp.Mail, name stri
 	}
 	if _, ok := k.d.mail.NoticeTo(&spool.Envelope{User: f.User.ID}); !ok && !held && m.Address != "" {
 		return errors.New("a notice about it could go nowhere; give its user a contact")
+	}
+	if most := k.most(f.User.ID); most > 0 && k.d.waiting.Full(f.User.ID, most) {
+		return tooManyWait(most)
 	}
 	ctx, cancel := context.WithTimeout(ctx, termsWait)
 	defer cancel()

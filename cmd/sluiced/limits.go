@@ -19,6 +19,7 @@ func limitsOf(c *config.Limits) *policy.Limits {
 		policy.RecipientsWeek: int64(c.RecipientsPerWeek), policy.RecipientsMonth: int64(c.RecipientsPerMonth),
 		policy.BytesDay: int64(c.BytesPerDay), policy.DistinctDay: int64(c.DistinctPerDay),
 		policy.InvalidHour: int64(c.InvalidPerHour), policy.InvalidShare: int64(c.InvalidPercent), policy.FailedHour: int64(c.FailedPerHour), policy.NullHour: int64(c.NullPerHour),
+		policy.QueuedMessages: int64(c.QueuedMessages),
 	}}
 	each := func(names []string, do func(policy.LimitKind, string)) {
 		for _, n := range names {

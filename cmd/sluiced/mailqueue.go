@@ -245,6 +245,13 @@ func (m *mailQueue) create() (*spool.Draft, error) {
 	return m.spool.Create()
 }
 
+// waiting tells how many messages of a user are in the queue. After a hand-over it is those that this process still took.
+func (m *mailQueue) waiting(user uint32) int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.spool.Waiting(user)
+}
+
 // NoticeTo sends notices to senders that are known to be those who sent it, else to the user's contact.
 func (m *mailQueue) NoticeTo(e *spool.Envelope) (string, bool) {
 	if e.Verified {

@@ -303,7 +303,7 @@ func (d *daemon) sendNotice(m *notify.Mail) error {
 	body, err := smtp.BodyFromBytes(m.Bytes())
 	if err == nil {
 		defer body.Release()
-		_, err = d.mail.commit(&spool.Envelope{Message: m.ID, Received: m.Date, Class: "notice", Rcpts: []spool.Rcpt{{Address: m.To}}}, nil, body)
+		_, err = d.mail.commit(&spool.Envelope{Message: m.ID, Received: m.Date, Class: spool.ClassNotice, Rcpts: []spool.Rcpt{{Address: m.To}}}, nil, body)
 	}
 	if err != nil {
 		return fmt.Errorf("could not send a notice to %s: %w", m.To, err)

@@ -88,6 +88,8 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 	settings := d.policy
 	finder := identity.NewFinder(settings, d.identities)
 	finder.Survey, finder.Alarm = &d.survey, d.odd
+	rate := limit.NewRate(counts, settings, over)
+	rate.Waiting = d.waiting
 	return filter.NewPipeline(append([]filter.Step{
 		{Name: "identity", Phases: identity.Phases, Check: finder},
 		{Name: "sender", Phases: sender.Phases, Check: sender.New()},
@@ -95,7 +97,7 @@ func (d *daemon) pipeline(counts limit.Counter, over func(limit.Over)) *filter.P
 		{Name: "rules", Phases: sender.RulePhases, Check: d.senderRules()},
 		{Name: "size", Phases: limit.SizePhases, Check: limit.NewSize(settings)},
 		{Name: "recipients", Phases: limit.PerMailPhases, Check: limit.NewPerMail(settings)},
-		{Name: "rate", Phases: limit.RatePhases, Check: limit.NewRate(counts, settings, over)},
+		{Name: "rate", Phases: limit.RatePhases, Check: rate},
 		{Name: "traps", Phases: trap.Phases, Check: d.traps},
 		{Name: "helo", Phases: sender.HelloPhases, Check: sender.NewHello(settings, d.dns, d.ourName)},
 	}, d.opinions()...)...)

@@ -59,6 +59,9 @@ func (a *asking) limits(l *policy.Limits, o owner) {
 	if o.scope == policy.OfUser && a.p == filter.Rcpt && a.h.messages == 0 {
 		a.past(l, o)
 	}
+	if o.scope == policy.OfUser && a.p == filter.Rcpt {
+		a.waits(l, o)
+	}
 	for i := range counted {
 		c := &counted[i]
 		limit := l.Max[c.kind]
@@ -246,6 +249,9 @@ func (a *asking) hit(l *policy.Limits, kind policy.LimitKind, what Quantity, o o
 		h.Text = fmt.Sprintf("%s has reached its limit of %d %s; try again in %s", o.said(), l.Max[kind], kind.Noun(), minutes(wait))
 		if kind == policy.InvalidShare {
 			h.Text = fmt.Sprintf("too many of this sender's recipients do not exist (limit %d %%); clean the list and try again in %s", l.Max[kind], minutes(wait))
+		}
+		if kind == policy.QueuedMessages {
+			h.Text = fmt.Sprintf("as many messages of %s wait for delivery as may (%d); try again later", o.said(), l.Max[kind])
 		}
 	}
 	h.Evidence = fmt.Sprintf("%s %d of the %s%s", kind, l.Max[kind], o.scope, o.named())

@@ -20,6 +20,7 @@ const (
 	Invalid  // recipients that a destination refused as unknown
 	Failed   // deliveries
 	Null     // messages with the null sender
+	Queued   // messages that wait for delivery; the queue counts them
 )
 
 // Key names one count: whose, of what, in which window.

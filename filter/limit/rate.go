@@ -22,7 +22,9 @@ type Rate struct {
 	counter  Counter
 	settings policy.Resolver
 	over     func(Over) // may be nil
-	open     [shards]openShard
+	// Waiting bounds what waits in the queue; nil: nothing does. It is set before the first message.
+	Waiting *Waiting
+	open    [shards]openShard
 }
 
 // Over is a limit that was met.
@@ -50,6 +52,7 @@ type openShard struct {
 // held is what a transaction reserved: of its user's hour, which nearly everybody has limits for, and of anything else.
 type held struct {
 	messages, recipients int
+	waits                uint32 // the user whose place in the queue it is; 0: none
 	more                 *more
 }
 
@@ -108,6 +111,9 @@ func (r *Rate) Settle(m *message.Message, out filter.Outcome) {
 	h := o.held[m.Flow.ID] // without limits nothing was reserved; what was sent still counts for one that may be set later
 	delete(o.held, m.Flow.ID)
 	o.mu.Unlock()
+	if h.waits != 0 {
+		r.Waiting.Give(h.waits)
+	}
 	user, sent := m.Flow.User.ID, min(1, out.Accepted)
 	if h.messages+sent > 0 {
 		r.counter.Settle(hourly(user, Messages), h.messages, sent)
@@ -198,7 +204,7 @@ func hashOf(s string) uint64 {
 }
 
 // codes are the public codes by what is counted.
-var codes = [...]string{Messages: "RATE-MSG", Recipients: "RATE-RCPT", Bytes: "RATE-BYTES", Distinct: "RATE-DISTINCT", Invalid: "RATE-INVALID", Failed: "RATE-FAILED", Null: "RATE-NULL"}
+var codes = [...]string{Messages: "RATE-MSG", Recipients: "RATE-RCPT", Bytes: "RATE-BYTES", Distinct: "RATE-DISTINCT", Invalid: "RATE-INVALID", Failed: "RATE-FAILED", Null: "RATE-NULL", Queued: "QUEUE-MAX"}
 
 // minutes is a wait as a reply tells it.
 func minutes(wait time.Duration) string {

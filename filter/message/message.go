@@ -42,6 +42,7 @@ type Message struct {
 	Identity string // the finer sender inside the user (ATT4), "" where none is told; known from phase mail or data on
 	Told     string // the header field that told it, where that is not to be sent on; else ""
 	TLS      bool   // the client leg is encrypted
+	HandedIn bool   // at a smarthost: once it is accepted it waits in the queue
 	Envelope Envelope
 	Rcpt     Address     // the recipient being asked about, in phase rcpt
 	Data     []byte      // header and body, dots unstuffed, lines ending in CRLF; nil before phase data

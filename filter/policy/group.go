@@ -58,7 +58,7 @@ func (g *Group) Validate() error {
 		return err
 	}
 	for name := range g.Budget {
-		if name == InvalidShare.String() || name == InvalidHour.String() || name == FailedHour.String() {
+		if name == InvalidShare.String() || name == InvalidHour.String() || name == FailedHour.String() || name == QueuedMessages.String() {
 			return fmt.Errorf("%s is of users, not of what they share; set it as a setting of the %s", name, g.Kind)
 		}
 	}

@@ -29,6 +29,7 @@ const (
 	InvalidShare // in percent, of those whose fate is known, from LeastInvalid on
 	FailedHour
 	NullHour
+	QueuedMessages // that wait for delivery now, whenever they came
 	LimitKinds
 )
 
@@ -60,6 +61,7 @@ var limitKinds = [LimitKinds]struct {
 	{"invalid_recipients_percent", "percent of invalid recipients", time.Hour},
 	{"failed_deliveries_per_hour", "failed deliveries per hour", time.Hour},
 	{"null_sender_messages_per_hour", "messages without a sender per hour", time.Hour},
+	{"queued_messages", "messages waiting for delivery", 0},
 }
 
 // String returns the limit's name in configuration and API.
@@ -73,7 +75,7 @@ func (k LimitKind) String() string {
 // Noun is what a limit counts, as a sentence says it behind a number.
 func (k LimitKind) Noun() string { return limitKinds[k].noun }
 
-// Window is the sliding window of a limit; a month has 30 days.
+// Window is the sliding window of a limit; a month has 30 days, and what counts the present has 0.
 func (k LimitKind) Window() time.Duration { return limitKinds[k].window }
 
 // ParseLimitKind reads a limit's name.
@@ -145,7 +147,7 @@ type Limits struct {
 // DefaultLimits are those of a user for whom nothing else is said.
 func DefaultLimits() *Limits {
 	l := &Limits{}
-	l.Max[MessagesHour], l.Max[RecipientsHour], l.Max[InvalidShare], l.Max[NullHour] = 500, 2000, 10, 200
+	l.Max[MessagesHour], l.Max[RecipientsHour], l.Max[InvalidShare], l.Max[NullHour], l.Max[QueuedMessages] = 500, 2000, 10, 200, 500
 	return l
 }
 

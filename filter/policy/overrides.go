@@ -185,6 +185,11 @@ func (o *Overrides) Validate() error {
 			}
 		}
 	}
+	if o.PerIdentity != nil {
+		if n := (*o.PerIdentity)[QueuedMessages.String()].Max; n != nil && *n != 0 {
+			return fmt.Errorf("%s is of users, not of their identities; set it without %q", QueuedMessages, perIdentity)
+		}
+	}
 	s := o.Apply(Default())
 	return s.Validate()
 }

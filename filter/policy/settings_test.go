@@ -110,6 +110,8 @@ func TestSettingsByName(t *testing.T) {
 		{"messages_per_day.action", "reject", ""},
 		{"per_identity.messages_per_hour", "3", ""},
 		{"delivery", "own", ""},
+		{"queued_messages", "0", ""},
+		{"per_identity.queued_messages", "3", "is of users, not of their identities"},
 		{"lock_automatic", "on", ""},
 		{"identity", "sender", ""},
 		{"lock_spam_share", "0.5", ""},

@@ -120,15 +120,13 @@ func (t *try) write(st *spool.State, rep *dsn.Report) error {
 func (t *try) noticeTo() (string, bool) {
 	e := &t.l.Envelope
 	switch {
-	case e.From == "" || e.Class == classNotice:
+	case e.From == "" || e.Class == spool.ClassNotice:
 		return "", false
 	case t.q.o.Senders != nil:
 		return t.q.o.Senders.NoticeTo(e)
 	}
 	return e.From, e.Verified
 }
-
-const classNotice = "notice"
 
 // notice commits a notice together with what it is about.
 func (t *try) notice(st *spool.State, rep *dsn.Report, to string) ([]spool.ID, error) {
@@ -160,7 +158,7 @@ func (t *try) notice(st *spool.State, rep *dsn.Report, to string) ([]spool.ID, e
 		return nil, err
 	}
 	env := &spool.Envelope{
-		Message: e.Message, User: e.User, UserName: e.UserName, Received: t.q.o.Now(), Class: classNotice,
+		Message: e.Message, User: e.User, UserName: e.UserName, Received: t.q.o.Now(), Class: spool.ClassNotice,
 		Rcpts: []spool.Rcpt{{Address: to, Notify: smtp.NotifyNever}}, UTF8: rep.UTF8(),
 	}
 	return t.l.SettleWith(*st, d, env, made)

@@ -158,9 +158,17 @@ func (s *Spool) place(e *entry, i int, p place) *slot {
 	if e.env.Class != "" {
 		slot.flags |= notice
 	}
+	first := true
 	if len(e.parts) > 1 {
 		slot.flags |= many
 		s.x.siblings[e.first]++
+		first = s.x.siblings[e.first] == 1
+	}
+	if e.env.User != 0 && e.env.Class != ClassNotice {
+		slot.flags |= owned
+		if first {
+			s.x.own(e.env.User)
+		}
 	}
 	return slot
 }

@@ -24,7 +24,7 @@ type Envelope struct {
 	Ret        string // "", FULL or HDRS (RFC 3461 4.3)
 	EnvID      string // xtext as written
 
-	// Class tells pools and limits apart: "" is ordinary mail, "notice" a notice of ours.
+	// Class tells pools and limits apart: "" is ordinary mail, ClassNotice a notice of ours.
 	Class string
 	// Campaign names the message of which this is a copy, as its campaign does where there is one; may be "".
 	Campaign string
@@ -33,6 +33,9 @@ type Envelope struct {
 
 	Rcpts []Rcpt
 }
+
+// ClassNotice is the class of notices of ours, which nobody's limits count.
+const ClassNotice = "notice"
 
 // Rcpt is one recipient.
 type Rcpt struct {

@@ -35,6 +35,7 @@ const (
 	notice // the entry is a notice
 	many   // the entry has further deliveries
 	used   // the slot is in use
+	owned  // the entry counts as its user's
 )
 
 const slabSize = 4096
@@ -50,6 +51,8 @@ type index struct {
 	unnamed []uint32 // numbers of domains that are free again
 	// siblings counts the open deliveries of entries that have several, by the first one's ID.
 	siblings map[ID]int
+	// waiting counts the entries of each user that are not done, notices left out.
+	waiting map[uint32]int
 }
 
 // domain is one to which something is to be delivered.
@@ -59,7 +62,7 @@ type domain struct {
 }
 
 func newIndex() index {
-	return index{byID: make(map[ID]uint32), domain: make(map[string]uint32), siblings: make(map[ID]int)}
+	return index{byID: make(map[ID]uint32), domain: make(map[string]uint32), siblings: make(map[ID]int), waiting: make(map[uint32]int)}
 }
 
 func (x *index) at(i uint32) *slot { return &x.slabs[i/slabSize][i%slabSize] }
@@ -123,6 +126,15 @@ func (x *index) leave(n uint32) {
 		delete(x.domain, d.name)
 		*d = domain{}
 		x.unnamed = append(x.unnamed, n)
+	}
+}
+
+// own counts an entry as its user's with the first of its deliveries that comes, and disown forgets it with the last.
+func (x *index) own(user uint32) { x.waiting[user]++ }
+
+func (x *index) disown(user uint32) {
+	if x.waiting[user]--; x.waiting[user] == 0 {
+		delete(x.waiting, user)
 	}
 }
 

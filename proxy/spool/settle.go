@@ -144,6 +144,9 @@ func (s *Spool) forget(slot *slot, g *segment) {
 	}
 	if last {
 		s.dead(slot.at)
+		if slot.flags&owned != 0 {
+			s.x.disown(slot.user)
+		}
 	}
 	s.x.remove(slot.id)
 }

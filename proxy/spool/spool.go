@@ -230,6 +230,14 @@ func (s *Spool) Err() error {
 	return s.state()
 }
 
+// Waiting tells how many messages of a user the spool holds, each once however many deliveries it has, also those on hold;
+// notices of ours are left out. It looks into nothing but memory, and is exact as soon as Commit or Settle returns.
+func (s *Spool) Waiting(user uint32) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.x.waiting[user]
+}
+
 // Figures are what the spool holds.
 type Figures struct {
 	Deliveries int

@@ -235,6 +235,53 @@ func large(t *testing.T, s *Spool, text string) []ID {
 	return ids
 }
 
+// TestWaiting: each message counts once for its user from Commit until its last delivery is settled, on hold or not, also
+// behind a restart; a notice never does.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	is := func(when string, want int) {
+		t.Helper()
+		if n, other := s.Waiting(7), s.Waiting(8); n != want || other != 0 {
+			t.Errorf("%s: %d messages wait, and %d of somebody else, want %d and 0", when, n, other, want)
+		}
+	}
+	is("of an empty spool", 0)
+	two := commit(t, s, to("a@example.net", "b@example.org"), message(1))
+	one := commit(t, s, to("a@example.net"), message(2))
+	notice := to("a@example.com")
+	notice.Class = ClassNotice
+	commit(t, s, notice, message(3))
+	risky := to("a@example.com")
+	risky.Class = "risk"
+	commit(t, s, risky, message(4))
+	is("with three messages and a notice", 3)
+	if err := s.Hold(one[0], "to see"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lease(t, s, two[0]).Settle(State{}); err != nil {
+		t.Fatal(err)
+	}
+	is("with one on hold, and one of two deliveries done", 3)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	is("behind a restart", 3)
+	if err := lease(t, s, two[1]).Settle(State{}); err != nil {
+		t.Fatal(err)
+	}
+	is("with both deliveries done", 2)
+	if err := s.Delete(one[0]); err != nil {
+		t.Fatal(err)
+	}
+	is("with what was on hold deleted", 1)
+	if len(s.x.waiting) != 1 {
+		t.Errorf("users are remembered: %v", s.x.waiting)
+	}
+}
+
 func TestNoticeAndItsReasonAreOneStep(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -61,6 +61,7 @@ host = "198.51.100.130"
 [limits]
 messages_per_hour = 100000000
 recipients_per_hour = 100000000
+queued_messages = 0
 
 [content]
 learned = "%s"

@@ -50,6 +50,7 @@ unknown = "make"
 [limits]
 messages_per_hour = 100000000
 recipients_per_hour = 100000000
+queued_messages = 0
 connections_per_second = 0
 
 [lock]

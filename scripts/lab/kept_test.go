@@ -87,6 +87,11 @@ func TestWithheldMailIsReleased(t *testing.T) {
 		t.Errorf("another copy hears %q", got)
 	}
 	deleted := n
+	sluice(t, g, "users", "set", "bob", "queued_messages=1")
+	if got := say(ctx, t, l, "bob", "full@sink.example", parcelMail("Full")); !strings.HasPrefix(got, "451 4.7.1 gw.example: [CAMPAIGN]") {
+		t.Errorf("with as many on hold as he may have, another copy hears %q", got)
+	}
+	sluice(t, g, "users", "set", "bob", "queued_messages=500")
 	if err := g.RestartSluiced(ctx); err != nil {
 		t.Fatal(err)
 	}

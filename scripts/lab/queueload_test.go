@@ -27,6 +27,7 @@ address = "203.0.113.1:25"
 [limits]
 messages_per_hour = 1000000
 recipients_per_hour = 1000000
+queued_messages = 0
 invalid_recipients_percent = 0
 
 [spool]

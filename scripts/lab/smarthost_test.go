@@ -144,7 +144,18 @@ func TestSmarthostTakesMail(t *testing.T) {
 	if err := sluiceJSON(ctx, g, &ms, "log", "--status", "queued"); err != nil || len(ms) != n {
 		t.Errorf("%d of %d messages stand in the log as queued, %v", len(ms), n, err)
 	}
-	untilQueue(ctx, t, g, "the queue does not empty", func(q map[string]queued) bool { return len(q) == 0 })
+	empty := func(q map[string]queued) bool { return len(q) == 0 }
+	untilQueue(ctx, t, g, "the queue does not empty", empty)
+	// With a bound of one, a second message waits at the client until the first has left the queue.
+	sluice(t, g, "users", "set", "bob", "queued_messages=1")
+	bob := func(to string) Output { return send("bob", ways[0], "--from", "x@bob.example", "--to", to) }
+	taken("the only message that may wait", bob("u@refused.example"))
+	if out := bob("b@sink.example"); out.Code == 0 || !strings.Contains(out.Stdout, "452 4.3.1 gw.example: [QUEUE-MAX] ") {
+		t.Errorf("one more than may wait: exit %d\n%s", out.Code, out.Stdout)
+	}
+	sluice(t, g, "queue", "delete", queue(ctx, t, g)["refused.example"].ID, "--reason", "room")
+	untilQueue(ctx, t, g, "the queue does not empty", empty)
+	taken("behind the one that left", bob("b@sink.example"))
 }
 
 // deliveredFrom tells whether a message came from one of the gateway's delivery addresses.

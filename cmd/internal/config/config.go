@@ -240,6 +240,7 @@ type Limits struct {
 	InvalidPercent       int      `toml:"invalid_recipients_percent" default:"10" min:"0" max:"100" doc:"The share of such recipients among all of the last 60 minutes, once there are 20 of them."`
 	NullPerHour          int      `toml:"null_sender_messages_per_hour" default:"200" min:"0" doc:"Messages with the null sender, such as notices, in any 60 minutes."`
 	FailedPerHour        int      `toml:"failed_deliveries_per_hour" default:"0" min:"0" doc:"Messages in any 60 minutes that their destinations refuse for good."`
+	QueuedMessages       int      `toml:"queued_messages" default:"500" min:"0" doc:"Messages that wait for delivery at once, those on hold among them. Further ones get 452 at the smarthost; intercepted ones are not kept, and their destination's answer is passed on."`
 	Reject               []string `toml:"reject" doc:"Names of limits above which messages get 550. Above the others they get 451, so that clients try again."`
 	Lock                 []string `toml:"lock" doc:"Names of limits above which the user is locked."`
 	Shadow               []string `toml:"shadow" doc:"Names of limits that refuse nothing: it is only said in the log when they are met."`

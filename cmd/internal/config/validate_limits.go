@@ -11,7 +11,7 @@ import (
 func LimitNames() (names []string) {
 	for _, f := range schema(reflect.TypeFor[Limits]()) {
 		if strings.Contains(f.name, "_per_") && f.name != "recipients_per_message" && !strings.HasPrefix(f.name, "sessions_") && f.name != "connections_per_second" ||
-			f.name == "invalid_recipients_percent" {
+			f.name == "invalid_recipients_percent" || f.name == "queued_messages" {
 			names = append(names, f.name)
 		}
 	}

@@ -68,7 +68,7 @@ func defaultCorpus() string {
 	if dir := os.Getenv("SLUICE_CORPUS"); dir != "" {
 		return dir
 	}
-	return filepath.Join("..", "..", "shared", "corpus")
+	return filepath.Join("..", "shared", "corpus") // beside the project
 }
 
 // build makes the shipped model: of the training split of the free sources, and of made-up mails.

@@ -173,7 +173,8 @@ func TestObserveDecidesLikeShadow(t *testing.T) {
 	}
 }
 
-// compare holds that at most one in a thousand messages was decided, or read, otherwise. On a machine that has no time for
+// compare holds that at most one in a thousand messages was decided, or read, otherwise; of a few hundred one may be, since a
+// message at the edge of a window is in it or not by the moment. On a machine that has no time for
 // the observer, pieces are lost: he must count them, and the few messages that they belong to must say so.
 func compare(t *testing.T, name string, shadow map[string]decision, by outcome) {
 	differ, unread, torn, observed := 0, 0, 0, by.decisions
@@ -195,7 +196,8 @@ func compare(t *testing.T, name string, shadow map[string]decision, by outcome) 
 		}
 	}
 	t.Logf("%s: of %d messages %d are decided and %d read otherwise than in shadow, %d have parts missing", name, len(shadow), differ, unread, torn)
-	if len(observed) != len(shadow) || differ*1000 > len(shadow) || unread*1000 > len(shadow) || torn*100 > len(shadow) {
+	few := max(1000, len(shadow))
+	if len(observed) != len(shadow) || differ*1000 > few || unread*1000 > few || torn*100 > len(shadow) {
 		t.Errorf("%s: of %d messages %d are there, %d decided and %d read otherwise: more than 1 in 1000; %d have parts missing", name, len(shadow), len(observed), differ, unread, torn)
 	}
 }

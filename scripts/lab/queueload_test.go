@@ -136,6 +136,7 @@ func TestQueueIsHandedOver(t *testing.T) {
 	}
 	allArrived(ctx, t, l.Sink("sink"), sent)
 	t.Logf("%d messages came in and went out beside %d that waited, over three hand-overs", len(sent), len(waiting))
+	untilQueue(ctx, t, g, "the last process has what waits", func(q map[string]queued) bool { return q["refused.example"].ID != "" })
 	deleted := fmt.Sprintf("%d deliveries are deleted", len(waiting))
 	if out := sluice(t, g, "queue", "delete", "--domain", "refused.example", "--reason", "test"); !strings.Contains(out, deleted) {
 		t.Errorf("of %d deliveries that waited: %s", len(waiting), out)

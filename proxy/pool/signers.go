@@ -71,12 +71,18 @@ func (s *Signers) drop(k signer) {
 	}
 }
 
-// sweep forgets what is old, and where that is not enough whatever comes first, which is learnt again.
+// sweep forgets what is old, and only where that is not enough whatever comes first, which is learnt again.
 func (s *Signers) sweep(now time.Time) {
 	s.swept = now
 	for k, at := range s.m {
-		if now.Sub(at) >= signedLife || len(s.m) >= signersRoom*7/8 {
+		if now.Sub(at) >= signedLife {
 			s.drop(k)
 		}
+	}
+	for k := range s.m {
+		if len(s.m) < signersRoom*7/8 {
+			break
+		}
+		s.drop(k)
 	}
 }

@@ -46,7 +46,13 @@ func TestSignersAreBounded(t *testing.T) {
 	for i := range signersRoom {
 		s.Learn(uint32(i+2), "late.example", true, now.Add(signedLife))
 	}
-	if !s.Has(3, "late.example", now.Add(signedLife)) || s.Has(3, "a.example", now.Add(signedLife)) {
-		t.Error("what is old does not make room")
+	// Whatever is old goes before anything that is new.
+	for i := range signersRoom {
+		if !s.Has(uint32(i+2), "late.example", now.Add(signedLife)) {
+			t.Fatalf("user %d was forgotten where there was something old to forget", i+2)
+		}
+	}
+	if s.Has(3, "a.example", now.Add(signedLife)) || len(s.m) != signersRoom {
+		t.Errorf("what is old does not make room: %d are remembered", len(s.m))
 	}
 }

@@ -36,7 +36,7 @@ func (b backend) Status(ctx context.Context) (*api.Status, error) {
 		Gateway: cfg.Gateway.Name, Version: version, PID: os.Getpid(), Started: d.started,
 		Helper: b.helper(ctx), Flows: d.proxy.Sessions(), Waiting: gate.Waiting,
 		Users: len(d.roster.Load().all()), Locks: len(d.locks.List()), Messages: d.tally.byStatus(), Addresses: []api.Address{},
-		Observer: d.observer(), Unread: d.passed.sum(),
+		Observer: d.observer(), Unread: d.figures.unread.sum(),
 		Onward: d.onwardTLS(),
 		Config: api.Config{File: cfg.File, Loaded: cfg.at, Error: cfg.err},
 		Log:    api.LogStats{Records: log.Records, Lost: log.Lost, Bytes: log.Bytes},
@@ -123,9 +123,7 @@ func (b backend) Counters(ctx context.Context) (*api.Counters, error) {
 	c.Daemon["campaigns"], c.Daemon["campaigns_held"], c.Daemon["campaigns_refused"] = uint64(copies.Campaigns), uint64(copies.Held), uint64(copies.Refused)
 	c.Daemon["campaign_messages"], c.Daemon["campaign_copies"], c.Daemon["campaign_kinds"] = copies.Seen, copies.Copies, uint64(copies.Kinds)
 	d.observations.counters(c.Daemon)
-	d.guesses.counters(c.Daemon)
-	d.passed.counters(c.Daemon)
-	d.forwarded.counters(c.Daemon)
+	d.figures.counters(c.Daemon)
 	d.onwardCounters(c.Daemon)
 	d.pluginCounters(c.Daemon)
 	d.listCounters(c.Daemon)
@@ -183,7 +181,7 @@ func (b backend) user(m *member, open map[uint32]int) api.User {
 	mode, canary := b.modeOf(m)
 	observed, would := b.d.observations.of(m.ID)
 	return api.User{ID: m.ID, Name: m.Name, Prefixes: m.Prefixes, Contact: m.Contact, Origin: string(m.origin), Mode: mode, Canary: canary, Fail: m.fail,
-		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.guesses.of(m.ID), Unread: b.d.passed.of(m.ID), Forwarded: b.d.forwarded.of(m.ID)}
+		Flows: open[m.ID], Locked: locked, Ticket: ticket, Observed: observed, WouldLocks: would, Auth: b.d.figures.auth.of(m.ID), Unread: b.d.figures.unread.of(m.ID), Forwarded: b.d.figures.forwarded.of(m.ID)}
 }
 
 // find returns the user of that name, or the one that an address belongs to.

@@ -33,6 +33,7 @@ type outliving interface {
 // in place and synced at the planned end only: a killed process loses nothing by that, a power cut may.
 type keptFile struct {
 	what   outliving
+	every  time.Duration // how often it is saved while it changes; at least keptEvery
 	files  [2]*os.File
 	mu     sync.Mutex // guards all below
 	owner  bool       // this process writes the files; it holds their lock
@@ -204,7 +205,7 @@ func (d *daemon) keepKept(ctx context.Context, c *keptFile, lost string) {
 		}
 		begin := time.Now()
 		mine, err := c.keep()
-		wait = max(keptEvery, 50*time.Since(begin))
+		wait = max(keptEvery, c.every, 50*time.Since(begin))
 		if !mine && !d.retired() {
 			wait = claimEvery
 		}

@@ -111,15 +111,13 @@ type daemon struct {
 	keeper         keeper
 	waiting        *limit.Waiting // in the queue, and on the way into it
 	observations   observations
-	guesses        guesses
+	figures        userFigures
 	admin          *adminDoor
 	authority      *pool.Authority
 	pools          *poolGate
 	repool         chan struct{} // other delivery addresses are in use
 	tlsRules       *tlsRules
 	distrust       *distrust.Ledger
-	passed         passed
-	forwarded      forwarded
 	told           [2]toldBudget // of clients that refuse the certificate
 	reporting      chan struct{} // held by the one reader of the whole log
 	unenforced     *unenforced

@@ -76,7 +76,7 @@ func likePrint(r *proxy.Record) uint64 {
 type guessed struct{ d *daemon }
 
 func (g guessed) Authenticated(f *flow.Flow, accepted bool) {
-	g.d.guesses.Authenticated(f, accepted)
+	g.d.figures.authenticated(f, accepted)
 	if !accepted {
 		g.d.locks.Tell(f.User, "", ladder.Event{Kind: ladder.Guess}, lock.Evidence{Message: f.ID.String(), Check: "auth", Code: "AUTH-GUESS", Class: "policy", Detail: f.Target.String() + " refused a login"})
 	}

@@ -56,7 +56,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Policy:     settingsOf{d.policy},
 		Locks:      toldLocks{d.locks, d},
 		Unenforced: d.unenforced.locks,
-		Log:        &forwardedLog{&passedLog{d.tally, &d.passed}, &d.forwarded},
+		Log:        countedLog{d.tally, &d.figures},
 		Dialer:     d.dialer,
 		Onward:     d.onward,
 		Signatures: signatures{sender.NewRules(d.policy, d.dns)},

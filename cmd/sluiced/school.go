@@ -225,20 +225,8 @@ type habitsFile struct {
 
 func openHabits(dir string) (*habitsFile, error) {
 	h := habit.New(0, nil)
-	f := &habitsFile{keptFile{what: h}, h}
+	f := &habitsFile{keptFile{what: h, every: time.Minute}, h}
 	return f, f.open(dir, "habits")
-}
-
-// close saves for the last time, however short a time ago it did.
-func (f *habitsFile) close() error {
-	f.Hasten()
-	return f.keptFile.close()
-}
-
-// release saves for another process.
-func (f *habitsFile) release() error {
-	f.Hasten()
-	return f.keptFile.release()
 }
 
 // patienceFile keeps over a restart which messages were put off to be judged again.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/cmd/internal/api"
 	"sluice/filter/policy"
@@ -20,20 +21,8 @@ type sendersFile struct {
 
 func openSenders(dir string) (*sendersFile, error) {
 	b := sender.NewBook(nil)
-	f := &sendersFile{keptFile{what: b}, b}
+	f := &sendersFile{keptFile{what: b, every: 5 * time.Minute}, b}
 	return f, f.open(dir, "senders")
-}
-
-// close saves for the last time, however short a time ago it did.
-func (f *sendersFile) close() error {
-	f.Hasten()
-	return f.keptFile.close()
-}
-
-// release saves for another process.
-func (f *sendersFile) release() error {
-	f.Hasten()
-	return f.keptFile.release()
 }
 
 // senderRules are the rules about senders, with what was found in users' mail.

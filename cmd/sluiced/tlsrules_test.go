@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -236,32 +235,6 @@ func TestDoctorOfTheClientLeg(t *testing.T) {
 	}
 	if got := fewOf(make([]string, mostNamed+3)); !strings.HasSuffix(got, "and 3 more") {
 		t.Errorf("of many: %q", got)
-	}
-}
-
-// TestUnreadIsCounted: what passes encrypted is a figure, by user and together; what was observed in passing is not in it.
-func TestUnreadIsCounted(t *testing.T) {
-	t.Parallel()
-	var p passed
-	l := passedLog{discard{}, &p}
-	for i := range 5 {
-		r := &proxy.Record{Status: proxy.NoMessage, In: proxy.TLS{Version: proxy.Opaque}, Unread: proxy.Unread{Out: 100, In: 10}, Flow: flow.Flow{User: flow.User{ID: uint32(i%2 + 1)}}}
-		l.Put(r)
-	}
-	l.Put(&proxy.Record{Status: proxy.Observed, In: proxy.TLS{Version: proxy.Opaque}})
-	l.Put(&proxy.Record{Status: proxy.Delivered, In: proxy.TLS{Version: "TLS1.3"}})
-	if got := p.sum(); got != (api.Unread{Flows: 5, BytesOut: 500, BytesIn: 50}) {
-		t.Errorf("together %+v", got)
-	}
-	if got := p.of(1); got == nil || *got != (api.Unread{Flows: 3, BytesOut: 300, BytesIn: 30}) {
-		t.Errorf("user 1: %+v", got)
-	}
-	if p.of(9) != nil {
-		t.Error("somebody passed nothing")
-	}
-	c := map[string]uint64{}
-	if p.counters(c); fmt.Sprint(c) != "map[unread_bytes_in:50 unread_bytes_out:500 unread_flows:5]" {
-		t.Errorf("counters %v", c)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/filter"
@@ -87,7 +88,8 @@ type Habits struct {
 	now    func() time.Time
 	most   int // per shard
 	shards [shards]shelf
-	keep   keeping
+	// changed is set where it is not yet: all senders share it.
+	changed atomic.Bool
 }
 
 type shelf struct {
@@ -139,7 +141,9 @@ func (h *Habits) Watch(m *message.Message, v *view.View, o *content.Opinion, _ c
 	if o.Class == filter.Clean {
 		x.speaks(spoken)
 	}
-	h.keep.touch()
+	if !h.changed.Load() {
+		h.changed.Store(true)
+	}
 	return hits, content.Watched{}
 }
 

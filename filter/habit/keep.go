@@ -4,46 +4,21 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"sync/atomic"
 	"time"
 )
-
-// keepEvery is how often habits are worth to be written down: they change slowly.
-const keepEvery = time.Minute
 
 // forget is after how many silent days a sender is not kept.
 const forget = 60 * 24 * time.Hour
 
-type keeping struct {
-	changed atomic.Bool
-	kept    atomic.Int64 // unix seconds
-}
-
-func (k *keeping) touch() {
-	if !k.changed.Load() {
-		k.changed.Store(true)
-	}
-}
-
 // form is the first byte of what Append writes: another form is not read.
 const form = 1
 
-// Changed reports, at most once a minute, whether there is something new to keep.
-func (h *Habits) Changed() bool {
-	now := h.now().Unix()
-	if !h.keep.changed.Load() || now-h.keep.kept.Load() < int64(keepEvery/time.Second) {
-		return false
-	}
-	h.keep.kept.Store(now)
-	h.keep.changed.Store(false)
-	return true
-}
-
-// Hasten has the next question of Changed answered by whether there is something new, however soon it comes.
-func (h *Habits) Hasten() { h.keep.kept.Store(0) }
+// Changed tells whether anything was learnt since the last Append.
+func (h *Habits) Changed() bool { return h.changed.Load() }
 
 // Append appends what is known in the form that Restore reads.
 func (h *Habits) Append(dst []byte) []byte {
+	h.changed.Store(false)
 	dst = append(dst, form)
 	since := h.now().Add(-forget).Unix()
 	for i := range h.shards {

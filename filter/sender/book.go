@@ -3,6 +3,7 @@ package sender
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +29,8 @@ type Book struct {
 	now    func() time.Time
 	most   int // per shard
 	shards [shards]shelf
-	keep   keeping
+	// changed is set where it is not yet: all users share it.
+	changed atomic.Bool
 }
 
 type shelf struct {
@@ -118,11 +120,7 @@ func (b *Book) note(user uint32, mailbox []byte, now time.Time) {
 	s, at := b.shelf(user), now.Unix()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.all[user]
-	if p == nil {
-		p = &person{boxes: map[string]*use{}}
-		s.all[user] = p
-	}
+	p := s.person(user)
 	u := p.boxes[string(mailbox)]
 	if u != nil && u.over(now) {
 		*u = use{First: at}
@@ -138,7 +136,13 @@ func (b *Book) note(user uint32, mailbox []byte, now time.Time) {
 		u.Counted = at
 		u.Days = min(u.Days+1, 1<<15)
 	}
-	b.keep.touch()
+	b.touch()
+}
+
+func (b *Book) touch() {
+	if !b.changed.Load() {
+		b.changed.Store(true)
+	}
 }
 
 // doubt forgets a mailbox of which bad mail came before it was found. One that was found stays: bad mail is what locks are for.
@@ -149,9 +153,19 @@ func (b *Book) doubt(user uint32, mailbox []byte) {
 	if p := s.all[user]; p != nil {
 		if u := p.boxes[string(mailbox)]; u != nil && !u.found() {
 			s.drop(p, string(mailbox))
-			b.keep.touch()
+			b.touch()
 		}
 	}
+}
+
+// person is a user's part; s.mu is held.
+func (s *shelf) person(user uint32) *person {
+	p := s.all[user]
+	if p == nil {
+		p = &person{boxes: map[string]*use{}}
+		s.all[user] = p
+	}
+	return p
 }
 
 // add notes one more mailbox, if need be in the place of one that is not found; nil where there is no place. s.mu is held.

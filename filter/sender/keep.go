@@ -5,43 +5,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"sync/atomic"
-	"time"
 )
-
-// keepEvery is how often what was noted is worth to be written down: it is a matter of days.
-const keepEvery = 5 * time.Minute
-
-type keeping struct {
-	changed atomic.Bool
-	kept    atomic.Int64 // unix seconds
-}
-
-func (k *keeping) touch() {
-	if !k.changed.Load() {
-		k.changed.Store(true)
-	}
-}
 
 // form is the first byte of what Append writes: another form is not read.
 const form = 1
 
-// Changed reports, at most once in five minutes, whether there is something new to keep.
-func (b *Book) Changed() bool {
-	now := b.now().Unix()
-	if !b.keep.changed.Load() || now-b.keep.kept.Load() < int64(keepEvery/time.Second) {
-		return false
-	}
-	b.keep.kept.Store(now)
-	b.keep.changed.Store(false)
-	return true
-}
-
-// Hasten has the next question of Changed answered by whether there is something new, however soon it comes.
-func (b *Book) Hasten() { b.keep.kept.Store(0) }
+// Changed tells whether anything was noted since the last Append.
+func (b *Book) Changed() bool { return b.changed.Load() }
 
 // Append forgets what was unused for long, and appends the rest in the form that Restore reads.
 func (b *Book) Append(dst []byte) []byte {
+	b.changed.Store(false)
 	dst = append(dst, form)
 	now := b.now()
 	for i := range b.shards {
@@ -89,11 +63,7 @@ func (b *Book) restore(user uint32, name string, u *use) {
 	s := b.shelf(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.all[user]
-	if p == nil {
-		p = &person{boxes: map[string]*use{}}
-		s.all[user] = p
-	}
+	p := s.person(user)
 	if p.boxes[name] == nil && len(p.boxes) < mostOfUser && s.n < b.most {
 		p.boxes[name] = u
 		s.n++

@@ -1,0 +1,156 @@
+package proxy
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"sluice/filter/sign"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
+	"sluice/proxy/smtp"
+)
+
+// deliver sends the message onward and passes the destination's answer back.
+func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
+	if s.tx.msg.Told != "" {
+		body.CutField(s.tx.msg.Told)
+	}
+	if s.house != nil {
+		s.keepMessage(body, e)
+		return
+	}
+	if s.tx.keeping {
+		s.deliverLater(body, e)
+		return
+	}
+	s.stage(onward)
+	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
+	if f := s.unsigned(body, until); f != nil {
+		s.undelivered(f, body, e)
+		return
+	}
+	if s.remote == nil || !s.there(until) {
+		if f := s.replay(until); f != nil {
+			s.undelivered(f, body, e)
+			return
+		}
+	}
+	if a := s.lossy(body); a != nil {
+		s.say(*a)
+		e.status, e.note = Refused, a.text
+		if a.code/100 == 4 {
+			e.status = Deferred
+		}
+		s.finish(*e)
+		return
+	}
+	s.addTrace()
+	t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
+	t.rec.Out = tlsOf(s.remote.TLS())
+	s.slot = -1
+	reply, err := s.remote.Deliver(s.trace, body, until, s)
+	s.used = time.Now()
+	switch {
+	case err == nil:
+		s.heard = firstLine(reply.Raw)
+		if reply.Class() == 4 && s.keepDeferred(body, e) {
+			return
+		}
+		s.pass(reply.Raw)
+		s.answered(reply, at, e)
+		if t.way.Why == pool.NotAllowed {
+			s.signature(body) // for the next one
+		}
+	case errors.Is(err, relay.ErrGone) && s.overtaken != "":
+		s.closeRemote()
+		t.rec.Source = netip.Addr{}
+		s.say(lockedAnswer(s.set, s.overtaken, s.reason()))
+		e.status, e.ticket = Deferred, s.overtaken
+		s.overtaken = ""
+		s.finish(*e)
+	case errors.Is(err, relay.ErrGone):
+		s.closeRemote() // the destination waits for a body: without its dot there is no message
+		t.rec.Source = netip.Addr{}
+		s.note, s.gone = "client left before the message went onward", true
+		e.status, e.lost, e.note = Lost, true, s.note
+		s.finish(*e)
+	default:
+		f := asFailure(err)
+		s.loseRemote(f)
+		if !f.Sent {
+			t.rec.Source = netip.Addr{}
+		}
+		s.undelivered(f, body, e)
+	}
+}
+
+// answered ends a transaction, whose data ended at a moment, to which the destination gave its final reply.
+func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
+	switch reply.Class() {
+	case 2:
+		e.status, e.accepted = Delivered, len(s.tx.passed)
+		if !s.remote.Route().Own {
+			s.srv.cfg.Authority.Sent(s.remote.Source(), s.tx.passed[0].Domain, s.used)
+		}
+		if s.used.Sub(at) > longWait {
+			if _, err := s.conn.Probe(); err != nil {
+				e.status, e.note = Ambiguous, leftUnheard
+			}
+		}
+	case 4:
+		e.status = Deferred
+	default:
+		e.status, e.failed = Refused, 1
+	}
+	s.told(e)
+}
+
+// undelivered answers a message whose destination failed.
+func (s *session) undelivered(f *relay.Failure, body *smtp.Body, e *ending) {
+	e.note = f.Error()
+	if !f.Sent && f.Code/100 == 4 && s.keepDeferred(body, e) {
+		return
+	}
+	s.tellFailure(f)
+	e.status = failedStatus(f)
+	s.told(e)
+}
+
+// failedStatus is the status of a message whose destination failed.
+func failedStatus(f *relay.Failure) Status {
+	switch {
+	case f.Sent:
+		return Ambiguous
+	case f.Code >= 500:
+		return Refused
+	}
+	return Deferred
+}
+
+// told sends the answer at once, and only then does what the client need not wait for.
+func (s *session) told(e *ending) {
+	if err := s.conn.Flush(); err != nil && e.status == Delivered {
+		e.status, e.note = Ambiguous, leftUnheard
+	}
+	s.finish(*e)
+	if s.slot >= 0 && s.srv.cfg.Inflight != nil { // not before the log has it: what is ambiguous must be in one of them
+		s.srv.cfg.Inflight.Answered(s.slot)
+		s.slot = -1
+	}
+}
+
+// addTrace makes the fields that stand before the message when it goes on: ours, and what the filter wants to be read.
+func (s *session) addTrace() {
+	s.trace = append(s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop()), s.tx.tag...)
+}
+
+// hop is this message's step over the gateway.
+func (s *session) hop() *sign.Hop {
+	t := &s.tx
+	s.hopRoom = sign.Hop{
+		Flow: s.flow.ID, N: int(s.sent.Load()), User: s.flow.User.ID, Helo: s.helo, Client: s.flow.Client.Addr(),
+		By: s.set.Name, ESMTP: s.esmtp, TLS: s.secure.Load(), Auth: s.who.Login != "", UTF8: t.mail.UTF8, Recipient: t.passed[0].Address, Time: t.start,
+	}
+	return &s.hopRoom
+}

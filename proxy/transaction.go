@@ -127,11 +127,12 @@ func (s *session) begin(mail *smtp.Mail) {
 			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,
 		},
 	}}
+	t.msg.Forwarded = t.msg.Envelope.From.Rewritten()
 	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: *s.flow, Start: now, Helo: s.helo, From: mail.Address}}
 	r.To = r.first[:0]
 	t.rec = &r.Record
 	if s.house == nil {
-		t.aside = t.msg.Envelope.From.Rewritten() && s.hasAside()
+		t.aside = t.msg.Forwarded && s.hasAside()
 		s.expectSender()
 	}
 }

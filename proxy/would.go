@@ -44,6 +44,7 @@ func (s *Server) Would(f *flow.Flow, id string, o *Overheard, by *filter.Pipelin
 			From: message.Address(o.Mail.Address), FromSize: max(o.Mail.Size, 0), SMTPUTF8: o.Mail.UTF8, Body8Bit: o.Mail.Body == smtp.Body8BitMIME,
 		},
 	}}
+	e.msg.Forwarded = e.msg.Envelope.From.Rewritten()
 	if e.user == nil {
 		return e.stopped(filter.Verdict{Cause: -1}, "", unknownUser)
 	}

@@ -132,7 +132,6 @@ func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 	}
 	if h != nil {
 		hit := *h
-		j.Forwarded = j.Forwarded || h.Class.Bad() && mail.PassedOn(m)
 		hit.Text, hit.Evidence = "", hit.Evidence[:min(len(hit.Evidence), 200)]
 		var each bool
 		hit.Group, each = v.Copies()

@@ -206,5 +206,6 @@ func messageOf(env *spool.Envelope, data []byte) *mail.Message {
 	for i := range env.Rcpts {
 		m.Envelope.To = append(m.Envelope.To, mail.Address(env.Rcpts[i].Address))
 	}
+	m.Forwarded = mail.PassedOn(m)
 	return m
 }

@@ -115,7 +115,7 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	d := v.Decisive()
 	if d == nil || !d.Class.Bad() {
 		doubt := v.Doubt()
-		if doubt == nil || d != nil && d != doubt || forwarded(m) { // or something else keeps it back
+		if doubt == nil || d != nil && d != doubt || m.Forwarded { // or something else keeps it back
 			return ladder.Event{Kind: ladder.Good}, Evidence{}, true
 		}
 		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score)}
@@ -135,7 +135,7 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	if d.Code == trap.Code {
 		e.Kind = ladder.Trap
 	}
-	if forwarded(m) {
+	if m.Forwarded {
 		if d.Class == filter.Virus { // it is refused, and that is all: who forwards has not sent it
 			return ladder.Event{}, Evidence{}, false
 		}
@@ -143,8 +143,6 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	}
 	return e, evidenceOf(m, d), true
 }
-
-func forwarded(m *message.Message) bool { return m.Forwarded || message.PassedOn(m) }
 
 func evidenceOf(m *message.Message, d *filter.Hit) Evidence {
 	return Evidence{

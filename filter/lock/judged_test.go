@@ -54,7 +54,7 @@ func TestForwardedSpam(t *testing.T) {
 	for i := range 300 {
 		user := uint32(1 + i%2)
 		m := mail(user, fmt.Sprint("spam ", i))
-		m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
+		m.Forwarded = true
 		w.keeper.Judged(m, verdict(filter.Spam))
 		for range 3 * (2 - user) {
 			w.send(user, "good", filter.Clean)
@@ -72,7 +72,7 @@ func TestForwardedVirus(t *testing.T) {
 	w := newWorld(t)
 	for i := range 300 {
 		m := mail(1, fmt.Sprint("virus ", i))
-		m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
+		m.Forwarded = true
 		w.keeper.Judged(m, verdict(filter.Virus))
 	}
 	w.send(2, "virus", filter.Virus)
@@ -144,9 +144,7 @@ func TestMailThatLooksBad(t *testing.T) {
 		send := func(user uint32, identity, text string, h filter.Hit) *filter.Verdict {
 			m, v := mail(user, text), filter.Judge([]filter.Hit{{Code: "SPEAKS", Score: 0.1}, h, {Code: "LEARNED"}})
 			m.Identity = identity
-			if strings.HasPrefix(text, "forwarded") {
-				m.Data = append([]byte("Delivered-To: x@a.example\r\n"), m.Data...)
-			}
+			m.Forwarded = strings.HasPrefix(text, "forwarded")
 			w.keeper.Judged(m, &v)
 			return &v
 		}

@@ -52,7 +52,7 @@ type Message struct {
 
 	Found Found // in phase data, behind the content filter
 
-	Forwarded bool // in phase data: it came from elsewhere and is only passed on (ATT10); where nobody said so, PassedOn looks
+	Forwarded bool // it came from elsewhere and is only passed on (ATT10): before phase data as far as the envelope sender shows it, then see PassedOn
 }
 
 // Found is what the content filter leaves to the checks behind it.

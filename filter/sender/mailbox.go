@@ -13,7 +13,7 @@ import (
 // requireMailbox refuses a message whose envelope sender or From is no mailbox of the user's: neither listed, nor the one that
 // logged in, nor, by FoundMailbox, found in his mail (FRM1).
 func (r *Rules) requireMailbox(set *policy.Sender, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if m.Envelope.From == "" || m.Forwarded || message.PassedOn(m) {
+	if m.Envelope.From == "" || m.Forwarded {
 		return hits
 	}
 	if set.Mailbox == policy.FoundMailbox && set.LearnUntil != 0 && !set.LearnUntil.Before(m.Received) {
@@ -58,7 +58,7 @@ func (r *Rules) Settle(m *message.Message, o filter.Outcome) {
 		return
 	}
 	bad := o.Verdict.Class.Bad()
-	if !bad && (o.Accepted == 0 || !r.good(m.Flow.User.ID, o.Verdict)) || m.Forwarded || message.PassedOn(m) {
+	if !bad && (o.Accepted == 0 || !r.good(m.Flow.User.ID, o.Verdict)) || m.Forwarded {
 		return
 	}
 	var room, second [mailboxRoom]byte
@@ -66,11 +66,11 @@ func (r *Rules) Settle(m *message.Message, o filter.Outcome) {
 	if ok {
 		r.Book.settle(m.Flow.User.ID, envelope, m.Received, bad)
 	}
-	plain, others := writers(m.Data)
-	if box, ok := policy.AppendMailbox(second[:0], plain); ok && !bytes.Equal(box, envelope) {
-		r.Book.settle(m.Flow.User.ID, box, m.Received, bad)
+	authors, list := fromHeader(m.Data)
+	if list {
+		return
 	}
-	for _, a := range others[:min(len(others), mostAuthors)] {
+	for _, a := range authors[:min(len(authors), mostAuthors)] {
 		if box, ok := policy.AppendMailbox(second[:0], string(a)); ok && !bytes.Equal(box, envelope) {
 			r.Book.settle(m.Flow.User.ID, box, m.Received, bad)
 		}
@@ -88,46 +88,6 @@ func (r *Rules) good(user uint32, v *filter.Verdict) bool {
 
 // mostAuthors bounds the authors of one message that are noted.
 const mostAuthors = 4
-
-// writers are the authors that the From field names: one in the usual form, or all; none where there are several such fields, or
-// the message is of a mailing list.
-func writers(data []byte) (plain []byte, others []message.Address) {
-	var value []byte
-	n := 0
-	for name, v := range message.Header(data) {
-		switch {
-		case bytes.EqualFold(name, []byte("List-Id")), bytes.EqualFold(name, []byte("List-Post")):
-			return nil, nil
-		case bytes.EqualFold(name, []byte("From")):
-			value = v
-			n++
-		}
-	}
-	if n != 1 {
-		return nil, nil
-	}
-	if plain, ok := plainAuthor(value); ok {
-		return plain, nil
-	}
-	return nil, authors(string(value))
-}
-
-// plainAuthor is the address of a From field that has a single one in the usual form, Name <address> or the address alone.
-func plainAuthor(value []byte) (address []byte, ok bool) {
-	value = bytes.TrimSpace(value)
-	if bytes.Count(value, []byte("@")) != 1 || bytes.ContainsAny(value, "\"(),:;\\\r\n") {
-		return nil, false
-	}
-	open := bytes.IndexByte(value, '<')
-	if open < 0 {
-		return value, !bytes.ContainsAny(value, " \t>")
-	}
-	if value[len(value)-1] != '>' {
-		return nil, false
-	}
-	address = value[open+1 : len(value)-1]
-	return address, !bytes.ContainsAny(address, "<> \t") && bytes.IndexByte(address, '@') > 0
-}
 
 // Mailbox is one that was met in a user's good mail.
 type Mailbox struct {

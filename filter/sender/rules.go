@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func notFound(err error) bool {
 
 // requireDomain refuses a message whose envelope sender or From is of a domain that is not the user's, or his login's (FRM1).
 func requireDomain(set *policy.Sender, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if m.Envelope.From == "" || m.Forwarded || message.PassedOn(m) {
+	if m.Envelope.From == "" || m.Forwarded {
 		return hits
 	}
 	own := func(domain string) bool {
@@ -174,13 +175,34 @@ func quoted1(s string) string { return fmt.Sprintf("%.100q", s) }
 func fromHeader(data []byte) (from []message.Address, list bool) {
 	for name, value := range message.Header(data) {
 		switch {
-		case strings.EqualFold(string(name), "List-Id"), strings.EqualFold(string(name), "List-Post"):
+		case bytes.EqualFold(name, []byte("List-Id")), bytes.EqualFold(name, []byte("List-Post")):
 			list = true
-		case strings.EqualFold(string(name), "From"):
-			from = append(from, authors(string(value))...)
+		case bytes.EqualFold(name, []byte("From")):
+			if a, ok := plainAuthor(value); ok {
+				from = append(from, message.Address(a))
+			} else {
+				from = append(from, authors(string(value))...)
+			}
 		}
 	}
 	return from, list
+}
+
+// plainAuthor is the address of a From field that has a single one in the usual form, Name <address> or the address alone.
+func plainAuthor(value []byte) (address []byte, ok bool) {
+	value = bytes.TrimSpace(value)
+	if bytes.Count(value, []byte("@")) != 1 || bytes.ContainsAny(value, "\"(),:;\\\r\n") {
+		return nil, false
+	}
+	open := bytes.IndexByte(value, '<')
+	if open < 0 {
+		return value, !bytes.ContainsAny(value, " \t>")
+	}
+	if value[len(value)-1] != '>' {
+		return nil, false
+	}
+	address = value[open+1 : len(value)-1]
+	return address, !bytes.ContainsAny(address, "<> \t") && bytes.IndexByte(address, '@') > 0
 }
 
 // marks end an address where a field is not well formed.

@@ -58,7 +58,9 @@ func (f *fakeDNS) LookupTXT(ctx context.Context, name string) ([]string, error) 
 }
 
 func letter(from, data string) *message.Message {
-	return &message.Message{ID: "x.1", Flow: &flow.Flow{User: flow.User{ID: 7}}, Received: time.Now(), Envelope: message.Envelope{From: message.Address(from)}, Data: []byte(data)}
+	m := &message.Message{ID: "x.1", Flow: &flow.Flow{User: flow.User{ID: 7}}, Received: time.Now(), Envelope: message.Envelope{From: message.Address(from)}, Data: []byte(data)}
+	m.Forwarded = message.PassedOn(m)
+	return m
 }
 
 // at asks a check at one phase and returns "code reply enhanced", or "" where nothing was refused.

@@ -174,6 +174,7 @@ func (g *gateway) hand(a *asked, m *mail, end func(answer)) {
 	}
 	msg.Envelope.To = []message.Address{msg.Rcpt}
 	msg.Data, msg.DataSize = m.data, int64(len(m.data))
+	msg.Forwarded = message.PassedOn(msg)
 	m.found = g.oracle.finds(m)
 	a.m = m
 	v = g.pipe.Ask(ctx, filter.Data, msg)

@@ -76,6 +76,7 @@ func (s *stage) to(user uint32, rcpt string, data []byte) bool {
 	m := &message.Message{ID: fmt.Sprintf("m%d.1", s.n), Data: data, DataSize: int64(len(data)),
 		Flow:     &flow.Flow{User: flow.User{ID: user, Name: fmt.Sprint("user", user)}, Client: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(user >> 8), byte(user)}), 2525)},
 		Envelope: message.Envelope{From: "a@customer.example", To: []message.Address{message.Address(rcpt)}}}
+	m.Forwarded = message.PassedOn(m)
 	v := s.checks.Ask(context.Background(), filter.Data, m)
 	return v.Action == filter.None
 }

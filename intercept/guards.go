@@ -1,9 +1,7 @@
 package intercept
 
 import (
-	"maps"
-	"net/netip"
-	"slices"
+	"iter"
 
 	"sluice/bpf"
 	"sluice/intercept/control"
@@ -52,13 +50,12 @@ func (e *Engine) setGuards() error {
 	return nil
 }
 
-func closedAmong(list []bpf.Source) (n int) {
-	for i := range list {
-		if list[i].Fail == bpf.FailClosed {
+// closedAmong counts the sources that are closed.
+func closedAmong(sources iter.Seq[bpf.Source]) (n int) {
+	for s := range sources {
+		if s.Fail == bpf.FailClosed {
 			n++
 		}
 	}
 	return n
 }
-
-func closedIn(m map[netip.Prefix]bpf.Source) int { return closedAmong(slices.Collect(maps.Values(m))) }

@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -182,7 +183,7 @@ func (e *Engine) changeUsers(c change) error {
 func (e *Engine) applyChange(c change) error {
 	k, undo := step(e.ceiling, e.runtime, &e.mu, c)
 	e.journal.append(c) // first: what the next helper finds on disk is never older than the kernel
-	closed := closedIn(k.after)
+	closed := closedAmong(maps.Values(k.after))
 	err := e.guard(closed > 0)
 	if err == nil {
 		err = write(e.data, k.before, k.after)
@@ -190,7 +191,7 @@ func (e *Engine) applyChange(c change) error {
 	e.mu.Lock()
 	if err == nil {
 		e.inKernel += len(k.after) - len(k.before)
-		e.closed += closed - closedIn(k.before)
+		e.closed += closed - closedAmong(maps.Values(k.before))
 		e.mu.Unlock()
 		return nil
 	}
@@ -240,7 +241,7 @@ func (e *Engine) setUsers(list []control.Source) error {
 
 func (e *Engine) fillSources(ce *ceiling, runtime *runtimeSet) error {
 	table := ce.table(&runtime.rules)
-	closed := closedAmong(table)
+	closed := closedAmong(slices.Values(table))
 	if err := e.guard(closed > 0); err != nil {
 		return err
 	}

@@ -143,7 +143,7 @@ func (a *Authority) learn(to netip.Addr, domain string, takes bool, now time.Tim
 	t := a.targets[to]
 	if t == nil {
 		if len(a.targets) >= targetsRoom {
-			a.forget(now)
+			makeRoom(a.targets, targetsRoom, func(t *target) bool { return now.Sub(t.exchanger) >= targetLife && now.Sub(t.relay) >= targetLife })
 		}
 		t = &target{}
 		a.targets[to] = t
@@ -154,15 +154,6 @@ func (a *Authority) learn(to netip.Addr, domain string, takes bool, now time.Tim
 	}
 	t.relay, t.domain = now, domain
 	t.relayed++
-}
-
-// forget makes room: what is old goes, then whatever comes first. a.mu is held.
-func (a *Authority) forget(now time.Time) {
-	for to, t := range a.targets {
-		if now.Sub(t.exchanger) >= targetLife && now.Sub(t.relay) >= targetLife || len(a.targets) >= targetsRoom*7/8 {
-			delete(a.targets, to)
-		}
-	}
 }
 
 // Relay is a destination that takes mail for domains of others.

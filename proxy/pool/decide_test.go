@@ -200,6 +200,13 @@ func TestTargetsAreBounded(t *testing.T) {
 	if n := len(a.targets); n > targetsRoom {
 		t.Errorf("%d destinations are remembered", n)
 	}
+	now = now.Add(targetLife)
+	for i := range targetsRoom { // whatever is old goes before anything that is new
+		a.learn(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), "d.example", false, now)
+	}
+	if n := len(a.targets); n != targetsRoom || len(a.Relays(now)) != n {
+		t.Errorf("%d destinations are remembered, %d of them new", n, len(a.Relays(now)))
+	}
 }
 
 func TestNoAuthority(t *testing.T) {

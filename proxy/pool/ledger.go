@@ -123,11 +123,7 @@ func (l *Ledger) room(now time.Time) {
 	if len(l.sent) < ledgerRoom {
 		return
 	}
-	for k, s := range l.sent {
-		if now.Unix()/3600-s.hour > 24 || len(l.sent) > ledgerRoom*7/8 {
-			delete(l.sent, k)
-		}
-	}
+	makeRoom(l.sent, ledgerRoom, func(s *sheet) bool { return now.Unix()/3600-s.hour > 24 })
 }
 
 // Count is what one address has sent to one provider.

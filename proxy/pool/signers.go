@@ -71,18 +71,12 @@ func (s *Signers) drop(k signer) {
 	}
 }
 
-// sweep forgets what is old, and only where that is not enough whatever comes first, which is learnt again.
+// sweep makes room.
 func (s *Signers) sweep(now time.Time) {
 	s.swept = now
-	for k, at := range s.m {
-		if now.Sub(at) >= signedLife {
-			s.drop(k)
-		}
-	}
+	makeRoom(s.m, signersRoom, func(at time.Time) bool { return now.Sub(at) >= signedLife })
+	clear(s.users)
 	for k := range s.m {
-		if len(s.m) < signersRoom*7/8 {
-			break
-		}
-		s.drop(k)
+		s.users[k.user]++
 	}
 }

@@ -15,7 +15,7 @@ const atOnce = 32 << 10
 
 var records = sync.Pool{New: func() any { return new([atOnce]byte) }}
 
-// release gives back what Body did not ask for.
+// release gives the room of the record back, once Body has read what is in it or nobody asked for that.
 func (l *Lease) release() {
 	if l.record != nil {
 		records.Put(l.record)

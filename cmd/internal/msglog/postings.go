@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// The index of a sealed segment is a table of buckets, as many in each: so the index of several is joined bucket by bucket. A bucket holds, for each key whose hash falls into it, the rows
-// that have the key: four bytes of the hash, the number of rows, the bytes they take, then the distances from row to row
-// as varints. In front of it stands its CRC-32C.
+// The index of a sealed segment is a table of buckets, as many in each: so the index of several is joined bucket by bucket.
+// A bucket holds, for each key whose hash falls into it, the rows that have the key: four bytes of the hash, the number of
+// rows, the bytes they take, then the distances from row to row as varints. In front of it stands its CRC-32C.
 
 // bucketCount is so small that the table of buckets stays in memory once it was read, and so large that a bucket is read at
 // once: of 64 MiB of lines some hundred postings fall into each, of segments that were merged some thousand.

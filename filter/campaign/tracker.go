@@ -122,7 +122,8 @@ func (t *Tracker) Watch(m *message.Message, v *view.View, o *content.Opinion, th
 	return hits, content.Watched{Group: uint64(w.group), Passes: w.passes}
 }
 
-// doubtful is the probability of bad content from which on a copy counts by it, and it counts that it goes to strangers. Lower, it stops more bad bursts and more first newsletters of good senders (docs/filter.md).
+// doubtful is the probability of bad content from which on a copy counts by it, and it counts that it goes to strangers.
+// Lower, it stops more bad bursts and more first newsletters of good senders (docs/filter.md).
 const doubtful = 0.5
 
 // letter is one message on its way through the tracker.

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"fmt"
-	"net/netip"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice/cmd/internal/api"
@@ -21,7 +23,7 @@ import (
 const challenges = "acme"
 
 // newACME makes what gets certificates from an authority; nil where none is asked.
-func newACME(cfg *config.Config, got func(), failed func(error)) (*acme.Manager, error) {
+func newACME(cfg *config.Config, log *slog.Logger, got func(), failed func(error)) (*acme.Manager, error) {
 	a := &cfg.TLS.ACME
 	if len(a.Listen) == 0 {
 		return nil, nil
@@ -33,13 +35,31 @@ func newACME(cfg *config.Config, got func(), failed func(error)) (*acme.Manager,
 			return nil, fmt.Errorf("tls.acme.roots: %w", err)
 		}
 	}
+	key, err := acmeKey(a)
+	if err != nil {
+		return nil, err
+	}
 	return acme.New(acme.Options{
-		Directory: a.Directory, Contact: a.Contact, Names: a.Names, Dir: acmeDir(cfg), Roots: roots, Got: got, Failed: failed,
-		TLS: slices.ContainsFunc(a.Listen, encrypted), HTTP: slices.ContainsFunc(a.Listen, func(l netip.AddrPort) bool { return !encrypted(l) }),
+		Directory: a.Directory, Contact: a.Contact, Names: a.Names, Dir: acmeDir(cfg), Roots: roots, Listen: a.Listen,
+		Account: a.Account, AccountKey: key, Log: log, Got: got, Failed: failed,
 	}), nil
 }
 
-func encrypted(l netip.AddrPort) bool { return l.Port() == 443 }
+// acmeKey reads the secret of an account that the authority knows by other means, "" for none.
+func acmeKey(a *config.ACME) (string, error) {
+	if a.Key == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(a.Key)
+	if err != nil {
+		return "", fmt.Errorf("could not read the account's secret, tls.acme.account_key_file: %w", err)
+	}
+	key := strings.TrimRight(strings.TrimSpace(string(b)), "=")
+	if _, err := base64.RawURLEncoding.DecodeString(key); err != nil || key == "" {
+		return "", fmt.Errorf("could not use %s, tls.acme.account_key_file: it is not base64url; write the secret there as the authority gave it", a.Key)
+	}
+	return key, nil
+}
 
 func acmeDir(cfg *config.Config) string { return filepath.Join(cfg.Store.Dir, "acme") }
 
@@ -106,7 +126,7 @@ func (d *daemon) serveChallenge(c *flow.Conn, done func()) {
 		_ = c.Close()
 		return
 	}
-	d.acme.Serve(c, encrypted(c.Flow().Target))
+	d.acme.Serve(c, acme.Encrypted(c.Flow().Target))
 }
 
 // certificateFindings tell of the certificate, and why it is not renewed.

@@ -41,7 +41,7 @@ func (d *daemon) openDoor() error {
 	}
 	d.connectors.Store(&cs)
 	d.acmeReady = make(chan struct{})
-	d.acme, err = newACME(d.cfg.Load().Config, d.certified, func(err error) { d.log.Error("no new certificate", "err", err) })
+	d.acme, err = newACME(d.cfg.Load().Config, d.log, d.certified, func(err error) { d.log.Error("no new certificate", "err", err) })
 	if err != nil {
 		return err
 	}

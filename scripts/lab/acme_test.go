@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,7 @@ directory = "%[2]s"
 contact = "hostmaster@provider.example"
 agree = true
 roots = "%[3]s"
-`
+%[4]s`
 
 // shownAt is the certificate that the smarthost shows.
 func shownAt(ctx context.Context, t *testing.T, l *Lab) *x509.Certificate {
@@ -43,7 +44,7 @@ func shownAt(ctx context.Context, t *testing.T, l *Lab) *x509.Certificate {
 }
 
 // TestACME: an authority certifies the smarthost's name, by HTTP and by TLS; the certificate is renewed, and stays when the
-// authority is away.
+// authority is away. One of the two knows its customers by other means and takes no others.
 func TestACME(t *testing.T) {
 	t.Parallel()
 	for _, port := range []int{80, 443} {
@@ -59,11 +60,20 @@ func certifies(t *testing.T, port int) {
 		t.Fatal(err)
 	}
 	const life = 12 * time.Second // renewed every 8 s
-	authority, err := l.Pebble(ctx, ca.server(t, "mx.sink.example", time.Hour).Certificates[0], life)
+	closed := port == 443
+	authority, err := l.Pebble(ctx, ca.server(t, "mx.sink.example", time.Hour).Certificates[0], life, closed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := startGatewayWith(t, l, smarthostConfig+fmt.Sprintf(acmeConfig, port, PebbleDirectory, roots))
+	account := ""
+	if closed {
+		secret := filepath.Join(l.Dir(), "account.secret")
+		if err := os.WriteFile(secret, []byte(PebbleKey+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		account = fmt.Sprintf("account = %q\naccount_key_file = %q\n", PebbleAccount, secret)
+	}
+	g := startGatewayWith(t, l, smarthostConfig+fmt.Sprintf(acmeConfig, port, PebbleDirectory, roots, account))
 	until := func(what string, good func(*x509.Certificate) bool) *x509.Certificate {
 		t.Helper()
 		for {
@@ -81,15 +91,7 @@ func certifies(t *testing.T, port int) {
 	if err := first.VerifyHostname("smtp.provider.example"); err != nil {
 		t.Error(err)
 	}
-	files, err := filepath.Glob(filepath.Join(g.Dir, "state", "acme", "*.pem"))
-	if err != nil || len(files) != 2 {
-		t.Fatalf("the state holds %v, %v", files, err)
-	}
-	for _, f := range files {
-		if fi, err := os.Stat(f); err != nil || fi.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", f, fi.Mode(), err)
-		}
-	}
+	readableByNobodyElse(t, filepath.Join(g.Dir, "state", "acme"))
 	second := until("it is not renewed", func(c *x509.Certificate) bool { return c.SerialNumber.Cmp(first.SerialNumber) != 0 })
 	if err := authority.Kill(); err != nil {
 		t.Fatal(err)
@@ -108,7 +110,40 @@ func certifies(t *testing.T, port int) {
 			t.Fatalf("the doctor does not say that the authority is away: %s", out.Stdout)
 		}
 	}
-	if c := shownAt(ctx, t, l); c.SerialNumber.Cmp(second.SerialNumber) != 0 {
-		t.Error("without the authority another certificate is shown")
+	same := func(when string) {
+		t.Helper()
+		if c := shownAt(ctx, t, l); c.SerialNumber.Cmp(second.SerialNumber) != 0 {
+			t.Errorf("%s another certificate is shown", when)
+		}
+	}
+	same("without the authority")
+	if err := g.RestartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	same("after a restart")
+}
+
+// readableByNobodyElse wants the account's key and the certificate below dir, and each file there readable by its owner alone.
+func readableByNobodyElse(t *testing.T, dir string) {
+	t.Helper()
+	keys := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if fi.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v", path, fi.Mode())
+		}
+		if d.Name() == "certificate.pem" || filepath.Ext(path) == ".key" {
+			keys++
+		}
+		return nil
+	})
+	if err != nil || keys != 2 {
+		t.Errorf("below %s are %d keys, %v, want the account's and the certificate's", dir, keys, err)
 	}
 }

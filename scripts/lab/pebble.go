@@ -23,9 +23,12 @@ const pebblePort = 14000
 // PebbleDirectory is the address of the authority that Pebble starts.
 var PebbleDirectory = fmt.Sprintf("https://mx.sink.example:%d/dir", pebblePort)
 
+// PebbleAccount and PebbleKey are of the one account that an authority of Pebble's lets in where it asks for one.
+const PebbleAccount, PebbleKey = "provider-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+
 // Pebble starts an authority on the internet whose certificates are valid for so long. It shows cert as its own, and
-// looks for names in the lab's DNS.
-func (l *Lab) Pebble(ctx context.Context, cert tls.Certificate, valid time.Duration) (*Process, error) {
+// looks for names in the lab's DNS. A closed one takes nobody but PebbleAccount.
+func (l *Lab) Pebble(ctx context.Context, cert tls.Certificate, valid time.Duration, closed bool) (*Process, error) {
 	program, err := goProgram(ctx, l.cache, pebbleModule)
 	if err != nil {
 		return nil, err
@@ -45,7 +48,8 @@ func (l *Lab) Pebble(ctx context.Context, cert tls.Certificate, valid time.Durat
 	at := net.JoinHostPort(mx.V4().String(), fmt.Sprint(pebblePort))
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": at, "managementListenAddress": "", "certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
-		"httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": false,
+		"httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": closed,
+		"externalAccountMACKeys": map[string]any{PebbleAccount: PebbleKey},
 		"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": int(valid / time.Second)}},
 	}})
 	if err != nil {

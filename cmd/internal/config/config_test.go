@@ -129,6 +129,7 @@ func TestErrors(t *testing.T) {
 		{"bad address", "[[delivery.address]]\naddress = \"out1\"\nhelo = \"out.example.com\"", `e.toml:7: delivery.address[0].address: "out1" is not an address; write it like "192.0.2.7" or "2001:db8::7"`},
 		{"bare helo", "[[delivery.address]]\naddress = \"192.0.2.1\"\nhelo = \"out\"", `e.toml:8: delivery.address[0].helo: "out" is not a fully qualified host name`},
 		{"half a pair", "[tls]\ncertificate = \"/a.pem\"", `e.toml:7: tls.certificate: certificate and key belong together`},
+		{"half an account", "[tls.acme]\nlisten = [\"192.0.2.1:80\"]\nnames = [\"smtp.example.com\"]\nagree = true\naccount = \"provider-1\"", `e.toml:10: tls.acme.account: account and account_key_file belong together`},
 		{"strip by accident", "[tls]\nstarttls = \"strip\"", `e.toml:7: tls.starttls: takes encryption from clients who ask for it; say why: starttls_reason = "…", or write "terminate"`},
 		{"strip of a user", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\nstarttls = \"strip\"", `e.toml:9: user[0].starttls: takes encryption`},
 		{"strip of a destination", "[[tls.destination]]\nprefix = \"198.51.100.7\"\nstarttls = \"strip\"", `e.toml:6: tls.destination[0].reason: is missing`},

@@ -57,6 +57,8 @@ func (v *validator) acme(c *Config) {
 		v.report("tls.acme.agree", "the authority's terms of service are not agreed to", "read them, then write agree = true")
 	case c.TLS.Certificate != "":
 		v.report("tls.certificate", "tls.acme gets one, too", "remove one of both")
+	case (a.Account == "") != (a.Key == ""):
+		v.report("tls.acme.account", "account and account_key_file belong together", "give both, as the authority gave them, or neither")
 	case a.Contact != "" && !Mailbox(a.Contact):
 		v.report("tls.acme.contact", strconv.Quote(a.Contact)+" is not a mailbox", `write it like "hostmaster@provider.example"`)
 	}

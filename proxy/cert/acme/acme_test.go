@@ -2,19 +2,29 @@ package acme
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 )
+
+var at = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("127.0.0.1:443")}
 
 // made keeps a certificate for names, valid from and until.
 func made(t *testing.T, m *Manager, from, until time.Time, names ...string) {
@@ -35,7 +45,7 @@ func made(t *testing.T, m *Manager, from, until time.Time, names ...string) {
 
 func TestWhenItIsRenewed(t *testing.T) {
 	t.Parallel()
-	m := New(Options{Dir: t.TempDir(), Names: []string{"a.example"}})
+	m := New(Options{Dir: t.TempDir(), Names: []string{"a.example"}, Listen: at})
 	now := time.Now()
 	m.now = func() time.Time { return now }
 	if !m.due().Equal(now) {
@@ -63,7 +73,7 @@ func TestAFailureKeepsWhatIsThere(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
 	failed := make(chan error, 10)
-	m := New(Options{Directory: s.URL, Dir: t.TempDir(), Names: []string{"a.example"}, Roots: roots, HTTP: true,
+	m := New(Options{Directory: s.URL, Dir: t.TempDir(), Names: []string{"a.example"}, Roots: roots, Listen: at,
 		Got: func() { t.Error("there is a certificate") }, Failed: func(err error) { failed <- err }})
 	now := time.Now()
 	made(t, m, now.Add(-80*24*time.Hour), now.Add(10*24*time.Hour), "a.example")
@@ -88,13 +98,32 @@ func TestAFailureKeepsWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestAnOrderEndsWithItsContext, however silent the authority is.
+func TestAnOrderEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	asked, gone := make(chan struct{}, 10), make(chan struct{})
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked <- struct{}{}; <-gone }))
+	defer s.Close()
+	defer close(gone)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	m := New(Options{Directory: s.URL, Dir: t.TempDir(), Names: []string{"a.example"}, Roots: roots, Listen: at,
+		Got: func() { t.Error("there is a certificate") }, Failed: func(error) { t.Error("its end counts as a failure") }})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { m.Run(ctx); close(done) }()
+	<-asked
+	stop()
+	<-done
+}
+
 func TestWhoeverElseComesFindsNothing(t *testing.T) {
 	t.Parallel()
-	m := New(Options{Dir: t.TempDir()})
-	m.tokens["/.well-known/acme-challenge/x"] = "x.key"
-	for request, want := range map[string]int{
-		"GET /.well-known/acme-challenge/x HTTP/1.1\r\nHost: a\r\n\r\n": 200, "GET / HTTP/1.1\r\nHost: a\r\n\r\n": 404,
-		"POST /.well-known/acme-challenge/x HTTP/1.1\r\nHost: a\r\n\r\n": 404,
+	var log bytes.Buffer
+	m := New(Options{Dir: t.TempDir(), Names: []string{"a.example"}, Listen: at, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for _, request := range []string{
+		"GET /.well-known/acme-challenge/x HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+		"POST /.well-known/acme-challenge/x HTTP/1.1\r\nHost: a.example\r\n\r\n", "GET /.well-known/acme-challenge/../../account HTTP/1.0\r\n\r\n",
 	} {
 		a, b := net.Pipe()
 		go m.Serve(b, false)
@@ -102,8 +131,8 @@ func TestWhoeverElseComesFindsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, err := http.ReadResponse(bufio.NewReader(a), nil)
-		if err != nil || r.StatusCode != want {
-			t.Errorf("%q: %v, %v, want %d", request, r, err, want)
+		if err != nil || r.StatusCode != http.StatusNotFound {
+			t.Errorf("%q: %v, %v, want 404", request, r, err)
 		}
 		a.Close()
 	}
@@ -114,4 +143,65 @@ func TestWhoeverElseComesFindsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-done
+	for _, protocol := range []string{"acme-tls/1", "h2"} {
+		a, b := net.Pipe()
+		go m.Serve(b, true)
+		if err := tls.Client(a, &tls.Config{ServerName: "a.example", NextProtos: []string{protocol}}).Handshake(); err == nil {
+			t.Errorf("by %s there is a certificate", protocol)
+		}
+		a.Close()
+	}
+	if log.Len() > 0 {
+		t.Errorf("strangers fill the log: %s", &log)
+	}
+}
+
+// TestWays: an order is made at an address that has every port, or by turns at two.
+func TestWays(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"192.0.2.1:80":                  "192.0.2.1 http",
+		"192.0.2.1:80 [2001:db8::1]:80": "192.0.2.1 http",
+		"192.0.2.1:443":                 "192.0.2.1 tls",
+		"192.0.2.1:80 [2001:db8::1]:80 [2001:db8::1]:443":        "2001:db8::1 tls http",
+		"192.0.2.1:80 192.0.2.2:443 192.0.2.3:80":                "192.0.2.2 tls, 192.0.2.1 http",
+		"192.0.2.1:80 192.0.2.2:443 192.0.2.1:443 192.0.2.2:443": "192.0.2.1 tls http",
+	} {
+		var listen []netip.AddrPort
+		for l := range strings.FieldsSeq(in) {
+			listen = append(listen, netip.MustParseAddrPort(l))
+		}
+		var got []string
+		for _, w := range ways(listen) {
+			s := w.host.String()
+			if w.tls {
+				s += " tls"
+			}
+			if w.http {
+				s += " http"
+			}
+			got = append(got, s)
+		}
+		if s := strings.Join(got, ", "); s != want {
+			t.Errorf("%s: %s, want %s", in, s, want)
+		}
+	}
+}
+
+// TestTheLibrarysLog is ours: its details are details, its errors warnings, and each field has its name.
+func TestTheLibrarysLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := zap.New(core{slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))}).Named("x")
+	log.Info("asked", zap.String("name", "a.example"), zap.Int("times", 2))
+	log.With(zap.Bool("late", true)).Error("refused", zap.Error(errors.New("no")))
+	const want = "level=DEBUG msg=\"acme: asked\" name=a.example times=2\nlevel=WARN msg=\"acme: refused\" late=true error=no\n"
+	if out.String() != want {
+		t.Errorf("the log has %q, want %q", &out, want)
+	}
 }

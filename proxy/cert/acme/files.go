@@ -8,43 +8,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 
 	"sluice/proxy/durable"
 )
-
-// accountKey is that of the account, made at the first order.
-func (m *Manager) accountKey() (crypto.Signer, error) {
-	file := filepath.Join(m.o.Dir, "account.pem")
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		key, kerr := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if kerr != nil {
-			return nil, kerr
-		}
-		text, kerr := keyText(key)
-		if kerr != nil {
-			return nil, kerr
-		}
-		return key, durable.WriteFile(file, text, 0o600)
-	}
-	if err != nil {
-		return nil, err
-	}
-	p, _ := pem.Decode(b)
-	if p == nil {
-		return nil, fmt.Errorf("%s holds no key; remove it, and a new account is made", file)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(p.Bytes)
-	if s, ok := key.(crypto.Signer); ok && err == nil {
-		return s, nil
-	}
-	return nil, fmt.Errorf("%s holds no key that can sign; remove it, and a new account is made", file)
-}
 
 // request makes a key and the request for its certificate.
 func request(names []string) (key crypto.Signer, csr []byte, err error) {

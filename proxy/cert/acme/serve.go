@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/crypto/acme"
+	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
+	"go.uber.org/zap"
 )
 
 // patience bounds a whole connection of whoever looks at challenges.
@@ -26,29 +28,57 @@ func (m *Manager) Serve(nc net.Conn, encrypted bool) {
 		return
 	}
 	if encrypted {
-		_ = tls.Server(nc, &tls.Config{NextProtos: []string{acme.ALPNProto}, GetCertificate: m.challenge, MinVersion: tls.VersionTLS12}).Handshake() // the handshake is the answer (RFC 8737 3)
+		_ = tls.Server(nc, &tls.Config{NextProtos: []string{acmez.ACMETLS1Protocol}, GetCertificate: m.challenge, MinVersion: tls.VersionTLS12}).Handshake() // the handshake is the answer (RFC 8737 3)
 		return
 	}
 	r, err := http.ReadRequest(bufio.NewReader(io.LimitReader(nc, mostRequest)))
 	if err != nil {
 		return
 	}
-	m.mu.Lock()
-	text, ok := m.tokens[r.URL.Path]
-	m.mu.Unlock()
-	status := "200 OK"
-	if !ok || r.Method != http.MethodGet {
-		status, text = "404 Not Found", "there is nothing here\n"
+	r.RemoteAddr = nc.RemoteAddr().String()
+	var w answer
+	if c, ok := certmagic.GetACMEChallenge(r.Host); !ok || !certmagic.SolveHTTPChallenge(zap.New(core{m.o.Log}), &w, r, c.Challenge) {
+		http.Error(&w, "there is nothing here", http.StatusNotFound)
 	}
-	fmt.Fprintf(nc, "HTTP/1.1 %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(text), text)
+	w.to(nc)
 }
 
 // challenge is the certificate that answers one.
 func (m *Manager) challenge(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c := m.certs[h.ServerName]; c != nil {
-		return c, nil
+	if _, ok := certmagic.GetACMEChallenge(h.ServerName); !ok { // else the library would warn of each stranger
+		return nil, errors.New("nothing is to be proved for that name")
 	}
-	return nil, errors.New("nothing is to be proved for that name")
+	return m.cfg.GetCertificate(h)
+}
+
+// answer is what one request hears.
+type answer struct {
+	header http.Header
+	code   int
+	text   []byte
+}
+
+// Header is that of the answer.
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// WriteHeader takes the status.
+func (a *answer) WriteHeader(code int) { a.code = code }
+
+// Write takes text.
+func (a *answer) Write(b []byte) (int, error) {
+	a.text = append(a.text, b...)
+	return len(b), nil
+}
+
+// to writes the answer, after which the connection ends.
+func (a *answer) to(w io.Writer) {
+	if a.code == 0 {
+		a.code = http.StatusOK
+	}
+	fmt.Fprintf(w, "HTTP/1.1 %d %s\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", a.code, http.StatusText(a.code), len(a.text), a.text)
 }

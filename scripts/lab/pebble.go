@@ -50,7 +50,7 @@ func (l *Lab) Pebble(ctx context.Context, cert tls.Certificate, valid time.Durat
 		"listenAddress": at, "managementListenAddress": "", "certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
 		"httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": closed,
 		"externalAccountMACKeys": map[string]any{PebbleAccount: PebbleKey},
-		"profiles": map[string]any{"default": map[string]any{"description": "short", "validityPeriod": int(valid / time.Second)}},
+		"profiles":               map[string]any{"default": map[string]any{"description": "short", "validityPeriod": int(valid / time.Second)}},
 	}})
 	if err != nil {
 		return nil, err

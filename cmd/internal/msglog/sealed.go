@@ -12,6 +12,7 @@ import (
 	"sort"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // A sealed segment, name.seg, takes the place of a finished segment and its index: the same lines in the same order,
@@ -257,9 +258,44 @@ func (s *search) look(name string) (k looked) {
 		return k
 	}
 	if g := k.g; len(s.indexed) > 0 && s.within(g.first, g.last) && (s.flow == 0 || g.low <= s.flow && s.flow <= g.high) {
-		k.rows, k.err = g.having(s.indexed)
+		if k.rows, k.err = g.having(s.indexed); len(k.rows) > 0 && len(k.rows) <= fewRows {
+			_, _, k.err = g.fetch(k.rows, len(k.rows))
+		}
 	}
 	return k
+}
+
+const (
+	// fewRows of a segment are read whatever the other segments have: the disk is told of them while those are still asked.
+	fewRows = 8
+	// Of so many blocks the disk is told before the first of them is read.
+	firstAhead, mostAhead = 4, 64
+)
+
+// held is a block with wanted rows.
+type held struct {
+	number int
+	rows   []uint32
+}
+
+// fetch finds the blocks that hold the last of rows, which ascend, at most so many, and has the disk begin to read them all.
+// rest are the rows before those.
+func (s *sealed) fetch(rows []uint32, most int) (found []held, rest []uint32, err error) {
+	for len(rows) > 0 && len(found) < most {
+		i, err := s.holding(rows[len(rows)-1])
+		if err != nil {
+			return nil, nil, err
+		}
+		p, _, err := s.pack(i)
+		if err != nil {
+			return nil, nil, err
+		}
+		from, _ := slices.BinarySearch(rows, p.row)
+		found = append(found, held{i, rows[from:]})
+		rows = rows[:min(from, len(rows)-1)]
+		_ = unix.Fadvise(int(s.f.Fd()), p.at, int64(p.size), unix.FADV_WILLNEED) // it is read in any case
+	}
+	return found, rows, nil
 }
 
 // sealed searches a sealed segment, the newest rows first.
@@ -285,18 +321,18 @@ func (s *search) sealed(ctx context.Context, g *sealed, rows []uint32) (err erro
 	if rows, err = g.between(rows, from, to); err != nil {
 		return err
 	}
-	for len(rows) > 0 && !s.done && ctx.Err() == nil {
-		i, e := g.holding(rows[len(rows)-1])
+	for n := firstAhead; len(rows) > 0 && !s.done && ctx.Err() == nil; n = min(2*n, mostAhead) {
+		found, rest, e := g.fetch(rows, n)
 		if e != nil {
 			return errors.Join(err, e)
 		}
-		p, _, e := g.pack(i)
-		if e != nil {
-			return errors.Join(err, e)
+		for _, h := range found {
+			if s.done || ctx.Err() != nil {
+				break
+			}
+			err = errors.Join(err, s.numbered(g, h.number, h.rows))
 		}
-		from, _ := slices.BinarySearch(rows, p.row)
-		err = errors.Join(err, s.numbered(g, i, rows[from:]))
-		rows = rows[:min(from, len(rows)-1)]
+		rows = rest
 	}
 	return errors.Join(err, context.Cause(ctx))
 }

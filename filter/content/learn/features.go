@@ -58,7 +58,8 @@ func slot(h uint64) uint32 { return uint32((h * 0x9e3779b97f4a7c15) >> (64 - slo
 // add notes a feature.
 func (f *Features) add(h uint64) {
 	ids, n := f.room(1)
-	f.ids[f.view] = ids[:f.seen.put(ids, n, h)]
+	ids[n] = slot(h)
+	f.keep(ids, n)
 }
 
 // room returns the features of the view in a slice with room for so many more, and how many there are.
@@ -68,14 +69,18 @@ func (f *Features) room(more int) (ids []uint32, n int) {
 	return slices.Grow(ids, more)[:n+more], n
 }
 
-// put notes a feature behind the first n of ids, and returns how many there are then. Whether one was there before nobody can
-// foretell, so there is no branch: it is written in any case, and counts or not.
-func (b *bitmap) put(ids []uint32, n int, h uint64) int {
-	id := slot(h)
-	had := b[id>>6]
-	b[id>>6] = had | 1<<(id&63)
-	ids[n] = id
-	return n + int(^had>>(id&63)&1)
+// keep takes ids for the features of the view, but of those behind the first n only what was not there before. That is a loop
+// of its own, since together with what finds features it would have more at hand than fits into registers. Whether one was
+// there nobody can foretell, so there is no branch: it is written in any case, and counts or not.
+func (f *Features) keep(ids []uint32, n int) {
+	b := f.seen
+	for _, id := range ids[n:] {
+		had := b[id>>6]
+		b[id>>6] = had | 1<<(id&63)
+		ids[n] = id
+		n += int(^had >> (id & 63) & 1)
+	}
+	f.ids[f.view] = ids[:n]
 }
 
 const (
@@ -148,14 +153,16 @@ func (f *Features) ExtractNamed(v *view.View) {
 
 // words adds the words of text, and each with the one before.
 func (f *Features) words(space byte, text []byte, most int) (n int) {
-	ids, k := f.room(2 * len(text))
+	ids, old := f.room(2 * len(text))
+	k := old
 	var prev uint64 // hash of the word before, which starts at before
 	before := 0
 	for i := 0; i < len(text) && n < most; {
 		c := wordByte[text[i]]
 		if c == 0 {
 			if c := text[i]; c == '!' || c == '$' || c == '?' || c == '%' {
-				k = f.seen.put(ids, k, hashOf(space, text[i:i+1]))
+				ids[k] = slot(hashOf(space, text[i:i+1]))
+				k++
 			}
 			i++
 			continue
@@ -184,16 +191,18 @@ func (f *Features) words(space byte, text []byte, most int) (n int) {
 			h = hashOf(space, []byte("\x01id"))
 		}
 		n++
-		k = f.seen.put(ids, k, h)
+		ids[k] = slot(h)
+		k++
 		if prev != 0 {
-			k = f.seen.put(ids, k, h*3+prev*7)
+			ids[k] = slot(h*3 + prev*7)
+			k++
 		}
 		if f.names != nil {
 			f.nameWord(space, text, before, start, i, h, prev)
 		}
 		prev, before = h, start
 	}
-	f.ids[f.view] = ids[:k]
+	f.keep(ids[:k], old)
 	return n
 }
 
@@ -210,7 +219,8 @@ func (f *Features) nameWord(space byte, text []byte, before, start, end int, h, 
 
 // grams adds each run of four bytes of text, letters in lower case, digits all alike, blanks as one.
 func (f *Features) grams(space byte, text []byte) {
-	ids, k := f.room(len(text))
+	ids, old := f.room(len(text))
+	k := old
 	var g uint32
 	salt := uint64(space) << 40
 	n := 0
@@ -221,10 +231,11 @@ func (f *Features) grams(space byte, text []byte) {
 		}
 		g = g<<8 | uint32(c)
 		if n++; n >= 4 {
-			k = f.seen.put(ids, k, (uint64(g)|salt)*prime64)
+			ids[k] = slot((uint64(g) | salt) * prime64)
+			k++
 		}
 	}
-	f.ids[f.view] = ids[:k]
+	f.keep(ids[:k], old)
 }
 
 // wordByte is each byte of a word, letters in lower case and digits all alike, and 0 for what stands between words;

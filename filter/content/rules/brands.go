@@ -51,12 +51,13 @@ type table struct {
 	byWord  map[string][]*brand // first word of the name
 	byLabel map[string]*brand
 	near    map[string]*brand // labels with one letter left out
+	ends    map[[3]byte]bool  // the first three letters of these labels, and the last three
 }
 
 var known = makeTable()
 
 func makeTable() *table {
-	t := &table{map[string][]*brand{}, map[string]*brand{}, map[string]*brand{}}
+	t := &table{map[string][]*brand{}, map[string]*brand{}, map[string]*brand{}, map[[3]byte]bool{}}
 	for _, x := range brands {
 		b := &brand{x.name, strings.Fields(strings.TrimPrefix(x.labels, "-"))}
 		first, _, _ := strings.Cut(x.name, " ")
@@ -67,6 +68,7 @@ func makeTable() *table {
 		}
 		t.byLabel[main] = b
 		if len(main) >= 6 {
+			t.ends[[3]byte([]byte(main))], t.ends[[3]byte([]byte(main[len(main)-3:]))] = true, true
 			for i := range main {
 				t.near[main[:i]+main[i+1:]] = b
 			}
@@ -125,6 +127,9 @@ func (t *table) resembles(token string) *brand {
 	}
 	if f := lookalikes.Replace(token); f != token && t.byLabel[f] != nil {
 		return t.byLabel[f]
+	}
+	if !t.ends[[3]byte([]byte(token))] && !t.ends[[3]byte([]byte(token[len(token)-3:]))] { // one letter does not change both ends
+		return nil
 	}
 	if len(token) < 6 || token == "finance" || token == "finances" || !strings.ContainsAny(token, "bcdfghjklmnpqrstvwxyz") {
 		return nil

@@ -238,3 +238,28 @@ func BenchmarkCheck(b *testing.B) {
 		fs = Check(v, fs[:0])
 	}
 }
+
+// TestOneLetterLeavesAnEnd: what tells that a word cannot be a name with one letter changed never misses one.
+func TestOneLetterLeavesAnEnd(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for name := range known.byLabel {
+		if len(name) < 6 {
+			continue
+		}
+		for i := 0; i <= len(name); i++ {
+			edits := []string{name[:i] + "k" + name[i:]}
+			if i < len(name) {
+				edits = append(edits, name[:i]+name[i+1:], name[:i]+"k"+name[i+1:])
+			}
+			for _, e := range edits {
+				if n++; !known.ends[[3]byte([]byte(e))] && !known.ends[[3]byte([]byte(e[len(e)-3:]))] {
+					t.Errorf("%s, one letter from %s, is passed over", e, name)
+				}
+			}
+		}
+	}
+	if n < 1000 {
+		t.Errorf("%d words tried", n)
+	}
+}

@@ -81,25 +81,36 @@ func (c *checker) text() {
 
 // scan notes the words of text that are assets or deeds.
 func scan(text []byte, found *[2]map[string]bool) {
-	var word [stemLen]byte
 	for i := 0; i < len(text); {
-		n := 0
-		for ; i < len(text) && (isWord(text[i]) || text[i] == '-'); i++ {
-			if n < stemLen {
-				word[n] = text[i]
-				if word[n] >= 'A' && word[n] <= 'Z' {
-					word[n] |= 0x20
-				}
+		start := i
+		for i < len(text) && inWord[text[i]] != 0 {
+			i++
+		}
+		if word := text[start:i]; len(word) >= 4 && begins[four(inWord[word[0]], inWord[word[1]], inWord[word[2]], inWord[word[3]])] {
+			var low [stemLen]byte
+			n := 0
+			for _, c := range word[:min(len(word), stemLen)] {
+				low[n] = inWord[c]
 				n++
 			}
+			note(low[:n], found)
 		}
 		i++
-		if n < 4 || !begins[four(word[0], word[1], word[2], word[3])] {
-			continue
-		}
-		note(word[:n], found)
 	}
 }
+
+// inWord is each byte of a word, letters in lower case, and 0 for what stands between words.
+var inWord = func() (t [256]byte) {
+	for i := range t {
+		switch c := byte(i); {
+		case c >= 'A' && c <= 'Z':
+			t[c] = c | 0x20
+		case isWord(c) || c == '-':
+			t[c] = c
+		}
+	}
+	return t
+}()
 
 // note adds the stem with which word begins to the lists in which it stands.
 func note(word []byte, found *[2]map[string]bool) {

@@ -64,18 +64,24 @@ func trimURL(text []byte, at, end int) int {
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 func addLink(v *View, l Link) {
-	if n := len(v.Links); n > 0 && v.Links[n-1] == l {
-		return
+	if n := len(v.Links); n > 0 {
+		if last := &v.Links[n-1]; last.URL == l.URL && last.Text == l.Text && last.Kind == l.Kind {
+			return
+		}
 	}
 	if len(v.Links) == MaxLinks {
 		v.Cut |= CutLinks
 		return
 	}
+	l.host = l.Host() // several ask for it
 	v.Links = append(v.Links, l)
 }
 
 // Host returns the host of the URL in lower case, without user, port and a trailing dot; "" where it has none.
 func (l *Link) Host() string {
+	if l.host != "" {
+		return l.host
+	}
 	_, rest, ok := strings.Cut(l.URL, "://")
 	if !ok {
 		return ""

@@ -62,28 +62,37 @@ func attributeValue(src []byte, i int) (value []byte, next int) {
 
 func (a *attributes) set(name, value []byte) {
 	var p *[]byte
-	switch {
-	case equal(name, "href"):
-		p = &a.href
-	case equal(name, "src"):
-		p = &a.src
-	case equal(name, "action"):
-		p = &a.action
-	case equal(name, "style"):
-		p = &a.style
-	case equal(name, "type"):
-		p = &a.typ
-	case equal(name, "content"):
-		p = &a.content
-	case equal(name, "http-equiv"):
-		p = &a.equiv
-	case equal(name, "hidden"):
-		a.hidden = true
-		return
-	default:
-		return
+	switch len(name) {
+	case 3:
+		if equal(name, "src") {
+			p = &a.src
+		}
+	case 4:
+		if equal(name, "href") {
+			p = &a.href
+		} else if equal(name, "type") {
+			p = &a.typ
+		}
+	case 5:
+		if equal(name, "style") {
+			p = &a.style
+		}
+	case 6:
+		if equal(name, "action") {
+			p = &a.action
+		} else if equal(name, "hidden") {
+			a.hidden = true
+		}
+	case 7:
+		if equal(name, "content") {
+			p = &a.content
+		}
+	case 10:
+		if equal(name, "http-equiv") {
+			p = &a.equiv
+		}
 	}
-	if *p == nil {
+	if p != nil && *p == nil {
 		*p = value
 	}
 }
@@ -112,70 +121,71 @@ func (a *attributes) target() []byte {
 	return a.src
 }
 
+// maxStyle is how much of a style attribute is looked at.
+const maxStyle = 512
+
 // hides reports whether the element and what is inside of it is not shown.
 func (a *attributes) hides() bool {
 	if a.hidden {
 		return true
 	}
-	if len(a.style) < 8 {
-		return false
+	for style := a.style[:min(len(a.style), maxStyle)]; len(style) >= len("opacity:0"); {
+		declaration := style
+		if i := bytes.IndexByte(style, ';'); i >= 0 {
+			declaration, style = style[:i], style[i+1:]
+		} else {
+			style = nil
+		}
+		for len(declaration) > 0 && declaration[0] <= ' ' {
+			declaration = declaration[1:]
+		}
+		if len(declaration) == 0 {
+			continue
+		}
+		switch declaration[0] | 0x20 { // with which a property begins that may hide
+		case 'd', 'v', 'm', 'f', 'o':
+			if hides(declaration) {
+				return true
+			}
+		}
 	}
-	var room [512]byte
+	return false
+}
+
+// hides reports whether a declaration of a style hides what it is about. Its beginning tells.
+func hides(declaration []byte) bool {
+	var room [64]byte
 	s := room[:0]
-	for _, c := range a.style[:min(len(a.style), len(room))] {
+	for _, c := range declaration {
 		if c <= ' ' {
 			continue
 		}
 		if c >= 'A' && c <= 'Z' {
 			c |= 0x20
 		}
-		s = append(s, c)
+		if s = append(s, c); len(s) == len(room) {
+			break
+		}
 	}
-	return mayHide(s) && (declares(s, "display:", "none") || declares(s, "visibility:", "hidden") || declares(s, "mso-hide:", "all") ||
-		zero(s, "font-size:") || zero(s, "max-height:") || zero(s, "opacity:"))
+	property, value, _ := bytes.Cut(s, []byte{':'})
+	switch string(property) {
+	case "display":
+		return bytes.HasPrefix(value, []byte("none"))
+	case "visibility":
+		return bytes.HasPrefix(value, []byte("hidden"))
+	case "mso-hide":
+		return bytes.HasPrefix(value, []byte("all"))
+	case "font-size":
+		return nought(value) || bytes.HasPrefix(value, []byte("1px")) // a font of one pixel
+	case "max-height", "opacity":
+		return nought(value)
+	}
+	return false
 }
 
-// mayHide reports whether a style, folded, has one of the properties that may hide: most have none.
-func mayHide(style []byte) bool {
-	for {
-		for _, property := range [...]string{"display:", "visibility:", "mso-hide:", "font-size:", "max-height:", "opacity:"} {
-			if len(style) > 0 && style[0] == property[0] && bytes.HasPrefix(style, []byte(property)) {
-				return true
-			}
-		}
-		if style = behind(style, ';'); style == nil {
-			return false
-		}
-	}
-}
-
-// declares reports whether style, folded, has that property with a value that starts so.
-func declares(style []byte, property, value string) bool {
-	for {
-		i := bytes.Index(style, []byte(property))
-		if i < 0 {
-			return false
-		}
-		whole := i == 0 || style[i-1] == ';'
-		style = style[i+len(property):]
-		if whole && bytes.HasPrefix(style, []byte(value)) {
-			return true
-		}
-	}
-}
-
-// zero reports whether the property has the value nought, or a font of one pixel.
-func zero(style []byte, property string) bool {
-	if !declares(style, property, "0") && !declares(style, property, "1px") {
-		return false
-	}
-	i := bytes.Index(style, []byte(property)) + len(property)
-	for ; i < len(style) && style[i] != ';'; i++ {
-		if style[i] >= '1' && style[i] <= '9' {
-			return style[i] == '1' && property == "font-size:" && bytes.HasPrefix(style[i:], []byte("1px"))
-		}
-	}
-	return true
+// nought reports whether a value is a number that is nought.
+func nought(value []byte) bool {
+	return bytes.HasPrefix(value, []byte{'0'}) && !bytes.ContainsAny(value, "123456789")
 }
 
 // void reports whether elements of that name have no content, so that they cannot hide any.

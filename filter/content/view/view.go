@@ -66,6 +66,7 @@ type Link struct {
 	URL  string // as written, entities decoded
 	Text string // what the reader sees in its place, "" where that is the URL itself
 	Kind LinkKind
+	host string // where it was found already
 }
 
 // LinkKind says where a link stands.

@@ -61,13 +61,15 @@ func TestText(t *testing.T) {
 func TestHiddenText(t *testing.T) {
 	t.Parallel()
 	for name, html := range map[string]string{
-		"display":        `a<div style="color: red; DISPLAY : none">x<div>x</div>x</div>b`,
-		"visibility":     `a<span style="visibility:hidden">xxx</span>b`,
-		"font":           `a<font style="font-size:0px">xxx</font>b`,
-		"font of nought": `a<p style='font-size: 0.0em;x:y'>xxx</p>b`,
-		"height":         `a<div style="max-height:0;overflow:hidden">xxx</div>b`,
-		"transparent":    `a<span style="opacity:0">xxx</span>b`,
-		"attribute":      `a<p hidden>xxx</p>b`,
+		"display":         `a<div style="color: red; DISPLAY : none">x<div>x</div>x</div>b`,
+		"visibility":      `a<span style="visibility:hidden">xxx</span>b`,
+		"font":            `a<font style="font-size:0px">xxx</font>b`,
+		"font of nought":  `a<p style='font-size: 0.0em;x:y'>xxx</p>b`,
+		"height":          `a<div style="max-height:0;overflow:hidden">xxx</div>b`,
+		"transparent":     `a<span style="opacity:0">xxx</span>b`,
+		"attribute":       `a<p hidden>xxx</p>b`,
+		"the last counts": `a<p style="font-size:12px; font-size:0">xxx</p>b`,
+		"one pixel":       `a<p style=";color:red;font-size:1px">xxx</p>b`,
 	} {
 		v := read("Content-Type: text/html\n\n" + html)
 		got := strings.Map(func(c rune) rune {
@@ -80,7 +82,7 @@ func TestHiddenText(t *testing.T) {
 			t.Errorf("%s: text %q, hidden %q, %d elements", name, v.Text, v.Hidden, v.Shape.Hidden)
 		}
 	}
-	if v := read("Content-Type: text/html\n\n<p style=\"font-size:10px;opacity:1;line-height:0\">seen"); !strings.Contains(string(v.Text), "seen") {
+	if v := read("Content-Type: text/html\n\n<p style=\"font-size:10px;opacity:1;line-height:0;max-height:1px;opacity:0.5;x-display:none;font\">seen"); !strings.Contains(string(v.Text), "seen") {
 		t.Errorf("what is shown was taken for hidden: %q", v.Text)
 	}
 }

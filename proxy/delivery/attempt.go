@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -34,6 +33,10 @@ type try struct {
 // one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
 // since the destination was just found so.
 func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
+	if l.domain == reports {
+		q.report(id)
+		return true
+	}
 	end, ok := q.turnOf(l, id)
 	if !ok {
 		return true
@@ -45,6 +48,11 @@ func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
 	if err != nil {
 		q.unleased(id, err)
 		return errors.Is(err, spool.ErrUnknown) || errors.Is(err, spool.ErrHeld)
+	}
+	if lease.State.Owed() {
+		q.back(lease)
+		q.report(id)
+		return true
 	}
 	t := &try{q: q, l: lease, ln: l, hold: h}
 	defer func() {
@@ -72,33 +80,6 @@ func (q *Queue) one(l *lane, id spool.ID, dead string, h *hold) (good bool) {
 		return false
 	}
 	return true
-}
-
-// unleased is what becomes of a delivery that could not be leased: somebody else has it or it is gone, or an operator hears.
-func (q *Queue) unleased(id spool.ID, err error) {
-	switch {
-	case errors.Is(err, spool.ErrUnknown), errors.Is(err, spool.ErrHeld), errors.Is(err, spool.ErrDamaged), errors.Is(err, spool.ErrClosed):
-	case errors.Is(err, spool.ErrBad):
-		q.mu.Lock()
-		q.stopped = true // what would come of tries could not be written
-		q.mu.Unlock()
-	default: // an operator's command has it for a moment, or its file could not be opened
-		if d, gerr := q.s.Get(id); gerr == nil {
-			q.put(d.Domain, id, q.o.Now().Add(time.Minute))
-		}
-	}
-}
-
-// panicked puts a message on hold that brought a mistake of ours to light.
-func (q *Queue) panicked(l *spool.Lease, cause any) {
-	if q.o.Panicked != nil {
-		q.o.Panicked(l.ID, cause, debug.Stack())
-	}
-	st := l.State
-	st.Hold = fmt.Sprintf("a mistake of ours while it was tried: %v", cause)
-	if err := l.Settle(st); err != nil {
-		q.alarm(err)
-	}
 }
 
 func (q *Queue) alarm(err error) {

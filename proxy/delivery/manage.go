@@ -223,6 +223,9 @@ func (q *Queue) Lanes() []Lane {
 	q.mu.Lock()
 	out := make([]Lane, 0, len(q.lanes))
 	for _, l := range q.lanes {
+		if l.domain == reports {
+			continue
+		}
 		one := Lane{Domain: l.domain, Waiting: len(l.items), Active: l.active, Misses: l.misses, Why: l.why}
 		if l.site != nil {
 			one.Site = l.site.name

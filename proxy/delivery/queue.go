@@ -125,6 +125,10 @@ func (q *Queue) Arrived(d *spool.Delivery) {
 	if d.Held {
 		return
 	}
+	if d.Owed {
+		q.put(reports, d.ID, d.Due)
+		return
+	}
 	if d.Suspect {
 		q.suspect(d.ID)
 	}

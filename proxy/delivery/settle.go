@@ -3,6 +3,8 @@ package delivery
 import (
 	"container/heap"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"time"
 
 	"sluice/proxy/dsn"
@@ -21,6 +23,7 @@ func (t *try) settle() {
 	e, st := &t.l.Envelope, t.l.State
 	age := now.Sub(e.Received)
 	expired, late := age >= t.q.set.Load().Schedule.Until, age >= t.q.set.Load().Schedule.Delayed && !st.Delayed
+	late = late && !t.l.Several() // else the last of them tells of all
 	st.Attempts++
 	st.Crashes, st.Kills, st.Last, st.Note, st.Replies = 0, 0, t.res.At, t.res.Note, nil
 	var rep dsn.Report
@@ -37,7 +40,7 @@ func (t *try) settle() {
 			st.Left &^= 1 << uint(i)
 		}
 		if a := t.action(o, late); a != "" {
-			rep.Rcpts = append(rep.Rcpts, t.noticed(o, a, now))
+			rep.Rcpts = append(rep.Rcpts, t.q.noticed(e, o, a, now))
 		}
 		t.res.Rcpts = append(t.res.Rcpts, *o)
 	}
@@ -47,12 +50,16 @@ func (t *try) settle() {
 		st.Due = now.Add(p + time.Duration(spread(t.l.ID, st.Attempts)*float64(p)/10))
 		t.res.Next = st.Due
 	}
-	err := t.write(&st, &rep)
-	if err != nil {
+	if t.waits(&st, &rep, now) {
+		t.owe(&st, &rep, now)
+	}
+	var err error
+	if t.res.Notice, err = t.q.write(t.l, &st, &rep); err != nil {
 		t.q.alarm(err)
 	}
 	t.tell()
 	t.q.settled(t.l.ID, t.ln.domain, st, err)
+	t.q.together(t.l)
 }
 
 func (t *try) tell() {
@@ -75,125 +82,53 @@ func (t *try) action(o *Outcome, late bool) string {
 	return ""
 }
 
-func (t *try) noticed(o *Outcome, action string, now time.Time) dsn.Rcpt {
-	r := dsn.Rcpt{
-		Original: o.Rcpt.ORcpt, Final: o.Rcpt.Address, Action: action, Status: o.Reply.Enh, RemoteMTA: o.Reply.Host, LastAttempt: now,
-		Code: o.Reply.Code, Text: o.Reply.Text, Remote: o.Reply.Host != "",
-	}
-	class := uint16(5)
+// unleased is what becomes of a delivery that could not be leased: somebody else has it or it is gone, or an operator hears.
+func (q *Queue) unleased(id spool.ID, err error) {
 	switch {
-	case action == dsn.Delayed:
-		class = 4
-		r.Until = t.l.Envelope.Received.Add(t.q.set.Load().Schedule.Until)
-	case action == dsn.Relayed:
-		class = 2
-	case o.Fate == Expired:
-		class, r.Expired = 4, true
-		r.Status = smtp.Enhanced{4, 4, 7}
+	case errors.Is(err, spool.ErrUnknown), errors.Is(err, spool.ErrHeld), errors.Is(err, spool.ErrDamaged), errors.Is(err, spool.ErrClosed):
+	case errors.Is(err, spool.ErrBad):
+		q.mu.Lock()
+		q.stopped = true // what would come of tries could not be written
+		q.mu.Unlock()
+	default: // an operator's command has it for a moment, or its file could not be opened
+		if d, gerr := q.s.Get(id); gerr == nil {
+			q.put(d.Domain, id, q.o.Now().Add(time.Minute))
+		}
 	}
-	if r.Status[0] != class {
-		r.Status = smtp.Enhanced{class, 0, 0}
-	}
-	return r
 }
 
-// write has the state on disk, with the notice in the same step where there is one.
-func (t *try) write(st *spool.State, rep *dsn.Report) error {
-	e := &t.l.Envelope
-	to, ok := t.noticeTo()
-	if len(rep.Rcpts) == 0 || !ok {
-		return t.l.Settle(*st)
+// panicked puts a message on hold that brought a mistake of ours to light.
+func (q *Queue) panicked(l *spool.Lease, cause any) {
+	if q.o.Panicked != nil {
+		q.o.Panicked(l.ID, cause, debug.Stack())
 	}
-	ids, err := t.notice(st, rep, to)
-	if err == nil {
-		t.res.Notice = ids[0]
-		return nil
+	st := l.State
+	st.Hold = fmt.Sprintf("a mistake of ours while it was tried: %v", cause)
+	if err := l.Settle(st); err != nil {
+		q.alarm(err)
 	}
-	if errors.Is(err, spool.ErrBad) || errors.Is(err, spool.ErrClosed) {
-		return err
-	}
-	// What happened must be written in any case; that nobody was told is for an operator to know.
-	return errors.Join(errors.New("no notice could be made for message "+e.Message+": "+err.Error()), t.l.Settle(*st))
 }
 
-// noticeTo tells where a notice goes. Nobody hears of what became of a notice (RFC 5321 4.5.5).
-func (t *try) noticeTo() (string, bool) {
-	e := &t.l.Envelope
-	switch {
-	case e.From == "" || e.Class == spool.ClassNotice:
-		return "", false
-	case t.q.o.Senders != nil:
-		return t.q.o.Senders.NoticeTo(e)
-	}
-	return e.From, e.Verified
-}
-
-// notice commits a notice together with what it is about.
-func (t *try) notice(st *spool.State, rep *dsn.Report, to string) ([]spool.ID, error) {
-	e := &t.l.Envelope
-	rep.Reporter, rep.To, rep.EnvID, rep.Arrived, rep.Message = t.q.o.Name, to, e.EnvID, e.Received, e.Message
-	rep.ID, rep.Now, rep.From = t.l.ID.String()+"."+e.Message, t.q.o.Now(), e.From
-	body, err := t.l.Body()
-	if err == nil {
-		defer body.Release()
-		rep.Original, rep.Full, err = returned(body, e.Ret)
-	}
-	if err != nil {
-		return nil, err
-	}
-	text, err := rep.Make()
-	if err != nil {
-		return nil, err
-	}
-	made, err := smtp.BodyFromBytes(text)
-	if err != nil {
-		return nil, err
-	}
-	defer made.Release()
-	d, err := t.q.s.Create()
-	if err != nil && !errors.Is(err, spool.ErrFull) {
-		return nil, err
-	}
-	if d == nil {
-		return nil, err
-	}
-	env := &spool.Envelope{
-		Message: e.Message, User: e.User, UserName: e.UserName, Received: t.q.o.Now(), Class: spool.ClassNotice,
-		Rcpts: []spool.Rcpt{{Address: to, Notify: smtp.NotifyNever}}, UTF8: rep.UTF8(),
-	}
-	return t.l.SettleWith(*st, d, env, made)
-}
-
-// mostReturned bounds what of a message goes back with a notice.
-const mostReturned = 64 << 10
-
-// returned gives what of the message a notice holds: all where that was asked for and it is small, else its header.
-func returned(b *smtp.Body, ret string) (text []byte, full bool, err error) {
-	n := b.HeaderLen()
-	if full = ret == "FULL" && b.Size() <= mostReturned && b.Canonical(); full {
-		n = b.Size()
-	}
-	text = make([]byte, min(n, mostReturned))
-	if len(text) == 0 {
-		return text, full, nil
-	}
-	_, err = b.ReadAt(text, 0)
-	return text, full, err
-}
-
-// settled has the delivery wait for its next try, or does what an operator wished meanwhile.
-func (q *Queue) settled(id spool.ID, domain string, st spool.State, err error) {
+// wished does what an operator wished of a delivery while it was not to be had, where there is one still, and whether it went well.
+func (q *Queue) wished(id spool.ID, there bool) bool {
 	q.mu.Lock()
 	wish := q.wishes[id]
 	delete(q.wishes, id)
 	q.mu.Unlock()
-	if err != nil || st.Left == 0 {
+	if wish == nil || !there {
+		return false
+	}
+	err := wish()
+	return err == nil || errors.Is(err, spool.ErrUnknown)
+}
+
+// settled has the delivery wait for its next try, or does what an operator wished meanwhile.
+func (q *Queue) settled(id spool.ID, domain string, st spool.State, err error) {
+	if wished := q.wished(id, err == nil && st.Left != 0); wished || err != nil || st.Left == 0 {
 		return
 	}
-	if wish != nil {
-		if err := wish(); err == nil || errors.Is(err, spool.ErrUnknown) {
-			return
-		}
+	if st.Owed() {
+		domain = reports
 	}
 	if st.Hold == "" {
 		q.put(domain, id, st.Due)
@@ -215,17 +150,21 @@ func (q *Queue) overdue(l *lane, why string) {
 	all := l.items
 	l.items = nil
 	q.mu.Unlock()
-	var old []spool.ID
+	var old, late []spool.ID
 	keep := all[:0]
 	for _, it := range all {
 		d, err := q.s.Get(it.id)
 		if err != nil {
 			continue
 		}
-		age := now.Sub(d.Born)
-		if !d.Held && (age >= q.set.Load().Schedule.Until || age >= q.set.Load().Schedule.Delayed && !d.Delayed) {
+		expired, tell := now.Sub(d.Born) >= q.set.Load().Schedule.Until, q.late(d.Born) && !d.Delayed
+		switch {
+		case d.Held:
+		case expired, tell && !d.Several:
 			old = append(old, it.id)
 			continue
+		case tell:
+			late = append(late, it.id)
 		}
 		keep = append(keep, it)
 	}
@@ -242,5 +181,10 @@ func (q *Queue) overdue(l *lane, why string) {
 			return
 		}
 		q.one(l, id, why, nil)
+	}
+	for _, id := range late {
+		if m, err := q.s.Look(id); err == nil {
+			q.together(m)
+		}
 	}
 }

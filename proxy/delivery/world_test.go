@@ -31,6 +31,8 @@ type world struct {
 	stop    context.CancelFunc
 	port    uint16
 	alarms  []string
+	dir     string
+	o       Options
 }
 
 func (w *world) Domain(_ context.Context, name string) (*tlspolicy.Domain, error) {
@@ -94,21 +96,38 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	if change != nil {
 		change(&o)
 	}
-	w.q = New(o)
-	var err error
-	if w.s, err = spool.Open(t.TempDir(), spool.Options{Arrived: w.q.Arrived, Now: w.now}); err != nil {
-		t.Fatal(err)
+	w.dir, w.o = t.TempDir(), o
+	t.Cleanup(d.Close)
+	w.start()
+	return w
+}
+
+// start begins to deliver what is in the spool.
+func (w *world) start() {
+	w.t.Helper()
+	q := New(w.o)
+	s, err := spool.Open(w.dir, spool.Options{Arrived: q.Arrived, Now: w.now})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	w.stop = stop
-	w.q.Start(ctx, w.s)
-	t.Cleanup(func() {
+	w.q, w.s, w.stop = q, s, stop
+	q.Start(ctx, s)
+	w.t.Cleanup(func() {
 		stop()
-		w.q.Stop(context.Background())
-		d.Close()
-		w.s.Close()
+		q.Stop(context.Background())
+		s.Close()
 	})
-	return w
+}
+
+// again ends the program, whatever it is doing, and starts it anew.
+func (w *world) again() {
+	w.t.Helper()
+	w.stop()
+	if err := w.s.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.start()
 }
 
 // freePort finds a port that is free on several loopback addresses.

@@ -181,14 +181,54 @@ func (f *life) try(r *rand.Rand) error {
 	case how == 8:
 		return l.Return()
 	default:
-		return errors.Join(f.note(id, st.Left&(st.Left-1), func() error {
+		also := f.others(l)
+		change := func() error {
 			return f.arrive(r, func(d *Draft, env *Envelope, b *smtp.Body) ([]ID, error) {
 				st.Left &= st.Left - 1
-				return l.SettleWith(st, d, env, b)
+				return l.SettleWith(st, d, env, b, also...)
 			})
-		}))
+		}
+		for i, a := range also {
+			also[i].State.Left &= a.State.Left - 1
+			also[i].State.Replies = []Reply{{Code: 550, Final: true}}
+			inner := change
+			change = func() error { return f.note(a.ID, also[i].State.Left, inner) }
+			defer f.unpick(f.l.of(a.ID))
+		}
+		return f.note(id, st.Left&(st.Left-1), change)
 	}
 	return f.note(id, st.Left, func() error { return l.Settle(st) })
+}
+
+// others claims further deliveries of the message of l that nobody tries.
+func (f *life) others(l *Lease) (also []Settled) {
+	var ids []ID
+	l.Each(func(d *Delivery) bool { ids = append(ids, d.ID); return true })
+	for _, id := range ids {
+		f.l.mu.Lock()
+		o := f.l.owed[id]
+		free := o != nil && !o.tried && !o.ended
+		if free {
+			o.tried = true
+		}
+		f.l.mu.Unlock()
+		if !free {
+			continue
+		}
+		c, err := f.s.Claim(id)
+		if err != nil { // it is on hold, or the spool has failed
+			f.unpick(o)
+			continue
+		}
+		also = append(also, Settled{Lease: c, State: c.State})
+	}
+	return also
+}
+
+func (l *ledger) of(id ID) *owing {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.owed[id]
 }
 
 // note notes a change of a delivery around it.

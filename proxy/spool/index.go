@@ -36,6 +36,7 @@ const (
 	many   // the entry has further deliveries
 	used   // the slot is in use
 	owned  // the entry counts as its user's
+	owed   // its sender has not heard what is final
 )
 
 const slabSize = 4096
@@ -159,7 +160,10 @@ func fromSeconds(s uint32) time.Time { return epoch.Add(time.Duration(s) * time.
 func (s *slot) apply(st *state) {
 	s.ver, s.left, s.due = st.ver, st.Left, seconds(st.Due)
 	s.attempts, s.crashes, s.kills = uint16(min(st.Attempts, 1<<16-1)), uint8(min(st.Crashes, 1<<8-1)), uint8(min(st.Kills, 1<<8-1))
-	s.flags &^= held | delayed | leased
+	s.flags &^= held | delayed | leased | owed
+	if st.Owed() {
+		s.flags |= owed
+	}
 	if st.Hold != "" {
 		s.flags |= held
 	}

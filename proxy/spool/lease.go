@@ -23,6 +23,8 @@ type Delivery struct {
 	Delayed  bool
 	Notice   bool
 	Leased   bool
+	Several  bool // the message has other deliveries, or had
+	Owed     bool // nothing of it is tried any more, but its sender has not heard yet
 }
 
 // delivery shows a slot. s.mu is held.
@@ -30,6 +32,7 @@ func (s *Spool) delivery(x *slot) *Delivery {
 	return &Delivery{
 		ID: x.id, User: x.user, Domain: s.x.domains[x.domain].name, Due: fromSeconds(x.due), Born: fromSeconds(x.born), Attempts: int(x.attempts),
 		Suspect: x.crashes > 0 || x.kills > 0, Rcpts: ones(x.left), Held: x.flags&held != 0, Delayed: x.flags&delayed != 0, Notice: x.flags&notice != 0, Leased: x.flags&leased != 0,
+		Several: x.flags&many != 0, Owed: x.flags&owed != 0,
 	}
 }
 
@@ -117,6 +120,34 @@ func (s *Spool) Lease(id ID) (*Lease, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// Claim gives the delivery to a caller who will not try it. Errors are those of Lease.
+func (s *Spool) Claim(id ID) (*Lease, error) {
+	l, err := s.lease(id, true)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		return nil, errors.Join(err, s.setAside(id, err))
+	case err == nil && l.State.Hold != "":
+		s.unlease(id)
+		return nil, ErrHeld
+	}
+	return l, err
+}
+
+// Several tells whether the message has other deliveries, or had.
+func (l *Lease) Several() bool { return len(l.e.parts) > 1 }
+
+// Each calls f with the deliveries of the message that are open, in order, this one among them, until it gives false. f must
+// not call the spool.
+func (l *Lease) Each(f func(*Delivery) bool) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	for i := range l.e.parts {
+		if x := l.s.x.get(l.e.first.nth(i)); x != nil && !f(l.s.delivery(x)) {
+			return
+		}
+	}
 }
 
 // lease marks the delivery as leased and reads what is on disk of it.

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"sluice/proxy/smtp"
 )
@@ -18,16 +19,33 @@ func (l *Lease) Return() error {
 	return l.s.settle(l, &l.State, false)
 }
 
-// SettleWith does as Settle and in the same step, so that neither is on disk without the other, commits a message that follows
-// from it: a notice to the sender.
-func (l *Lease) SettleWith(st State, d *Draft, env *Envelope, body *smtp.Body) ([]ID, error) {
-	x := l.next(&st)
-	l.s.prepare(x)
-	ids, err := d.commit(env, nil, body, "", []*state{x})
-	if err == nil {
-		l.s.dropTail(l.e, x)
+// Draft begins a message for SettleWith. It is not refused for lack of room, as what has happened is written in any case.
+func (l *Lease) Draft() *Draft { return &Draft{s: l.s} }
+
+// Settled is a lease with what has become of its delivery.
+type Settled struct {
+	*Lease
+	State State
+}
+
+// SettleWith does as Settle and in the same step, so that none is on disk without the other, commits a message that follows
+// from it, a notice to the sender, and settles other deliveries of the same message.
+func (l *Lease) SettleWith(st State, d *Draft, env *Envelope, body *smtp.Body, also ...Settled) ([]ID, error) {
+	all := []*state{l.next(&st)}
+	for i := range also {
+		all = append(all, also[i].next(&also[i].State))
 	}
-	return ids, err
+	for _, x := range all {
+		l.s.prepare(x)
+	}
+	ids, err := d.commit(env, nil, body, "", all)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(all, func(x *state) bool { return x.done }); i >= 0 {
+		l.s.dropTail(l.e, all[i])
+	}
+	return ids, nil
 }
 
 func (l *Lease) next(st *State) *state {

@@ -319,6 +319,57 @@ func TestNoticeAndItsReasonAreOneStep(t *testing.T) {
 	}
 }
 
+// TestOneStepForSeveralDeliveries: what became of two deliveries of a message and the notice of both are on disk together, and
+// what was kept for that notice was there before.
+func TestOneStepForSeveralDeliveries(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	ids := commit(t, s, to("a@one.example", "b@two.example", "c@three.example"), message(1))
+	owed := State{Left: 1, Attempts: 1, Due: time.Now().Add(time.Hour), Last: time.Now().Truncate(time.Second), Replies: []Reply{{Code: 550, Text: "gone", Final: true}, {Rcpt: 1, Code: 451, Final: true, Expired: true}}}
+	if err := lease(t, s, ids[0]).Settle(owed); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	c, err := s.Claim(ids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.Get(ids[0]); err != nil || !d.Owed || !d.Leased || !c.State.Owed() || !reflect.DeepEqual(c.State.Replies, owed.Replies) {
+		t.Errorf("%+v, %v, %+v", d, err, c.State)
+	}
+	if _, err := s.Claim(ids[0]); !errors.Is(err, ErrBusy) {
+		t.Errorf("it is claimed twice: %v", err)
+	}
+	l := lease(t, s, ids[1])
+	var open3 []ID
+	l.Each(func(d *Delivery) bool { open3 = append(open3, d.ID); return true })
+	if !l.Several() || !slices.Equal(open3, ids) {
+		t.Errorf("the message has %v, want %v", open3, ids)
+	}
+	b := bodyOf(t, "Subject: failed\r\n\r\nsorry\r\n")
+	defer b.Release()
+	env := to("a@example.com")
+	env.From, env.Class = "", "notice"
+	if _, err := l.SettleWith(State{}, l.Draft(), env, b, Settled{c, State{}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if n := s.Figures().Deliveries; n != 2 {
+			t.Errorf("%d deliveries, want the third and the notice", n)
+		}
+		s.Close()
+		s = open(t, dir, Options{})
+	}
+	if err := s.Hold(ids[2], "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim(ids[2]); !errors.Is(err, ErrHeld) {
+		t.Errorf("what is on hold is claimed: %v", err)
+	}
+}
+
 func TestManyRecipientsAreSeveralDeliveries(t *testing.T) {
 	t.Parallel()
 	s := open(t, t.TempDir(), Options{})

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"slices"
 	"time"
 
 	"sluice/proxy/smtp"
@@ -27,6 +28,13 @@ type Reply struct {
 	Enh  smtp.Enhanced
 	Text string
 	Host string // who said so
+	// Final: it is the last word on the recipient, of which the sender has not heard; Expired: after as many tries as there are.
+	Final, Expired bool
+}
+
+// Owed tells whether something is final of which the sender has not heard.
+func (s *State) Owed() bool {
+	return slices.ContainsFunc(s.Replies, func(r Reply) bool { return r.Final })
 }
 
 // state is a State of one delivery as it stands in a record.
@@ -53,11 +61,13 @@ const (
 	sNote     = 12
 	sKills    = 13
 
-	pRcpt = 1
-	pCode = 2
-	pEnh  = 3
-	pText = 4
-	pHost = 5
+	pRcpt    = 1
+	pCode    = 2
+	pEnh     = 3
+	pText    = 4
+	pHost    = 5
+	pFinal   = 6
+	pExpired = 7
 )
 
 // mostReply bounds what is kept of a stranger's words.
@@ -88,6 +98,8 @@ func (s *state) append(b fields) fields {
 		one.num(pEnh, uint64(r.Enh[0])<<32|uint64(r.Enh[1])<<16|uint64(r.Enh[2]))
 		one.text(pText, cut(r.Text))
 		one.text(pHost, r.Host)
+		one.flag(pFinal, r.Final)
+		one.flag(pExpired, r.Expired)
 		b.bytes(sReply, one)
 	}
 	return b
@@ -144,6 +156,10 @@ func parseReply(b []byte) (r Reply) {
 			r.Text = string(f)
 		case pHost:
 			r.Host = string(f)
+		case pFinal:
+			r.Final = true
+		case pExpired:
+			r.Expired = true
 		}
 	})
 	return r

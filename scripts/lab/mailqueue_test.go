@@ -104,8 +104,12 @@ func TestQueueDelivers(t *testing.T) {
 			t.Errorf("%s has %q from %v", name, got[0].Data, got[0].Peer)
 		}
 	}
+	one := noticeAbout(ctx, t, l, "reject1@sink.example")
 	for _, n := range []struct{ rcpt, status string }{{"reject1@sink.example", "5.1.1"}, {"u@nullmx.example", "5.1.10"}, {"u@nowhere.example", "5.1.2"}} {
 		notice := noticeAbout(ctx, t, l, n.rcpt)
+		if notice != one {
+			t.Errorf("%s has a notice of its own: %s", n.rcpt, notice)
+		}
 		for _, want := range []string{"Action: failed\r\nStatus: " + n.status + "\r\n", "Content-Type: multipart/report; report-type=delivery-status", "Subject: queued", "To: <a@sink.example>"} {
 			if !strings.Contains(notice, want) {
 				t.Errorf("the notice about %s lacks %q: %s", n.rcpt, want, notice)

@@ -73,8 +73,10 @@ func (d *Datapath) UserCounters() (map[uint32]UserCounters, error) {
 	return all, nil
 }
 
-// userCounts adds up what slots and table hold.
+// userCounts adds up what slots, table and cells hold.
 func (d *Datapath) userCounts() (map[uint32]mailUserCounts, error) {
+	d.sourcing.Lock() // nothing goes from cells to slots meanwhile
+	defer d.sourcing.Unlock()
 	all, err := readTable[uint32, mailUserCounts](d.objects.UserCounters)
 	if err != nil {
 		return nil, err
@@ -89,6 +91,13 @@ func (d *Datapath) userCounts() (map[uint32]mailUserCounts, error) {
 		c.N[mailUserReasonUSER_INTERCEPTED] += uint64(s.Intercepted)
 		c.SynDue = max(c.SynDue, s.SynDue)
 		all[uint32(user)] = c
+	}
+	if d.quick != nil {
+		d.quick.each(func(user uint32, why mailUserReason, n uint32) {
+			c := all[user]
+			c.N[why] += uint64(n)
+			all[user] = c
+		})
 	}
 	return all, nil
 }
@@ -107,6 +116,13 @@ func syns(c mailUserCounts) (sum uint64) {
 
 // ForgetUsers deletes the counters of users that are gone, to make room.
 func (d *Datapath) ForgetUsers(users ...uint32) error {
+	d.sourcing.Lock()
+	defer d.sourcing.Unlock()
+	if d.quick != nil {
+		if err := d.quick.takeAll(); err != nil {
+			return err
+		}
+	}
 	for _, u := range users {
 		d.slots.put(u, mailUserSlot{})
 	}
@@ -117,14 +133,15 @@ func (d *Datapath) ForgetUsers(users ...uint32) error {
 type userSlots struct {
 	memory []byte
 	all    []mailUserSlot
+	large  *ebpf.Map // user_counters
 }
 
-func mapSlots(m *ebpf.Map) (*userSlots, error) {
+func mapSlots(m, large *ebpf.Map) (*userSlots, error) {
 	memory, err := mapArray(m, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
 		return nil, err
 	}
-	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), m.MaxEntries())}, nil
+	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), m.MaxEntries()), large}, nil
 }
 
 func (u *userSlots) close() error { return unix.Munmap(u.memory) }

@@ -129,12 +129,15 @@ func (d *Datapath) start() error {
 		d.config = mailConfig{StartNs: now}
 		d.config.Fallback.Mode = mailModeMODE_PASS // nothing is touched before SetConfig
 	}
-	if d.slots, err = mapSlots(d.objects.UserSlots); err != nil {
+	if d.slots, err = mapSlots(d.objects.UserSlots, d.objects.UserCounters); err != nil {
 		return err
 	}
 	d.setFlag(short, false)
 	d.config.Layout = mailNumberLAYOUT
-	return d.writeConfig()
+	if err := d.writeConfig(); err != nil {
+		return err
+	}
+	return d.takeLeft()
 }
 
 // Migrated names the maps that were made anew because another version's look different; it is empty at the first start

@@ -1,26 +1,13 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
-/* What the maps say about a packet: source, exemption, lock, budgets, and the proxy's sign of life. */
+/* What the maps say about a packet: source, exemption, lock, and the proxy's sign of life. */
 #ifndef SLUICE_JUDGE_H
 #define SLUICE_JUDGE_H
 
 #include "packet.h"
 #include "hint.h"
 #include "source.h"
-
-static __always_inline void count_one(enum reason why)
-{
-	__u32 key = why;
-	__u64 *n = bpf_map_lookup_elem(&counters, &key);
-
-	if (n)
-		*n += 1; /* per CPU */
-}
-
-__noinline int count(enum reason why)
-{
-	count_one(why);
-	return 0;
-}
+#include "count.h"
+#include "budget.h"
 
 /*
  * Time for what is compared with times of some milliseconds or more. Where the machine paused between the tick and the clock, it
@@ -39,48 +26,6 @@ static __always_inline __u64 coarse_now(void)
 		c->tick = tick;
 	}
 	return c->ns;
-}
-
-static __noinline struct user_counts *counts_of(__u32 user)
-{
-	struct user_counts *c = bpf_map_lookup_elem(&user_counters, &user);
-
-	if (!c) {
-		struct user_counts zero = {};
-
-		bpf_map_update_elem(&user_counters, &user, &zero, BPF_NOEXIST);
-		c = bpf_map_lookup_elem(&user_counters, &user);
-		if (!c)
-			count(REASON_USER_FULL);
-	}
-	return c;
-}
-
-/* Both in one call, since a call costs as much as what it does here. */
-__noinline int count_with_user(enum reason reason, __u32 user, enum user_reason why)
-{
-	struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
-	struct user_counts *c;
-	__u64 more = 1;
-
-	count_one(reason);
-	if (slot && (why == USER_PASSED || why == USER_INTERCEPTED)) {
-		if (__sync_fetch_and_add(why == USER_PASSED ? &slot->passed : &slot->intercepted, 1) != 0xffffffff)
-			return 0;
-		more = 1ULL << 32;
-	}
-	c = counts_of(user);
-	if (c && why < USER_MAX)
-		__sync_fetch_and_add(&c->n[why], more);
-	return 0;
-}
-
-/* Asks memory for a user's slot long before it is needed: the answer may take longer than all that is done meanwhile. */
-static __always_inline int expect_user(__u32 user)
-{
-	const volatile struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &user);
-
-	return slot ? slot->syn_due & 1 : 0;
 }
 
 static __always_inline int is_local(const struct config *cfg, __u16 family, const __u32 *addr)
@@ -152,7 +97,7 @@ static __always_inline const struct lock *find_host_lock(const struct config *cf
 }
 
 /* May there be locks that are on their way to the tables? */
-__noinline int any_urgent(void)
+static __always_inline int any_urgent(void)
 {
 	__u32 zero = 0;
 	const volatile struct urgent *u = bpf_map_lookup_elem(&urgent, &zero);
@@ -163,7 +108,7 @@ __noinline int any_urgent(void)
 /* The one that means an address, or 0. Another process writes them: what it says for longer than a moment is not heeded. */
 __noinline int find_urgent(const struct address *a, __u32 family, __u64 now)
 {
-	if (!a || !any_urgent())
+	if (!a)
 		return 0;
 	for (__u32 i = 1; i <= URGENT_LOCKS; i++) {
 		const volatile struct urgent *u;
@@ -186,7 +131,7 @@ __noinline int find_urgent(const struct address *a, __u32 family, __u64 now)
 
 static __always_inline const struct lock *urgent_lock(__u32 family, const __u32 *addr, __u64 now)
 {
-	__u32 i = find_urgent((const struct address *)addr, family, now);
+	__u32 i = any_urgent() ? find_urgent((const struct address *)addr, family, now) : 0;
 	const struct urgent *u = i ? bpf_map_lookup_elem(&urgent, &i) : 0;
 
 	return u ? &u->lock : 0;
@@ -254,104 +199,6 @@ static __always_inline enum mode port_mode(__u32 ifindex, __be16 port)
 		r = bpf_map_lookup_elem(&port_rules, &k);
 	}
 	return r ? r->mode : MODE_DROP;
-}
-
-/* Takes one from a budget of `most` per window; the window begins with its first use. */
-static __always_inline int spend(struct budget *b, __u64 most, __u64 now)
-{
-	__u64 start = b->start_ns;
-
-	/* Two CPUs may both find the window over: one of them resets it, and at most its neighbour's one is forgotten. */
-	if (now - start >= BUDGET_WINDOW && now > start && __sync_val_compare_and_swap(&b->start_ns, start, now) == start)
-		__sync_lock_test_and_set(&b->count, 0);
-	return __sync_fetch_and_add(&b->count, 1) < most;
-}
-
-__noinline int spend_lock(__u32 id, __u32 most, __u64 now)
-{
-	struct budget *b = bpf_map_lookup_elem(&lock_budgets, &id);
-
-	if (!b) {
-		struct budget fresh = {.start_ns = now};
-
-		bpf_map_update_elem(&lock_budgets, &id, &fresh, BPF_NOEXIST);
-		b = bpf_map_lookup_elem(&lock_budgets, &id);
-	}
-	return b ? spend(b, most, now) : 0; /* no room to count: no budget */
-}
-
-__noinline int spend_open(const struct packet *p, __u64 now)
-{
-	struct host_key k = {};
-	struct budget *b;
-
-	if (!p)
-		return 0;
-	k.family = p->family;
-	k.bits = p->family == FAMILY_4 ? 32 : 64; /* whoever has an IPv6 address has its /64 */
-	__builtin_memcpy(k.addr, p->saddr, 8);
-	b = bpf_map_lookup_elem(&open_budgets, &k);
-	if (!b) {
-		struct budget fresh = {.start_ns = now};
-
-		bpf_map_update_elem(&open_budgets, &k, &fresh, BPF_NOEXIST);
-		b = bpf_map_lookup_elem(&open_budgets, &k);
-	}
-	return b ? spend(b, OPEN_SYN_CAP, now) : 0;
-}
-
-/* The bucket of whoever has no counters; null where it was full until now. */
-static __noinline __u64 *other_bucket(const struct source *src, const struct packet *p, __u64 due)
-{
-	struct host_key k = {};
-	__u64 *owed;
-
-	if (!src || !p)
-		return 0;
-	if (src->user) { /* family 0: not an address */
-		__builtin_memcpy(k.addr, &src->user, sizeof(src->user));
-	} else {
-		k.family = p->family;
-		k.bits = p->family == FAMILY_4 ? 32 : 64;
-		__builtin_memcpy(k.addr, p->saddr, 8);
-	}
-	owed = bpf_map_lookup_elem(&syn_buckets, &k);
-	if (!owed)
-		bpf_map_update_elem(&syn_buckets, &k, &due, BPF_NOEXIST);
-	return owed;
-}
-
-static __always_inline __u64 *bucket_of(const struct source *src, const struct packet *p, __u64 due)
-{
-	struct user_slot *slot = bpf_map_lookup_elem(&user_slots, &src->user);
-	struct user_counts *c;
-
-	if (src->user && slot)
-		return &slot->syn_due;
-	c = src->user ? counts_of(src->user) : 0;
-	return c ? &c->syn_due : other_bucket(src, p, due);
-}
-
-/* Takes one SYN from the user's bucket: a fresh one costs the time in which it is filled again, and SYN_BURST may be owed. */
-static __always_inline int spend_syn(const struct source *src, const struct packet *p, __u64 now)
-{
-	__u64 *owed, step, was, due;
-
-	if (!src || !p || !src->syn_rate)
-		return 1;
-	step = NSEC_PER_SEC / src->syn_rate;
-	owed = bucket_of(src, p, now + step);
-	if (!owed)
-		return 1;
-	for (int i = 0; i < 4; i++) {
-		was = *(volatile __u64 *)owed;
-		due = (was > now ? was : now) + step;
-		if (due - now > SYN_BURST * NSEC_PER_SEC)
-			return 0;
-		if (__sync_val_compare_and_swap(owed, was, due) == was)
-			return 1;
-	}
-	return 1; /* so many CPUs at once: one too many does no harm */
 }
 
 /* The proxy's sign of life. */

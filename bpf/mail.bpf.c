@@ -17,7 +17,7 @@
  * They return TC_ACT_UNSPEC (TCX_NEXT) for what is not ours or goes on, so that other programs on the interface have
  * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
  */
-#define QUICK /* see quick_hosts */
+#define QUICK /* see host_cells */
 #include "judge.h"
 #include "path.h"
 #include "packet.h"
@@ -26,153 +26,14 @@
 #include "elsewhere.h"
 #include "room.h"
 #include "guard.h"
+#include "fresh.h"
 
 #define VLAN_ID 0xfff
-
-/* Forwards, and tells the guard that this packet was judged. */
-static __always_inline int forward(struct __sk_buff *skb, const struct config *cfg)
-{
-	set_mark(skb, cfg, cfg->mark_judged);
-	return TC_ACT_UNSPEC;
-}
-
-/* To a connection's socket: into the room, or to local delivery by the policy route. */
-static __always_inline int deliver(struct __sk_buff *skb, const struct config *cfg, enum place at)
-{
-	if (at == PLACE_ROOM)
-		return enter_room(skb, cfg, 0);
-	set_mark(skb, cfg, cfg->mark_intercept | cfg->mark_judged);
-	return TC_ACT_OK;
-}
-
-/* To the listener. */
-static __always_inline int deliver_fresh(struct __sk_buff *skb, const struct config *cfg, const struct packet *p)
-{
-	if (cfg->door)
-		return enter_room(skb, cfg, cfg->mark_intercept);
-	return deliver(skb, cfg, PLACE_HERE);
-}
-
-/* Puts the packet's fate down for both sets of counters. */
-static __always_inline void note(enum reason why, const struct source *src, enum user_reason user_why)
-{
-	count_with_user(why, src->user, user_why);
-}
-
-/* A fresh connection that the proxy shall have. */
-static __always_inline int intercept(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, __u64 now)
-{
-	if (!spend_syn(src, p, now)) { /* one host must not take the proxy from all others */
-		note(REASON_SYN_LIMITED, src, USER_SYN_LIMITED);
-		return TC_ACT_SHOT;
-	}
-	switch (try_listener(skb, cfg, src->fail, 0, now)) {
-	case ANSWER_ASSIGN: /* the usual way */
-		note(REASON_INTERCEPT, src, USER_INTERCEPTED);
-		return deliver_fresh(skb, cfg, p);
-	case ANSWER_WAIT: /* kept in the listener's queue until the proxy is back */
-		note(REASON_WAIT, src, USER_INTERCEPTED);
-		return deliver_fresh(skb, cfg, p);
-	case ANSWER_RETRY: /* nobody to give it to, but soon: the client sends its SYN again */
-		note(REASON_WAIT_DROP, src, USER_DROPPED);
-		return TC_ACT_SHOT;
-	}
-	if (src->fail == FAIL_CLOSED) { /* away for too long, and this source must not go round the proxy */
-		note(REASON_FAIL_CLOSED, src, USER_FAILED_CLOSED);
-		return reset(skb, p);
-	}
-	if (!spend_open(p, now)) { /* fail-open is no invitation to flood */
-		note(REASON_FAIL_OPEN_CAP, src, USER_DROPPED);
-		return TC_ACT_SHOT;
-	}
-	note(REASON_FAIL_OPEN, src, USER_FAILED_OPEN); /* mail before filtering */
-	return forward(skb, cfg);
-}
-
-/* A fresh connection of a locked source; a lock never loosens what the mode says. */
-static __always_inline int locked(struct __sk_buff *skb, const struct config *cfg, const struct packet *p, const struct source *src, const struct lock *lock, __u64 now)
-{
-	if (src->mode == MODE_DROP) { /* stricter than the lock */
-		note(REASON_DROP, src, USER_DROPPED);
-		return TC_ACT_SHOT;
-	}
-	if (src->mode != MODE_REJECT) {
-		switch (try_listener(skb, cfg, FAIL_CLOSED, lock, now)) {
-		case ANSWER_ASSIGN:
-		case ANSWER_WAIT: /* the proxy explains */
-			note(REASON_LOCK_EXPLAIN, src, USER_EXPLAINED);
-			return deliver_fresh(skb, cfg, p);
-		}
-	}
-	note(REASON_LOCK_RESET, src, USER_LOCK_RESET); /* explained often enough, or nobody to explain */
-	return reset(skb, p);
-}
-
-/* A SYN that meets no connection. */
-static __always_inline int fresh(struct __sk_buff *skb, const struct config *cfg, struct packet *p, const struct source *src)
-{
-	__u64 now = coarse_now();
-	const struct lock *lock;
-	enum mode mode;
-
-	if (is_local(cfg, p->family, p->daddr)) { /* the gateway's own mail server, or whatever listens there */
-		count(REASON_LOCAL);
-		return forward(skb, cfg);
-	}
-	if (is_delivery(cfg, p->family, p->saddr)) { /* our own delivery came back at a customer interface */
-		count(REASON_LOOP);
-		return TC_ACT_SHOT;
-	}
-	if (src->flags & (SOURCE_BIND_IF | SOURCE_BIND_MAC) && !binding_ok(skb, p, src)) { /* a neighbour borrows the address */
-		note(REASON_SPOOF_BIND, src, USER_SPOOFED);
-		return TC_ACT_SHOT;
-	}
-	if ((cfg->flags & CONFIG_RPF || src->flags & SOURCE_RPF) && !reverse_path_ok(skb, cfg, p, now)) { /* an address from elsewhere */
-		note(REASON_SPOOF_PATH, src, USER_SPOOFED);
-		return TC_ACT_SHOT;
-	}
-	if (p->rule == MODE_PASS) { /* submission to others: counted, never opened */
-		note(REASON_PORT_PASS, src, USER_PASSED);
-		return forward(skb, cfg);
-	}
-	if (p->rule == MODE_REJECT) { /* submission to others is forbidden here */
-		note(REASON_PORT_REJECT, src, USER_REJECTED);
-		return reset(skb, p);
-	}
-	lock = find_lock(cfg, p->family, p->saddr, now);
-	if (lock && lock_means(lock, src) && !in_set(&lock_exempt, p->family, p->daddr))
-		return locked(skb, cfg, p, src, lock, now);
-	mode = mode_towards(cfg, src, p->family, p->daddr, p->dport, now);
-	switch (mode) {
-	case MODE_REJECT:
-		note(REASON_REJECT, src, USER_REJECTED);
-		return reset(skb, p);
-	case MODE_PASS:
-		note(REASON_PASS, src, USER_PASSED);
-		return forward(skb, cfg);
-	case MODE_OBSERVE:
-	case MODE_SHADOW:
-	case MODE_INTERCEPT:
-		break;
-	default: /* MODE_DROP, and what no loader writes */
-		note(REASON_DROP, src, USER_DROPPED);
-		return TC_ACT_SHOT;
-	}
-	if (bypassed(cfg, p->family, p->saddr, now)) { /* the operator's way out */
-		note(REASON_BYPASS, src, USER_PASSED);
-		return forward(skb, cfg);
-	}
-	if (mode == MODE_OBSERVE) { /* forwarded untouched */
-		note(REASON_OBSERVE, src, USER_PASSED);
-		return forward(skb, cfg);
-	}
-	return intercept(skb, cfg, p, src, now);
-}
 
 /* No SYN and no socket: a cookie's last ACK, or a flow that began before us or was passed. */
 static __always_inline int old_flow(struct __sk_buff *skb, const struct config *cfg, struct packet *p, __u64 *slot, __u64 word)
 {
-	struct source src = {};
+	struct sender from = {};
 	const struct lock *lock;
 	__u64 now = bpf_ktime_get_ns();
 
@@ -187,8 +48,8 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 		/* A passed flow's ACK looks like a cookie once in a few million, and only in a flood. */
 		enum mode mode;
 
-		find_source(cfg, (const struct address *)p->saddr, p->family, &src);
-		mode = mode_towards(cfg, &src, p->family, p->daddr, p->dport, now);
+		find_source(cfg, (const struct address *)p->saddr, p->family, &from.src);
+		mode = mode_towards(cfg, &from.src, p->family, p->daddr, p->dport, now);
 		if (mode == MODE_INTERCEPT || mode == MODE_SHADOW || lock) {
 			forget_flow(cfg, p);
 			count(REASON_COOKIE);
@@ -197,9 +58,9 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 	}
 	/* The customer's own server answering from port 25 is never touched; submission is not the lock's matter. */
 	if (lock && !(lock->flags & LOCK_KEEP_FLOWS) && !(p->flags & TH_RST) && p->rule == MODE_NONE && !is_mail_port(cfg, p->sport)) {
-		find_source(cfg, (const struct address *)p->saddr, p->family, &src);
-		if (lock_means(lock, &src) && !in_set(&local, p->family, p->daddr) && !in_set(&lock_exempt, p->family, p->daddr)) {
-			note(REASON_LOCK_CUT, &src, USER_LOCK_CUT); /* its sender sees "connection reset" */
+		find_source(cfg, (const struct address *)p->saddr, p->family, &from.src);
+		if (lock_means(lock, &from.src) && !in_set(&local, p->family, p->daddr) && !in_set(&lock_exempt, p->family, p->daddr)) {
+			note(REASON_LOCK_CUT, &from, USER_LOCK_CUT); /* its sender sees "connection reset" */
 			return reset(skb, p);
 		}
 	}
@@ -213,19 +74,19 @@ static __always_inline int old_flow(struct __sk_buff *skb, const struct config *
 static __always_inline int unparsed(struct __sk_buff *skb, const struct config *cfg, struct packet *p)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct source src = {};
+	struct sender from = {};
 	const struct lock *lock;
 	int open;
 
-	find_source(cfg, (const struct address *)p->saddr, p->family, &src);
+	find_source(cfg, (const struct address *)p->saddr, p->family, &from.src);
 	lock = find_lock(cfg, p->family, p->saddr, now);
 	/* Where nothing would be filtered, nothing is dropped for being unfilterable. */
-	open = src.mode == MODE_PASS || src.mode == MODE_OBSERVE || (src.mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
-	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, &src))) || in_set(&local, p->family, p->daddr))) {
+	open = from.src.mode == MODE_PASS || from.src.mode == MODE_OBSERVE || (from.src.mode < MODE_REJECT && bypassed(cfg, p->family, p->saddr, now));
+	if (p->why != REASON_BAD_ADDRESS && ((open && !(lock && lock_means(lock, &from.src))) || in_set(&local, p->family, p->daddr))) {
 		count(REASON_UNPARSED_PASS);
 		return forward(skb, cfg);
 	}
-	note(p->why, &src, USER_UNPARSED); /* each kind has its own counter */
+	note(p->why, &from, USER_UNPARSED); /* each kind has its own counter */
 	return TC_ACT_SHOT;
 }
 
@@ -261,7 +122,7 @@ __noinline int hides_in_priority_tag(struct __sk_buff *skb)
 static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 {
 	const struct config *cfg = get_config();
-	struct source src = {};
+	struct sender from = {};
 	__u64 *slot = 0, word = 0;
 	struct packet p = {};
 	enum place at;
@@ -313,9 +174,7 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	}
 	else if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN) {
 		forget_flow(cfg, &p);
-		/* Asked for early: memory answers while the sockets are looked through. */
-		find_source(cfg, (const struct address *)p.saddr, p.family, &src);
-		expect_user(src.user);
+		from.bucket = expect_source(cfg, p.saddr, p.family); /* memory answers while the sockets are looked through */
 	}
 	at = to_own_socket(skb, cfg, &p);
 	if (at) { /* SYNs too: a reused port meets TIME_WAIT, a rebooted client is challenged */
@@ -328,8 +187,10 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 		count(REASON_ESTABLISHED);
 		return deliver(skb, cfg, at);
 	}
-	if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN)
-		return fresh(skb, cfg, &p, &src);
+	if ((p.flags & (TH_SYN | TH_ACK)) == TH_SYN) {
+		from.cell = find_expected(cfg, (const struct address *)p.saddr, p.family, &from.src, from.bucket);
+		return fresh(skb, cfg, &p, &from);
+	}
 	if (foreign_reply(cfg, &p, 1) == TC_ACT_SHOT) /* from port 25 to port 25 */
 		return TC_ACT_SHOT;
 	return old_flow(skb, cfg, &p, slot, word);

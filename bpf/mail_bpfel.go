@@ -59,7 +59,7 @@ const (
 	mailConfigFlagCONFIG_HINT_EXEMPT     mailConfigFlag = 1024
 	mailConfigFlagCONFIG_HINT_LOCKS      mailConfigFlag = 2048
 	mailConfigFlagCONFIG_HINT_HOSTS6     mailConfigFlag = 4096
-	mailConfigFlagCONFIG_QUICK           mailConfigFlag = 8192
+	mailConfigFlagCONFIG_QUICK           mailConfigFlag = 16384
 )
 
 type mailElsewhere struct {
@@ -176,6 +176,7 @@ const (
 	mailNumberQUICK_KIND      mailNumber = 61
 	mailNumberQUICK_4         mailNumber = 1
 	mailNumberQUICK_6         mailNumber = 2
+	mailNumberQUICK_CELLS     mailNumber = 3
 	mailNumberQUICK_GONE      mailNumber = 3
 )
 
@@ -331,6 +332,7 @@ const (
 	mailMapExempt           = "exempt"
 	mailMapHeartbeat        = "heartbeat"
 	mailMapHints            = "hints"
+	mailMapHostCells        = "host_cells"
 	mailMapKnownFlows       = "known_flows"
 	mailMapKnownPaths       = "known_paths"
 	mailMapListeners        = "listeners"
@@ -342,7 +344,6 @@ const (
 	mailMapOpenBudgets      = "open_budgets"
 	mailMapPortRules        = "port_rules"
 	mailMapPreserved        = "preserved"
-	mailMapQuickHosts       = "quick_hosts"
 	mailMapRuntime          = "runtime"
 	mailMapSourceHosts      = "source_hosts"
 	mailMapSourceNets       = "source_nets"
@@ -427,6 +428,7 @@ type mailMapSpecs struct {
 	Exempt       *ebpf.MapSpec `ebpf:"exempt"`
 	Heartbeat    *ebpf.MapSpec `ebpf:"heartbeat"`
 	Hints        *ebpf.MapSpec `ebpf:"hints"`
+	HostCells    *ebpf.MapSpec `ebpf:"host_cells"`
 	KnownFlows   *ebpf.MapSpec `ebpf:"known_flows"`
 	KnownPaths   *ebpf.MapSpec `ebpf:"known_paths"`
 	Listeners    *ebpf.MapSpec `ebpf:"listeners"`
@@ -438,7 +440,6 @@ type mailMapSpecs struct {
 	OpenBudgets  *ebpf.MapSpec `ebpf:"open_budgets"`
 	PortRules    *ebpf.MapSpec `ebpf:"port_rules"`
 	Preserved    *ebpf.MapSpec `ebpf:"preserved"`
-	QuickHosts   *ebpf.MapSpec `ebpf:"quick_hosts"`
 	Runtime      *ebpf.MapSpec `ebpf:"runtime"`
 	SourceHosts  *ebpf.MapSpec `ebpf:"source_hosts"`
 	SourceNets   *ebpf.MapSpec `ebpf:"source_nets"`
@@ -483,6 +484,7 @@ type mailMaps struct {
 	Exempt       *ebpf.Map `ebpf:"exempt"`
 	Heartbeat    *ebpf.Map `ebpf:"heartbeat"`
 	Hints        *ebpf.Map `ebpf:"hints"`
+	HostCells    *ebpf.Map `ebpf:"host_cells"`
 	KnownFlows   *ebpf.Map `ebpf:"known_flows"`
 	KnownPaths   *ebpf.Map `ebpf:"known_paths"`
 	Listeners    *ebpf.Map `ebpf:"listeners"`
@@ -494,7 +496,6 @@ type mailMaps struct {
 	OpenBudgets  *ebpf.Map `ebpf:"open_budgets"`
 	PortRules    *ebpf.Map `ebpf:"port_rules"`
 	Preserved    *ebpf.Map `ebpf:"preserved"`
-	QuickHosts   *ebpf.Map `ebpf:"quick_hosts"`
 	Runtime      *ebpf.Map `ebpf:"runtime"`
 	SourceHosts  *ebpf.Map `ebpf:"source_hosts"`
 	SourceNets   *ebpf.Map `ebpf:"source_nets"`
@@ -515,6 +516,7 @@ func (m *mailMaps) Close() error {
 		m.Exempt,
 		m.Heartbeat,
 		m.Hints,
+		m.HostCells,
 		m.KnownFlows,
 		m.KnownPaths,
 		m.Listeners,
@@ -526,7 +528,6 @@ func (m *mailMaps) Close() error {
 		m.OpenBudgets,
 		m.PortRules,
 		m.Preserved,
-		m.QuickHosts,
 		m.Runtime,
 		m.SourceHosts,
 		m.SourceNets,

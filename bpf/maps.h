@@ -243,7 +243,7 @@ struct {
 		__uint(key_size, sizeof(__u32));
 		__uint(value_size, sizeof(struct host_bucket));
 	});
-} quick_hosts SEC(".maps");
+} host_cells SEC(".maps");
 #endif
 
 /*

@@ -32,6 +32,10 @@
 #define TH_RST 4
 #define TH_ACK 16
 
+struct address {
+	__u32 word[4];
+};
+
 /* What a packet is to us. */
 enum kind {
 	KIND_FOREIGN = 0, /* none of our business */

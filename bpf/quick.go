@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"sync/atomic"
 	"unsafe"
 
@@ -12,45 +11,61 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quickTable holds the entries of source_hosts once more, in memory that the programs read in one go; see quick_hosts. It is
-// written through a mapping while they read: of a cell the address first, then, as one word, what is said of it.
+// quickTable holds the entries of source_hosts once more, in memory that the programs read in one go; see host_cells. It is
+// written through a mapping while they read: of a cell the address first, then, as one word, what is said of it. They write
+// there how many connections went as that says; before it changes, those are added to the user's.
 type quickTable struct {
 	m       *ebpf.Map
 	memory  []byte
 	buckets []quickBucket // but the head
-	lines   []quickBucket // for what does not fit into a cell
+	lines   []quickLine   // for what does not fit into a cell
 	free    []uint32      // of them, the longest unused first
 	seed    uint64
+	slots   *userSlots
+}
+
+// quickBucket is struct host_bucket, of which a cell is struct host_cell.
+type quickBucket struct {
+	cell  [mailNumberQUICK_CELLS]quickCell
+	count [mailNumberQUICK_CELLS]uint32
+	asked uint32
 }
 
 type quickCell struct{ addr, what uint64 }
 
-type quickBucket [4]quickCell
+// quickLine is struct host_line.
+type quickLine struct {
+	source mailSource
+	_      [7]uint32
+	addr   uint64
+}
 
-const (
-	fewBuckets     = 1024 // 64 KiB
-	hostsPerBucket = 2    // of four that there is room for; a table with more is made anew
-)
+const fewBuckets = 1024 // 64 KiB
+
+// crowded tells whether so many hosts are too many for so many buckets, of which each has room for three: a table with more is
+// made anew.
+func crowded(hosts, buckets int) bool { return hosts > buckets+buckets/2 }
 
 // newQuickTable makes an empty one with room for so many hosts, some of which may be bound.
-func newQuickTable(hosts, bound int, seed uint64) (*quickTable, error) {
+func newQuickTable(hosts, bound int, seed uint64, slots *userSlots) (*quickTable, error) {
 	n, lines := fewBuckets, fewBuckets/16+2*bound
-	if hosts > hostsPerBucket*n {
-		n = 1 << bits.Len(uint((hosts-1)/hostsPerBucket))
+	for crowded(hosts, n) {
+		n *= 2
 	}
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "quick_hosts", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(quickBucket{})), MaxEntries: uint32(1 + n + lines),
+		Name: "host_cells", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(unsafe.Sizeof(quickBucket{})), MaxEntries: uint32(1 + n + lines),
 		Flags: unix.BPF_F_MMAPABLE | unix.BPF_F_INNER_MAP,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("could not make a quick table of %d hosts: %w", hosts, err)
 	}
-	t := &quickTable{m: m, seed: seed}
+	t := &quickTable{m: m, seed: seed, slots: slots}
 	if t.memory, err = mapArray(m, unix.PROT_READ|unix.PROT_WRITE); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	all := unsafe.Slice((*quickBucket)(unsafe.Pointer(&t.memory[0])), 1+n+lines)
-	all[0][0].addr, t.buckets, t.lines = uint64(n-1), all[1:1+n], all[1+n:]
+	all[0].cell[0].addr, t.buckets = uint64(n-1), all[1:1+n]
+	t.lines = unsafe.Slice((*quickLine)(unsafe.Pointer(unsafe.SliceData(all[1+n:]))), lines)
 	for i := range lines {
 		t.free = append(t.free, uint32(i))
 	}
@@ -73,43 +88,51 @@ func (t *quickTable) bucket(k mailHostKey) (b *quickBucket, addr, kind uint64) {
 }
 
 // put writes an entry that source_hosts has already; where the bucket is full it is there only.
-func (t *quickTable) put(k mailHostKey, s mailSource) {
+func (t *quickTable) put(k mailHostKey, s mailSource) error {
 	b, addr, kind := t.bucket(k)
 	if b == nil {
-		return
+		return nil
 	}
 	what := kind << mailNumberQUICK_KIND
 	if s.Flags&^mailSourceFlagSOURCE_RPF != 0 {
-		what |= 1<<mailNumberQUICK_BOUND | t.line(s)
+		what |= 1<<mailNumberQUICK_BOUND | t.line(s, addr)
 	} else {
 		what |= quickWord(s)
 	}
 	free := -1
-	for i := range b {
-		switch is := b[i].what >> mailNumberQUICK_KIND; {
-		case is == kind && b[i].addr == addr:
-			t.unline(atomic.SwapUint64(&b[i].what, what))
-			return
+	for i := range b.cell {
+		switch is := b.cell[i].what >> mailNumberQUICK_KIND; {
+		case is == kind && b.cell[i].addr == addr:
+			return t.turn(b, i, what)
 		case is == 0, is == uint64(mailNumberQUICK_GONE):
 			free = i
 		}
 	}
 	if free >= 0 {
-		atomic.StoreUint64(&b[free].addr, addr)
-		atomic.StoreUint64(&b[free].what, what)
-		return
+		atomic.StoreUint32(&b.count[free], 0)
+		atomic.StoreUint64(&b.cell[free].addr, addr)
+		atomic.StoreUint64(&b.cell[free].what, what)
+		return nil
 	}
 	t.unline(what)
+	return nil
+}
+
+// turn changes what a cell says.
+func (t *quickTable) turn(b *quickBucket, i int, what uint64) error {
+	was := atomic.SwapUint64(&b.cell[i].what, what)
+	t.unline(was)
+	return t.slots.take(b, i, was)
 }
 
 // line writes a bound source and returns the number of its line, 0 where there is none left.
-func (t *quickTable) line(s mailSource) uint64 {
+func (t *quickTable) line(s mailSource, addr uint64) uint64 {
 	if len(t.free) == 0 {
 		return 0
 	}
 	i := t.free[0]
 	t.free = t.free[1:]
-	*(*mailSource)(unsafe.Pointer(&t.lines[i])) = s
+	t.lines[i].source, t.lines[i].addr = s, addr
 	return uint64(1+len(t.buckets)) + uint64(i)
 }
 
@@ -121,22 +144,23 @@ func (t *quickTable) unline(what uint64) {
 }
 
 // remove takes an entry away that source_hosts no longer has. What once found its bucket full is looked for there for good.
-func (t *quickTable) remove(k mailHostKey) {
+func (t *quickTable) remove(k mailHostKey) error {
 	b, addr, kind := t.bucket(k)
 	if b == nil {
-		return
+		return nil
 	}
 	gone := uint64(mailNumberQUICK_GONE) << mailNumberQUICK_KIND
-	for i := range b {
-		if b[i].what == 0 {
+	for i := range b.cell {
+		if b.cell[i].what == 0 {
 			gone = 0
 		}
 	}
-	for i := range b {
-		if b[i].what>>mailNumberQUICK_KIND == kind && b[i].addr == addr {
-			t.unline(atomic.SwapUint64(&b[i].what, gone))
+	for i := range b.cell {
+		if b.cell[i].what>>mailNumberQUICK_KIND == kind && b.cell[i].addr == addr {
+			return t.turn(b, i, gone)
 		}
 	}
+	return nil
 }
 
 // quickWord packs what is said of a host that is not bound, but for the kind of its address.
@@ -152,20 +176,20 @@ func quickWord(s mailSource) uint64 {
 // quicken has the programs ask a quick table that holds what source_hosts does, with room for so many hosts, some of them
 // bound.
 func (d *Datapath) quicken(hosts, bound int) error {
-	if d.quick != nil && hosts <= hostsPerBucket*len(d.quick.buckets) && bound <= len(d.quick.lines) {
+	if d.quick != nil && !crowded(hosts, len(d.quick.buckets)) && bound <= len(d.quick.lines) {
 		return nil
 	}
 	d.mu.Lock()
 	seed := d.config.Seed
 	d.mu.Unlock()
-	t, err := newQuickTable(hosts, bound, seed)
+	t, err := newQuickTable(hosts, bound, seed, d.slots)
 	if err != nil {
 		return err
 	}
-	if err = eachEntry(d.objects.SourceHosts, t.put); err == nil {
-		if err = d.objects.QuickHosts.Put(uint32(0), t.m); err != nil {
-			err = fmt.Errorf("could not write map quick_hosts: %w", err)
-		}
+	var full error
+	err = eachEntry(d.objects.SourceHosts, func(k mailHostKey, s mailSource) { full = errors.Join(full, t.put(k, s)) })
+	if err = errors.Join(err, full); err == nil {
+		err = d.install(t)
 	}
 	if err != nil {
 		return errors.Join(err, t.close())
@@ -173,7 +197,7 @@ func (d *Datapath) quicken(hosts, bound int) error {
 	old := d.quick
 	d.quick = t
 	if old != nil {
-		err = old.close()
+		err = errors.Join(old.takeAll(), old.close())
 	}
 	return errors.Join(err, d.setFlags(mailConfigFlagCONFIG_QUICK, 0))
 }
@@ -182,7 +206,7 @@ func (d *Datapath) quicken(hosts, bound int) error {
 func (d *Datapath) slowly(why error) error {
 	err := d.setFlags(0, mailConfigFlagCONFIG_QUICK)
 	if d.quick != nil {
-		err = errors.Join(err, d.quick.close())
+		err = errors.Join(err, d.quick.takeAll(), d.quick.close())
 		d.quick = nil
 	}
 	return errors.Join(why, err)

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -104,7 +105,7 @@ func TestQuickHosts(t *testing.T) {
 		many[i] = Source{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 32), User: 1, Mode: ModePass}
 	}
 	l.must(l.PutSources(many...))
-	if len(l.quick.buckets) < len(many)/hostsPerBucket || l.config.Flags&mailConfigFlagCONFIG_QUICK == 0 {
+	if crowded(len(many), len(l.quick.buckets)) || l.config.Flags&mailConfigFlagCONFIG_QUICK == 0 {
 		t.Errorf("the table has %d buckets", len(l.quick.buckets))
 	}
 	check("in a larger table")
@@ -137,4 +138,71 @@ func TestUserSlots(t *testing.T) {
 			t.Fatalf("after %d connections the users had %d and %d", i+1, got[7].Passed, got[1<<20].Passed)
 		}
 	}
+}
+
+// TestCellsCount: what is counted where a source stands is the user's, whatever becomes of the source and of the process.
+func TestCellsCount(t *testing.T) {
+	t.Parallel()
+	dir := bpffs(t)
+	l := open(t, dir, Options{})
+	l.configure(Source{Mode: ModeDrop})
+	host := Source{Prefix: prefix("192.0.2.10/32"), User: 7, Mode: ModePass}
+	subnet := Source{Prefix: prefix("2001:db8:1::/64"), User: 7, Mode: ModeObserve}
+	l.sources(host, subnet)
+	passed := map[uint32]uint64{}
+	step := func(what string, user uint32, do func() error) {
+		t.Helper()
+		l.must(do())
+		l.run(MailIngress, v4.build(), skb{})
+		passed[user]++
+		got, err := l.UserCounters()
+		l.must(err)
+		for u, n := range passed {
+			if got[u].Passed != n || got[u].SYN != n {
+				t.Fatalf("%s: user %d has %d connections, %d of them passed, want %d", what, u, got[u].SYN, got[u].Passed, n)
+			}
+		}
+	}
+	put := func(s Source) func() error { return func() error { return l.PutSources(s) } }
+	step("at first", 7, func() error { return nil })
+	if in := l.slots.read(7).Passed; in != 0 {
+		t.Fatalf("%d are counted in the slot: nothing here tests the cells", in)
+	}
+	l.run(MailIngress, v6.build(), skb{})
+	passed[7]++
+	host.User = 8
+	step("another's", 8, put(host))
+	host.Mode = ModeObserve
+	step("in another mode", 8, put(host))
+	host.User = 1 << 20 // has no slot
+	step("a large number", 1<<20, put(host))
+	host.User, host.MAC = 9, custMAC
+	step("bound", 9, put(host))
+	host.MAC = nil
+	step("free again", 9, put(host))
+	step("gone and back", 9, func() error { return errors.Join(l.DeleteSources(host.Prefix), l.PutSources(host)) })
+	step("in a larger table", 9, func() error { return l.quicken(1<<14, 0) })
+	step("without a table", 9, func() error { return l.slowly(nil) })
+	step("in a table again", 9, func() error { l.sources(host, subnet); return nil })
+	l.must(l.Close())
+	l = open(t, dir, Options{}) // an earlier process's table is still there
+	step("with another process", 9, func() error { l.sources(host, subnet); return nil })
+	l.must(l.Close())
+	l = open(t, dir, Options{MaxNets: 1 << 18}) // in another set
+	l.must(l.Commit())
+	step("in another set", 9, func() error { l.sources(host, subnet); return nil })
+	l.must(l.Retire())
+	l.slots.put(9, mailUserSlot{Passed: 1<<32 - 1})
+	passed[9] = 1<<32 - 1 + l.quick.sum(9)
+	step("beyond 32 bits", 9, func() error { return l.ForgetUsers() })
+}
+
+// sum is what the cells counted of a user.
+func (t *quickTable) sum(of uint32) (sum uint64) {
+	t.each(func(user uint32, _ mailUserReason, n uint32) {
+		if user == of {
+			sum += uint64(n)
+		}
+	})
+	return sum
 }

@@ -88,7 +88,7 @@ func downgrade(t *testing.T, dir string, layout uint32) {
 				t.Fatal(err)
 			}
 			done, err := carry(from, m, old, is.Maps[name])
-			if err != nil || done != (name != "quick_hosts") { // which is filled with the next list of sources
+			if err != nil || done != (name != "host_cells") { // which is filled with the next list of sources
 				t.Fatal(name, done, err)
 			}
 			from.Close()

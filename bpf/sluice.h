@@ -49,6 +49,7 @@ enum number {
 	QUICK_KIND = 61,  /* 3 bits, of which 0 is free */
 	QUICK_4 = 1,
 	QUICK_6 = 2,
+	QUICK_CELLS = 3,  /* of a bucket */
 	QUICK_GONE = 3,   /* not free: what found no place here may be in source_hosts */
 };
 
@@ -92,7 +93,7 @@ enum config_flag {
 	CONFIG_HINT_EXEMPT = 1024,
 	CONFIG_HINT_LOCKS = 2048,
 	CONFIG_HINT_HOSTS6 = 4096, /* of single IPv6 addresses in source_hosts */
-	CONFIG_QUICK = 8192, /* quick_hosts is filled */
+	CONFIG_QUICK = 16384, /* host_cells is filled; 8192 said so of another layout */
 };
 
 enum lock_flag {
@@ -303,9 +304,10 @@ struct user_slot {
 };
 
 /*
- * A host in a quick table: an address, IPv4 or the first half of IPv6, and what source_hosts says of it. A bucket is a line of
- * the processor's cache. The first one has the mask of the others' numbers, which are counted from 1, in its first word; the
- * last ones hold what does not fit into a cell.
+ * A host in a table of host_cells: an address, IPv4 or the first half of IPv6, and what source_hosts says of it. A bucket is a
+ * line of the processor's cache. The first one has the mask of the others' numbers, which are counted from 1, in its first word;
+ * the last ones hold what does not fit into a cell. Another layout needs another name of the map and another flag, since
+ * programs of two versions meet.
  */
 struct host_cell {
 	__u64 addr; /* network order */
@@ -313,7 +315,17 @@ struct host_cell {
 };
 
 struct host_bucket {
-	struct host_cell cell[4];
+	struct host_cell cell[QUICK_CELLS];
+	/* Connections of each that went as its mode says, beside those in user_slots: that line is at hand, and the user's is not. */
+	__u32 count[QUICK_CELLS];
+	__u32 asked; /* written to have the line fetched */
+};
+
+/* What does not fit into a cell, and of whom it is said. */
+struct host_line {
+	struct source source;
+	__u32 pad[7];
+	__u64 addr;
 };
 
 /* The coarse clock, read once a tick. */

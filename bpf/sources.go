@@ -73,7 +73,9 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 			return err
 		}
 		for _, k := range h.fresh {
-			d.quick.put(k, hosts[k])
+			if err := d.quick.put(k, hosts[k]); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -82,7 +84,9 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 			return err
 		}
 		for _, k := range h.gone {
-			d.quick.remove(k)
+			if err := d.quick.remove(k); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -122,12 +126,14 @@ func (d *Datapath) PutSources(list ...Source) error {
 			return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
 		}
 		if d.quick != nil && isHost(s.Prefix) {
-			d.quick.put(hostKey(s.Prefix), v)
+			if err := d.quick.put(hostKey(s.Prefix), v); err != nil {
+				return err
+			}
 		}
 	}
 	if d.quick != nil {
 		d.hosts += len(list) // or fewer
-		if d.hosts > hostsPerBucket*len(d.quick.buckets) {
+		if crowded(d.hosts, len(d.quick.buckets)) {
 			return d.quicken(2*d.hosts, len(d.quick.lines))
 		}
 	}
@@ -143,7 +149,9 @@ func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) error {
 			return err
 		}
 		if d.quick != nil && isHost(p) {
-			d.quick.remove(hostKey(p))
+			if err := d.quick.remove(hostKey(p)); err != nil {
+				return err
+			}
 		}
 	}
 	return d.changed()

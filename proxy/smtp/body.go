@@ -44,6 +44,10 @@ type DataOptions struct {
 	// quarter less) while a body is uploaded. Its first error ends the calls and is Body.TickErr.
 	Tick      func() error
 	TickEvery time.Duration
+	// Arrived, if not nil, is called by the reading goroutine with the body whenever more of it came, once there are From
+	// bytes, unless it is refused.
+	Arrived func(*Body)
+	From    int64
 }
 
 // Body is a message body: lines that end in CRLF, dots not stuffed. It belongs to whoever got it,

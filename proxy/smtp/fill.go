@@ -154,6 +154,9 @@ func (b *Body) took(n int) {
 	if f.where != toMemory {
 		b.moveOut()
 	}
+	if b.o.Arrived != nil && b.dec.pos >= b.o.From && f.where != toNowhere {
+		b.o.Arrived(b)
+	}
 }
 
 // makeGap moves the bytes not yet decoded up, once for all bare LFs among them.

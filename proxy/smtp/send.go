@@ -206,7 +206,8 @@ type sender struct {
 	stuff bool
 	bol   bool // the next byte begins a line
 
-	flushed bool // something was written
+	flushed bool         // something was written
+	out     func() error // writes what was gathered in another way; nil: as it is
 }
 
 func (s *sender) release() { putBuf(s.buf) }
@@ -214,6 +215,9 @@ func (s *sender) release() { putBuf(s.buf) }
 func (s *sender) flush() error {
 	if s.n == 0 {
 		return nil
+	}
+	if s.out != nil {
+		return s.out()
 	}
 	err := s.c.write(s.buf[:s.n])
 	s.n, s.flushed = 0, true

@@ -38,6 +38,18 @@ func socketUnder(nc net.Conn) (s socket) {
 // vectored tells whether writev works.
 func (s *socket) vectored() bool { return s.tcp != nil || s.raw != nil && canWritev }
 
+// abrupt has a close throw away what has not left yet, and the peer see a reset; or not any more.
+func (s *socket) abrupt(on bool) {
+	if s.tcp == nil {
+		return
+	}
+	linger := -1
+	if on {
+		linger = 0
+	}
+	_ = s.tcp.SetLinger(linger) // an error means that it is closed
+}
+
 // write sends the slices of vec with as few system calls as possible and removes from vec what was sent.
 func (s *socket) write(vec *[][]byte) (int64, error) {
 	if s.tcp != nil {

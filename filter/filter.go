@@ -18,12 +18,15 @@ const (
 	Mail
 	Rcpt
 	Data
+	// Part is the beginning of a large message, of which the rest is still coming. Whoever is asked forgets it: the whole comes
+	// in phase data. An objection stops nothing, but that it goes onward before it is whole.
+	Part
 	phases
 )
 
 // String returns the phase's name as it stands in logs.
 func (p Phase) String() string {
-	return [...]string{"connect", "helo", "mail", "rcpt", "data", "?"}[min(p, phases)]
+	return [...]string{"connect", "helo", "mail", "rcpt", "data", "part", "?"}[min(p, phases)]
 }
 
 // Action is what a hit asks for. Its number stands in the log: new ones come last. Which is the stronger, Stronger tells.
@@ -209,7 +212,7 @@ type Settler interface {
 	Settle(m *message.Message, o Outcome)
 }
 
-// Identifier tells which sender inside its user a message is of. The pipeline asks it at phases mail and data, before the
+// Identifier tells which sender inside its user a message is of. The pipeline asks it at phases mail, data and part, before the
 // checks of the phase. What it answers becomes the message's Identity and Told, and must not be part of its data.
 type Identifier interface {
 	Identify(p Phase, m *message.Message) (identity, told string)

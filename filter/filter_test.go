@@ -122,11 +122,11 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	var got []string
 	for _, s := range []interface{ String() string }{
-		Connect, Helo, Mail, Rcpt, Data, Phase(9), None, Defer, Reject, HighRisk, Delay, Hold, Quarantine, Action(9), Clean, Policy, Spam, Phish, Virus, Class(9),
+		Connect, Helo, Mail, Rcpt, Data, Part, Phase(9), None, Defer, Reject, HighRisk, Delay, Hold, Quarantine, Action(9), Clean, Policy, Spam, Phish, Virus, Class(9),
 	} {
 		got = append(got, s.String())
 	}
-	want := []string{"connect", "helo", "mail", "rcpt", "data", "?", "accept", "defer", "reject", "high-risk", "delay", "hold", "quarantine", "?",
+	want := []string{"connect", "helo", "mail", "rcpt", "data", "part", "?", "accept", "defer", "reject", "high-risk", "delay", "hold", "quarantine", "?",
 		"clean", "policy", "spam", "phish", "virus", "?"}
 	if !slices.Equal(got, want) {
 		t.Errorf("names are %q, want %q", got, want)

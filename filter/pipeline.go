@@ -42,7 +42,7 @@ func NewPipeline(steps ...Step) *Pipeline {
 // Ask runs the checks of phase ph over m. Before the end of data the first refusal decides, since nothing further can
 // change the answer; at data every check is heard, so that the log explains the whole verdict.
 func (p *Pipeline) Ask(ctx context.Context, ph Phase, m *message.Message) Verdict {
-	if p.identifier != nil && (ph == Mail || ph == Data) {
+	if p.identifier != nil && (ph == Mail || ph >= Data) {
 		m.Identity, m.Told = p.identifier.Identify(ph, m)
 	}
 	var excused []string

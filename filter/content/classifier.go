@@ -3,6 +3,7 @@ package content
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"sluice/filter"
@@ -74,9 +75,9 @@ func (c *Classifier) Discarding(allowed func() bool) *Classifier {
 }
 
 // Check implements filter.Check in phase data. It leaves what the content says, and of which message it is a copy, with the
-// message.
+// message. In phase part it leaves nothing.
 func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if p != filter.Data || len(m.Data) == 0 || c.learned() == LearnedOff { // of what was only observed there may be no text
+	if p < filter.Data || len(m.Data) == 0 || c.learned() == LearnedOff { // of what was only observed there may be no text
 		return hits
 	}
 	s := c.settings.Settings(m.Flow.User.ID)
@@ -85,6 +86,9 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	t := Thresholds{s.Content.Unsure, s.Content.Spam}
 	j := c.learner.Judge()
+	if p == filter.Part {
+		return glance(j.Judge(m.Data, t, math.Inf(1)), t, hits)
+	}
 	o, hits, w := j.show(m, t, c.watchers, hits)
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
 	c.learner.Seen(m, &o, t)
@@ -93,6 +97,14 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	hits = append(hits, c.verdict(m, s, &o, t, &w))
 	return o.Hits(j.Model().Info().Name, hits)
+}
+
+// glance is what the beginning of a message says about it. Nobody learns from that, or counts it.
+func glance(o Opinion, t Thresholds, hits []filter.Hit) []filter.Hit {
+	if o.Probability < t.Unsure {
+		return hits
+	}
+	return append(hits, filter.Hit{Code: "UNSURE", Text: "the beginning of the message has much of spam", Points: o.Probability, Score: o.Probability})
 }
 
 // verdict is the one hit that stands for the whole opinion.

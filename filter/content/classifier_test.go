@@ -77,6 +77,14 @@ func TestClassifier(t *testing.T) {
 		}
 	}
 	judged := len(l.seen)
+	part := &message.Message{Flow: &flow.Flow{}, Data: []byte(crlf(pills))}
+	if hits := c.Check(context.Background(), filter.Part, part, nil); len(hits) != 1 || hits[0].Score == 0 || hits[0].Action != filter.None || part.Found != (message.Found{}) || len(l.seen) != judged {
+		t.Errorf("of the beginning of spam: %+v, found %+v, %d judged", hits, part.Found, len(l.seen)-judged)
+	}
+	part.Data = []byte(crlf(minutes))
+	if hits := c.Check(context.Background(), filter.Part, part, nil); len(hits) != 0 {
+		t.Errorf("of the beginning of a good message: %+v", hits)
+	}
 	learned = LearnedOff
 	if hits := ask(pills); len(hits) != 0 || len(l.seen) != judged {
 		t.Errorf("off, it judged %d messages and said %+v", len(l.seen)-judged, hits)

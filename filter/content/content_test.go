@@ -137,6 +137,15 @@ func TestMarksAreFound(t *testing.T) {
 	}
 }
 
+// TestMarksInTheBeginning of a message are found like those in the whole.
+func TestMarksInTheBeginning(t *testing.T) {
+	t.Parallel()
+	m := &message.Message{Data: []byte("Subject: x\r\n\r\n" + gtube + "\r\nand so")}
+	if h := NewMarks().Check(context.Background(), filter.Part, m, nil); codes(h) != "GTUBE" || h[0].Action != filter.Reject {
+		t.Errorf("%+v", h)
+	}
+}
+
 func TestHitIsExplained(t *testing.T) {
 	t.Parallel()
 	head := "Subject: x\r\nContent-Transfer-Encoding: base64\r\n\r\n"

@@ -11,7 +11,7 @@ import (
 )
 
 // Phases are the phases at which the checks of this package are asked.
-var Phases = []filter.Phase{filter.Data}
+var Phases = []filter.Phase{filter.Data, filter.Part}
 
 // mark is a text that stands for a kind of bad mail.
 type mark struct {
@@ -47,7 +47,7 @@ func newMark(code string, class filter.Class, rare byte, head, tail, says string
 
 // Check implements filter.Check in phase data.
 func (c *Marks) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
-	if p != filter.Data {
+	if p < filter.Data {
 		return hits
 	}
 	found := uint(0) // bit i: mark i was found

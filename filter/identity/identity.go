@@ -164,7 +164,7 @@ func (f *Finder) Identify(p filter.Phase, m *message.Message) (identity, told st
 	if p == filter.Data && f.Survey != nil {
 		f.Survey.Look(m)
 	}
-	if id == nil || (p == filter.Data) != (id.Method == policy.ByHeader) {
+	if id == nil || (p >= filter.Data) != (id.Method == policy.ByHeader) {
 		return m.Identity, m.Told
 	}
 	found := Find(m, id)

@@ -145,6 +145,9 @@ func TestTheFieldThatToldIsRemovedUnlessSigned(t *testing.T) {
 		}
 	}
 	set.s.Identify = &policy.Identify{Method: policy.ByHeader, Headers: rulesOf(t, "X-AuthUser")}
+	if name, _ := f.Identify(filter.Part, mailFrom(1, "a@x.example", field+"\r\n")); name != "u" {
+		t.Errorf("the beginning of a message is of %q", name)
+	}
 	if _, told := f.Identify(filter.Data, mailFrom(1, "a@x.example", field+"\r\n")); told != "" {
 		t.Errorf("unasked, %q is removed", told)
 	}

@@ -179,6 +179,36 @@ func refused(c filter.Check, m *message.Message, rcpt message.Address) bool {
 	return v.Refused()
 }
 
+// TestBytesOfABeginning are reserved as they come, and what the whole has more at its end; one reservation is settled.
+func TestBytesOfABeginning(t *testing.T) {
+	t.Parallel()
+	set := policy.Default()
+	set.Limits, set.MessageSize = &policy.Limits{}, 900
+	set.Limits.Max[policy.BytesDay] = 1000
+	c, ctx := NewCounts(0), context.Background()
+	r, size := NewRate(c, policy.NewTable(set), nil), NewSize(policy.NewTable(set))
+	k := Key{User: 9, What: Bytes, Window: policy.BytesDay.Window()}
+	for _, x := range []struct {
+		n              int64
+		p              filter.Phase
+		over, tooLarge bool
+		reserved       int
+	}{{600, filter.Part, false, false, 600}, {800, filter.Part, false, false, 800}, {800, filter.Data, false, false, 800}, {1100, filter.Part, true, true, 800}} {
+		m := mail(1, 9)
+		m.DataSize = x.n
+		h := r.Check(ctx, x.p, m, nil)
+		if _, n := c.Count(k); n != x.reserved || (len(h) > 0) != x.over || (len(size.Check(ctx, x.p, m, nil)) > 0) != x.tooLarge {
+			t.Errorf("%d bytes: %d reserved, %+v", x.n, n, h)
+		}
+	}
+	m := mail(1, 9)
+	m.DataSize = 800
+	r.Settle(m, filter.Outcome{Accepted: 1})
+	if booked, reserved := c.Count(k); booked != 800 || reserved != 0 {
+		t.Errorf("%d bytes are booked, %d reserved", booked, reserved)
+	}
+}
+
 func TestRateOfRecipients(t *testing.T) {
 	t.Parallel()
 	set := policy.Default()

@@ -13,7 +13,7 @@ import (
 )
 
 // RatePhases are the phases at which Rate is asked.
-var RatePhases = []filter.Phase{filter.Rcpt, filter.Data}
+var RatePhases = []filter.Phase{filter.Rcpt, filter.Data, filter.Part}
 
 // Rate holds users, their identities and the budgets they share to their limits (LIM1 to LIM7). It reserves a message with
 // the first recipient and each recipient as it is named, at the end of data what is known only then, books them when the
@@ -79,7 +79,7 @@ func NewRate(c Counter, s policy.Resolver, over func(Over)) *Rate {
 	return r
 }
 
-// Check implements filter.Check in phases rcpt and data.
+// Check implements filter.Check in phases rcpt and data; in phase part it reserves what has come so far.
 func (r *Rate) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	set := r.settings.Settings(m.Flow.User.ID)
 	if set.Limits == nil && set.PerIdentity == nil && set.Budgets == nil {
@@ -87,7 +87,7 @@ func (r *Rate) Check(_ context.Context, p filter.Phase, m *message.Message, hits
 	}
 	o := r.shard(m.Flow.ID)
 	had := o.get(m.Flow.ID)
-	if p == filter.Data && had.more == nil && set.PerIdentity == nil && set.Budgets == nil && set.Limits.Max[policy.BytesDay] == 0 {
+	if p >= filter.Data && had.more == nil && set.PerIdentity == nil && set.Budgets == nil && set.Limits.Max[policy.BytesDay] == 0 {
 		return hits // all was asked before
 	}
 	a := asking{r: r, p: p, m: m, h: had, to: len(m.Envelope.To), hits: hits}

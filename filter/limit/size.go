@@ -10,7 +10,7 @@ import (
 )
 
 // SizePhases are the phases at which Size is asked.
-var SizePhases = []filter.Phase{filter.Mail, filter.Data}
+var SizePhases = []filter.Phase{filter.Mail, filter.Data, filter.Part}
 
 // Size refuses messages over the user's message size: by what MAIL declares (RFC 1870 6.1), then by what really came.
 type Size struct{ settings policy.Resolver }
@@ -21,7 +21,7 @@ func NewSize(s policy.Resolver) *Size { return &Size{s} }
 // Check implements filter.Check.
 func (s *Size) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	size, how := m.Envelope.FromSize, "declared"
-	if p == filter.Data {
+	if p >= filter.Data {
 		size, how = m.DataSize, "received"
 	}
 	limit := s.settings.Settings(m.Flow.User.ID).MessageSize

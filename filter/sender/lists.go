@@ -176,7 +176,7 @@ func (l *Lists) Excuses(p filter.Phase, m *message.Message) []string {
 		if e := l.find(x, m, m.Rcpt, true); e != nil && !e.Block {
 			return append(slices.Clone(from), e.Skips...)
 		}
-	case filter.Data: // what every recipient is excused from
+	case filter.Data, filter.Part: // what every recipient is excused from
 		var all []string
 		for i, to := range m.Envelope.To {
 			e := l.find(x, m, to, true)

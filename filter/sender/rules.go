@@ -16,7 +16,7 @@ import (
 )
 
 // RulePhases are the phases at which Rules are asked.
-var RulePhases = []filter.Phase{filter.Mail, filter.Data}
+var RulePhases = []filter.Phase{filter.Mail, filter.Data, filter.Part}
 
 // wait is how long a check waits for the DNS, all questions together.
 const wait = 2 * time.Second
@@ -41,7 +41,7 @@ type Rules struct {
 // NewRules returns the check by the settings of s, which asks d.
 func NewRules(s policy.Resolver, d DNS) *Rules { return &Rules{settings: s, dns: d} }
 
-// Check implements filter.Check in phases mail and data.
+// Check implements filter.Check in phases mail, data and part.
 func (r *Rules) Check(ctx context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	set := &r.settings.Settings(m.Flow.User.ID).Sender
 	if rules := *set; m.Login == "" {

@@ -137,8 +137,10 @@ func TestOwnDomainsAlone(t *testing.T) {
 		{"forwarded", "SRS0=abc=de=bank.example=x@customer.example", "From: x@bank.example\r\n", ""},
 		{"a trick with suffixes", "a@evilcustomer.example", "From: a@customer.example\r\n", "FROM-DOMAIN 5.7.1"},
 	} {
-		if got := at(r, filter.Data, letter(c.from, c.header+"\r\nbody\r\n")); got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		for _, p := range []filter.Phase{filter.Data, filter.Part} { // the beginning of a message is enough
+			if got := at(r, p, letter(c.from, c.header+"\r\nbody\r\n")); got != c.want {
+				t.Errorf("%s, in phase %s: %q, want %q", c.name, p, got, c.want)
+			}
 		}
 	}
 	set.s.Sender = policy.Sender{}

@@ -11,7 +11,7 @@ import (
 )
 
 // Phases are the phases at which the check is asked. It waits for the message, so that the filter can learn it.
-var Phases = []filter.Phase{filter.Data}
+var Phases = []filter.Phase{filter.Data, filter.Part}
 
 // Code is the public code of what is refused.
 const Code = "TRAP"
@@ -38,17 +38,17 @@ func (t *Traps) Configure(all []string) {
 	t.list.Store(&list)
 }
 
-// Check implements filter.Check in phase data.
+// Check implements filter.Check in phases data and part.
 func (t *Traps) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
 	list := t.list.Load()
-	if list == nil || p != filter.Data {
+	if list == nil || p < filter.Data {
 		return hits
 	}
 	for _, to := range m.Envelope.To {
 		if !known(*list, string(to)) {
 			continue
 		}
-		if len(m.Data) > 0 {
+		if p == filter.Data && len(m.Data) > 0 {
 			t.teach(m)
 		}
 		return append(hits, filter.Hit{Code: Code, Class: filter.Spam, Action: filter.Reject, Points: 1, SMTP: 550, Enhanced: "5.7.1",

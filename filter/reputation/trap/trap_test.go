@@ -28,6 +28,10 @@ func TestTraps(t *testing.T) {
 			t.Errorf("to %q: %+v, %d taught", to, h, taught-before)
 		}
 	}
+	before, m := taught, message.Message{Data: []byte("x"), Envelope: message.Envelope{To: []message.Address{"x@trap.example"}}}
+	if h := tr.Check(context.Background(), filter.Part, &m, nil); len(h) != 1 || taught != before {
+		t.Errorf("of the beginning of a message: %+v, %d taught", h, taught-before)
+	}
 	tr.Configure(nil)
 	if h := hits("old@box.example"); len(h) != 0 {
 		t.Errorf("traps taken away: %+v", h)

@@ -71,8 +71,9 @@ type Settings struct {
 	SpillDir     string
 	RefuseBareLF bool // 550 instead of a normalised line end
 	EarlyData    EarlyData
-	Mirror       bool // the greeting and the name in EHLO's reply are the destination's
-	UserSessions int  // sessions of one user at once, from all his addresses; 0 is no bound
+	Stream       int64 // bytes from which on a message may go onward while it comes; 0: none does
+	Mirror       bool  // the greeting and the name in EHLO's reply are the destination's
+	UserSessions int   // sessions of one user at once, from all his addresses; 0 is no bound
 
 	Timeouts Timeouts
 }

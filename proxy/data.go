@@ -96,6 +96,10 @@ func (s *session) expect() {
 			s.data.TickEvery = min(s.data.TickEvery, s.srv.mostWait)
 		}
 	}
+	if s.stream = (streaming{}); s.mayStream() {
+		s.data.Arrived, s.data.From = s.arrived, s.set.Stream
+		s.data.TickEvery = min(s.data.TickEvery, s.srv.mostWait)
+	}
 }
 
 // unreceived answers and logs a message that could not be taken.
@@ -224,7 +228,12 @@ func (s *session) seen(body *smtp.Body) ([]byte, error) {
 func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline, m *message.Message, header []byte, at time.Time) filter.Verdict {
 	budget := newBudget(ctx, at.Add(set.Timeouts.Verdict))
 	defer budget.end()
-	hops, loop := s.hops(budget, header, m, set.MaxHops)
+	return s.look(budget, set, by, filter.Data, m, header)
+}
+
+// look asks the filter about a message, or its beginning.
+func (s *Server) look(ctx context.Context, set *resolved, by *filter.Pipeline, ph filter.Phase, m *message.Message, header []byte) filter.Verdict {
+	hops, loop := s.hops(ctx, header, m, set.MaxHops)
 	if loop || hops > set.MaxHops {
 		h := filter.Hit{
 			Check: "loop", Code: "LOOP", Class: filter.Policy, Action: filter.Reject, SMTP: 554, Enhanced: "5.4.6",
@@ -232,7 +241,7 @@ func (s *Server) verdict(ctx context.Context, set *resolved, by *filter.Pipeline
 		}
 		return filter.Judge([]filter.Hit{h})
 	}
-	return by.Ask(budget, filter.Data, m)
+	return by.Ask(ctx, ph, m)
 }
 
 // hops counts those of a message, of a large header in turn.

@@ -25,31 +25,19 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		return
 	}
 	s.stage(onward)
+	if s.streamEnded(body, at, e) {
+		return
+	}
+	s.asStreamed()
 	t, until := &s.tx, at.Add(s.set.Timeouts.Answer)
 	if f := s.unsigned(body, until); f != nil {
 		s.undelivered(f, body, e)
 		return
 	}
-	if s.remote == nil || !s.there(until) {
-		if f := s.replay(until); f != nil {
-			s.undelivered(f, body, e)
-			return
-		}
-	}
-	if a := s.lossy(body); a != nil {
-		s.say(*a)
-		e.status, e.note = Refused, a.text
-		if a.code/100 == 4 {
-			e.status = Deferred
-		}
-		s.finish(*e)
+	reply, err := s.transfer(body, until, e)
+	if reply == nil && err == nil {
 		return
 	}
-	s.addTrace()
-	t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
-	t.rec.Out = tlsOf(s.remote.TLS())
-	s.slot = -1
-	reply, err := s.remote.Deliver(s.trace, body, until, s)
 	s.used = time.Now()
 	switch {
 	case err == nil:
@@ -82,6 +70,39 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 			t.rec.Source = netip.Addr{}
 		}
 		s.undelivered(f, body, e)
+	}
+}
+
+// transfer gives the message to the onward session, which is a new one where there is none any more, and returns the final
+// reply. Neither that nor an error: the client was answered.
+func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.Reply, error) {
+	for {
+		if s.remote == nil || !s.there(until) {
+			if f := s.replay(until); f != nil {
+				s.undelivered(f, body, e)
+				return nil, nil
+			}
+		}
+		if a := s.lossy(body); a != nil {
+			s.say(*a)
+			e.status, e.note = Refused, a.text
+			if a.code/100 == 4 {
+				e.status = Deferred
+			}
+			s.finish(*e)
+			return nil, nil
+		}
+		t := &s.tx
+		s.addTrace()
+		t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
+		t.rec.Out = tlsOf(s.remote.TLS())
+		s.slot = -1
+		streams := s.remote.Streams()
+		reply, err := s.remote.Deliver(s.trace, body, until, s)
+		if !streams || !s.resend(err) {
+			return reply, err
+		}
+		s.closeRemote()
 	}
 }
 

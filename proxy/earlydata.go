@@ -8,8 +8,8 @@ import (
 	"sluice/proxy/smtp"
 )
 
-// EarlyData says when DATA goes onward before the message is here. It saves a round trip for each message. No byte of the
-// message goes before the verdict, and where that is not good the connection is closed: without its dot there is no message
+// EarlyData says when DATA goes onward before the message is here. It saves a round trip for each message. The
+// message itself waits for the verdict, and where that is not good the connection is closed: without its dot there is no message
 // (RFC 5321 4.1.1.4). So that destinations hardly ever see such an end, the DATA of those waits of whom anything was refused
 // or withheld lately.
 type EarlyData uint8
@@ -47,12 +47,18 @@ func (s *session) together() bool {
 
 // likely tells whether the message that comes will most probably go on by the onward session at hand.
 func (s *session) likely() bool {
+	if s.parts || s.tx.mail.Size > int64(s.set.BodyMemory) {
+		return false // it may take long to come, and one round trip is nothing to it
+	}
+	return s.unsuspected()
+}
+
+// unsuspected tells whether a session that may have to be broken off may carry the message.
+func (s *session) unsuspected() bool {
 	t, user := &s.tx, s.flow.User.ID
 	switch {
-	case t.ticket != "" || s.authed || s.user.KeepDeferred || s.parts:
+	case t.ticket != "" || s.authed || s.user.KeepDeferred:
 		return false // no message of a locked user does; nothing replaces a session with AUTH; what is put off is kept here
-	case t.mail.Size > int64(s.set.BodyMemory):
-		return false // it may take long to come, and one round trip is nothing to it
 	case s.srv.doubts.about(user, t.start):
 		return false
 	}
@@ -116,6 +122,9 @@ func (s *session) sayNoRcpt() {
 
 // there tells whether the onward session still stands, as far as that can be seen.
 func (s *session) there(until time.Time) bool {
+	if s.remote.Streams() {
+		return true // it is seen to where the end is sent
+	}
 	sure := time.Second
 	if s.remote.Waits() {
 		s.remote.Bound(until)

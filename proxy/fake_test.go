@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +34,11 @@ type remote struct {
 	event  chan string // every command and message as it comes
 	turns  map[string]int
 	before func(verb string)
-	hold   chan struct{} // the message is not read before it closes
+	hold   chan struct{}      // the message is not read before it closes
+	taken  int                // bytes of messages that came, on all connections
+	grew   chan struct{}      // has something in it when some came
+	resets int                // messages that ended by a reset
+	midway func(n int) string // what is said, before it closes, to n bytes of a message; "" for nothing
 }
 
 // Replies with a meaning of their own. Anything else is written as it is, with CRLF behind it.
@@ -47,6 +53,7 @@ func newRemote(t testing.TB, change ...func(*remote)) *remote {
 	r := &remote{
 		ln: ln, greet: "220 mx.sink.example ESMTP", ehlo: []string{"PIPELINING", "SIZE 1000000", "8BITMIME", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "X-ODD"},
 		on: map[string][]string{}, event: make(chan string, 4096), turns: map[string]int{},
+		grew: make(chan struct{}, 1),
 	}
 	for _, c := range change {
 		c(r)
@@ -119,6 +126,9 @@ func (r *remote) hangUp() {
 	}
 }
 
+// hasLeft is the event of a destination that closed in the midst of a message.
+const hasLeft = "(left)"
+
 // hungUp is the event of a client that closed without a word.
 const hungUp = "(closed)"
 
@@ -150,6 +160,9 @@ func (r *remote) serve(nc net.Conn, n int) {
 			return false
 		}
 		_, err := nc.Write([]byte(s + "\r\n"))
+		if err != nil {
+			r.event <- hungUp
+		}
 		return err == nil
 	}
 	if !answer(r.turn("greet", r.greet)) {
@@ -187,7 +200,7 @@ func (r *remote) serve(nc net.Conn, n int) {
 			}
 			nc, br = tc, bufio.NewReader(tc)
 		case verb == "DATA" && reply == "354 go":
-			if !r.message(br, n) || !answer(r.turn(".", "250 2.0.0 queued as X1")) {
+			if !r.message(nc, br, n) || !answer(r.turn(".", "250 2.0.0 queued as X1")) {
 				return
 			}
 		}
@@ -219,16 +232,48 @@ func (r *remote) chunk(br *bufio.Reader, line string) bool {
 	size, _, err := smtp.ParseBDAT(line[len("BDAT "):])
 	b := make([]byte, size)
 	if _, rerr := io.ReadFull(br, b); err != nil || rerr != nil {
+		r.event <- hungUp
 		return false
 	}
 	r.mu.Lock()
 	r.mails = append(r.mails, string(b))
 	r.mu.Unlock()
+	r.took(len(b))
 	return true
 }
 
+// took notes that n more bytes of a message came.
+func (r *remote) took(n int) {
+	r.mu.Lock()
+	r.taken += n
+	r.mu.Unlock()
+	select {
+	case r.grew <- struct{}{}:
+	default:
+	}
+}
+
+// has waits until n bytes of messages have come.
+func (r *remote) has(t testing.TB, n int) {
+	t.Helper()
+	end := time.After(wait)
+	for {
+		r.mu.Lock()
+		got := r.taken
+		r.mu.Unlock()
+		if got >= n {
+			return
+		}
+		select {
+		case <-r.grew:
+		case <-end:
+			t.Fatalf("%d bytes came in %v, want %d", got, wait, n)
+		}
+	}
+}
+
 // message reads to the dot; false when the connection ended before.
-func (r *remote) message(br *bufio.Reader, n int) bool {
+func (r *remote) message(nc net.Conn, br *bufio.Reader, n int) bool {
 	var b strings.Builder
 	if r.hold != nil {
 		<-r.hold
@@ -236,8 +281,24 @@ func (r *remote) message(br *bufio.Reader, n int) bool {
 	for {
 		line, err := br.ReadString('\n')
 		if err != nil {
+			if errors.Is(err, syscall.ECONNRESET) {
+				r.mu.Lock()
+				r.resets++
+				r.mu.Unlock()
+			}
 			r.event <- hungUp
 			return false
+		}
+		r.took(len(line))
+		if r.midway != nil {
+			if s := r.midway(b.Len()); s != "" {
+				if s != closeNow {
+					_, _ = nc.Write([]byte(s + "\r\n")) // it closes in any case
+				}
+				nc.Close()
+				r.event <- hasLeft
+				return false
+			}
 		}
 		if line == ".\r\n" {
 			r.mu.Lock()

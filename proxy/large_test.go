@@ -14,6 +14,12 @@ import (
 // TestLargeMessages: many large messages at once stay within the memory that bodies may have, and their files go with
 // them. SLUICE_LARGE=sessions x MiB is the campaign; the memory is that of this process, client and destination included.
 func TestLargeMessages(t *testing.T) { // not parallel: the process's memory is bounded
+	for name, stream := range map[string]int64{"behind the verdict": 0, "while they come": 1 << 20} {
+		t.Run(name, func(t *testing.T) { largeMessages(t, stream) })
+	}
+}
+
+func largeMessages(t *testing.T, stream int64) {
 	sessions, mib := 8, 8
 	if s := os.Getenv("SLUICE_LARGE"); s != "" {
 		if _, err := fmt.Sscanf(s, "%dx%d", &sessions, &mib); err != nil {
@@ -27,7 +33,7 @@ func TestLargeMessages(t *testing.T) { // not parallel: the process's memory is 
 	go swallow(mx)
 	r := newRig(t, mx.Addr().(*net.TCPAddr).AddrPort(), func(r *rig) {
 		s := &r.cfg.Settings
-		s.BodyMemory, s.BodiesMemory, s.MaxSize = 1<<20, bodies, int64(mib+1)<<20
+		s.BodyMemory, s.BodiesMemory, s.MaxSize, s.Stream = 1<<20, bodies, int64(mib+1)<<20, stream
 		s.Timeouts.Block, s.Timeouts.Answer = 5*time.Minute, 5*time.Minute
 	})
 	line := bytes.Repeat([]byte("y"), 62)
@@ -58,6 +64,9 @@ func TestLargeMessages(t *testing.T) { // not parallel: the process's memory is 
 			}
 			p.envelope()
 			p.cmd("DATA", "354")
+			if _, err := p.nc.Write([]byte("Subject: large\r\n\r\n")); err != nil {
+				t.Error(err)
+			}
 			for range mib {
 				if _, err := p.nc.Write(block); err != nil {
 					t.Errorf("in the midst of a message: %v", err)

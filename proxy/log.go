@@ -29,6 +29,9 @@ func (s *session) finish(e ending) {
 	s.dropDraft()
 	if s.remote != nil {
 		s.remote.Abandon()
+		if s.remote.Streams() {
+			e.note = joined(e.note, begunInVain)
+		}
 		if s.remote.Waits() {
 			defer s.breakOff() // the record tells of the session, too
 		}

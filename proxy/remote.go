@@ -168,7 +168,11 @@ func (s *session) noop() error {
 	if s.remote == nil {
 		return nil
 	}
-	if s.remote.Waits() {
+	switch {
+	case s.remote.Streams():
+		s.streamTick()
+		return nil
+	case s.remote.Waits():
 		s.breakOff()
 		return nil
 	}

@@ -15,6 +15,7 @@ type work struct {
 	nextErr error        // of it
 	data    smtp.DataOptions
 	body    smtp.Body
+	stream  streaming
 	hopRoom sign.Hop
 	trace   []byte    // room for the trace field
 	fed     time.Time // when the client last got what was ready, while a batch of recipients is answered

@@ -133,6 +133,7 @@ func (d *daemon) proxySettings(cfg *config.Config, pl *pool.Set) proxy.Settings 
 		BodiesMemory: int64(cfg.SMTP.BodyMemoryTotal),
 		SpillDir:     cfg.SMTP.SpillDir,
 		EarlyData:    earlyData(cfg),
+		Stream:       int64(cfg.Delivery.Stream),
 		Mirror:       cfg.SMTP.Greeting == "mirror",
 		RefuseBareLF: cfg.SMTP.BareNewline == "refuse",
 		UserSessions: max(cfg.SMTP.Sessions/4, cfg.Limits.SessionsPerSource), // a whole network of his must not fill the gateway

@@ -22,8 +22,13 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 //
 // After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then, and no round trip for it. So does a
 // small one where the destination can, unless that is off.
+//
+// Of a message that goes while it comes (Stream) it sends the rest and the end, and prefix is what was given then.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
+	if s.stream != nil {
+		return s.deliverRest(body, c)
+	}
 	if !s.Waits() && (s.binary || s.inChunk() && body.Size() <= mostChunk && !body.Spilled()) {
 		return s.deliverChunk(prefix, body, c)
 	}

@@ -4,6 +4,7 @@ import "time"
 
 // Close ends the session without a word.
 func (s *Session) Close() {
+	s.unstream()
 	s.conn.Close()
 	s.done()
 }
@@ -21,6 +22,7 @@ func (s *Session) Bye(wait time.Duration) {
 	if s.Waits() {
 		wait = 0
 	}
+	s.unstream()
 	_ = s.conn.CloseAfterPeer(wait) // there is nobody to tell
 	s.done()
 }

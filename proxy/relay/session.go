@@ -30,6 +30,7 @@ type Session struct {
 	chunks  bool        // small messages go as one chunk
 	binary  bool        // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 	data    dataState   // what became of a DATA that went ahead of the message
+	stream  *streaming  // the message goes while it comes; nil: it does not
 
 	roots      *x509.CertPool    // trusted where a certificate is looked at
 	met        *tlspolicy.Policy // that the session was found to meet

@@ -107,6 +107,7 @@ func TestErrors(t *testing.T) {
 		{"group MAC", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\n[[user.bind]]\nmac = \"ff:ff:ff:ff:ff:ff\"", `e.toml:10: user[0].bind[0].mac: "ff:ff:ff:ff:ff:ff" is not the Ethernet address of one device`},
 		{"bind of a stranger", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\n[[user.bind]]\nmac = \"02:00:00:00:00:01\"\nprefix = \"192.0.2.1\"", `e.toml:11: user[0].bind[0].prefix: 192.0.2.1/32 is none of the user's prefixes`},
 		{"bound twice", "[[user]]\nname = \"a\"\nprefixes = [\"192.0.2.0/24\"]\n[[user.bind]]\ninterface = \"a\"\n[[user.bind]]\ninterface = \"b\"", `e.toml:11: user[0].bind[1].prefix: is bound twice`},
+		{"streaming too early", "[delivery]\nstream = \"64KiB\"", `e.toml:7: delivery.stream: 64KiB is too little to judge a message by; give 1MiB or more, or 0B for none`},
 		{"negative", "[limits]\nmessages_per_hour = -1", `e.toml:7: limits.messages_per_hour: -1 is too little; give at least 0`},
 		{"host bits", "runtime_loosen = [\n  \"192.0.2.0/24\",\n  \"192.0.2.1/24\"]", `e.toml:8: intercept.runtime_loosen: "192.0.2.1/24" has bits set behind its length; write 192.0.2.0/24 or the single address 192.0.2.1`},
 		{"no list", "ports = 25", `e.toml:6: intercept.ports: is a list; write it in brackets: [25]`},

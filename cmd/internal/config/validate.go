@@ -49,6 +49,9 @@ func validate(c *Config, doc *document) Errors {
 	v.dnsLists(c)
 	v.public(c)
 	v.notices(c)
+	if n := c.Delivery.Stream; n > 0 && n < 1<<20 {
+		v.report("delivery.stream", n.String()+" is too little to judge a message by", "give 1MiB or more, or 0B for none")
+	}
 	if c.SMTP.BodyMemory > c.SMTP.BodyMemoryTotal {
 		v.report("smtp.body_memory", "one message may not have more memory than all together", "raise body_memory_total")
 	}

@@ -81,6 +81,8 @@ func withIdentity(s policy.Settings, c *config.Identity) policy.Settings {
 func withSender(s policy.Settings, c *config.Sender) policy.Settings {
 	s.Sender = policy.Sender{RequireDomain: c.RequireDomain, Valid: c.Valid, DeferUnknown: c.Defer, RefuseNull: c.RefuseNull, Hello: c.Hello}
 	_ = s.Sender.DMARC.UnmarshalText([]byte(c.DMARC))
+	_ = s.Signing.DKIM.UnmarshalText([]byte(c.DKIM))
+	s.Signing.Selector = c.DKIMSelector
 	_, _ = s.Sender.Mailbox.UnmarshalText([]byte(c.Mailbox)), s.Sender.LearnUntil.UnmarshalText([]byte(c.Learn))
 	if all, err := policy.ParseMailboxes(strings.Join(c.Mailboxes, " ")); err == nil && len(all) > 0 {
 		s.Sender.Mailboxes = &all

@@ -95,6 +95,11 @@ func (s *Settings) Validate() error {
 	if len(s.Language) > 8 || strings.ContainsFunc(s.Language, func(r rune) bool { return (r < 'a' || r > 'z') && r != '-' }) {
 		errs = append(errs, fmt.Errorf("language is %q, want a name such as \"de\"", s.Language))
 	}
+	if s.Signing.Selector != "" {
+		if err := CheckSelector(s.Signing.Selector); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if err := s.Identify.validate(); err != nil {
 		errs = append(errs, err)
 	}

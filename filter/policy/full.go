@@ -21,6 +21,7 @@ func Full(s *Settings) Overrides {
 		LockWindowMinutes: minutesOf(l.Window), LockMinutes: minutesOf(l.Time), LockProbationMinutes: minutesOf(l.Probation),
 		RequireDomain: &s.Sender.RequireDomain, Domains: s.Sender.Domains, Mailbox: &s.Sender.Mailbox, Mailboxes: s.Sender.Mailboxes, LearnUntil: &s.Sender.LearnUntil, Valid: &s.Sender.Valid, DeferUnknown: &s.Sender.DeferUnknown,
 		RefuseNull: &s.Sender.RefuseNull, DMARC: &s.Sender.DMARC, Hello: &s.Sender.Hello, Identify: s.Identify,
+		DKIM: &s.Signing.DKIM, Selector: &s.Signing.Selector,
 	}
 	if o.Domains == nil {
 		o.Domains = &Domains{}

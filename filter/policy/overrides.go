@@ -54,6 +54,9 @@ type Overrides struct {
 	DMARC         *DMARCOutcome `json:"dmarc_prediction,omitempty"` // "off", "log" or "refuse"
 	Hello         *bool         `json:"helo_checks,omitempty"`
 
+	DKIM     *DKIM   `json:"dkim,omitempty"`          // "off", "unsigned" or "always"
+	Selector *string `json:"dkim_selector,omitempty"` // "": each domain's current keys
+
 	LockDayCount         *int     `json:"lock_day_count,omitempty"`
 	LockDayShare         *float64 `json:"lock_day_share,omitempty"` // 0 to 1
 	LockAverageCount     *int     `json:"lock_average_count,omitempty"`
@@ -136,6 +139,8 @@ func (o *Overrides) Apply(s Settings) Settings {
 	set(&s.Sender.RefuseNull, o.RefuseNull)
 	set(&s.Sender.DMARC, o.DMARC)
 	set(&s.Sender.Hello, o.Hello)
+	set(&s.Signing.DKIM, o.DKIM)
+	set(&s.Signing.Selector, o.Selector)
 	set(&s.Language, o.Language)
 	o.applyRules(&s.Lock)
 	return s

@@ -41,6 +41,7 @@ type Settings struct {
 	Lock              Lock
 	Content           Content
 	Sender            Sender
+	Signing           Signing   // SIG1: by keys that the gateway has
 	Accounts          *Accounts // to which the user belongs; nil: none
 	Identify          *Identify // ATT4; nil: the user is one sender
 	Language          string    // of notices to whoever answers for the user, such as "de"; "": the gateway's

@@ -44,6 +44,7 @@ func validate(c *Config, doc *document) Errors {
 	v.tls(c)
 	v.content(c)
 	v.identities(c)
+	v.dkim(c)
 	v.limits(c)
 	v.plugins(c)
 	v.dnsLists(c)

@@ -40,6 +40,7 @@ func (v *validator) identity(key string, id *Identity) {
 }
 
 func (v *validator) sender(key string, s *Sender) {
+	v.selector(key+".dkim_selector", s.DKIMSelector)
 	if s.RequireDomain && len(s.Domains) == 0 && key != "sender" {
 		v.report(key+".from_domains", "is missing: nothing could be sent", `name the user's domains, like from_domains = ["customer.example"]`)
 	}

@@ -46,6 +46,7 @@ type Config struct {
 	Onward     Onward     // may be nil: the onward leg takes what it can get
 	Refusals   Refusals   // may be nil: nothing is learnt of clients that refuse the certificate
 	Signatures Signatures // may be nil: no signature has a say in where mail leaves from
+	Signer     Signer     // may be nil: nothing is signed
 	// Panicked hears of a mistake of ours that ended one session; may be nil.
 	Panicked func(f flow.Flow, cause any, stack []byte)
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"sluice/filter/sign"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -93,7 +92,7 @@ func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.R
 			return nil, nil
 		}
 		t := &s.tx
-		s.addTrace()
+		s.addTrace(body)
 		t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
 		t.rec.Out = tlsOf(s.remote.TLS())
 		s.slot = -1
@@ -159,19 +158,4 @@ func (s *session) told(e *ending) {
 		s.srv.cfg.Inflight.Answered(s.slot)
 		s.slot = -1
 	}
-}
-
-// addTrace makes the fields that stand before the message when it goes on: ours, and what the filter wants to be read.
-func (s *session) addTrace() {
-	s.trace = append(s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop()), s.tx.tag...)
-}
-
-// hop is this message's step over the gateway.
-func (s *session) hop() *sign.Hop {
-	t := &s.tx
-	s.hopRoom = sign.Hop{
-		Flow: s.flow.ID, N: int(s.sent.Load()), User: s.flow.User.ID, Helo: s.helo, Client: s.flow.Client.Addr(),
-		By: s.set.Name, ESMTP: s.esmtp, TLS: s.secure.Load(), Auth: s.who.Login != "", UTF8: t.mail.UTF8, Recipient: t.passed[0].Address, Time: t.start,
-	}
-	return &s.hopRoom
 }

@@ -12,6 +12,7 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/policy"
+	"sluice/filter/sign"
 	"sluice/intercept/flow"
 	"sluice/proxy/auth"
 	"sluice/proxy/smtp"
@@ -113,7 +114,8 @@ type Kept struct {
 	Risky    bool // it may leave through the pool of risky mail alone
 	// Forwarded tells that its user only passes it on, so that it leaves through the pool of such mail where there is one.
 	Forwarded bool
-	Group     uint64 // the same for all copies of a message; 0 where nothing is known of copies
+	As        sign.As // who signs it when it is delivered; zero: nobody
+	Group     uint64  // the same for all copies of a message; 0 where nothing is known of copies
 }
 
 // ServeHouse leads the session of a smarthost on nc to its end, as ServeConn does. The flow's user is who has the source

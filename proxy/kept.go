@@ -158,8 +158,9 @@ func (s *session) store(body *smtp.Body, withheld *filter.Verdict) error {
 			return err
 		}
 	}
-	s.addTrace()
+	s.addTrace(nil)
 	k.Trace = s.trace
+	k.As, t.rec.Signed = s.signsAs(body)
 	t.rec.Size = body.Size()
 	return s.draft.Keep(&s.ctx, &k)
 }

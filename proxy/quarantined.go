@@ -72,7 +72,8 @@ func (s *session) custody(body *smtp.Body) (Custody, error) {
 func (s *session) copyOf(body *smtp.Body) *Kept {
 	t := &s.tx
 	s.trace = s.srv.cfg.Tracer.AppendReceived(s.trace[:0], s.hop())
-	return &Kept{ID: t.msg.ID, Flow: s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body, At: t.start, Secure: s.secure.Load(), HandedIn: s.house != nil, Forwarded: t.msg.Forwarded, Group: t.msg.Found.Group}
+	as, _ := s.signsAs(body)
+	return &Kept{As: as, ID: t.msg.ID, Flow: s.flow, Login: s.login(), Mail: &t.mail, Rcpts: t.passed, Trace: s.trace, Body: body, At: t.start, Secure: s.secure.Load(), HandedIn: s.house != nil, Forwarded: t.msg.Forwarded, Group: t.msg.Found.Group}
 }
 
 // letGo lets a good message go its way, unless it went already.

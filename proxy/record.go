@@ -54,6 +54,7 @@ type Record struct {
 	Remote    string           // what the destination said last, one line; "" where it was not asked
 	Source    netip.Addr       // the address the mail left from; invalid where it did not
 	Way       string           // why it left from there, where not because a setting says so
+	Signed    string           // who signed it (DKIM), or "no: " and why not, where a setting wants that; else ""
 	Out       TLS              // the onward leg
 	In        TLS              // the client leg
 	Terms     string           // what the onward leg had to be, and who says so: "required (setting)"; "" where anything did

@@ -22,8 +22,12 @@ type Signatures interface {
 // signs tells whether the mail of the user and the sender's domain is known to be signed by its author's domain: where from
 // it leaves is chosen before its header is seen, so that is learnt from earlier mail, and looked at once it is here.
 func (s *session) signs() bool {
-	return s.srv.cfg.Signatures != nil && s.delivery() == policy.Auto &&
-		s.srv.signers.Has(s.flow.User.ID, s.tx.msg.Envelope.From.Domain(), s.tx.start)
+	if s.delivery() != policy.Auto {
+		return false
+	}
+	sender := s.tx.msg.Envelope.From
+	return s.srv.cfg.Signatures != nil && s.srv.signers.Has(s.flow.User.ID, sender.Domain(), s.tx.start) ||
+		s.maySign() && s.srv.cfg.Signer.Expected(s.user, s.login(), sender)
 }
 
 // signature looks at the message, which SPF lets leave from none of our addresses, and learns.
@@ -43,7 +47,7 @@ func (s *session) signature(body *smtp.Body) (signed, looked bool) {
 // none: the destination hears the envelope again. Others of the domain do so from the first until one is signed.
 func (s *session) unsigned(body *smtp.Body, until time.Time) *relay.Failure {
 	t := &s.tx
-	if t.way.Why != pool.Signed {
+	if t.way.Why != pool.Signed || s.signsAuthor(body) {
 		return nil
 	}
 	if signed, looked := s.signature(body); signed || !looked {
@@ -64,7 +68,11 @@ func (s *session) signedHere(body *smtp.Body) {
 	if s.decide(&s.ctx, s.tx.passed[0].Domain).Why != pool.NotAllowed {
 		return
 	}
-	if signed, _ := s.signature(body); signed {
+	signed := s.signsAuthor(body)
+	if !signed {
+		signed, _ = s.signature(body)
+	}
+	if signed {
 		s.tx.way = pool.Decision{Why: pool.Signed}
 		s.tx.rec.Way = s.tx.way.Why.String()
 	}

@@ -40,10 +40,11 @@ const (
 	stalled = 2 * time.Minute
 )
 
-// mayStream tells whether the message that comes may go onward before it is whole, as far as its envelope tells.
+// mayStream tells whether the message that comes may go onward before it is whole, as far as its envelope tells. What is to be signed
+// may not: its signature stands before it.
 func (s *session) mayStream() bool {
 	t := &s.tx
-	return s.set.Stream > 0 && s.remote != nil && s.house == nil && !t.keeping && !(0 <= t.mail.Size && t.mail.Size < s.set.Stream) && s.unsuspected()
+	return s.set.Stream > 0 && s.remote != nil && s.house == nil && !t.keeping && !s.maySign() && !(0 <= t.mail.Size && t.mail.Size < s.set.Stream) && s.unsuspected()
 }
 
 // arrived hears of each piece of a large message that comes.
@@ -112,7 +113,7 @@ func (s *session) harmless(body *smtp.Body) bool {
 // beginStream has the destination wait for the message.
 func (s *session) beginStream() bool {
 	st := &s.stream
-	s.addTrace()
+	s.addTrace(nil)
 	st.trace, st.aside = string(s.trace), s.tx.aside
 	if time.Since(s.used) > surely && !s.remote.Waits() && !s.remote.Alive() {
 		return false // another takes its place once the message is here
@@ -185,7 +186,7 @@ func (s *session) asStreamed() {
 	if s.remote == nil || !s.remote.Streams() {
 		return
 	}
-	if s.addTrace(); s.tx.msg.Told != "" || string(s.trace) != s.stream.trace {
+	if s.addTrace(nil); s.tx.msg.Told != "" || string(s.trace) != s.stream.trace {
 		s.breakOff()
 	}
 }

@@ -18,6 +18,7 @@ type work struct {
 	stream  streaming
 	hopRoom sign.Hop
 	trace   []byte    // room for the trace field
+	dkim    signs     // who signs the message at hand
 	fed     time.Time // when the client last got what was ready, while a batch of recipients is answered
 }
 

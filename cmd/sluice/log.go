@@ -242,6 +242,7 @@ func (s *screen) message(m *api.Message) {
 		[2]string{"had to be", plain(m.TLSTerms)},
 		[2]string{"domain asks", plain(asked(m))},
 		[2]string{"left from", leftFrom(m)},
+		[2]string{"signed by", plain(m.Signed)},
 		[2]string{"identity", plain(m.Identity)},
 		[2]string{"from", "<" + plain(m.From) + ">"},
 		[2]string{"to", strings.Join(to, "\n")},

@@ -121,7 +121,7 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 	root.AddCommand(p.statusCommand(), p.usersCommand(), p.identitiesCommand(), p.accountsCommand(), p.addressesCommand(), p.settingsCommand(), p.auditCommand(), p.backupCommand(), p.modeCommand(), p.exemptCommand(), p.tlsCommand(), p.rolloutCommand(), p.flowsCommand(), p.queueCommand(), p.poolCommand(), p.locksCommand(), p.lockCommand(), p.unlockCommand(), p.undoCommand(), p.replayCommand(), p.loginCommand(), p.guessersCommand(),
 		p.logCommand(), p.whyCommand(), p.observeCommand(), p.bypassCommand(), p.gateCommand(), p.doctorCommand(), p.probeCommand(), p.setupCommand(), p.classifyCommand(), p.trainCommand(), p.untrainCommand(), p.reportCommand(), p.modelCommand())
 	root.AddCommand(p.campaignCommand(), p.quarantineCommand(), p.tokenCommand(), p.holderCommand())
-	root.AddCommand(p.appealCommand())
+	root.AddCommand(p.appealCommand(), p.dkimCommand())
 	return root
 }
 

@@ -24,7 +24,7 @@ type backend struct{ d *daemon }
 
 func (d *daemon) backend() api.Backend {
 	b := backend{d}
-	return api.Backend{Suggester: b, Senders: b, AccountLocker: b, Appeals: b, Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Reports: b, Onward: b, MailQueue: b, Pools: b, Identities: b, UserSettings: b, Groups: b, Addresses: b, Campaigns: b, Quarantine: b, Tokens: b, Holders: b, Searches: b, Stories: b, HitActor: b}
+	return api.Backend{Suggester: b, Senders: b, AccountLocker: b, Appeals: b, Overview: b, Users: b, UserEditor: b, Importer: b, Ruler: b, Roller: b, Flows: b, Locks: b, Locker: b, Log: logOf{d}, Gates: b, Observe: b, StartTLS: b, Refusals: b, Logins: b, Models: b, Reports: b, Onward: b, MailQueue: b, Pools: b, Identities: b, UserSettings: b, Groups: b, Addresses: b, Campaigns: b, Quarantine: b, Tokens: b, Holders: b, Searches: b, Stories: b, HitActor: b, DKIM: b}
 }
 
 // Status gathers the gateway's state; a helper that is away is part of it, not an error.

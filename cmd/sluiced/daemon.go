@@ -103,6 +103,7 @@ type daemon struct {
 	guard          *auth.Guard
 	door           *auth.Door
 	savingGuessers sync.Mutex
+	dkim           *dkimKeys
 	acme           *acme.Manager // nil: no authority is asked
 	acmeReady      chan struct{} // closed once all ports are open where it looks
 	acmeOnce       sync.Once
@@ -214,7 +215,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	d.link = &link{path: cfg.Intercept.ControlSocket, log: d.log, prefixes: func(u uint32) []netip.Prefix { return d.roster.Load().prefixes(u) }}
 	d.locals = &locals{log: d.log}
 	dns := resolver.New(resolver.Options{Backend: dnsBackend(&cfg.DNS)})
-	d.dns = dns
+	d.dns, d.dkim = dns, openDKIM(dkimDir(cfg), d.log)
 	d.authority, d.admin = newAuthority(dns), newAdminDoor(dns)
 	if err := d.openDoor(); err != nil {
 		return nil, err

@@ -68,6 +68,7 @@ func (b backend) own(st *api.Status) []api.Finding {
 		finding("message log", st.Log.Lost > 0, api.Fail, fmt.Sprintf("%d records since start, %d lost", st.Log.Records, st.Log.Lost), "journalctl -u sluiced: the disk took no writes"),
 	}
 	fs = append(fs, b.d.certificateFindings()...)
+	fs = append(fs, b.d.dkimFindings()...)
 	if o := st.Observer; o.Wanted {
 		fs = append(fs, finding("observer", !o.Present, api.Warn, map[bool]string{true: fmt.Sprintf("reports, %d flows seen", o.Flows),
 			false: "sources are in mode observe and nobody watches them: their mail is forwarded unseen"}[o.Present], "systemctl enable --now sluice-observe"))

@@ -61,6 +61,7 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	m.queue = delivery.New(delivery.Options{
 		Name: cfg.Gateway.Name, Domains: domains{d.onward}, Dialer: m.dialer, Log: m, Senders: m, Upstream: m.upstream, Terms: m.terms,
 		Choose: m.choose,
+		Sign:   d.signer().sign,
 		Self:   d.isLocal, Alarm: m.alarm, Port: cfg.Spool.Destination, Settings: queueSettings(&cfg.Spool),
 		Spill: func() (smtp.Spill, error) { return proxy.OpenSpill(d.cfg.Load().SMTP.SpillDir) },
 		Panicked: func(id spool.ID, cause any, stack []byte) {
@@ -284,7 +285,7 @@ func (d domains) Addresses(ctx context.Context, host string) ([]netip.Addr, erro
 func (m *mailQueue) Tried(r *delivery.Result) {
 	e := r.Envelope
 	rec := &proxy.Record{
-		ID: e.Message, Start: r.At, Duration: r.Took, From: e.From, Size: r.Size, Source: r.Source, Note: r.Note, Status: tried(r),
+		ID: e.Message, Start: r.At, Duration: r.Took, From: e.From, Size: r.Size, Source: r.Source, Note: r.Note, Signed: r.Signed, Status: tried(r),
 		Flow:    flow.Flow{Client: netip.AddrPortFrom(e.Client, 0), Target: r.Target, User: flow.User{ID: e.User, Name: e.UserName}, Start: r.At},
 		Verdict: filter.Verdict{Cause: -1},
 	}

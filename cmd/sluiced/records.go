@@ -100,7 +100,7 @@ func message(r *proxy.Record) *api.Message {
 	m := &api.Message{
 		ID: r.ID, Time: r.Start, DurationMS: r.Duration.Milliseconds(), User: r.Flow.User.Name, Client: r.Flow.Client, Target: r.Flow.Target,
 		Helo: r.Helo, Identity: r.Identity, From: r.From, Size: r.Size, Status: r.Status.String(), Class: r.Verdict.Class.String(), Reply: r.Reply, Remote: r.Remote,
-		Source: address(r.Source), Way: r.Way, TLSIn: r.In.Version, TLSOut: r.Out.Version, TLSTerms: r.Terms, TLSTrust: r.Asks.Trust, TLSPolicy: r.Asks.Policy, TLSResult: r.Asks.Result,
+		Source: address(r.Source), Way: r.Way, Signed: r.Signed, TLSIn: r.In.Version, TLSOut: r.Out.Version, TLSTerms: r.Terms, TLSTrust: r.Asks.Trust, TLSPolicy: r.Asks.Policy, TLSResult: r.Asks.Result,
 		Campaign: campaignOf(r.Group), Ticket: r.Ticket, Forwarded: r.Forwarded, Shadow: r.Shadow, Would: r.Would, Note: r.Note,
 		UnreadOut: r.Unread.Out, UnreadIn: r.Unread.In, WaitedMS: r.Waited.Milliseconds(), Obstacle: string(r.Obstacle),
 	}

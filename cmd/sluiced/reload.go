@@ -60,6 +60,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 		Dialer:     d.dialer,
 		Onward:     d.onward,
 		Signatures: signatures{sender.NewRules(d.policy, d.dns)},
+		Signer:     d.signer(),
 		Tracer:     trace,
 		Choices:    d.choices.choices,
 		Authority:  d.authority,
@@ -254,6 +255,7 @@ func (d *daemon) reloadFile() error {
 		d.log.Warn("onward encryption", "err", err)
 	}
 	d.policy.SetDefault(defaultSettings(cfg))
+	d.dkim.read()
 	d.policy.Configure(settings)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
 	d.lists.Configure(listOptions(cfg.DNSList))

@@ -68,6 +68,7 @@ func (d *daemon) Run(ctx context.Context) error {
 	background.Go(func() { d.keepKept(ctx, &d.choices.keptFile, "some mail leaves from another address after a restart") })
 	background.Go(func() { d.keepTLS(ctx) })
 	background.Go(func() { d.keepACME(ctx) })
+	background.Go(func() { d.keepDKIM(ctx) })
 	background.Go(func() { d.keepPools(ctx) })
 	background.Go(func() { d.keepUsing(ctx) })
 	background.Go(func() { keepMemory(ctx) })

@@ -28,7 +28,7 @@ func openSenders(dir string) (*sendersFile, error) {
 // senderRules are the rules about senders, with what was found in users' mail.
 func (d *daemon) senderRules() *sender.Rules {
 	r := sender.NewRules(d.policy, d.dns)
-	r.Book = d.senders.Book
+	r.Book, r.Signs = d.senders.Book, d.signsFor
 	return r
 }
 

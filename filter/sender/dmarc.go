@@ -29,6 +29,9 @@ func (r *Rules) predict(ctx context.Context, set *policy.Sender, m *message.Mess
 	if err != nil {
 		return hits
 	}
+	if r.Signs != nil && r.Signs(m.Flow.User.ID, m.Login, domain) {
+		return hits // by its author's domain, which is what is asked for
+	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	rec, below, err := r.record(ctx, domain)

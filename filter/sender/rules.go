@@ -34,6 +34,9 @@ type Rules struct {
 	settings policy.Resolver
 	dns      DNS
 
+	// Signs tells whether a user's mail of a domain is signed on its way out; may be nil: none is.
+	Signs func(user uint32, login, domain string) bool
+
 	// Book, where it is not nil, notes the mailboxes of good mail, and knows those that were found.
 	Book *Book
 }

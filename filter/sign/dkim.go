@@ -49,6 +49,9 @@ var signedFields = []struct {
 // mostSigned bounds the fields that one signature names: a stranger's header may have any number.
 const mostSigned = 100
 
+// Room is how much signatures add to a message at most, those of two keys: a destination that says how much it takes must have it.
+const Room = 4 << 10
+
 // lineLength is about how long the lines of a field of ours are.
 const lineLength = 72
 

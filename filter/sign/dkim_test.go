@@ -60,11 +60,7 @@ func verdicts(t testing.TB, mail []byte) (all []error) {
 	t.Helper()
 	records := map[string]string{}
 	for _, h := range testKeys() {
-		r, err := h.Record()
-		if err != nil {
-			t.Fatal(err)
-		}
-		records[h.Name()] = r
+		records[h.Name()] = h.Record()
 	}
 	vs, err := dkim.VerifyWithOptions(bytes.NewReader(mail), &dkim.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
 		if r, ok := records[name]; ok {
@@ -267,10 +263,7 @@ func TestRing(t *testing.T) {
 func TestPublished(t *testing.T) {
 	t.Parallel()
 	for _, h := range testKeys() {
-		good, err := h.Record()
-		if err != nil {
-			t.Fatal(err)
-		}
+		good := h.Record()
 		p := good[strings.Index(good, "p=")+2:]
 		for _, c := range []struct {
 			txt  []string

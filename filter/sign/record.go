@@ -32,6 +32,9 @@ func NewHeld(domain, selector, kind string, at time.Time) (*Held, error) {
 		return nil, fmt.Errorf("could not make a key for %s: %w", domain, err)
 	}
 	h := &Held{Domain: domain, Selector: selector, Type: kind, Made: at.UTC().Truncate(time.Second)}
+	if h.Public, err = publicOf(signer.Public()); err != nil {
+		return nil, err
+	}
 	h.Secret, err = x509.MarshalPKCS8PrivateKey(signer)
 	return h, err
 }
@@ -58,13 +61,8 @@ func parseSecret(kind string, secret []byte) (crypto.Signer, error) {
 // Name is where the DNS has its record (RFC 6376 3.6.2.1).
 func (h *Held) Name() string { return h.Selector + "._domainkey." + h.Domain }
 
-// public is the key as a record has it: of RSA a SubjectPublicKeyInfo, of Ed25519 the bare key (RFC 8463 4.2).
-func (h *Held) public() (string, error) {
-	k, err := h.Key()
-	if err != nil {
-		return "", err
-	}
-	p := k.Signer.Public()
+// publicOf is a key as a record has it: of RSA a SubjectPublicKeyInfo, of Ed25519 the bare key (RFC 8463 4.2).
+func publicOf(p crypto.PublicKey) (string, error) {
 	if raw, ok := p.(ed25519.PublicKey); ok {
 		return base64.StdEncoding.EncodeToString(raw), nil
 	}
@@ -73,10 +71,7 @@ func (h *Held) public() (string, error) {
 }
 
 // Record is the text of the TXT record that has to be published (RFC 6376 3.6.1).
-func (h *Held) Record() (string, error) {
-	p, err := h.public()
-	return "v=DKIM1; k=" + h.Type + "; p=" + p, err
-}
+func (h *Held) Record() string { return "v=DKIM1; k=" + h.Type + "; p=" + h.Public }
 
 // What is wrong with a record.
 var (
@@ -95,10 +90,6 @@ func (h *Held) Published(txt []string) error {
 	default:
 		return errSeveral
 	}
-	want, err := h.public()
-	if err != nil {
-		return err
-	}
 	tags := map[string]string{"v": "DKIM1", "k": RSA, "h": "sha256", "s": "email"}
 	for tag := range strings.SplitSeq(txt[0], ";") {
 		if k, v, ok := strings.Cut(tag, "="); ok {
@@ -115,7 +106,7 @@ func (h *Held) Published(txt []string) error {
 		return fmt.Errorf("the record says v=%.20s", tags["v"])
 	case tags["k"] != h.Type:
 		return fmt.Errorf("the record is of a key of type %.20s, want k=%s", tags["k"], h.Type)
-	case p != want:
+	case p != h.Public:
 		return errOther
 	case !has(tags["h"], "sha256"):
 		return fmt.Errorf("the record allows h=%.40s alone, want sha256", tags["h"])

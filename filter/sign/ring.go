@@ -2,6 +2,7 @@ package sign
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,8 @@ type Held struct {
 	AtOnce bool `json:"at_once,omitempty"`
 	// Until is how long the record of a key has to stay that signs no more; zero: it signs, or will.
 	Until time.Time `json:"until,omitzero"`
+	// Public is the key as a record has it.
+	Public string `json:"public"`
 	// Secret is the private key (PKCS #8).
 	Secret []byte `json:"secret,omitempty"`
 
@@ -62,7 +65,7 @@ func (h *Held) State() string {
 
 // With returns a copy that change has changed.
 func (h *Held) With(change func(*Held)) *Held {
-	c := &Held{Domain: h.Domain, Selector: h.Selector, Type: h.Type, Made: h.Made, Seen: h.Seen, AtOnce: h.AtOnce, Until: h.Until, Secret: h.Secret, Err: h.Err}
+	c := &Held{Domain: h.Domain, Selector: h.Selector, Type: h.Type, Made: h.Made, Seen: h.Seen, AtOnce: h.AtOnce, Until: h.Until, Public: h.Public, Secret: h.Secret, Err: h.Err}
 	change(c)
 	return c
 }
@@ -90,11 +93,20 @@ type Ring struct {
 
 // NewRing returns a ring of some keys.
 func NewRing(all []*Held) *Ring {
-	r := &Ring{keys: make(map[string][]*Held)}
-	for _, h := range all {
-		r.Put(h)
-	}
+	r := new(Ring)
+	r.Replace(all)
 	return r
+}
+
+// Replace has other keys in place of all there are.
+func (r *Ring) Replace(all []*Held) {
+	next := &Ring{keys: make(map[string][]*Held)}
+	for _, h := range all {
+		next.Put(h)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keys = next.keys
 }
 
 // Put adds a key, or replaces the one of its domain and selector.
@@ -176,7 +188,7 @@ func (r *Ring) Keys(as As) (keys []*Key, err error) {
 		}
 		k, err := h.Key()
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, fmt.Errorf("could not read the key %s: %w", h.Name(), err))
 			continue
 		}
 		keys = append(keys, k)

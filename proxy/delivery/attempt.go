@@ -293,7 +293,7 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 		t.end(s, true)
 		return true
 	}
-	reply, err := s.Deliver(nil, body, time.Now().Add(10*time.Minute), t)
+	reply, err := s.Deliver(t.signatures(s.Caps(), body), body, time.Now().Add(10*time.Minute), t)
 	if err != nil {
 		f := asFailure(err)
 		t.res.Ambiguous = f.Sent

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sluice/filter/sign"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -62,6 +63,8 @@ type Options struct {
 	Self func(netip.Addr) bool
 	// Spill opens the file for what of a converted message is beyond memory; nil: large ones wait.
 	Spill func() (smtp.Spill, error)
+	// Sign makes the DKIM-Signature fields of a message, and says what the log says of them; may be nil: nothing is signed.
+	Sign func(as sign.As, body *smtp.Body) (fields []byte, log string)
 	// Panicked hears of a mistake of ours that ended one try; may be nil.
 	Panicked func(id spool.ID, cause any, stack []byte)
 	// Alarm hears what an operator must know; may be nil.
@@ -110,6 +113,7 @@ type Result struct {
 	Tries    int
 	Next     time.Time // when it is tried again; zero: never
 	Note     string    // what hindered the try as a whole
+	Signed   string    // who signed it, or why not, where somebody is to; "" where it did not leave
 	// Ambiguous: the message had left and no answer came. The destination may have it; it is tried again all the same.
 	Ambiguous bool
 	Notice    spool.ID // of the notice that came of it; 0: none

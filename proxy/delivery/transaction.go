@@ -39,10 +39,10 @@ func withoutCode(r *smtp.Reply) string {
 // mail is the argument of MAIL as the destination can take it.
 func (t *try) mail(c *relay.Caps, body *smtp.Body) smtp.Mail {
 	e := &t.l.Envelope
-	m := smtp.Mail{Path: smtp.Path{Address: e.From}, Size: body.Size(), Body: e.Body, UTF8: e.UTF8}
+	m := smtp.Mail{Path: smtp.Path{Address: e.From}, Size: t.size(c, body), Body: e.Body, UTF8: e.UTF8}
 	var p strings.Builder
 	if c.Has(smtp.ExtSize) {
-		fmt.Fprintf(&p, " SIZE=%d", body.Size())
+		fmt.Fprintf(&p, " SIZE=%d", m.Size)
 	}
 	switch {
 	case !body.Canonical():

@@ -225,6 +225,14 @@ func (b *Body) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// WriteText writes what follows the header with its empty line.
+func (b *Body) WriteText(w io.Writer) error {
+	r := b.NewReader()
+	r.off = b.HeaderLen()
+	_, err := r.WriteTo(w)
+	return err
+}
+
 // NewReader gives a reader from the body's start.
 func (b *Body) NewReader() *BodyReader { return &BodyReader{b: b} }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/filter/sign"
 	"sluice/proxy/smtp"
 )
 
@@ -30,6 +31,8 @@ type Envelope struct {
 	Campaign string
 	// Verified: it is known that mail to From reaches whoever sent this, so that notices may go there.
 	Verified bool
+	// As is who signs the message when it is delivered; zero: nobody.
+	As sign.As
 
 	Rcpts []Rcpt
 }
@@ -84,6 +87,8 @@ const (
 	fLive       = 23 // in an entry written anew: a delivery that is open
 	fTailID     = 24
 	fCampaign   = 25
+	fAsDomain   = 26
+	fAsSelector = 27
 
 	rAddress = 1
 	rNotify  = 2
@@ -159,6 +164,8 @@ func (e *entry) append(b fields) fields {
 	b.text(fClass, v.Class)
 	b.flag(fVerified, v.Verified)
 	b.text(fCampaign, v.Campaign)
+	b.text(fAsDomain, v.As.Domain)
+	b.text(fAsSelector, v.As.Selector)
 	var one fields
 	for i := range v.Rcpts {
 		r := &v.Rcpts[i]
@@ -226,6 +233,10 @@ func parseEntry(b []byte) (*entry, bool) {
 			v.Class = string(f)
 		case fCampaign:
 			v.Campaign = string(f)
+		case fAsDomain:
+			v.As.Domain = string(f)
+		case fAsSelector:
+			v.As.Selector = string(f)
 		case fVerified:
 			v.Verified = true
 		case fRcpt:

@@ -30,12 +30,16 @@ func (l *Lab) startDNS(ctx context.Context) error {
 	if err := os.WriteFile(conf, []byte(dnsmasqConf(d.hosts, l.customers)+txtRecords(l.txt)), 0o644); err != nil {
 		return err
 	}
+	l.dns = d
+	return l.runDNS(ctx, conf)
+}
+
+func (l *Lab) runDNS(ctx context.Context, conf string) error {
 	p, err := l.Start(HostInternet, Command{Args: []string{"dnsmasq", "--keep-in-foreground", "--conf-file=" + conf}})
 	if err != nil {
 		return err
 	}
-	d.proc = p
-	l.dns = d
+	l.dns.proc = p
 	return p.WaitLog(ctx, "started,")
 }
 
@@ -79,6 +83,25 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 	line("txt-record=test.%s,\"the test entry\"", DNSList)
 	line("address=/2.0.0.127.%s/127.0.0.2", DNSList)
 	return b.String()
+}
+
+// PublishTXT adds TXT records, and CNAMEs by which other names lead to them. The name server begins anew, since it reads such records
+// only then; PublishTXT returns when it answers.
+func (l *Lab) PublishTXT(ctx context.Context, txt, aliases map[string]string) error {
+	conf := filepath.Join(l.dir, "dnsmasq.conf")
+	f, err := os.OpenFile(conf, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("could not publish records: %w", err)
+	}
+	_, err = f.WriteString(txtRecords(txt))
+	for from, to := range aliases {
+		_, werr := fmt.Fprintf(f, "cname=%s,%s\n", from, to)
+		err = errors.Join(err, werr)
+	}
+	if err = errors.Join(err, f.Close(), l.dns.proc.Stop(ctx)); err != nil {
+		return fmt.Errorf("could not publish records: %w", err)
+	}
+	return l.runDNS(ctx, conf)
 }
 
 // txtRecords are lines for records of any length: one string of a record has at most 255 bytes (RFC 1035 3.3).

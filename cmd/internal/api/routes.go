@@ -36,7 +36,7 @@ type param struct{ name, doc string }
 
 func (s *Server) routes() []route {
 	user := param{"user", "name of a user, or an address whose user is meant"}
-	return append(slices.Concat(s.suggestRoutes(), s.senderRoutes(), s.accountLockRoutes(), s.appealRoutes(), s.modelRoutes(), s.reportRoutes(), s.loginRoutes(), s.queueRoutes(), s.poolRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.addressRoutes(), s.campaignRoutes(), s.conductRoutes(), s.quarantineRoutes(), s.tokenRoutes(), s.holderRoutes(), s.searchRoutes(), s.storyRoutes()), []route{
+	return append(slices.Concat(s.suggestRoutes(), s.senderRoutes(), s.accountLockRoutes(), s.appealRoutes(), s.modelRoutes(), s.reportRoutes(), s.loginRoutes(), s.queueRoutes(), s.poolRoutes(), s.identityRoutes(), s.settingRoutes(), s.groupRoutes(), s.addressRoutes(), s.campaignRoutes(), s.conductRoutes(), s.quarantineRoutes(), s.tokenRoutes(), s.holderRoutes(), s.searchRoutes(), s.storyRoutes(), s.dkimRoutes()), []route{
 		{method: "GET", path: "/v1/status", summary: "the gateway at a glance", out: Status{},
 			serve: func(r *http.Request) (any, error) { return s.back.Status(r.Context()) }},
 		{method: "GET", path: "/v1/counters", summary: "figures since start", out: Counters{},

@@ -114,6 +114,7 @@ type Backend struct {
 	AccountLocker
 	Suggester
 	Senders
+	DKIM
 }
 
 // Server answers requests.

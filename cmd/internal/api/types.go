@@ -336,6 +336,7 @@ type Message struct {
 	Remote     string         `json:"remote,omitempty" doc:"what the destination said last"`
 	Source     string         `json:"source,omitempty" doc:"address the mail left from"`
 	Way        string         `json:"way,omitempty" doc:"why it left from there, where not because a setting says so"`
+	Signed     string         `json:"signed,omitempty" doc:"the domain that signed it here (DKIM) and the selectors of its keys, or no: and why not"`
 	TLSIn      string         `json:"tls_in,omitempty"`
 	TLSOut     string         `json:"tls_out,omitempty"`
 	UnreadOut  int64          `json:"unread_out,omitempty" doc:"bytes from the client that passed encrypted to the destination"`

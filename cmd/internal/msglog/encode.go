@@ -45,6 +45,7 @@ func (e *encoder) encode(r *proxy.Record) {
 		e.line = append(r.Source.AppendTo(append(e.line, '"')), '"')
 	}
 	e.text("way", r.Way)
+	e.text("signed", r.Signed)
 	e.tls("out", r.Out)
 	e.tls("in", r.In)
 	e.text("terms", r.Terms)

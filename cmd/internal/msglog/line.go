@@ -52,6 +52,7 @@ type line struct {
 	Remote    string                `json:"remote"`
 	Source    netip.Addr            `json:"source"`
 	Way       string                `json:"way"`
+	Signed    string                `json:"signed"`
 	Out       struct{ V, C string } `json:"out"`
 	In        struct{ V, C string } `json:"in"`
 	Terms     string                `json:"terms"`
@@ -101,7 +102,7 @@ func decode(text []byte) (*proxy.Record, error) {
 			User: flow.User{ID: l.User, Name: l.Name, Prefix: l.Prefix, Made: l.Made},
 		},
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
-		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Way: l.Way, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
+		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Way: l.Way, Signed: l.Signed, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
 		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Forwarded: l.Forwarded != 0, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
 		Unread: proxy.Unread{Out: l.UnreadOut, In: l.UnreadIn},
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,

@@ -15,6 +15,7 @@ import (
 	"sluice/filter"
 	"sluice/filter/message"
 	"sluice/filter/policy"
+	"sluice/filter/sign"
 	"sluice/intercept/flow"
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
@@ -36,6 +37,7 @@ type kept struct {
 	user              uint32
 	secure            bool
 	withheld          *filter.Verdict
+	as                sign.As
 }
 
 // Later takes everything but mail for elsewhere.example.
@@ -65,7 +67,7 @@ func (k *keeper) keep(_ context.Context, m *Kept) error {
 	if err != nil {
 		return err
 	}
-	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure, withheld: m.Withheld}
+	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure, withheld: m.Withheld, as: m.As}
 	for _, r := range m.Rcpts {
 		x.to = append(x.to, r.Address)
 	}

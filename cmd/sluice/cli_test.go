@@ -215,7 +215,7 @@ func serve(t *testing.T) string {
 		t.Fatal(err)
 	}
 	f := fake{}
-	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f, Appeals: f, AccountLocker: f, Suggester: f, Senders: f, Stories: f, HitActor: f}, slog.New(slog.DiscardHandler))
+	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f, Appeals: f, AccountLocker: f, Suggester: f, Senders: f, Stories: f, HitActor: f, DKIM: f}, slog.New(slog.DiscardHandler))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -258,6 +258,7 @@ func TestOutput(t *testing.T) {
 		"quarantine release --user alice", "quarantine delete", "quarantine delete --user alice --reason spam", "quarantine rotate",
 		"appeal", "appeal list", "appeal list --state denied", "appeal show ak3f9a9-1", "appeal show a0", "appeal approve ak3f9a9-1 --reason minutes", "appeal deny ak3f9a9-1 --reason pills", "appeal deny ak3f9a9-1",
 		"unlock alice --reset", "lock --account house --plan-only", "lock alice --plan-only", "lock --account house --reason stolen", "unlock --account house", "lock --account house", "lock evidence K7QX-2M4T -o -", "lock evidence none", "users suggest alice", "users suggest bob", "users senders alice", "users senders bob", "users senders alice --take", "users senders alice ceo@bank.example --take --reason new", "users senders alice ceo@bank.example",
+		"dkim", "dkim show customer.example", "dkim show shop.example", "dkim show none.example", "dkim generate shop.example --type ed25519 --selector s2", "dkim rotate", "dkim generate x.example --type dsa", "dkim remove customer.example --reason x",
 		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
 		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 		"tls policy bank.example", "tls policy nowhere.example", "tls broken", "tls retry 198.51.100.30", "tls retry 198.51.100.31:25", "tls retry mx.example", "tls policy",

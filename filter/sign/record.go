@@ -31,7 +31,7 @@ func NewHeld(domain, selector, kind string, at time.Time) (*Held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("could not make a key for %s: %w", domain, err)
 	}
-	h := &Held{Domain: domain, Selector: selector, Type: kind, Made: at.UTC().Truncate(time.Second)}
+	h := &Held{Domain: domain, Selector: selector, Type: kind, Made: at.UTC()}
 	if h.Public, err = publicOf(signer.Public()); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/filter/sign"
 	"sluice/proxy/smtp"
 )
 
@@ -23,7 +24,7 @@ func bodyOf(t testing.TB, text string) *smtp.Body {
 }
 
 func to(addresses ...string) *Envelope {
-	e := &Envelope{Message: "m1", User: 7, UserName: "alice", From: "a@example.com", Received: time.Now()}
+	e := &Envelope{Message: "m1", User: 7, UserName: "alice", From: "a@example.com", Received: time.Now(), As: sign.As{Domain: "example.com", Selector: "s1"}}
 	for _, a := range addresses {
 		e.Rcpts = append(e.Rcpts, Rcpt{Address: a})
 	}

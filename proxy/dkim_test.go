@@ -133,3 +133,20 @@ func TestSignedHereLeavesFromOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestSignedMailIsNotStreamed: its signature, which stands before it, is over the whole of it.
+func TestSignedMailIsNotStreamed(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), streams, signing(&fakeSigner{}, policy.DKIMUnsigned))
+	p := r.hello()
+	p.envelope()
+	p.send(ownMail+strings.Repeat("\r\na line of a large message", 30_000), "250 2.0.0 queued")
+	p.cmd("QUIT", "221")
+	if rec := r.log.wait(t, 1)[0]; rec.Signed != "client.example (s1)" || rec.Status != Delivered {
+		t.Errorf("record %+v", rec)
+	}
+	if got := mx.messages(); len(got) != 1 || !strings.HasPrefix(got[0], "DKIM-Signature: ") {
+		t.Errorf("%d messages arrived: %.200q", len(got), got)
+	}
+}

@@ -31,11 +31,11 @@ type keeper struct{ d *daemon }
 
 // Begin implements proxy.Keeper.
 func (k keeper) Begin() (proxy.Draft, error) {
-	d, err := k.d.mail.create()
+	d, in, err := k.d.mail.create()
 	if err != nil {
 		return nil, unkept(err)
 	}
-	return &draft{k, d}, nil
+	return &draft{k: k, d: d, in: in}, nil
 }
 
 // unkept tells the proxy which of its answers fits.
@@ -48,12 +48,31 @@ func unkept(err error) error {
 
 // draft is a message on its way into the spool.
 type draft struct {
-	k keeper
-	d *spool.Draft
+	k   keeper
+	d   *spool.Draft
+	in  *spool.Spool
+	old *spool.Draft // before the queue was handed over; may be nil
 }
 
 func (d *draft) OpenSpill() (smtp.Spill, error) { return d.d.OpenSpill() }
-func (d *draft) Abort()                         { d.d.Abort() }
+
+func (d *draft) Abort() {
+	d.d.Abort()
+	if d.old != nil {
+		d.old.Abort()
+	}
+}
+
+// move begins the message anew in the spool that this process has since it handed its queue over, with what of the body stands in
+// a file of the older one.
+func (d *draft) move(to *spool.Spool, body *smtp.Body) error {
+	next, err := to.Create()
+	if err != nil {
+		return err
+	}
+	d.d, d.in, d.old = next, to, d.d
+	return body.Move(next.OpenSpill)
+}
 
 // Keep implements proxy.Draft. It does not end early with ctx: a message that is half written is no use.
 func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
@@ -63,6 +82,14 @@ func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
 			return err
 		}
 		defer back()
+	}
+	q := d.k.d.mail
+	q.mu.RLock() // until it is kept nothing is handed over
+	defer q.mu.RUnlock()
+	if d.in != q.spool {
+		if err := d.move(q.spool, m.Body); err != nil {
+			return unkept(err)
+		}
 	}
 	env := envelopeOf(m)
 	var err error

@@ -31,6 +31,12 @@ import (
 // takeoverEvery is how often it is looked whether another process of sluiced has ended and left mail.
 const takeoverEvery = 2 * time.Second
 
+// Where an older process hands its queue over, that is looked for more often, and who asks for the queue waits for it a moment.
+const (
+	comingEvery = 100 * time.Millisecond
+	comingWait  = 2 * time.Second
+)
+
 // manyDeliveries is where giving memory back is worth the pause.
 const manyDeliveries = 50_000
 
@@ -42,6 +48,7 @@ type mailQueue struct {
 	queue    *delivery.Queue
 	callouts *delivery.Callouts
 	cancel   context.CancelFunc
+	here     chan struct{} // closed once no older process has the queue
 
 	mu    sync.RWMutex // held for reading while something is committed
 	spool *spool.Spool // after a hand-over one of its own, which nothing is delivered from here
@@ -51,7 +58,7 @@ type mailQueue struct {
 
 // newMailQueue opens the spool. Nothing is delivered before start.
 func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
-	m := &mailQueue{d: d, dir: spoolDir(cfg)}
+	m := &mailQueue{d: d, dir: spoolDir(cfg), here: make(chan struct{})}
 	relays, err := upstreams(cfg.Spool.Relay)
 	if err != nil {
 		return nil, err
@@ -72,7 +79,7 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 	m.spool, err = spool.Open(m.dir, spool.Options{MinFree: uint64(cfg.Spool.MinFree), Arrived: m.queue.Arrived, Alarm: m.alarm, Keep: true})
 	if err == nil {
 		usual := debug.SetGCPercent(25) // a queue of a million is read into little more than it needs
-		err = m.takeover()
+		_, err = m.takeover()
 		debug.SetGCPercent(usual)
 	}
 	if err != nil {
@@ -140,10 +147,10 @@ func poolOf(set *pool.Set, class, sender string) *pool.Pool {
 }
 
 // takeover takes what processes left that have ended.
-func (m *mailQueue) takeover() error {
+func (m *mailQueue) takeover() (*spool.Report, error) {
 	r, err := m.spool.Takeover()
 	if err != nil {
-		return fmt.Errorf("could not read the spool: %w", err)
+		return nil, fmt.Errorf("could not read the spool: %w", err)
 	}
 	if r.Generations > 0 {
 		m.d.log.Info("took mail over from processes that have ended", "deliveries", r.Deliveries, "interrupted", len(r.Interrupted), "torn records", r.Torn)
@@ -157,7 +164,7 @@ func (m *mailQueue) takeover() error {
 	for _, id := range r.SetAside {
 		m.d.log.Error("a delivery is on hold: sluiced crashed or ended too often while it was being tried; look at it with `sluice queue show`", "delivery", id)
 	}
-	return nil
+	return r, nil
 }
 
 // start delivers until stop.
@@ -169,13 +176,25 @@ func (m *mailQueue) start() {
 
 // keep looks for what other processes leave, until ctx ends or this one has handed over.
 func (m *mailQueue) keep(ctx context.Context) {
-	t := time.NewTicker(takeoverEvery)
+	t := time.NewTicker(comingEvery)
 	defer t.Stop()
+	coming := true
+	came := func() {
+		coming = false
+		close(m.here)
+		t.Reset(takeoverEvery)
+	}
+	if !m.d.second.Load() {
+		came()
+	}
 	for {
 		select {
 		case <-t.C:
-			if err := m.takeover(); err != nil {
+			r, err := m.takeover()
+			if err != nil {
 				m.alarm(err)
+			} else if coming && (r.Generations > 0 || r.Living == 0) {
+				came()
 			}
 		case <-m.d.handedOver:
 			m.yield(ctx)
@@ -183,6 +202,20 @@ func (m *mailQueue) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// await waits a moment for the queue where an older process is about to hand it over.
+func (m *mailQueue) await(ctx context.Context) error {
+	t := time.NewTimer(comingWait)
+	defer t.Stop()
+	select {
+	case <-m.here:
+		return nil
+	case <-t.C:
+		return comingQueue
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -239,11 +272,12 @@ func (m *mailQueue) commit(env *spool.Envelope, prefix []byte, body *smtp.Body) 
 	return d.Commit(env, prefix, body)
 }
 
-// create begins a message. One that is not committed when this process hands its queue over is refused for now.
-func (m *mailQueue) create() (*spool.Draft, error) {
+// create begins a message in the spool that it returns.
+func (m *mailQueue) create() (*spool.Draft, *spool.Spool, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return m.spool.Create()
+	d, err := m.spool.Create()
+	return d, m.spool, err
 }
 
 // waiting tells how many messages of a user are in the queue. After a hand-over it is those that this process still took.

@@ -20,6 +20,9 @@ import (
 // handedOverQueue is answered by a process that has given its queue away.
 var handedOverQueue = &api.Problem{Status: http.StatusServiceUnavailable, Code: "handed-over", What: "another process of sluiced has the queue", Remedy: "ask again"}
 
+// comingQueue is answered by a process that has not got the queue yet.
+var comingQueue = &api.Problem{Status: http.StatusServiceUnavailable, Code: "coming", What: "an older process of sluiced ends its tries before it hands the queue over", Remedy: "ask again in a moment"}
+
 func filterOf(f *api.QueueFilter) (delivery.Filter, error) {
 	out := delivery.Filter{Message: f.Message, User: f.User, Identity: f.Identity, Sender: f.Sender, Domain: f.Domain}
 	if f.Campaign != "" {
@@ -41,8 +44,11 @@ func filterOf(f *api.QueueFilter) (delivery.Filter, error) {
 }
 
 // Queued shows a page of the queue.
-func (b backend) Queued(_ context.Context, q api.QueueQuery) (*api.QueuePage, error) {
+func (b backend) Queued(ctx context.Context, q api.QueueQuery) (*api.QueuePage, error) {
 	m := b.d.mail
+	if err := m.await(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.gave {
@@ -106,7 +112,10 @@ func queuedMail(e *delivery.Entry) api.QueuedMail {
 }
 
 // QueueLanes shows what waits by domain.
-func (b backend) QueueLanes(context.Context) ([]api.QueueLane, error) {
+func (b backend) QueueLanes(ctx context.Context) ([]api.QueueLane, error) {
+	if err := b.d.mail.await(ctx); err != nil {
+		return nil, err
+	}
 	all := b.d.mail.queue.Lanes()
 	out := make([]api.QueueLane, len(all))
 	for i, l := range all {
@@ -119,8 +128,11 @@ func (b backend) QueueLanes(context.Context) ([]api.QueueLane, error) {
 }
 
 // ChangeQueue holds, releases, retries or deletes.
-func (b backend) ChangeQueue(_ context.Context, who string, c api.QueueChange) (*api.QueueChanged, error) {
+func (b backend) ChangeQueue(ctx context.Context, who string, c api.QueueChange) (*api.QueueChanged, error) {
 	m := b.d.mail
+	if err := m.await(ctx); err != nil {
+		return nil, err
+	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if m.gave {

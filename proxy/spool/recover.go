@@ -13,6 +13,7 @@ import (
 // Report tells what a start, or a later look, found of generations that ended.
 type Report struct {
 	Generations int
+	Living      int // generations whose process lives on
 	Deliveries  int
 	Torn        int      // records that were being written at the end; nobody was told that they are kept
 	Damaged     []string // stretches of segments that were on disk and cannot be read any more
@@ -140,7 +141,7 @@ func (r *replay) take() (map[uint16]io.Closer, error) {
 			r.crashed[tag] = r.s.says(lockName(tag))
 		}
 		if !again { // who ends gives up all its tags, but one by one
-			r.rep.Generations = len(locks)
+			r.rep.Generations, r.rep.Living = len(locks), len(r.foreign)
 			return locks, nil
 		}
 	}

@@ -130,13 +130,20 @@ func (s *session) warm(route relay.Route) {
 // keep leaves the onward session to the user's next mail by the same way, where it may be used again (DEL13).
 func (s *session) keep() bool {
 	r := s.remote
-	if s.authed || s.own || s.srv.drain.Err() != nil || !r.Reusable() {
+	if s.authed || s.own || s.srv.drain.Err() != nil || !s.srv.cfg.Dialer.Room(s.flow.User.ID, r) {
 		return false
 	}
 	if _, is := s.srv.cfg.Locks.Locked(s.flow.User.ID); is || !s.cut.CompareAndSwap(r, nil) {
 		return false // locked, or being cut
 	}
-	return s.srv.cfg.Dialer.Keep(s.flow.User.ID, r)
+	if s.srv.cfg.Dialer.Keep(s.flow.User.ID, r) {
+		return true
+	}
+	s.cut.Store(r)
+	if s.ctx.Err() != nil {
+		r.Cut() // killed in between
+	}
+	return false
 }
 
 // dropRemote says goodbye to the destination, which is not waited for: the client waits.

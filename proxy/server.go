@@ -81,6 +81,7 @@ func (s *Server) Configure(set Settings) error {
 // one first; while the client is silent there is none, so ServeConn may return long before done is called. The session
 // ends early when ctx ends.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f *flow.Flow, done func()) {
+	settleStack(false)
 	ss := newSession(s, nc, f)
 	s.serve(ctx, ss, ss.greet, done)
 }

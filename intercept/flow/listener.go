@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -127,7 +128,7 @@ func (l *Listener) Accept() (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := unix.Getsockname(fd)
+	local, err := syscall.Getsockname(fd)
 	if err != nil {
 		return nil, errors.Join(opError("accept", err), unix.Close(fd))
 	}
@@ -148,14 +149,15 @@ func (l *Listener) refuse(target netip.AddrPort) string {
 	return ""
 }
 
-func (l *Listener) accept() (fd int, peer unix.Sockaddr, err error) {
+// accept speaks by package syscall, since x/sys asks each socket for its protocol before it reads an address.
+func (l *Listener) accept() (fd int, peer syscall.Sockaddr, err error) {
 	rerr := l.raw.Read(func(lfd uintptr) bool {
 		for {
-			fd, peer, err = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			fd, peer, err = syscall.Accept4(int(lfd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 			switch err {
-			case unix.EINTR, unix.ECONNABORTED: // the client left while it waited
+			case syscall.EINTR, syscall.ECONNABORTED: // the client left while it waited
 				continue
-			case unix.EAGAIN:
+			case syscall.EAGAIN:
 				return false
 			}
 			return true
@@ -178,11 +180,11 @@ func (l *Listener) accept() (fd int, peer unix.Sockaddr, err error) {
 func opError(op string, err error) error { return &net.OpError{Op: op, Net: "tcp", Err: err} }
 
 // addrPort returns the plain form of an address: never IPv4-mapped, without a zone.
-func addrPort(sa unix.Sockaddr) netip.AddrPort {
+func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
 	}
 	return netip.AddrPort{}

@@ -121,9 +121,7 @@ func (d *Dialer) mayLeave(ctx context.Context, r *Route) (done func(), f *Failur
 	if d.leave == nil || r.Own || !r.Source.IsValid() {
 		return nothing, nil
 	}
-	now, cancel := context.WithCancel(ctx)
-	cancel()
-	done, err := d.leave(now, r.Source, r.Target)
+	done, err := d.leave(noWait, r.Source, r.Target)
 	if err != nil { // those that stand idle give way first
 		at := r.place()
 		d.kept.end(0, func(w way) bool { return w.route.place() == at })
@@ -136,6 +134,23 @@ func (d *Dialer) mayLeave(ctx context.Context, r *Route) (done func(), f *Failur
 }
 
 func nothing() {}
+
+// noWait is a context that has ended.
+var noWait = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// dialTCP gives no connection as nil, which a nil *net.TCPConn is not. There is no name to look up and no second address to
+// try, for which Dial has goroutines and contexts.
+func dialTCP(ctx context.Context, d *net.Dialer, from, to netip.AddrPort) (net.Conn, error) {
+	nc, err := d.DialTCP(ctx, "tcp", from, to)
+	if err != nil {
+		return nil, err
+	}
+	return nc, nil
+}
 
 // connect opens the TCP connection.
 func (d *Dialer) connect(ctx context.Context, r *Route) (net.Conn, *Failure) {
@@ -150,10 +165,7 @@ func (d *Dialer) connect(ctx context.Context, r *Route) (net.Conn, *Failure) {
 			Control:   leaveFrom,
 		}
 		nd.SetMultipathTCP(false)
-		if r.Source.IsValid() {
-			nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.Source, 0))
-		}
-		nc, err = nd.DialContext(ctx, "tcp", r.Target.String())
+		nc, err = dialTCP(ctx, &nd, netip.AddrPortFrom(r.Source, 0), r.Target)
 	case d.own == nil:
 		err = errors.New("delivery from customers' own addresses is not set up")
 	default:

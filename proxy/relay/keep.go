@@ -62,13 +62,13 @@ func (s *Session) Clear() bool {
 // Keep takes s for later use by the same user, or refuses; then it is still the caller's. Sessions from a customer's own
 // address are never kept: they are his, and end with his connection.
 func (d *Dialer) Keep(user uint32, s *Session) bool {
-	if d.keep <= 0 || s.route.Own || s.begun >= keptMessages || !s.Reusable() {
+	k, w := &d.kept, way{user, s.route}
+	if !d.Room(user, s) || !s.Reusable() { // to look at the socket costs more than to look for room
 		return false
 	}
-	k, w := &d.kept, way{user, s.route}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.shut || k.n >= keptRoom || len(k.ways[w]) >= keptPerWay || k.at[w.route.place()] >= keptPerPair || k.isFull(w.route.Target.Addr(), time.Now()) {
+	if !k.room(&w) {
 		return false
 	}
 	s.conn.Idle()
@@ -84,6 +84,21 @@ func (d *Dialer) Keep(user uint32, s *Session) bool {
 	k.ways[w] = append(k.ways[w], one)
 	k.count(w, 1)
 	return true
+}
+
+// Room tells, without a look at the destination, whether s may be kept: a place may be gone when Keep comes.
+func (d *Dialer) Room(user uint32, s *Session) bool {
+	if d.keep <= 0 || s.route.Own || s.begun >= keptMessages {
+		return false
+	}
+	d.kept.mu.Lock()
+	defer d.kept.mu.Unlock()
+	return d.kept.room(&way{user, s.route})
+}
+
+// room tells whether one more may be held; k.mu is held.
+func (k *keeper) room(w *way) bool {
+	return !k.shut && k.n < keptRoom && len(k.ways[*w]) < keptPerWay && k.at[w.route.place()] < keptPerPair && !k.isFull(w.route.Target.Addr(), time.Now())
 }
 
 // Take gives a kept session of the user by the route, or nil. It was alive a moment ago.

@@ -52,7 +52,7 @@ func (s *socket) abrupt(on bool) {
 
 // write sends the slices of vec with as few system calls as possible and removes from vec what was sent.
 func (s *socket) write(vec *[][]byte) (int64, error) {
-	if s.tcp != nil {
+	if s.tcp != nil && !canWritev { // its own memory for the slices is made anew with each connection
 		return (*net.Buffers)(vec).WriteTo(s.tcp)
 	}
 	w := sockets.Get().(*socketWork)

@@ -76,6 +76,8 @@ type socketWork struct {
 	err  error
 	try  func(fd uintptr) bool // attempt
 	look func(fd uintptr)      // peekAt
+
+	iovecs []iovec // of vec, for the kernel
 }
 
 var sockets = sync.Pool{New: func() any {

@@ -3,28 +3,50 @@ package smtp
 import (
 	"net"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 const canWritev = true
 
+type iovec = unix.Iovec
+
 // attempt writes until all is sent, the socket is full (false: wait for it) or broken.
 func (s *socketWork) attempt(fd uintptr) bool {
+	defer func() { clear(s.iovecs[:cap(s.iovecs)]) }() // a pool is no reason to keep what was sent
 	for len(s.vec) > 0 {
-		n, err := unix.Writev(int(fd), s.vec)
-		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
+		n, err := s.writev(fd)
+		switch err {
+		case 0:
+			s.took(n)
+		case unix.EINTR:
+		case unix.EAGAIN:
 			return false
-		case err != nil:
+		default:
 			s.err = &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("writev", err)}
 			return true
-		default:
-			s.took(n)
 		}
 	}
 	return true
+}
+
+// writev is one system call. The standard library makes the memory for its description anew with each connection, and x/sys
+// with each call.
+func (s *socketWork) writev(fd uintptr) (int, unix.Errno) {
+	s.iovecs = s.iovecs[:0]
+	for _, p := range s.vec {
+		if len(p) > 0 {
+			v := iovec{Base: &p[0]}
+			v.SetLen(len(p))
+			s.iovecs = append(s.iovecs, v)
+		}
+	}
+	if len(s.iovecs) == 0 {
+		return 0, 0 // took drops what is empty
+	}
+	n, _, err := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&s.iovecs[0])), uintptr(len(s.iovecs)))
+	return int(n), err
 }
 
 // hungUp tells whether the peer has ended its side or reset the connection, whatever it sent before.

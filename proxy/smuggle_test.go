@@ -166,12 +166,14 @@ type wire struct {
 	mu       sync.Mutex
 	commands []string
 	messages []string // what followed 354 or BDAT, its end included
+	begun    []string // what followed 354 without an end
+	open     sync.WaitGroup
 }
 
 // DialOwn connects to it in memory.
 func (w *wire) DialOwn(context.Context, netip.Addr, netip.AddrPort) (net.Conn, error) {
 	a, b := net.Pipe()
-	go w.serve(b)
+	w.open.Go(func() { w.serve(b) })
 	return a, nil
 }
 
@@ -209,6 +211,9 @@ func (w *wire) serve(nc net.Conn) {
 			for !strings.HasSuffix("\r\n"+b.String(), "\r\n.\r\n") {
 				c, err := br.ReadByte()
 				if err != nil {
+					w.mu.Lock()
+					w.begun = append(w.begun, b.String())
+					w.mu.Unlock()
 					return
 				}
 				b.WriteByte(c)
@@ -223,7 +228,7 @@ func (w *wire) serve(nc net.Conn) {
 
 func (w *wire) forget() {
 	w.mu.Lock()
-	w.commands, w.messages = nil, nil
+	w.commands, w.messages, w.begun = nil, nil, nil
 	w.mu.Unlock()
 }
 

@@ -119,17 +119,14 @@ __noinline int hides_in_priority_tag(struct __sk_buff *skb)
 	return bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &tci, sizeof(tci)) || !(bpf_ntohs(tci) & VLAN_ID);
 }
 
-static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
+static __always_inline int mail(struct __sk_buff *skb, const struct config *cfg, const __u32 l2)
 {
-	const struct config *cfg = get_config();
 	struct sender from = {};
 	__u64 *slot = 0, word = 0;
 	struct packet p = {};
 	enum place at;
 	enum kind kind;
 
-	if (!cfg) /* never: it is an array */
-		return TC_ACT_UNSPEC;
 	if (skb->vlan_present) {
 		if (skb->vlan_tci & VLAN_ID) /* belongs to a VLAN device, where it comes in again */
 			return TC_ACT_UNSPEC;
@@ -196,15 +193,12 @@ static __always_inline int mail(struct __sk_buff *skb, const __u32 l2)
 	return old_flow(skb, cfg, &p, slot, word);
 }
 
-static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
+static __always_inline int uplink(struct __sk_buff *skb, const struct config *cfg, const __u32 l2)
 {
-	const struct config *cfg = get_config();
 	struct packet p = {};
 	enum place at;
 	enum kind kind;
 
-	if (!cfg) /* never: it is an array */
-		return TC_ACT_UNSPEC;
 	if (skb->vlan_present && skb->vlan_tci & VLAN_ID) /* belongs to a VLAN device, where it comes in again */
 		return TC_ACT_UNSPEC;
 	kind = parse(skb, cfg, &p, l2);
@@ -225,25 +219,33 @@ static __always_inline int uplink(struct __sk_buff *skb, const __u32 l2)
 SEC("tc")
 int mail_ingress(struct __sk_buff *skb)
 {
-	return mail(skb, sizeof(struct ethhdr));
+	const struct config *cfg = get_config();
+
+	return !cfg || surely_foreign(skb, cfg, sizeof(struct ethhdr)) ? TC_ACT_UNSPEC : mail(skb, cfg, sizeof(struct ethhdr));
 }
 
 SEC("tc")
 int mail_ingress_l3(struct __sk_buff *skb)
 {
-	return mail(skb, 0);
+	const struct config *cfg = get_config();
+
+	return !cfg || surely_foreign(skb, cfg, 0) ? TC_ACT_UNSPEC : mail(skb, cfg, 0);
 }
 
 SEC("tc")
 int uplink_ingress(struct __sk_buff *skb)
 {
-	return uplink(skb, sizeof(struct ethhdr));
+	const struct config *cfg = get_config();
+
+	return !cfg || surely_foreign(skb, cfg, sizeof(struct ethhdr)) ? TC_ACT_UNSPEC : uplink(skb, cfg, sizeof(struct ethhdr));
 }
 
 SEC("tc")
 int uplink_ingress_l3(struct __sk_buff *skb)
 {
-	return uplink(skb, 0);
+	const struct config *cfg = get_config();
+
+	return !cfg || surely_foreign(skb, cfg, 0) ? TC_ACT_UNSPEC : uplink(skb, cfg, 0);
 }
 
 SEC("tc")

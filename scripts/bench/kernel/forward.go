@@ -114,18 +114,34 @@ func attachWay(name string, g *gateway, p *ebpf.Program) way {
 
 // clsactWay attaches a program by the older hook.
 func (g *gateway) clsactWay(name string, p *ebpf.Program) way {
-	qdisc := &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: g.cust, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}, QdiscType: "clsact"}
-	return way{name, g, g.main(), func() error {
-		if err := netlink.QdiscAdd(qdisc); err != nil {
-			return fmt.Errorf("could not add clsact to interface %d: %w", g.cust, err)
+	return way{name, g, g.main(), func() error { return filter(g.cust, p) }, func() error { return netlink.QdiscDel(clsact(g.cust)) }}
+}
+
+func clsact(ifindex int) *netlink.GenericQdisc {
+	return &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}, QdiscType: "clsact"}
+}
+
+// filter attaches a program by clsact, which of many interfaces is the faster way to do so.
+func filter(ifindex int, p *ebpf.Program) error {
+	if err := netlink.QdiscAdd(clsact(ifindex)); err != nil {
+		return fmt.Errorf("could not add clsact to interface %d: %w", ifindex, err)
+	}
+	f := &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+		Fd: p.FD(), Name: "bench", DirectAction: true}
+	if err := netlink.FilterAdd(f); err != nil {
+		return fmt.Errorf("could not attach a program to interface %d by clsact: %w", ifindex, err)
+	}
+	return nil
+}
+
+// filterAll attaches a program to many interfaces.
+func (g *gateway) filterAll(list []customer, p *ebpf.Program) error {
+	for _, c := range list {
+		if err := filter(c.index, p); err != nil {
+			return err
 		}
-		f := &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: g.cust, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
-			Fd: p.FD(), Name: "bench", DirectAction: true}
-		if err := netlink.FilterAdd(f); err != nil {
-			return fmt.Errorf("could not attach a program to interface %d by clsact: %w", g.cust, err)
-		}
-		return nil
-	}, func() error { return netlink.QdiscDel(qdisc) }}
+	}
+	return nil
 }
 
 // guardedWay attaches all that a forwarded packet meets where the uplink is guarded.

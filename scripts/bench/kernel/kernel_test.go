@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestFrames: what the generator sends is what a router forwards.
@@ -35,7 +36,7 @@ func TestTargets(t *testing.T) {
 		Users:   []int{1, 100, 1000},
 		Alone:   []Cost{{"UDP", 1, false, 11}, {"TCP 443, IPv6", 1000, false, 13}},
 		InSitu:  []Cost{{"SYN to 25, passed", 100, false, 100}, {"SYN to 25, passed", 100, true, 120}, {"SYN to 25, passed", 1000, false, 250}, {"SYN to 25, passed", 1000, true, 400}},
-		Streams: []Stream{{plain, "UDP, 64 bytes", 2000, 100, 64, 1}, {"sluice, 1000 users", "UDP, 64 bytes", 2020, 99, 64, 0.99}, {"sluice, 1000 users" + guarded, "UDP, 64 bytes", 2100, 95, 64, 0.952}},
+		Streams: streams(2000, 2020, 2100),
 		Forwards: []Forward{{empty, "UDP", 1000, 1}, {empty, "TCP 443", 1000, 1}, {rulesAlone, "TCP 443", 1090, 0.92},
 			{"sluice, 1000 users", "UDP", 1010, 0.99}, {"sluice, 1000 users", "TCP 443", 1100, 0.91}, {byRules, "TCP 443", 1100, 0.91}},
 		Interfaces: 20,
@@ -60,9 +61,31 @@ func TestTargets(t *testing.T) {
 	if err := r.Write(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| UDP | 11 |", "1010 (0.99)", "2020 (0.990), 99 |", "| source_hosts | 1 k | 1.0 | 1048 | 0.10 |", "**missed**", "kept"} {
+	for _, want := range []string{"| UDP | 11 |", "1010 (0.99)", "| UDP, 64 bytes (64 bytes) | sluice, 1000 users | 2020 | 32320 | 0.990 (0.990–0.990) | 0.990 (0.990–0.990) | 100 % |", "| source_hosts | 1 k | 1.0 | 1048 | 0.10 |", "**missed**", "kept"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report has no %q:\n%s", want, out.String())
+		}
+	}
+}
+
+// streams are what three ways took for a packet, in two rounds.
+func streams(plainly, ours, withGuard time.Duration) (list []Stream) {
+	rounds := func(ns time.Duration) []sample { s := sample{1, 64, ns, ns}; return []sample{s, s} }
+	for way, ns := range map[string]time.Duration{plain: plainly, "sluice, 1000 users": ours, "sluice, 1000 users" + guarded: withGuard} {
+		list = append(list, stream(way, "UDP, 64 bytes", rounds(ns), rounds(plainly)))
+	}
+	return list
+}
+
+// TestMedian: the bounds hold what a hundred throws of a coin would.
+func TestMedian(t *testing.T) {
+	var list []float64
+	for i := range 100 {
+		list = append(list, float64(100-i))
+	}
+	for n, want := range map[int]Middle{1: {100, 100, 100}, 2: {99.5, 99, 100}, 100: {50.5, 41, 60}} {
+		if got := median(list[:n]); got != want {
+			t.Errorf("of %d: %v, want %v", n, got, want)
 		}
 	}
 }

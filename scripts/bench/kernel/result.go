@@ -21,14 +21,15 @@ type Forward struct {
 	Ratio float64 `json:"ratio"` // throughput to plain forwarding: median over the rounds
 }
 
-// Stream is what real sockets sent through the gateway.
+// Stream is what real sockets sent through the gateway: medians over the rounds.
 type Stream struct {
-	Way   string  `json:"way"`
-	Kind  string  `json:"kind"`
-	NS    float64 `json:"cpu_ns"`          // per datagram or segment: sender, gateway and receiver
-	Rate  float64 `json:"megabytes_per_s"` // with all of them on one processor
-	Bytes float64 `json:"bytes"`           // without headers
-	Ratio float64 `json:"ratio"`           // to plain forwarding: packets per CPU time
+	Way     string  `json:"way"`
+	Kind    string  `json:"kind"`
+	NS      float64 `json:"cpu_ns"`     // per datagram or segment: sender, gateway and receiver
+	Bytes   float64 `json:"bytes"`      // of one, without headers
+	Share   float64 `json:"cpu_share"`  // of the time that it took: 1 where nobody else had the processor
+	Cheaper Middle  `json:"ratio"`      // CPU time per packet of plain forwarding, by that of the way in the same round
+	Faster  Middle  `json:"rate_ratio"` // bytes per second, by those of plain forwarding in the same round
 }
 
 // Connect is the rate at which connections are set up.

@@ -15,6 +15,7 @@ const (
 	mss        = 1448
 	atOnce     = 32      // datagrams in one system call
 	window     = 1 << 23 // room for what the receiver has not taken; the sender must never wait for it
+	long       = 10      // seconds: no call takes longer
 	handful    = 1 << 18 // the receiver is not woken for fewer bytes: no customer's server is on the gateway
 )
 
@@ -77,7 +78,6 @@ func (s *streamGate) dial(kind int, to unix.Sockaddr) (fd int, err error) {
 
 // patient bounds how long a call waits.
 func patient(fd int) error {
-	const long = 10
 	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: long}),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: long}))
 }
@@ -111,16 +111,23 @@ func pour(fd int, n uint64) error {
 	return nil
 }
 
-// discard takes n bytes without looking at them, which tcp(7) does for MSG_TRUNC.
+// discard takes n bytes without looking at them, which tcp(7) does for MSG_TRUNC. It waits by poll(2): a call that had taken some and
+// waited for more would be woken by as many again only.
 func discard(fd int, n uint64) error {
 	block := make([]byte, handful)
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for n > 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, int(min(n, handful))); err != nil {
 			return err
 		}
-		got, _, err := unix.Recvfrom(fd, block[:min(n, handful)], unix.MSG_TRUNC)
+		if some, err := unix.Poll(ready, long*1000); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("could not wait: %w", err)
+		} else if some == 0 && err == nil {
+			return fmt.Errorf("could not receive: %d bytes did not come within %d s", n, long)
+		}
+		got, _, err := unix.Recvfrom(fd, block[:min(n, handful)], unix.MSG_TRUNC|unix.MSG_DONTWAIT)
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 		case err != nil:
 			return fmt.Errorf("could not receive: %w", err)
 		case got == 0:

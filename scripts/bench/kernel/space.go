@@ -110,9 +110,8 @@ func route(name, via string, prefixes ...string) error {
 		return err
 	}
 	gateway := net.ParseIP(via)
-	err = netlink.NeighSet(&netlink.Neigh{LinkIndex: dev.Attrs().Index, IP: gateway, HardwareAddr: farMAC, State: netlink.NUD_PERMANENT})
-	if err != nil {
-		return fmt.Errorf("could not set neighbour %s: %w", via, err)
+	if err := neighbour(name, via, farMAC); err != nil {
+		return err
 	}
 	for _, p := range prefixes {
 		_, dst, err := net.ParseCIDR(p)
@@ -122,6 +121,19 @@ func route(name, via string, prefixes ...string) error {
 		if err != nil {
 			return fmt.Errorf("could not route %s to %s: %w", p, name, err)
 		}
+	}
+	return nil
+}
+
+// neighbour says once and for all which Ethernet address a neighbour has.
+func neighbour(name, address string, mac net.HardwareAddr) error {
+	dev, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	err = netlink.NeighSet(&netlink.Neigh{LinkIndex: dev.Attrs().Index, IP: net.ParseIP(address), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+	if err != nil {
+		return fmt.Errorf("could not set neighbour %s: %w", address, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"time"
@@ -18,58 +19,88 @@ import (
 
 // flood is something that hosts send as fast as it goes.
 type flood struct {
-	name     string
-	payload  int  // of a datagram; 0: TCP
-	single   bool // TCP whose every segment is a packet, not one of many that devices cut or put together
-	quarters int  // so many quarters of b.Packets make a sample
+	name       string
+	payload    int  // of a datagram; 0: TCP
+	single     bool // TCP whose every segment is a packet, not one of many that devices cut or put together
+	sixteenths int  // so many of b.Packets make a sample
 }
 
 // floods are the streams, in the order of the table. What a network card puts together (GRO) arrives large.
 func floods() []flood {
 	return []flood{
-		{name: "TCP, up to 64 KiB in a packet", quarters: 1},
-		{name: "TCP, a packet for each segment", single: true, quarters: 8},
-		{name: "UDP, 1,400 bytes", payload: 1400, quarters: 16},
-		{name: "UDP, 64 bytes", payload: 64, quarters: 16},
+		{name: "TCP, up to 64 KiB in a packet", sixteenths: 1},
+		{name: "TCP, a packet for each segment", single: true, sixteenths: 8},
+		{name: "UDP, 1,400 bytes", payload: 1400, sixteenths: 16},
+		{name: "UDP, 64 bytes", payload: 64, sixteenths: 16},
 	}
 }
 
 // streams sends what hosts send, by real sockets, through a gateway whose programs alternate. Sender, gateway and receiver
-// are on one processor: what the three of them use is what a packet costs.
+// are on one processor: what the three of them use is what a packet costs, and its inverse what can be forwarded at most.
 func (b *bench) streams(ctx context.Context) error {
 	p := b.near(100_000)
-	s, err := openStreams(p)
+	mail, uplink, guard := p.Program(bpf.MailIngress), p.Program(bpf.UplinkIngress), p.Program(bpf.UplinkGuard)
+	one := []hooks{{name: plain}, {empty, b.empty, b.empty, nil}, {sluiceWay(p), mail, uplink, nil}, {sluiceWay(p) + guarded, mail, uplink, guard}, {name: plain + " once more"}}
+	if err := b.streamsThrough(ctx, p, 1, one); err != nil {
+		return err
+	}
+	among := fmt.Sprintf(", one of %d interfaces", b.Interfaces)
+	return b.streamsThrough(ctx, p, b.Interfaces, []hooks{{name: plain + among}, {sluiceWay(p) + among, mail, uplink, nil}})
+}
+
+// streamsThrough compares the ways with the first of them, there and back in each round, so that what becomes slower or faster
+// meanwhile does so for all of them alike.
+func (b *bench) streamsThrough(ctx context.Context, p *population, interfaces int, ways []hooks) error {
+	s, err := openStreams(p, interfaces)
 	if s != nil {
 		defer s.close()
 	}
 	if err != nil {
 		return err
 	}
-	ways := s.ways(b.empty, p)
 	all := make(map[[2]string][]sample)
+	order := slices.Clone(ways)
+	slices.Reverse(order)
+	order = append(slices.Clone(ways), order...)
 	for range b.Rounds {
 		if err := errors.Join(ctx.Err(), b.beat()); err != nil {
 			return err
 		}
-		for _, w := range ways { // a program's coming and going takes longer than a sample
+		sums := make(map[[2]string]sample)
+		for _, w := range order {
 			got, err := s.round(w, b.Packets)
 			if err != nil {
 				return fmt.Errorf("%s: %w", w.name, err)
 			}
 			for i, f := range floods() {
 				k := [2]string{w.name, f.name}
-				all[k] = append(all[k], got[i])
+				sums[k] = sums[k].plus(got[i])
 			}
+		}
+		for k, one := range sums {
+			all[k] = append(all[k], one)
 		}
 	}
 	for _, f := range floods() {
-		base := best(all[[2]string{ways[0].name, f.name}])
+		base := all[[2]string{ways[0].name, f.name}]
 		for _, w := range ways {
-			got := best(all[[2]string{w.name, f.name}])
-			b.result.Streams = append(b.result.Streams, Stream{w.name, f.name, got.ns(), got.rate() / 1e6, float64(got.bytes) / float64(got.packets), base.ns() / got.ns()})
+			b.result.Streams = append(b.result.Streams, stream(w.name, f.name, all[[2]string{w.name, f.name}], base))
 		}
 	}
 	return nil
+}
+
+// stream makes one line of the table: each round of a way beside the same round of what it is compared with.
+func stream(way, kind string, list, base []sample) Stream {
+	var ns, bytes, share, cheaper, faster []float64
+	for i, s := range list {
+		ns = append(ns, s.ns())
+		bytes = append(bytes, float64(s.bytes)/float64(s.packets))
+		share = append(share, float64(s.cpu)/float64(s.took))
+		cheaper = append(cheaper, base[i].ns()/s.ns())
+		faster = append(faster, s.rate()/base[i].rate())
+	}
+	return Stream{way, kind, median(ns).Median, median(bytes).Median, median(share).Median, median(cheaper), median(faster)}
 }
 
 // sample is what became of one stream.
@@ -83,19 +114,30 @@ type sample struct {
 func (s sample) ns() float64   { return float64(s.cpu.Nanoseconds()) / float64(s.packets) }
 func (s sample) rate() float64 { return float64(s.bytes) / s.took.Seconds() }
 
-// best is the sample that was disturbed least.
-func best(list []sample) sample {
-	return slices.MinFunc(list, func(a, b sample) int {
-		if a.ns() < b.ns() {
-			return -1
-		}
-		return 1
-	})
+func (s sample) plus(o sample) sample {
+	return sample{s.packets + o.packets, s.bytes + o.bytes, s.took + o.took, s.cpu + o.cpu}
+}
+
+// Middle is the median of many, and the bounds between which that of all that could be measured lies with a chance of 95 %.
+type Middle struct {
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+// median needs no assumption about how the list is spread: of n values more than half a deviation of a coin thrown n times, 0.98
+// times the root of n, lie beyond either bound with a chance of 2.5 %.
+func median(list []float64) Middle {
+	s := slices.Sorted(slices.Values(list))
+	n := len(s)
+	k := max(0, int((float64(n)-1.96*math.Sqrt(float64(n)))/2))
+	return Middle{(s[(n-1)/2] + s[n/2]) / 2, s[k], s[n-1-k]}
 }
 
 // streamGate is a gateway with sockets at both sides, all of it on one processor.
 type streamGate struct {
 	*gateway
+	in   int    // the interface that they come in by
 	ends []ends // of each flood
 }
 
@@ -105,14 +147,26 @@ type ends struct{ from, to int }
 // nowhere is an address for which the server drops what comes, without a word.
 const nowhere = "198.51.100.65"
 
-func openStreams(p *population) (*streamGate, error) {
+func openStreams(p *population, interfaces int) (*streamGate, error) {
 	g, err := newGateway()
 	if err != nil {
 		return nil, err
 	}
-	s := &streamGate{gateway: g}
+	s := &streamGate{gateway: g, in: g.cust}
 	if err := g.house(p); err != nil {
 		return s, err
+	}
+	to := gatewayMAC
+	if interfaces > 1 {
+		list, err := g.customers(interfaces)
+		if err != nil {
+			return s, err
+		}
+		at := len(list) / 2
+		s.in, to = list[at].index, list[at].mac
+		if err := g.run(func() error { return g.filterAll(slices.Delete(list, at, at+1), p.Program(bpf.MailIngress)) }); err != nil {
+			return s, err
+		}
 	}
 	for _, at := range []*space{g.client, g.server} {
 		if err := at.run(stayOn(runtime.NumCPU() - 1)); err != nil {
@@ -121,7 +175,7 @@ func openStreams(p *population) (*streamGate, error) {
 	}
 	err = errors.Join(
 		g.client.run(func() error {
-			return errors.Join(up("lo", takenClient+"/32"), routeVia("c0", "203.0.113.5", "198.51.100.0/24"))
+			return errors.Join(up("lo", takenClient+"/32"), routeVia("c0", "203.0.113.5", "198.51.100.0/24"), neighbour("c0", "203.0.113.5", to))
 		}),
 		g.server.run(func() error {
 			return errors.Join(up("lo", server4.String()+"/32"), routeVia("u0", "203.0.113.1", "192.0.2.0/24"), blackhole(nowhere+"/32"))
@@ -162,54 +216,53 @@ func blackhole(prefix string) error {
 	return nil
 }
 
-// ways are the programs that a gateway of ours has, beside others at the same places.
-func (s *streamGate) ways(idle *ebpf.Program, p *population) []way {
-	at := func(name string, in, back, out *ebpf.Program) way {
-		var held []link.Link
-		add := func(index int, p *ebpf.Program, where ebpf.AttachType) error {
-			if p == nil {
-				return nil
-			}
-			k, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p, Attach: where})
-			if err != nil {
-				return fmt.Errorf("could not attach a program to interface %d: %w", index, err)
-			}
-			held = append(held, k)
-			return nil
+// hooks are the programs of a gateway: at the customer's interface, and at the uplink for what comes back and what leaves.
+type hooks struct {
+	name          string
+	in, back, out *ebpf.Program // nil: none
+}
+
+// attach puts them there, to be closed afterwards.
+func (s *streamGate) attach(h hooks) (held []link.Link, err error) {
+	for _, at := range []struct {
+		index   int
+		program *ebpf.Program
+		where   ebpf.AttachType
+	}{{s.in, h.in, ebpf.AttachTCXIngress}, {s.up, h.back, ebpf.AttachTCXIngress}, {s.up, h.out, ebpf.AttachTCXEgress}} {
+		if at.program == nil {
+			continue
 		}
-		return way{name: name, gateway: s.gateway, set: func() error {
-			return errors.Join(add(s.cust, in, ebpf.AttachTCXIngress), add(s.up, back, ebpf.AttachTCXIngress), add(s.up, out, ebpf.AttachTCXEgress))
-		}, undo: func() (err error) {
-			for _, k := range held {
-				err = errors.Join(err, k.Close())
-			}
-			held = nil
-			return err
-		}}
+		k, err := link.AttachTCX(link.TCXOptions{Interface: at.index, Program: at.program, Attach: at.where})
+		if err != nil {
+			return held, fmt.Errorf("could not attach a program to interface %d: %w", at.index, err)
+		}
+		held = append(held, k)
 	}
-	mail, uplink, guard := p.Program(bpf.MailIngress), p.Program(bpf.UplinkIngress), p.Program(bpf.UplinkGuard)
-	return []way{
-		at(plain, nil, nil, nil), at(empty, idle, idle, nil), at(sluiceWay(p), mail, uplink, nil),
-		at(sluiceWay(p)+guarded, mail, uplink, guard), at(empty+", also for what leaves", idle, idle, idle), at("plain forwarding once more", nil, nil, nil),
-	}
+	return held, nil
 }
 
 const guarded = ", with the guard at the uplink"
 
 // round is a sample of each flood by one way.
-func (s *streamGate) round(w way, packets int) (got []sample, err error) {
-	err = s.run(w.set)
+func (s *streamGate) round(h hooks, packets int) (got []sample, err error) {
+	var held []link.Link
+	err = s.run(func() (err error) { held, err = s.attach(h); return err })
 	for i, f := range floods() {
 		if err != nil {
 			break
 		}
 		var one sample
-		if one, err = s.sample(f, s.ends[i], f.quarters*packets/4); err != nil {
+		if one, err = s.sample(f, s.ends[i], f.sixteenths*packets/16); err != nil {
 			err = fmt.Errorf("%s: %w", f.name, err)
 		}
 		got = append(got, one)
 	}
-	return got, errors.Join(err, s.run(w.undo))
+	return got, errors.Join(err, s.run(func() (err error) {
+		for _, k := range held {
+			err = errors.Join(err, k.Close())
+		}
+		return err
+	}))
 }
 
 // sample sends so many packets, or a little more.

@@ -40,16 +40,30 @@ func (b *relaxedBody) Write(p []byte) (int, error) {
 			b.put(" ")
 			b.blank = false
 		}
-		i := 1
-		for i < len(p) && p[i] > ' ' {
-			i++
-		}
-		for ; i < len(p) && p[i] != ' ' && p[i] != '\t' && p[i] != '\r' && p[i] != '\n'; i++ {
-		}
-		b.word(p[:i])
+		i := regular(p)
+		b.add(p[:i])
 		p = p[i:]
 	}
 	return n, nil
+}
+
+// regular is the length of the beginning of p, which is no white space, that is canonical as it stands: most bodies are, from end to end.
+func regular(p []byte) int {
+	for i := 1; ; {
+		for i < len(p) && p[i] > ' ' {
+			i++
+		}
+		switch {
+		case i+1 < len(p) && p[i] == ' ' && p[i+1] > ' ':
+			i += 2
+		case i+2 < len(p) && p[i] == '\r' && p[i+1] == '\n' && p[i+2] > ' ':
+			i += 3
+		case i < len(p) && p[i] != ' ' && p[i] != '\t' && p[i] != '\r' && p[i] != '\n':
+			i++
+		default:
+			return i
+		}
+	}
 }
 
 func (b *relaxedBody) put(s string) {
@@ -57,10 +71,10 @@ func (b *relaxedBody) put(s string) {
 	b.out = append(b.out, s...)
 }
 
-// word writes what has no white space in it.
-func (b *relaxedBody) word(p []byte) {
+// add adds what is canonical.
+func (b *relaxedBody) add(p []byte) {
 	b.text = true
-	if len(p) >= canonicalBlock {
+	if len(p) >= canonicalBlock/8 {
 		b.room(canonicalBlock)
 		b.hash.Write(p)
 		return

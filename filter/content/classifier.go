@@ -91,6 +91,7 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	o, hits, w := j.show(m, t, c.watchers, hits)
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
+	m.Found.Likely = o.Probability >= 0.5 && c.holdsBack(s, &w) == ""
 	c.learner.Seen(m, &o, t)
 	if o.Probability < t.Unsure {
 		return o.unread(m, hits)

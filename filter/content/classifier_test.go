@@ -34,9 +34,12 @@ func TestClassifier(t *testing.T) {
 	settings := fixed(policy.Default())
 	learned := LearnedAuto
 	c := NewClassifier(l, &settings, func() string { return learned })
+	likely := false
 	ask := func(mail string) []filter.Hit {
 		m := &message.Message{ID: "k1.1", Flow: &flow.Flow{}, Data: []byte(crlf(mail))}
-		return c.Check(context.Background(), filter.Data, m, nil)
+		hits := c.Check(context.Background(), filter.Data, m, nil)
+		likely = m.Found.Likely
+		return hits
 	}
 	for _, x := range []struct {
 		name, mail, learned string
@@ -56,6 +59,9 @@ func TestClassifier(t *testing.T) {
 	} {
 		l.acting, learned, settings.Content.BlockSpam = x.acting, x.learned, x.block
 		hits := ask(x.mail)
+		if likely != (x.action != filter.None) {
+			t.Errorf("%s: likely bad, and that may stop it: %v", x.name, likely)
+		}
 		if x.code == "" {
 			if len(hits) != 0 {
 				t.Errorf("%s: %+v", x.name, hits)

@@ -19,7 +19,7 @@ const CheckName = "lock"
 // The public codes of what a sender hears who is not locked as a whole.
 const (
 	CodeLocked = "LOCKED" // this identity is locked
-	CodeHeld   = "HELD"   // too much of what he sent lately was bad
+	CodeHeld   = "HELD"   // too much of what he sent lately was bad, or some was and this looks bad
 	CodeSlow   = "SLOW"   // he may send no more for now
 )
 
@@ -71,6 +71,8 @@ func (l *Locks) slowed(v *filter.Verdict, st standing) {
 	switch {
 	case st.rung >= ladder.Held: // also who would be locked if the brake did not hold that up: nothing is lost by waiting
 		l.stop(v, CodeHeld, "", "too much of what this sender sent lately was bad; what is good goes out in some minutes")
+	case st.more:
+		l.stop(v, CodeHeld, "", "mail of this sender was found bad lately, and this looks like more of it; it goes out in some minutes unless more is found")
 	case st.slow:
 		l.stop(v, CodeSlow, "", "this sender sends slowly for now, since some of his mail was bad lately; try again later")
 	}
@@ -116,9 +118,9 @@ func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence
 	if d == nil || !d.Class.Bad() {
 		doubt := v.Doubt()
 		if doubt == nil || d != nil && d != doubt || m.Forwarded { // or something else keeps it back
-			return ladder.Event{Kind: ladder.Good}, Evidence{}, true
+			return ladder.Event{Kind: ladder.Good, Likely: m.Found.Likely && !m.Forwarded}, Evidence{}, true
 		}
-		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score)}
+		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score), Likely: !doubt.Class.Bad()}
 		e.Print, _ = printOf(m, v)
 		return e, evidenceOf(m, doubt), true
 	}

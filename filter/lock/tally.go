@@ -64,6 +64,7 @@ type standing struct {
 	finding *finding
 	rung    ladder.Rung
 	slow    bool
+	more    bool // it looks like more of the bad mail that was found lately
 }
 
 func newTallies() *tallies {
@@ -111,7 +112,7 @@ func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) 
 
 // stops tells whether a good message is not to go on now.
 func (st *standing) stops(s *policy.Lock) bool {
-	return s.Automatic && !s.Never && (st.slow || st.rung >= ladder.Held)
+	return s.Automatic && !s.Never && (st.slow || st.more || st.rung >= ladder.Held)
 }
 
 // tellGood counts a message that goes on, unless its sender is not to send now; what is doubtful about one with an identity
@@ -129,6 +130,7 @@ func (t *tallies) tellGood(own, user *tally, e ladder.Event, now time.Duration, 
 			score, _ := u.Score(now, s)
 			rung = max(rung, ladder.ByScore(score, s))
 			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
+			st.more = st.more || e.Likely && u.Suspect(now, s)
 		}
 	}
 	if st.stops(s) {

@@ -61,6 +61,7 @@ type Found struct {
 	Phish  bool    // what speaks against it speaks of phishing
 	Group  uint64  // the same for all copies of a message; 0 where nothing is known of copies
 	Passes string  // why nothing that was learnt may stop it; "" where it may
+	Likely bool    // it is likelier bad than good, and that may stop it
 }
 
 // Reader reads the first most bytes of the message, in phase data; size is how many there are to read.

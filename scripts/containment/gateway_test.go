@@ -78,7 +78,8 @@ func (o *oracle) finds(m *mail) bool {
 // asked is the oracle as a check; the message at hand is given to it beforehand.
 type asked struct{ m *mail }
 
-func (a *asked) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit {
+func (a *asked) Check(_ context.Context, _ filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
+	m.Found.Likely = a.m.odds >= 0.5
 	switch {
 	case a.m.odds >= content.DefaultThresholds.Unsure && !a.m.found:
 		hits = append(hits, filter.Hit{Code: "UNSURE", Score: a.m.odds, Text: "message has much of spam"})

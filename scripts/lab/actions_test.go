@@ -100,7 +100,12 @@ func TestActionsOfSpam(t *testing.T) {
 	set("content_on_spam=discard")
 	hears("nowhere@sink.example", pillMail, "250 2.0.0 gw.example: taken")
 	set("content_spam=1", "content_unsure=0.9", "content_on_unsure=tag")
-	hears("unsure@sink.example", pillMail, "250 ")
+	hears("unsure@sink.example", pillMail, "451 4.7.1 gw.example: [HELD]") // since bad mail of his was found in these minutes
+	hears("good3@sink.example", minutesMail, "250 ")
+	sluice(t, g, "user", "set", "bob", "content_spam=1", "content_unsure=0.9", "content_on_unsure=tag")
+	if got := say(ctx, t, l, "bob", "unsure@sink.example", pillMail); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("whose mail was never found bad hears %q", got)
+	}
 	if m := messageTo(ctx, t, l, "unsure@sink.example"); !bytes.Contains(m.Data, []byte("\r\nX-Spam-Status: Unsure, probability=")) || bytes.Contains(m.Data, []byte("X-Spam-Flag")) {
 		t.Errorf("what is unsure arrives as %q", m.Data)
 	}

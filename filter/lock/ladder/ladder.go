@@ -56,6 +56,7 @@ type Event struct {
 	Firm   bool   // a list, a link or a signature speaks against it: each message counts, and no share is asked for
 	Origin uint32 // who sent it inside of a larger sender; 0: nobody known
 	Score  uint8  // how likely a doubtful one is bad, in percent
+	Likely bool   // a good or doubtful one is likelier bad than good, and it is no setting that lets it go
 }
 
 // Cause is a rule that was met.
@@ -163,6 +164,16 @@ func (s *Sender) Release(now time.Duration, r *policy.Lock) {
 
 // OnProbation tells whether a sender's lock ended lately: fewer marks lock him again, and he sends less.
 func (s *Sender) OnProbation(now time.Duration) bool { return now < s.probation }
+
+// Suspect tells whether mail of a sender was found bad within the window. What looks bad is then more likely so than its text
+// alone says, which knows nothing of him.
+func (s *Sender) Suspect(now time.Duration, r *policy.Lock) bool {
+	if r.SpamCount == 0 {
+		return false
+	}
+	n := s.numbers(now, r)
+	return n.short[Spam]+n.short[Phish] > 0
+}
 
 // Quiet tells whether nothing is known of a sender that could count for anything.
 func (s *Sender) Quiet(now time.Duration, r *policy.Lock) bool {

@@ -256,7 +256,7 @@ func (b *bench) memories(ctx context.Context) error {
 		if p.users == 0 || ctx.Err() != nil {
 			continue
 		}
-		for _, table := range []string{"source_hosts", "user_slots", "user_counters"} {
+		for _, table := range []string{"source_hosts", "host_cells_now", "user_slots", "user_counters"} {
 			if table == "user_slots" {
 				if err := b.everybody(p); err != nil {
 					return err

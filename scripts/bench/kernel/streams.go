@@ -29,7 +29,7 @@ type flood struct {
 func floods() []flood {
 	return []flood{
 		{name: "TCP, up to 64 KiB in a packet", sixteenths: 1},
-		{name: "TCP, a packet for each segment", single: true, sixteenths: 8},
+		{name: "TCP, a packet for each segment", single: true, sixteenths: 4},
 		{name: "UDP, 1,400 bytes", payload: 1400, sixteenths: 16},
 		{name: "UDP, 64 bytes", payload: 64, sixteenths: 16},
 	}

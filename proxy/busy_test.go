@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,22 +118,32 @@ func TestTurnEndsWithTheRow(t *testing.T) {
 }
 
 // TestChunksInARowDoNotWaitForThemselves: a large message in many chunks, all of which are there, has its session take a turn;
-// the check that looks at it has one, too, and there is one for each user.
+// the check that looks at it has one, too, also at its beginning, and there is one for each user.
 func TestChunksInARowDoNotWaitForThemselves(t *testing.T) {
+	t.Parallel()
+	for _, stream := range []int64{0, filter.Large} {
+		t.Run(strconv.FormatInt(stream, 10), func(t *testing.T) { chunksInARow(t, stream) })
+	}
+}
+
+func chunksInARow(t *testing.T, stream int64) {
 	t.Parallel()
 	turns := filter.NewTurns(1)
 	looks := filter.InTurn(&toil{}, turns)
 	mx := newRemote(t)
-	r := newRig(t, mx.addr(), steps(filter.Step{Name: "toil", Phases: []filter.Phase{filter.Data}, Check: looks}), func(r *rig) { r.cfg.Busy = turns })
+	r := newRig(t, mx.addr(), steps(filter.Step{Name: "toil", Phases: []filter.Phase{filter.Data, filter.Part}, Check: looks}), func(r *rig) { r.cfg.Busy, r.cfg.Settings.Stream = turns, stream })
+	late := r.dataAfterVerdict(mx)
 	p := r.hello()
 	p.envelope()
 	const chunk, chunks = 100, filter.Large/100 + 1
 	one := "BDAT 100\r\n" + strings.Repeat("x", chunk-2) + "\r\n"
+	p.write("BDAT 14\r\nSubject: x\r\n\r\n")
+	p.want("250")
 	go func() { _, _ = io.WriteString(p.nc, strings.Repeat(one, chunks)+"BDAT 0 LAST\r\n") }() // what does not arrive is not answered
 	for range chunks + 1 {
 		p.want("250")
 	}
-	if n := len(mx.messages()); n != 1 {
-		t.Errorf("%d messages arrived, want 1", n)
+	if n := len(mx.messages()); n != 1 || late.Load() == (stream > 0) {
+		t.Errorf("%d messages arrived, want 1; it waited for its verdict: %t", n, late.Load())
 	}
 }

@@ -50,6 +50,10 @@ func (s *session) mayStream() bool {
 // arrived hears of each piece of a large message that comes.
 func (s *session) arrived(body *smtp.Body) {
 	st := &s.stream
+	if st.over {
+		return
+	}
+	s.rest() // who judges takes a turn of its own, and a destination is waited for without one
 	if !st.begun {
 		st.begun = true
 		st.over = !s.harmless(body) || !s.beginStream()
@@ -150,6 +154,7 @@ func (s *session) streamFailed(err error) {
 // streamTick has a destination that waits for more of a message get what there is. One that would wait for a client who has
 // sent nothing for long hears of the message again once it is here.
 func (s *session) streamTick() {
+	s.rest()
 	moved, err := s.remote.Push(time.Now().Add(s.srv.stalled))
 	switch {
 	case err != nil:

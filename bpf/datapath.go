@@ -209,9 +209,12 @@ func (d *Datapath) Program(name string) *ebpf.Program {
 // Close lets go of maps and programs; pins and attachments stay.
 func (d *Datapath) Close() error {
 	var errs []error
+	d.sourcing.Lock()
 	if d.quick != nil {
-		errs = append(errs, d.quick.close())
+		errs = append(errs, d.quick.takeAll(), d.quick.close()) // an older version would not take what was counted
+		d.quick = nil
 	}
+	d.sourcing.Unlock()
 	if d.slots != nil {
 		errs = append(errs, d.slots.close())
 	}

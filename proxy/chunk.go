@@ -34,6 +34,7 @@ func (s *session) chunk(cmd *smtp.Command) {
 		defer s.body.Release()
 		s.judge(&s.body, time.Now())
 	default:
+		s.streamChunk()
 		s.conn.WriteReply(250, smtp.Enhanced{2, 0, 0}, s.set.Name+": "+strconv.FormatInt(size, 10)+" bytes noted")
 	}
 }

@@ -165,6 +165,16 @@ func (s *session) streamTick() {
 	}
 }
 
+// streamChunk sends what came of a message in a chunk, behind which the client may wait for long.
+func (s *session) streamChunk() {
+	if s.remote == nil || !s.remote.Streams() || s.conn.Buffered() > 0 {
+		return
+	}
+	if _, err := s.remote.Push(time.Now().Add(s.srv.stalled)); err != nil {
+		s.streamFailed(err)
+	}
+}
+
 // streamEnded answers a message that its destination refused while it came. With false it is still to be sent.
 func (s *session) streamEnded(body *smtp.Body, at time.Time, e *ending) bool {
 	st, t := &s.stream, &s.tx

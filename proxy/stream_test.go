@@ -46,11 +46,12 @@ func text(t *testing.T, mail string) string {
 func TestLargeMessageLeavesWhileItComes(t *testing.T) {
 	t.Parallel()
 	lockstep := func(p *peer, _ *remote) { p.begin() }
-	chunk := func(p *peer, _ *remote) {
+	chunk := func(p *peer, mx *remote) {
 		p.envelope()
 		p.write(bdat(firstHalf[:70_000], false) + bdat(firstHalf[70_000:], false))
 		p.want("250")
 		p.want("250")
+		mx.has(p.t, len(firstHalf)) // not only what fills a buffer
 	}
 	dot := func(p *peer) { p.write(stuffed(secondHalf) + ".\r\n") }
 	last := func(p *peer) { p.write(bdat(secondHalf, true)) }

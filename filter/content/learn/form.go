@@ -1,6 +1,8 @@
 package learn
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"strings"
 
 	"sluice/filter/content/view"
@@ -54,11 +56,7 @@ func mailer(s string) string {
 }
 
 func caps(s []byte) string {
-	var both uint64
-	for _, c := range s {
-		both += letter[c]
-	}
-	up, low := int(uint32(both)), int(both>>32)
+	up, low := letters(s)
 	switch {
 	case up+low == 0:
 		return "none"
@@ -72,13 +70,32 @@ func caps(s []byte) string {
 	return "mixed"
 }
 
-// letter counts capital letters in its lower half, small ones in its upper half.
-var letter = func() (t [256]uint64) {
-	for c := 'a'; c <= 'z'; c++ {
-		t[c], t[c&^0x20] = 1<<32, 1
+// Eight bytes at once: the lowest bit of each, and the highest.
+const (
+	lows  = 0x0101010101010101
+	highs = 0x80 * lows
+)
+
+// letters counts the capital letters of ASCII, and the small ones.
+func letters(s []byte) (up, low int) {
+	for ; len(s) >= 8; s = s[8:] {
+		w := binary.LittleEndian.Uint64(s)
+		x := (w | 0x20*lows) &^ highs
+		all := (x + (0x80-'a')*lows) &^ (x + (0x7f-'z')*lows) &^ w & highs // no byte of x reaches into the next one
+		small := bits.OnesCount64(all & (w << 2))                          // bit 0x20 of each comes to its highest
+		low += small
+		up += bits.OnesCount64(all) - small
 	}
-	return t
-}()
+	for _, c := range s {
+		switch {
+		case c >= 'a' && c <= 'z':
+			low++
+		case c >= 'A' && c <= 'Z':
+			up++
+		}
+	}
+	return up, low
+}
 
 func bucket(n int) string {
 	switch {
@@ -145,16 +162,19 @@ func (f *Features) shape(v *view.View) {
 
 // foreign tells how much of a text is not ASCII: nothing, here and there, as in languages with accents, or most of it.
 func foreign(s []byte) string {
-	n := 0
+	n, all := 0, len(s)
+	for ; len(s) >= 8; s = s[8:] {
+		n += bits.OnesCount64(binary.LittleEndian.Uint64(s) & highs)
+	}
 	for _, c := range s {
 		n += int(c >> 7)
 	}
 	switch {
 	case n == 0:
 		return "all"
-	case n*50 < len(s):
+	case n*50 < all:
 		return "nearly"
-	case n*5 < len(s):
+	case n*5 < all:
 		return "mostly"
 	}
 	return "hardly"

@@ -283,3 +283,27 @@ func BenchmarkExtract10K(b *testing.B) {
 		f.Extract(v)
 	}
 }
+
+// TestLetters: eight bytes at once are counted as one by one.
+func TestLetters(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(9, 1))
+	for range 20_000 {
+		s := make([]byte, r.IntN(30))
+		up, low := 0, 0
+		for i := range s {
+			s[i] = byte(r.Uint32())
+			if r.IntN(2) > 0 {
+				s[i] = "@AZ[`az{"[r.IntN(8)] | s[i]&0x80
+			}
+			if s[i] >= 'A' && s[i] <= 'Z' {
+				up++
+			} else if s[i] >= 'a' && s[i] <= 'z' {
+				low++
+			}
+		}
+		if u, l := letters(s); u != up || l != low {
+			t.Fatalf("%q has %d capital and %d small letters, want %d and %d", s, u, l, up, low)
+		}
+	}
+}

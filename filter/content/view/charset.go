@@ -2,6 +2,8 @@ package view
 
 import (
 	"encoding/binary"
+	"math/bits"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -27,7 +29,36 @@ func toUTF8(dst, src []byte, charset string) []byte {
 		}
 		enc = charmap.Windows1252
 	}
+	if m, ok := enc.(*charmap.Charmap); ok && m.DecodeByte('A') == 'A' {
+		return bytewise(dst, src, m)
+	}
 	return decode(dst, src, enc.NewDecoder())
+}
+
+// bytewise appends src, of whose bytes each is a character and those of ASCII are themselves, to dst as UTF-8.
+func bytewise(dst, src []byte, m *charmap.Charmap) []byte {
+	dst = slices.Grow(dst, len(src)+len(src)/4)
+	for len(src) > 0 {
+		n := asciiPrefix(src)
+		dst = append(dst, src[:n]...)
+		for src = src[n:]; len(src) > 0 && src[0] >= utf8.RuneSelf; src = src[1:] {
+			dst = utf8.AppendRune(dst, m.DecodeByte(src[0]))
+		}
+	}
+	return dst
+}
+
+// asciiPrefix is how many bytes of src come before the first one that is not ASCII.
+func asciiPrefix(src []byte) (n int) {
+	for ; len(src)-n >= 8; n += 8 {
+		if high := binary.LittleEndian.Uint64(src[n:]) & highs; high != 0 {
+			return n + bits.TrailingZeros64(high)/8
+		}
+	}
+	for n < len(src) && src[n] < utf8.RuneSelf {
+		n++
+	}
+	return n
 }
 
 // plain reports whether src is ASCII.

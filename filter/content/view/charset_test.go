@@ -66,3 +66,27 @@ func TestEveryCharset(t *testing.T) {
 		t.Errorf("%d charsets", names)
 	}
 }
+
+// TestBytewise: what is read byte by byte reads as the library reads it.
+func TestBytewise(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(7, 8))
+	for _, e := range charmap.All {
+		m, ok := e.(*charmap.Charmap)
+		if !ok || m.DecodeByte('A') != 'A' {
+			continue
+		}
+		for n := range 200 {
+			src := make([]byte, n)
+			for i := range src {
+				if src[i] = byte(r.Uint32()); r.IntN(4) > 0 {
+					src[i] &= 0x7f
+				}
+			}
+			want, err := m.NewDecoder().Bytes(src)
+			if got := bytewise([]byte("x"), src, m); err != nil || string(got) != "x"+string(want) {
+				t.Fatalf("%v: %q reads %q, want %q, %v", m, src, got, want, err)
+			}
+		}
+	}
+}

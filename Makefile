@@ -153,6 +153,7 @@ soak-filter: ## messages of any structure, charset and brokenness, of up to 50 M
 	$(GO) test -run '^$$' -fuzz '^FuzzCheck$$' -fuzztime 1m ./filter/content/rules
 	$(GO) test -run '^$$' -fuzz '^FuzzMarks$$' -fuzztime 1m ./filter/content
 	$(GO) test -run '^$$' -fuzz '^FuzzAnswers$$' -fuzztime 1m ./filter/scanner
+	$(GO) test -run '^$$' -fuzz '^FuzzSignatures$$' -fuzztime 1m ./filter/sign
 
 .PHONY: bench-campaign
 bench-campaign: ## each cluster of the development corpus as one account's burst: what passes before it is held, good bursts stopped; look-ups, memory (two minutes)

@@ -197,6 +197,7 @@ func (s *screen) user(u *api.UserDetail) {
 		[2]string{"delivery", set.Delivery + ", encryption " + set.OnwardTLS},
 		[2]string{"STARTTLS", startTLSOf(&set)},
 		[2]string{"kept here", keptHere(&set)},
+		[2]string{"signed", signed(&set)},
 		[2]string{"flows", fmt.Sprintf("%d open", u.Flows)},
 		[2]string{"lock", lock},
 		[2]string{"standing", standing(&u.Standing)},
@@ -261,6 +262,24 @@ func keptHere(set *api.Settings) string {
 		return "nothing that he sends to destinations himself"
 	}
 	return strings.Join(what, "; ")
+}
+
+// signed tells which of a user's mail is signed.
+func signed(set *api.Settings) string {
+	switch set.DKIM {
+	case "unsigned":
+		return strings.TrimSpace("what carries no valid signature of its author's domain " + bySelector(set))
+	case "always":
+		return strings.TrimSpace("all " + bySelector(set))
+	}
+	return ""
+}
+
+func bySelector(set *api.Settings) string {
+	if set.DKIMSelector == "" {
+		return ""
+	}
+	return "(by the key " + plain(set.DKIMSelector) + ")"
 }
 
 // explained tells what becomes of a locked user's connections.

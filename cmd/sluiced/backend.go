@@ -243,6 +243,7 @@ func shown(s *policy.Settings) api.Settings {
 		LockWindow: int(s.Lock.Window.Seconds()), LockTime: int(s.Lock.Time.Seconds()), LockMaxUnlocks: s.Lock.MaxUnlocks, LockExplained: s.Lock.Explained,
 		LockRules: shownRules(&s.Lock), LockKeepPassed: s.Lock.KeepPassed, OnwardTLS: s.Onward.String(), StartTLS: s.StartTLS.String(), StartTLSReason: s.StartTLSWhy,
 		KeepWithheld: s.KeepWithheld, KeepDeferred: s.KeepDeferred,
+		DKIM: s.Signing.DKIM.String(), DKIMSelector: s.Signing.Selector,
 	}
 }
 

@@ -225,6 +225,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	if d.notices, err = openNotices(d, cfg); err != nil {
 		return nil, err
 	}
+	d.dkim.hear(d.notices.keyAlarm)
 	if d.public, err = newPublic(d, cfg); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +54,15 @@ func TestKeysOnDisk(t *testing.T) {
 	if len(states) != 5 || states["good"] != sign.Signing || states["open"] != sign.Unreadable || states["cut"] != sign.Unreadable || states["other"] != sign.Unreadable {
 		t.Errorf("there are %v", states)
 	}
+	var heard []string
+	k.hear(func(key string, err error) { heard = append(heard, key) })
 	s := dkimSigner{keys: k}
+	for range 2 { // the second time nobody is told again
+		_, _, _ = s.Signatures(nil, sign.As{Domain: "alice.example", Selector: "garbled"}, nil, time.Now())
+	}
+	if len(heard) != 4 || !slices.Contains(heard, "open._domainkey.alice.example") || heard[3] != "alice.example" {
+		t.Errorf("alarms: %q", heard)
+	}
 	for selector, want := range map[string]string{"good": "good", "open": "", "cut": "", "garbled": "", "none": ""} {
 		body := smtp.NewBody(&smtp.DataOptions{})
 		if err := body.Append([]byte("From: a@alice.example\r\n\r\ntext\r\n")); err != nil {
@@ -176,5 +189,34 @@ func TestRotation(t *testing.T) {
 	}
 	if _, err := b.RemoveDKIM(ctx, "test", "alice.example", "", "closed"); err != nil || d.dkim.ring.Has("alice.example") {
 		t.Errorf("not removed: %v", err)
+	}
+}
+
+// TestUnreadableKeyIsTold: a program of the operator's hears of it.
+func TestUnreadableKeyIsTold(t *testing.T) {
+	t.Parallel()
+	told := make(chan event, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e event
+		if err := json.NewDecoder(r.Body).Decode(&e); err == nil {
+			told <- e
+		}
+	}))
+	defer hook.Close()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := newGateway(t, user+fmt.Sprintf("\n[[webhook]]\nname = \"panel\"\nurl = %q\nsecret_file = %q\n", hook.URL, secret))
+	g.start()
+	defer g.end()
+	g.daemon.dkim.unreadable("s._domainkey.alice.example", errors.New("others may read it"))
+	select {
+	case e := <-told:
+		if e.Type != "alarm" || e.Key != "s._domainkey.alice.example" || e.Error != "others may read it" || e.Gateway == "" {
+			t.Errorf("told: %+v", e)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody is told")
 	}
 }

@@ -26,6 +26,7 @@ type dkimKeys struct {
 	change sync.Mutex // one change of the folder at a time
 	mu     sync.Mutex // guards what follows
 	told   map[string]time.Time
+	alarm  func(key string, err error) // hears of keys that cannot be read; nil: not yet
 	looked map[string]looked
 }
 
@@ -105,6 +106,21 @@ func (k *dkimKeys) unreadable(name string, err error) {
 	}
 	k.told[name] = time.Now()
 	k.log.Error("a key that signs mail cannot be read; its mail goes unsigned", "key", name, "err", err)
+	if k.alarm != nil {
+		k.alarm(name, err)
+	}
+}
+
+// hear has alarm hear of keys that cannot be read, also of those that were found before. It must not wait for anything.
+func (k *dkimKeys) hear(alarm func(key string, err error)) {
+	k.mu.Lock()
+	k.alarm = alarm
+	k.mu.Unlock()
+	for _, h := range k.ring.All() {
+		if h.Err != nil {
+			alarm(h.Name(), h.Err)
+		}
+	}
 }
 
 // put writes a key and has it sign. After an error nothing has changed.

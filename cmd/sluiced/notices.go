@@ -202,6 +202,17 @@ type event struct {
 	Gateway string      `json:"gateway"`
 	Lock    *api.Lock   `json:"lock,omitempty"`
 	Appeal  *api.Appeal `json:"appeal,omitempty"`
+	Key     string      `json:"key,omitempty"`   // that cannot be read, as its record in the DNS is named
+	Error   string      `json:"error,omitempty"` // why
+}
+
+// keyAlarm tells programs of a key that cannot be read; its mail goes unsigned. It waits for nothing.
+func (n *notices) keyAlarm(key string, why error) {
+	n.d.audits.Go(func() {
+		if err := n.post(event{Type: "alarm", ID: "alarm_" + rand.Text(), Time: time.Now(), Key: key, Error: why.Error()}); err != nil {
+			n.d.log.Error("nobody was told that a key cannot be read", "key", key, "err", err)
+		}
+	})
 }
 
 func (n *notices) hook(kind, id string, l *lock.Lock, at time.Time) error {

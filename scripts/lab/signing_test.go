@@ -31,6 +31,9 @@ func TestMailIsSigned(t *testing.T) {
 	x := &signing{t: t, l: l, g: g}
 	x.sends(ctx, "off", aliceLetter, "")
 	sluice(t, g, "users", "set", "alice", "dkim=unsigned", "from_domains=alice.example")
+	if out := sluice(t, g, "users", "show", "alice"); !strings.Contains(out, "what carries no valid signature of its author's domain") {
+		t.Error(out)
+	}
 	x.sends(ctx, "nokey", aliceLetter, "no: no key of alice.example is in use")
 
 	keys := x.keys(ctx, "dkim", "generate", "alice.example", "--type", "both", "--selector", "one")

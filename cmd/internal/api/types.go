@@ -239,6 +239,8 @@ type Settings struct {
 	StartTLSReason       string    `json:"starttls_reason,omitempty"`
 	KeepWithheld         bool      `json:"keep_withheld" doc:"mail that the filter neither lets go nor refuses is on hold in the queue"`
 	KeepDeferred         bool      `json:"keep_deferred" doc:"mail that a destination puts off is tried again from here"`
+	DKIM                 string    `json:"dkim" doc:"which of his mail is signed: off, unsigned or always"`
+	DKIMSelector         string    `json:"dkim_selector,omitempty" doc:"of the key that signs; left out: his domains' current ones"`
 }
 
 // NewUser asks for a user to be added.
@@ -394,35 +396,4 @@ type Query struct {
 type Counters struct {
 	Daemon map[string]uint64 `json:"daemon" doc:"of sluiced"`
 	Kernel map[string]uint64 `json:"kernel,omitempty" doc:"of the data path"`
-}
-
-// Finding is one line of a check-up.
-type Finding struct {
-	Check  string `json:"check"`
-	State  string `json:"state" doc:"ok, warn or fail"`
-	Text   string `json:"text"`
-	Remedy string `json:"remedy,omitempty"`
-}
-
-// The states of a finding.
-const (
-	OK   = "ok"
-	Warn = "warn"
-	Fail = "fail"
-)
-
-// Problem is an error as the API tells it.
-type Problem struct {
-	Status int    `json:"-"` // of HTTP
-	Code   string `json:"code" doc:"stable word for programs"`
-	What   string `json:"message"`
-	Remedy string `json:"remedy,omitempty"`
-}
-
-// Error tells the problem with its remedy.
-func (p *Problem) Error() string {
-	if p.Remedy == "" {
-		return p.What
-	}
-	return p.What + "; " + p.Remedy
 }

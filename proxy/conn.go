@@ -75,11 +75,16 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 	return err
 }
 
-// Read reads; the wait of a woken connection ends with errWoken, which unlike a passed deadline is final.
+// Read reads.
 func (c *clientConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	return n, c.ReadFailed(err)
+}
+
+// ReadFailed has the wait of a woken connection end with errWoken, which unlike a passed deadline is final.
+func (c *clientConn) ReadFailed(err error) error {
 	if err != nil && c.stage.Load() == woken {
-		err = errWoken
+		return errWoken
 	}
-	return n, err
+	return err
 }

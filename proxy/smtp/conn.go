@@ -61,7 +61,8 @@ type Conn struct {
 // NewConn makes a Conn of nc; it takes no buffer until there is something to read or write.
 // Bodies leave by writev and Probe looks at the socket if nc is a *net.TCPConn, gives access to
 // its descriptor (syscall.Conn), or wraps such a one and has a method NetConn() net.Conn. Such
-// a connection must not alter the bytes.
+// a connection must not alter the bytes, and on Linux is not asked for them; a method ReadFailed(error) error of it may say
+// what an error of a read shall be.
 func NewConn(nc net.Conn, o Options) *Conn {
 	c := &Conn{base: nc, nc: nc, sock: socketUnder(nc), handshake: or(o.HandshakeTimeout, time.Minute), maxTotal: o.MaxTotal}
 	_, c.encrypted = nc.(*tls.Conn)
@@ -140,7 +141,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	}
 	c.rd.fresh = true
 	for {
-		n, err := c.nc.Read(p)
+		n, err := c.receive(p)
 		if n > 0 {
 			c.in += int64(n)
 			c.nreads++
@@ -150,6 +151,20 @@ func (c *Conn) read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// receive reads from the connection: from the socket under it where nothing lies between that concerns the bytes.
+func (c *Conn) receive(p []byte) (int, error) {
+	if c.encrypted || !c.sock.reads() {
+		return c.nc.Read(p)
+	}
+	n, err := c.sock.read(p)
+	if err != nil {
+		if told, ok := c.nc.(interface{ ReadFailed(error) error }); ok {
+			err = told.ReadFailed(err)
+		}
+	}
+	return n, err
 }
 
 // readFailed gives nil if a deadline passed that was only a slice of the time-out.

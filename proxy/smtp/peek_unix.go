@@ -9,17 +9,6 @@ import (
 	"syscall"
 )
 
-// peekAt looks at the socket fd.
-func (s *socketWork) peekAt(fd uintptr) {
-	var b [1]byte
-	for {
-		s.seen, _, s.err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		if s.err != syscall.EINTR {
-			return
-		}
-	}
-}
-
 // peek looks at the socket without taking anything and without waiting: whether bytes wait;
 // io.EOF if the peer has closed. known is false if the socket cannot be looked at.
 func (s *socket) peek() (waiting, known bool, err error) {

@@ -1,7 +1,9 @@
 package smtp
 
 import (
+	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -68,6 +70,33 @@ func (s *socket) write(vec *[][]byte) (int64, error) {
 	return sent, err
 }
 
+// reads tells whether read works.
+func (s *socket) reads() bool { return s.raw != nil && canRead }
+
+// read waits until there is something to read, and reads it into p. Errors are those of a net.Conn.
+func (s *socket) read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	w := sockets.Get().(*socketWork)
+	w.into, w.seen, w.err = p, 0, nil
+	failed := s.raw.Read(w.take)
+	n, err := w.seen, w.err
+	w.into, w.err = nil, nil
+	sockets.Put(w)
+	switch {
+	case failed != nil && isDeadline(failed):
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	case failed != nil: // RawConn fails only so
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: net.ErrClosed}
+	case err != nil:
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", err)}
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // socketWork is what one system call on a descriptor needs. It is apart from the socket, since most connections are idle.
 type socketWork struct {
 	vec  [][]byte
@@ -76,13 +105,15 @@ type socketWork struct {
 	err  error
 	try  func(fd uintptr) bool // attempt
 	look func(fd uintptr)      // peekAt
+	take func(fd uintptr) bool // receive
+	into []byte
 
 	iovecs []iovec // of vec, for the kernel
 }
 
 var sockets = sync.Pool{New: func() any {
 	w := new(socketWork)
-	w.try, w.look = w.attempt, w.peekAt
+	w.try, w.look, w.take = w.attempt, w.peekAt, w.receive
 	return w
 }}
 

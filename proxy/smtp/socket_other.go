@@ -2,10 +2,15 @@
 
 package smtp
 
-const canWritev = false
+const (
+	canWritev = false
+	canRead   = false
+)
 
 type iovec struct{}
 
 func (s *socketWork) attempt(uintptr) bool { return true }
+
+func (s *socketWork) receive(uintptr) bool { return true }
 
 func (s *socket) hungUp() bool { return false }

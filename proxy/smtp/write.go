@@ -65,7 +65,7 @@ func (c *Conn) writev(g *gather) error {
 // sendVec writes vec, of which the part that was sent is removed. There are several slices only
 // if the socket is vectored.
 func (c *Conn) sendVec(vec *[][]byte) (int64, error) {
-	if len(*vec) > 1 {
+	if len(*vec) > 1 || c.sock.reads() {
 		return c.sock.write(vec)
 	}
 	n, err := c.nc.Write((*vec)[0])

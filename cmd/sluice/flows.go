@@ -16,25 +16,33 @@ func (p *program) flowsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "flows", Short: "show the connections that are open now", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if watch {
-				return p.watchFlows(cmd.Context(), user)
-			}
-			return p.flows(cmd.Context(), user)
+			return p.shown(cmd.Context(), watch, func(ctx context.Context) error { return p.flows(ctx, user) })
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show them anew every second until interrupted")
+	watchFlag(cmd, &watch)
 	cmd.Flags().StringVar(&user, "user", "", "only those of this `USER`")
 	return cmd
 }
 
-func (p *program) watchFlows(ctx context.Context, user string) error {
+func watchFlag(cmd *cobra.Command, watch *bool) {
+	cmd.Flags().BoolVarP(watch, "watch", "w", false, "show them anew every second until interrupted")
+}
+
+// shown shows something once, or again and again until ctx ends.
+func (p *program) shown(ctx context.Context, watch bool, show func(context.Context) error) error {
+	if !watch {
+		return show(ctx)
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if p.screen.width > 0 && !p.screen.json {
 			fmt.Fprint(p.screen.out, "\x1b[H\x1b[2J") // the top left corner of an empty screen
 		}
-		if err := p.flows(ctx, user); err != nil {
+		if err := show(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
 		select {

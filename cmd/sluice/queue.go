@@ -15,12 +15,15 @@ import (
 )
 
 func (p *program) queueCommand() *cobra.Command {
+	watch := false
 	cmd := &cobra.Command{
 		Use: "queue", Short: "see and change what waits for delivery", Args: cobra.NoArgs,
 		Long: `queue tells how many deliveries wait for each domain. A delivery is a message to the recipients of one domain; list shows them,
 show tells all about one. hold, release, retry and delete take the id of a delivery, or flags that select several.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.queueLanes(cmd.Context()) },
+		Example: "  sluice queue --watch",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.shown(cmd.Context(), watch, p.queueLanes) },
 	}
+	watchFlag(cmd, &watch)
 	cmd.AddCommand(p.queueList(), p.queueShow(), p.queueSubmit())
 	for _, do := range []struct{ name, short, done string }{
 		{"hold", "put deliveries on hold until they are released", "is on hold|are on hold"},
@@ -56,24 +59,29 @@ func (p *program) queueLanes(ctx context.Context) error {
 }
 
 func (p *program) queueList() *cobra.Command {
-	q := api.QueueQuery{Limit: 100}
+	q, watch := api.QueueQuery{Limit: 100}, false
 	cmd := &cobra.Command{
 		Use: "list", Short: "list deliveries", Args: cobra.NoArgs,
-		Example: "  sluice queue list --user alice\n  sluice queue list --domain example.net --held",
+		Example: "  sluice queue list --user alice\n  sluice queue list --domain example.net --held\n  sluice queue list --watch --user alice",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var page api.QueuePage
-			print, err := p.get(cmd.Context(), "/v1/queue?"+q.Values().Encode(), &page)
-			if err == nil && print {
-				p.screen.queuePage(&page)
-			}
-			return err
+			return p.shown(cmd.Context(), watch, func(ctx context.Context) error { return p.queuePage(ctx, &q) })
 		},
 	}
+	watchFlag(cmd, &watch)
 	queueFlags(cmd, &q.QueueFilter)
 	cmd.Flags().BoolVar(&q.Held, "held", false, "only what is on hold")
 	cmd.Flags().IntVar(&q.Limit, "limit", 100, "how many")
 	cmd.Flags().Uint32Var(&q.From, "from", 0, "go on after a page: the number that it ends with")
 	return cmd
+}
+
+func (p *program) queuePage(ctx context.Context, q *api.QueueQuery) error {
+	var page api.QueuePage
+	print, err := p.get(ctx, "/v1/queue?"+q.Values().Encode(), &page)
+	if err == nil && print {
+		p.screen.queuePage(&page)
+	}
+	return err
 }
 
 func (s *screen) queuePage(page *api.QueuePage) {

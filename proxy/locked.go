@@ -42,6 +42,14 @@ func (s *Server) Cut(user uint32) (left int) {
 	return left
 }
 
+// FlowsOf lists the open sessions of a user.
+func (s *Server) FlowsOf(user uint32) (out []Live) {
+	for _, ss := range s.of(user) {
+		out = append(out, ss.live())
+	}
+	return out
+}
+
 // of returns the open sessions of a user.
 func (s *Server) of(user uint32) (list []*session) {
 	s.mu.Lock()

@@ -17,6 +17,7 @@ import (
 	"sluice/filter/lock"
 	"sluice/filter/policy"
 	"sluice/intercept/control"
+	"sluice/proxy"
 )
 
 // backend is what the API sees of the daemon.
@@ -338,11 +339,12 @@ func (b backend) changed(who, what string, u policy.Listed, there bool) error {
 	return nil
 }
 
-func (b backend) Flows() []api.Flow {
-	live := b.d.proxy.Flows()
+func (b backend) Flows() []api.Flow { return b.d.shownFlows(b.d.proxy.Flows()) }
+
+func (d *daemon) shownFlows(live []proxy.Live) []api.Flow {
 	fs := make([]api.Flow, 0, len(live))
 	for _, l := range live {
-		ticket, _ := b.d.locks.Locked(l.Flow.User.ID)
+		ticket, _ := d.locks.Locked(l.Flow.User.ID)
 		fs = append(fs, api.Flow{ID: l.Flow.ID.String(), User: l.Flow.User.Name, Client: l.Flow.Client, Target: l.Flow.Target,
 			Helo: l.Helo, State: l.State, Since: l.Since, Messages: l.Messages, TLS: l.TLS, Ticket: ticket})
 	}

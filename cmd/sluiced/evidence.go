@@ -27,11 +27,10 @@ const (
 	mostOpenFlows  = 200
 )
 
-// keepEvidence keeps, beside what stands in the lock itself, what would be gone later: the connections that were open, and
-// samples of what was sent.
-func (d *daemon) keepEvidence(l *lock.Lock) {
-	flows := slices.DeleteFunc(backend{d}.Flows(), func(f api.Flow) bool { return f.User != l.User.Name })
-	text, err := json.Marshal(flows[:min(len(flows), mostOpenFlows)])
+// keepEvidence keeps, beside what stands in the lock itself, what would be gone later: the connections that were open when it
+// began, and samples of what was sent.
+func (d *daemon) keepEvidence(l *lock.Lock, open []proxy.Live) {
+	text, err := json.Marshal(d.shownFlows(open[:min(len(open), mostOpenFlows)]))
 	if err == nil {
 		err = d.store.PutFlows(l.Ticket, l.Since, text)
 	}

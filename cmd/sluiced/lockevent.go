@@ -35,7 +35,8 @@ func (d *daemon) lockEvent(e lock.Event) {
 	d.lockedQueue(&e)
 	d.notices.heard(e)
 	if e.Kind == lock.Locked {
-		d.audits.Go(func() { d.keepEvidence(l) })
+		open := d.proxy.FlowsOf(l.User.ID) // they may have gone in a moment
+		d.audits.Go(func() { d.keepEvidence(l, open) })
 	}
 	if e.Kind == lock.Locked && l.Identity == "" {
 		d.proxy.Locked(l.User.ID)

@@ -51,6 +51,7 @@ func (s *socketWork) writev(fd uintptr) (int, unix.Errno) {
 			size += len(p)
 		}
 	}
+	wrote(fd)
 	switch {
 	case size == 0:
 		return 0, 0 // took drops what is empty
@@ -69,6 +70,7 @@ func (s *socketWork) receive(fd uintptr) bool {
 		switch err {
 		case 0:
 			s.seen = int(n)
+			hasRead(fd)
 			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -89,6 +91,7 @@ func (s *socketWork) peekAt(fd uintptr) {
 			s.err = err
 		}
 		if err != unix.EINTR {
+			hasRead(fd)
 			return
 		}
 	}

@@ -144,7 +144,15 @@ func mapSlots(m, large *ebpf.Map) (*userSlots, error) {
 	return &userSlots{memory, unsafe.Slice((*mailUserSlot)(unsafe.Pointer(&memory[0])), m.MaxEntries()), large}, nil
 }
 
-func (u *userSlots) close() error { return unix.Munmap(u.memory) }
+// close may be called twice: memory that was given back may be another map's by then.
+func (u *userSlots) close() error {
+	if u.memory == nil {
+		return nil
+	}
+	memory := u.memory
+	u.memory, u.all = nil, nil
+	return unix.Munmap(memory)
+}
 
 func (u *userSlots) read(user int) mailUserSlot {
 	s := &u.all[user]

@@ -214,10 +214,10 @@ func (d *Datapath) Close() error {
 		errs = append(errs, d.quick.takeAll(), d.quick.close()) // an older version would not take what was counted
 		d.quick = nil
 	}
-	d.sourcing.Unlock()
 	if d.slots != nil {
 		errs = append(errs, d.slots.close())
 	}
+	d.sourcing.Unlock()
 	for _, f := range []*os.File{d.heart, d.hurry} {
 		if f != nil {
 			errs = append(errs, f.Close())

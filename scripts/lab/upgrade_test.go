@@ -173,7 +173,11 @@ mode = "reject"{{end}}`, 1)
 		t.Fatal(err)
 	}
 	run("the last start")
-	if st := sluice(t, g, "status"); !strings.Contains(st, "path clsact") {
+	st := ""
+	if !eventually(ctx, func() bool { // sluiced looks for a helper at intervals
+		st = sluice(t, g, "status")
+		return strings.Contains(st, "path clsact")
+	}) {
 		t.Errorf("the last helper took another path:\n%s", st)
 	}
 	f.end()

@@ -32,11 +32,12 @@ func Authors(data []byte) ([]Address, error) {
 	case n > 1:
 		return nil, ErrTwoAuthors
 	}
-	return addresses(string(field))
+	return Mailboxes(string(field))
 }
 
-// addresses are those of a field that lists mailboxes. Text in an unknown charset counts as text.
-func addresses(field string) ([]Address, error) {
+// Mailboxes are the addresses in the value of a field that lists mailboxes (RFC 5322 3.4), one at least; else the error is
+// ErrGarbled. Text in an unknown charset counts as text.
+func Mailboxes(field string) ([]Address, error) {
 	if !utf8.ValidString(field) {
 		b := []byte(field)
 		for i, c := range b {

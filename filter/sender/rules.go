@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/mail"
 	"strings"
 	"time"
 
@@ -213,14 +212,10 @@ const marks = "<>,;()\" \t"
 
 // authors reads the addresses of a From field; where it is not well formed, whatever looks like one in it.
 func authors(value string) (from []message.Address) {
-	value = strings.ReplaceAll(value, "\r\n", "") // folds; there is no other line end
-	if all, err := mail.ParseAddressList(value); err == nil {
-		for _, a := range all {
-			from = append(from, message.Address(a.Address))
-		}
-		return from
+	if all, err := message.Mailboxes(value); err == nil {
+		return all
 	}
-	for rest := value; ; {
+	for rest := strings.ReplaceAll(value, "\r\n", ""); ; { // folds; there is no other line end
 		at := strings.LastIndexByte(rest, '@')
 		if at < 0 {
 			return from

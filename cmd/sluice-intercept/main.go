@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"sluice/cmd/internal/textlog"
@@ -33,6 +34,10 @@ const usage = `usage: sluice-intercept [command] --config FILE
   cleanup       remove every trace from the kernel; no sluice-intercept may run
   version       print the version
 `
+
+// The trial of a data path and the proxy's namespace take threads into other networks. The first thread, by which others
+// see where this process is (/proc/PID/ns/net), must never be one of them: it is main's alone.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -24,7 +24,7 @@ func listRules(ctx context.Context) ([]byte, error) {
 // legacyTables returns the filter rules of iptables-legacy ("ip") or ip6tables-legacy ("ip6"), which nft does not see;
 // nothing where the kernel has none, since asking would make them.
 func legacyTables(ctx context.Context, family string) ([]byte, error) {
-	have, err := os.ReadFile("/proc/net/" + family + "_tables_names")
+	have, err := os.ReadFile("/proc/thread-self/net/" + family + "_tables_names") // /proc/net is that of the first thread, which may have gone elsewhere
 	if errors.Is(err, os.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(have)), "filter") {
 		return nil, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,10 @@ var version = "unknown"
 // exitConfig ends a start with a bad configuration (EX_CONFIG of sysexits(3)): the unit does not try again until a person
 // has corrected it.
 const exitConfig = 78
+
+// The proxy's namespace takes threads into other networks. The first thread, by which others
+// see where this process is (/proc/PID/ns/net), must never be one of them: it is main's alone.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))

@@ -68,13 +68,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs.SetOutput(stderr)
 	fs.Usage = func() { fmt.Fprint(stderr, usage) }
 	file := fs.String("config", "/etc/sluice/sluice.toml", "configuration file")
-	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
 		}
-		if err == nil {
-			fs.Usage()
-		}
+		return 2
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "sluice-intercept: %q is too much\n%s", fs.Arg(0), usage)
 		return 2
 	}
 	var err error
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "version":
 		fmt.Fprintln(stdout, "sluice-intercept", version)
 	default:
-		fs.Usage()
+		fmt.Fprintf(stderr, "sluice-intercept: %q is no command\n%s", command, usage)
 		return 2
 	}
 	if err != nil {

@@ -76,9 +76,9 @@ func TestBadCommandLinesAndFiles(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"nonsense"}, 2, "usage"},
+		{[]string{"nonsense"}, 2, `"nonsense" is no command`},
 		{[]string{"--no-such-flag"}, 2, "usage"},
-		{[]string{"--config", "x", "rest"}, 2, "usage"},
+		{[]string{"--config", "x", "rest"}, 2, `"rest" is too much`},
 		{[]string{"bypass"}, 2, "usage"},
 		{[]string{"bypass", "on"}, 2, "--reason"},
 		{[]string{"bypass", "on", "--reason", strings.Repeat("x", 201)}, 2, "200"},

@@ -66,7 +66,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 2
 	}
-	if fs.NArg() > 0 || *limit < leastLimit || *limit > mostLimit {
+	if fs.NArg() > 0 {
+		fmt.Fprintf(stderr, "sluice-observe: %q is no command\n%s", fs.Arg(0), usage)
+		return 2
+	}
+	if *limit < leastLimit || *limit > mostLimit {
 		fmt.Fprintf(stderr, "sluice-observe: --limit is %d to %d bytes\n%s", leastLimit, mostLimit, usage)
 		return 2
 	}

@@ -33,7 +33,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--help"}, 0, "usage:"},
 		{[]string{"--limit", "100"}, 2, "512 to 16384"},
 		{[]string{"--limit", "20000"}, 2, "512 to 16384"},
-		{[]string{"extra"}, 2, "usage:"},
+		{[]string{"extra"}, 2, `"extra" is no command`},
 		{[]string{"--config", "/nonexistent/sluice.toml"}, exitConfig, "/nonexistent/sluice.toml"},
 		{[]string{"--config", file(strings.Replace(minimal, "[intercept]", "[observe]\nsource = \"ring\"\n[intercept]\npath = \"nftables\"", 1))}, exitConfig, "set it to auto"},
 		{[]string{"--config", file(strings.Replace(minimal, "65534", "no-such-account", 1))}, exitConfig, "useradd --system no-such-account"},

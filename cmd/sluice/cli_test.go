@@ -248,7 +248,7 @@ func TestOutput(t *testing.T) {
 		"flows", "locks", "locks --history", "lock alice --for 2h --reason compromised", "lock alice --until-unlocked --reason x", "unlock alice",
 		"observe", "observe alice", "observe nobody", "log", "log --follow", "why k3f9a9.1", "why K7QX-2M4T", "why nothing",
 		"log --code GTUBE --do lock --reason wave --plan", "log --user alice --do unlock --reason mended", "log --user alice --do burn --reason x", "log --user alice --do spam",
-		"lock alice", "lock", "log --since tomorrow", "log --status gone", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
+		"lock alice", "lock", "log --since tomorrow", "log --status gone", "log --limit x", "log --limit 99999999999999999999", "version", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
 		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
 		"queue", "queue list", "queue list --domain example.net --held", "queue show 6rnhgw6s8k26", "queue hold --user alice", "queue hold --user alice --reason why", "queue release --all",
 		"queue retry", "queue delete 6rnhgw6s8k26 --reason why", "queue submit testdata/password --from a@example.com --to b@example.net", "queue submit testdata/password",
@@ -327,6 +327,15 @@ func TestDoctorEndsWithFailure(t *testing.T) {
 	t.Parallel()
 	code, out, _ := call(serve(t), 0, "doctor", "--no-dns", "--config", "../../deploy/sluice.toml")
 	if code != exitFailed || !regexp.MustCompile(`(?m)^fail  interface cust1 +not attached$`).MatchString(out) || !strings.Contains(out, "help: look at it") {
+		t.Errorf("code %d\n%s", code, out)
+	}
+}
+
+// TestCommandsStandInGroups: the list of commands shows each of them where a person looks for it.
+func TestCommandsStandInGroups(t *testing.T) {
+	t.Parallel()
+	code, out, _ := call("/nonexistent", 0, "--help")
+	if code != 0 || strings.Contains(out, "Additional Commands") || !strings.Contains(out, "Stop a sender, and let go:\n") {
 		t.Errorf("code %d\n%s", code, out)
 	}
 }

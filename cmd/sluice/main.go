@@ -118,10 +118,15 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 	root.PersistentFlags().StringVar(&p.socket, "socket", socket, "`path` of the socket of sluiced's API, also from SLUICE_SOCKET")
 	root.PersistentFlags().BoolVar(&p.screen.json, "json", false, "print JSON instead of tables")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(p.statusCommand(), p.usersCommand(), p.identitiesCommand(), p.accountsCommand(), p.addressesCommand(), p.settingsCommand(), p.auditCommand(), p.backupCommand(), p.modeCommand(), p.exemptCommand(), p.tlsCommand(), p.rolloutCommand(), p.flowsCommand(), p.queueCommand(), p.poolCommand(), p.locksCommand(), p.lockCommand(), p.unlockCommand(), p.undoCommand(), p.replayCommand(), p.loginCommand(), p.guessersCommand(),
-		p.logCommand(), p.whyCommand(), p.observeCommand(), p.bypassCommand(), p.gateCommand(), p.doctorCommand(), p.probeCommand(), p.setupCommand(), p.classifyCommand(), p.trainCommand(), p.untrainCommand(), p.reportCommand(), p.modelCommand())
-	root.AddCommand(p.campaignCommand(), p.quarantineCommand(), p.tokenCommand(), p.holderCommand())
-	root.AddCommand(p.appealCommand(), p.dkimCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return plainFlagError(err) })
+	for _, g := range p.groups() {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
+	root.SetHelpCommandGroupID(ownGroup)
 	return root
 }
 

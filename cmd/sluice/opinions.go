@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"sluice/cmd/internal/api"
 )
@@ -18,7 +17,7 @@ func (s *screen) opinions(st *api.Status) {
 		}
 		text := fmt.Sprintf("%s, %s asked about, %d objected to", strings.Join(states, ", "), count(int(p.Asked), "message", "messages"), p.Objected)
 		if p.Micros > 0 {
-			text += fmt.Sprintf(", %s each", time.Duration(p.Micros)*time.Microsecond)
+			text += fmt.Sprintf(", %.1f ms each", float64(p.Micros)/1000)
 		}
 		if p.Failed > 0 {
 			text += ", " + s.paint(yellow, fmt.Sprintf("%d without its opinion, %d of them put off", p.Failed, p.Deferred))

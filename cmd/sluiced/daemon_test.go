@@ -238,7 +238,7 @@ func TestQueueThatGrowsStopsTheHeartbeat(t *testing.T) {
 func TestFailuresAtStartAreTold(t *testing.T) {
 	t.Parallel()
 	var out, errs strings.Builder
-	if code := run([]string{"-config", "/nonexistent/sluice.toml"}, &out, &errs); code != exitConfig || !strings.Contains(errs.String(), "--config") {
+	if code := run([]string{"-config", "/nonexistent/sluice.toml"}, &out, &errs); code != exitConfig || !strings.HasPrefix(errs.String(), "sluiced: ") || !strings.Contains(errs.String(), "--config") {
 		t.Errorf("code %d, %q", code, errs.String())
 	}
 	out.Reset()

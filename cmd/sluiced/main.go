@@ -78,7 +78,7 @@ func run(args []string, stdout, stderr io.Writer) (code int) {
 	}
 	cfg, err := config.Load(f.config)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
+		fmt.Fprintln(stderr, "sluiced:", err)
 		return exitConfig
 	}
 	if f.check {

@@ -87,6 +87,8 @@ func TestErrors(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, add, want string }{
 		{"misspelt key", "[lock]\ntmie = \"1h\"", `e.toml:7: lock.tmie: there is no such key; did you mean "time"?`},
+		{"a word of a key", "[smtp]\nmax_sessions = 3", `e.toml:7: smtp.max_sessions: there is no such key; did you mean "sessions"?`},
+		{"a word of several keys", "[smtp]\nwhole_timeout = 3", `e.toml:7: smtp.whole_timeout: there is no such key; known here: bare_newline, `},
 		{"unknown key", "[tls]\ncolour = 1", `e.toml:7: tls.colour: there is no such key; known here: starttls, starttls_reason, refused, `},
 		{"unknown table", "[locks]\ntime = 1", `e.toml:6: locks: there is no such table; did you mean "lock"?`},
 		{"wrong type", "[lock]\nspam_count = \"5\"", `e.toml:7: lock.spam_count: a string cannot stand here; write a whole number, without quotes`},

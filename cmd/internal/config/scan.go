@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"reflect"
 	"slices"
@@ -243,7 +244,7 @@ func (s *scanner) raw(v *unstable.Node) []byte {
 
 func (s *scanner) unknown(line int, key, name string, fields []*field, what string) {
 	remedy := "known here: " + strings.Join(names(fields), ", ")
-	if near := nearest(name, names(fields)); near != "" {
+	if near := cmp.Or(nearest(name, names(fields)), akin(name, names(fields))); near != "" {
 		remedy = "did you mean " + strconv.Quote(near) + "?"
 	}
 	s.report(line, key, "there is no such "+what, remedy)
@@ -266,6 +267,33 @@ func nearest(name string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// akin returns the only candidate that has a word of name in it, or "".
+func akin(name string, candidates []string) string {
+	found := ""
+	for _, c := range candidates {
+		if !shareWord(name, c) {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = c
+	}
+	return found
+}
+
+// shareWord tells whether two keys have a word in common, be it in the plural. Short ones (per, to, of) say nothing.
+func shareWord(a, b string) bool {
+	for w := range strings.SplitSeq(a, "_") {
+		for v := range strings.SplitSeq(b, "_") {
+			if len(w) > 3 && strings.TrimSuffix(w, "s") == strings.TrimSuffix(v, "s") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // distance is the Levenshtein distance of a and b in bytes.

@@ -17,7 +17,12 @@ DAEMONS := sluiced sluice-intercept sluice-observe sluice
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { \
+		kind = match($$1, /^(test|bench|soak)/) ? substr($$1, 1, RLENGTH) : ""; \
+		lines[kind] = lines[kind] sprintf("  %-29s %s\n", $$1, $$2) \
+	} END { \
+		printf "%s\nTests:\n%s\nBenchmarks, with results in docs/benchmarks.md, filter.md and containment.md:\n%s\nLong campaigns, with results in docs/campaigns.md:\n%s", \
+			lines[""], lines["test"], lines["bench"], lines["soak"] }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## the programs, in bin/

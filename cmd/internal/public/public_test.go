@@ -122,7 +122,7 @@ func (w *world) want(what string, code, wantCode int, body string, texts ...stri
 func TestPagesOfCodes(t *testing.T) {
 	w := newWorld(t, Look{Brand: "Provider <Mail>", Contact: "abuse@provider.example"})
 	code, body := w.ask("/", nil)
-	w.want("index", code, 200, body, `href="/codes/SPAM"`, `href="/codes/VIRUS"`, "Provider &lt;Mail&gt;", "abuse@provider.example", `<html lang="en">`)
+	w.want("index", code, 200, body, `href="/codes/SPAM"`, `href="/codes/VIRUS"`, "Provider &lt;Mail&gt;", `<a href="mailto:abuse@provider.example">`, `<html lang="en">`)
 	code, body = w.ask("/codes/?q=LINKS+spam", nil)
 	if w.want("search", code, 200, body, `href="/codes/SPAM"`); strings.Contains(body, "VIRUS") {
 		t.Error("the search finds what has not its words")
@@ -137,6 +137,14 @@ func TestPagesOfCodes(t *testing.T) {
 	w.want("no such code", code, 404, body, "no such page")
 	code, body = w.ask("/codes/", nil, "Accept-Language", "nl, de-AT;q=0.9, en;q=0.5")
 	w.want("in German", code, 200, body, `<html lang="de">`, "Warum wurde meine E-Mail abgelehnt?")
+}
+
+func TestContactThatIsNoMailbox(t *testing.T) {
+	w := newWorld(t, Look{Contact: "+49 30 0123456, abuse@provider.example"})
+	code, body := w.ask("/", nil)
+	if w.want("index", code, 200, body, "+49 30 0123456, abuse@provider.example"); strings.Contains(body, "mailto:") {
+		t.Error("a telephone number is a link for mail")
+	}
 }
 
 func TestAppeal(t *testing.T) {

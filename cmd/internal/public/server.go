@@ -74,9 +74,14 @@ type Desk interface {
 // Look is how pages present the provider. It may change while the server runs.
 type Look struct {
 	Brand   string // name of the provider
-	Contact string // for questions
+	Contact string // for questions: a mailbox, a telephone number
 	// Proxies are the addresses whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
+}
+
+// Mailbox tells whether the contact is one that a mail program can be opened for.
+func (l Look) Mailbox() bool {
+	return strings.Contains(l.Contact, "@") && !strings.ContainsAny(l.Contact, " <,?&")
 }
 
 // Options of New.

@@ -38,11 +38,24 @@ func (d *demo) attack(ctx context.Context) error {
 	}
 	bob := startSteady(ctx, d.lab)
 	defer bob.end()
-	busy, err := d.watch(ctx)
+	quiet, err := d.begin()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(d.options.Quiet):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	before, err := quiet.others()
 	if err != nil {
 		return err
 	}
 	bob.attacked()
+	attack, err := d.begin()
+	if err != nil {
+		return err
+	}
 
 	d.chapter("A compromised server: mallory begins to spam")
 	open, err := d.openSessions(ctx)
@@ -75,7 +88,11 @@ func (d *demo) attack(ctx context.Context) error {
 		return err
 	}
 	bob.end()
-	d.unharmed(bob, busy)
+	during, err := attack.others()
+	if err != nil {
+		return err
+	}
+	d.unharmed(bob, max(before, during))
 	return nil
 }
 
@@ -299,8 +316,8 @@ func (d *demo) unlock(ctx context.Context, postfix *lab.MTA) error {
 	return nil
 }
 
-// othersWork is the share of the processors, in use while the demo itself does little, from which on other programs decide
-// how long mail takes.
+// othersWork is the share of the processors, in use by others than the gateway while the demo itself does little, from which
+// on other programs decide how long mail takes.
 const othersWork = 0.4
 
 // unharmed states that the customer who behaves noticed nothing.

@@ -86,19 +86,32 @@ func transaction(c *lab.Client, n int) (other string) {
 	return ""
 }
 
-// watch lets the quiet time pass and tells which share of the processors was in use meanwhile.
-func (d *demo) watch(ctx context.Context) (busy float64, err error) {
-	before, err := testbed.Idle()
+// period is a stretch of the demo, as it began.
+type period struct {
+	gateway    *lab.Gateway
+	began      time.Time
+	idle, used time.Duration // of all processors; of the gateway's programs
+}
+
+func (d *demo) begin() (p period, err error) {
+	p = period{gateway: d.gateway, began: time.Now()}
+	if p.idle, err = testbed.Idle(); err != nil {
+		return p, err
+	}
+	p.used, err = d.gateway.CPU()
+	return p, err
+}
+
+// others is the share of the processors that was in use since the period's beginning, without what the gateway took: that
+// is what the demo is about.
+func (p period) others() (float64, error) {
+	idle, err := testbed.Idle()
 	if err != nil {
 		return 0, err
 	}
-	select {
-	case <-time.After(d.options.Quiet):
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	after, err := testbed.Idle()
-	return 1 - float64(after-before)/float64(d.options.Quiet)/float64(runtime.NumCPU()), err
+	used, err := p.gateway.CPU()
+	all := time.Since(p.began) * time.Duration(runtime.NumCPU())
+	return 1 - float64(idle-p.idle+used-p.used)/float64(all), err
 }
 
 // attacked begins the second count.

@@ -66,13 +66,17 @@ func Valid(a message.Address, utf8ok bool) error {
 	return domain(s[at+1:])
 }
 
-// local checks a local part: Dot-string or Quoted-string of at most 64 octets (RFC 5321 4.5.3.1.1).
+// longestLocal is beyond the 64 octets that every server has to take (RFC 5321 4.5.3.1.1): rewritten senders (SRS, BATV, VERP) are
+// longer, and the destinations take them.
+const longestLocal = 512
+
+// local checks a local part: Dot-string or Quoted-string.
 func local(s string) error {
 	switch {
 	case s == "":
 		return errors.New("nothing stands before the @")
-	case len(s) > 64:
-		return errors.New("more than 64 bytes stand before the @")
+	case len(s) > longestLocal:
+		return fmt.Errorf("more than %d bytes stand before the @", longestLocal)
 	case s[0] == '"':
 		return quoted(s)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"strings"
 	"time"
 
@@ -86,7 +87,8 @@ func (s *session) relayAsked() *relay.Failure {
 		}
 		f = asFailure(err)
 		s.loseRemote(f)
-		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) {
+		earlier := errors.Is(f.Err, smtp.ErrUnsolicited) // it said more than was asked before this transaction: nothing was sent
+		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) && !earlier {
 			return f
 		}
 		fresh, f = s.reach(time.Time{}, true)

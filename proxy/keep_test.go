@@ -153,3 +153,32 @@ func TestDeadKeptSessionIsReplacedUnseen(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoAnswersTwiceGetsTheNextMailAnew: what a destination has said beyond its answer counts for nothing in the next mail, of the
+// same client or of another, which goes by a session of its own.
+func TestWhoAnswersTwiceGetsTheNextMailAnew(t *testing.T) {
+	t.Parallel()
+	for _, sameClient := range []bool{true, false} {
+		mx := newRemote(t, reply(".", "250 2.0.0 queued\r\n250 2.0.0 once more", "250 2.0.0 queued"))
+		r := newRig(t, mx.addr(), keeping(wait))
+		if sameClient {
+			p := r.hello()
+			for range 2 {
+				p.envelope()
+				p.send(goodMail, "250 2.0.0 queued")
+			}
+			p.cmd("QUIT", "221")
+		} else {
+			r.mail("250 2.0.0 queued")
+			r.mail("250 2.0.0 queued")
+		}
+		if got := mx.sessions(); len(got) != 2 || !strings.HasPrefix(got[0], "EHLO "+oneMail) || strings.Count(got[0], "MAIL") != 1 || !strings.HasPrefix(got[1], "EHLO "+oneMail) {
+			t.Errorf("one client %t: the destination heard %q", sameClient, got)
+		}
+		for _, rec := range r.log.wait(t, 2) {
+			if rec.Status != Delivered {
+				t.Errorf("one client %t: a message is %v", sameClient, rec.Status)
+			}
+		}
+	}
+}

@@ -147,8 +147,17 @@ func (a *ahead) begin(host string, letter []byte, early bool) *Client {
 }
 
 // crossed is how many bytes have come to the internet from the gateway.
-func (a *ahead) crossed() (n int64) {
-	err := a.l.In(HostInternet, func() error {
+func (a *ahead) crossed() int64 {
+	n, err := a.l.fromGateway()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return n
+}
+
+// fromGateway is how many bytes have come to the internet from the gateway.
+func (l *Lab) fromGateway() (n int64, err error) {
+	err = l.In(HostInternet, func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/dev")
 		_, line, _ := strings.Cut(string(text), "gw0:")
 		if _, serr := fmt.Sscan(line, &n); err == nil {
@@ -156,8 +165,5 @@ func (a *ahead) crossed() (n int64) {
 		}
 		return err
 	})
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return n
+	return n, err
 }

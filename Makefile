@@ -80,6 +80,10 @@ bench-containment: ## stolen accounts among 200 customers on a simulated clock: 
 bench-containment-targets: ## likewise, the filter that the targets are stated for and the shipped model alone (a few minutes)
 	SLUICE_CONTAINMENT=targets $(GO) test -count 1 -v -timeout 60m -run TestContainment ./scripts/containment
 
+.PHONY: bench-containment-seeds
+bench-containment-seeds: ## likewise, the shipped model with ten different draws of customers and thieves (ten minutes)
+	SLUICE_CONTAINMENT=seeds $(GO) test -count 1 -v -timeout 60m -run TestContainment ./scripts/containment
+
 .PHONY: bench-containment-classifier
 bench-containment-classifier: ## likewise, small, with the shipped model in the oracle's place (a minute)
 	SLUICE_CONTAINMENT=classifier $(GO) test -count 1 -v -timeout 30m -run TestContainment ./scripts/containment

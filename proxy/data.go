@@ -164,7 +164,7 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	t.rec.Forwarded = t.msg.Forwarded
 	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
-	t.tag, t.rec.Group = v.Tag(), t.msg.Found.Group
+	t.tag, t.rec.Group, t.rec.Likely = v.Tag(), t.msg.Found.Group, t.msg.Found.Likely
 	s.tellLocks(&v)
 	if v.Refused() || v.Class.Bad() {
 		s.srv.doubts.raise(user, at)

@@ -62,6 +62,7 @@ type Record struct {
 	Unread    Unread           // what passed encrypted between client and destination
 	Group     uint64           // the same for all copies of a message; 0 where nothing is known of copies
 	Forwarded bool             // the message came from elsewhere and was only passed on
+	Likely    uint8            // how likely it is bad, in percent, where that may stop it; else 0
 	Ticket    string           // the lock's ticket where one answered
 	Shadow    bool             // the mail went its way untouched, whatever the verdict
 	Would     string           // in shadow and observed: the reply of ours that would have stopped it, one line; "" where none would

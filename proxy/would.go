@@ -31,6 +31,7 @@ type Would struct {
 	Verdict   filter.Verdict
 	Identity  string // of the message
 	Forwarded bool   // it was only passed on
+	Likely    uint8  // see message.Found
 	Code      string // public code of what would have stopped it
 	Reply     string // the reply of ours that would have stopped it, or one of its recipients; "" where none would
 }
@@ -49,7 +50,7 @@ func (s *Server) Would(f *flow.Flow, id string, o *Overheard, by *filter.Pipelin
 		return e.stopped(filter.Verdict{Cause: -1}, "", unknownUser)
 	}
 	w := e.run()
-	w.Identity, w.Forwarded = e.msg.Identity, e.msg.Forwarded
+	w.Identity, w.Forwarded, w.Likely = e.msg.Identity, e.msg.Forwarded, e.msg.Found.Likely
 	return w
 }
 
@@ -174,7 +175,7 @@ func (s *session) judgeOverheard(o *overheard) {
 	w := s.srv.Would(s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
 	s.srv.cfg.Log.Put(&Record{
 		ID: id, Flow: *s.flow, Start: o.Start, Duration: time.Since(o.Start), Helo: o.Helo, Identity: w.Identity, From: o.Mail.Address, To: o.To, Size: o.Size,
-		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply, Forwarded: w.Forwarded,
+		Status: o.Status, Verdict: w.Verdict, Reply: o.reply, Remote: o.reply, Source: s.flow.Client.Addr(), Shadow: true, Would: w.Reply, Forwarded: w.Forwarded, Likely: w.Likely,
 	})
 }
 

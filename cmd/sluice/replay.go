@@ -16,7 +16,7 @@ func (p *program) replayCommand() *cobra.Command {
 		Use: "replay [--since TIME] [--set NAME=VALUE]...", Short: "whom proposed lock settings would have locked", Args: cobra.NoArgs,
 		Long: `replay runs settings of automatic locks over the message log, as if they had been in force for everybody, and shows whom they
 would have locked. Nothing is changed. What is not named is as it stands. The log does not have the texts: copies of one message
-are known by its group, or by sender and size.`,
+are known by its group, or by sender and size. Only verdicts count: not complaints, refused logins and what destinations answered.`,
 		Example: "  sluice replay\n  sluice replay --since 7d --set lock_spam_count=3 --set lock_day_count=10",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			at, err := moment("--since", since, p.screen.now())

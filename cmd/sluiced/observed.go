@@ -88,7 +88,7 @@ func overheard(o *control.Observed, m *control.ObservedMessage) *proxy.Overheard
 func observedMessage(f flow.Flow, id string, o *control.Observed, m *control.ObservedMessage, h *proxy.Overheard, w *proxy.Would) *proxy.Record {
 	rec := observedBase(f, o)
 	rec.ID, rec.Start, rec.Duration, rec.From, rec.To, rec.Size = id, m.Start, max(0, m.End.Sub(m.Start)), m.From, h.To, m.Size
-	rec.Verdict, rec.Would, rec.Identity, rec.Forwarded = w.Verdict, w.Reply, w.Identity, w.Forwarded
+	rec.Verdict, rec.Would, rec.Identity, rec.Forwarded, rec.Likely = w.Verdict, w.Reply, w.Identity, w.Forwarded, w.Likely
 	if m.Code != 0 && !m.Torn {
 		rec.Remote = fmt.Sprintf("%d %s", m.Code, m.Reply)
 		rec.Reply = rec.Remote

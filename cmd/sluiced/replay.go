@@ -10,10 +10,10 @@ import (
 
 	"sluice/cmd/internal/api"
 	"sluice/cmd/internal/msglog"
+	"sluice/filter"
 	"sluice/filter/lock"
 	"sluice/filter/lock/ladder"
 	"sluice/filter/policy"
-	"sluice/filter/reputation/trap"
 	"sluice/proxy"
 )
 
@@ -23,11 +23,9 @@ const mostReplayed = 2_000_000
 // replayed is what counts of a record.
 type replayed struct {
 	at       time.Duration
-	print    uint64
 	user     uint32
 	identity uint32 // hash; 0: none
-	kind     ladder.Kind
-	score    uint8 // of a doubtful one, in percent
+	event    ladder.Event
 }
 
 // replay is a log on its way to senders.
@@ -63,12 +61,24 @@ func (b backend) Replay(ctx context.Context, q api.ReplayRequest) (*api.Replay, 
 	}), nil
 }
 
-// add takes a record, newest first.
+// add takes a record, newest first. What was not judged as a whole message counts for nothing, as in Locks; what locks said of it then
+// does not count.
 func (r *replay) add(rec *proxy.Record) bool {
-	if rec.Flow.User.ID == 0 || rec.Status == proxy.NoMessage || rec.Status == proxy.Observed {
+	if rec.Flow.User.ID == 0 || rec.Status == proxy.NoMessage || rec.Status == proxy.Observed || rec.Size == 0 {
 		return true
 	}
-	e := replayed{at: time.Duration(rec.Start.UnixNano()), user: rec.Flow.User.ID, kind: ladder.Good}
+	v := filter.Judge(slices.DeleteFunc(slices.Clone(rec.Verdict.Hits), func(h filter.Hit) bool { return h.Check == lock.CheckName }))
+	event, said, counts := lock.EventOf(&v, rec.Forwarded, rec.Likely)
+	if !counts {
+		return true
+	}
+	if said != nil {
+		event.Print = likePrint(rec)
+		if event.Firm { // each message counts, and two tries to send one are one
+			event.Print ^= toPrint(rec)
+		}
+	}
+	e := replayed{at: time.Duration(rec.Start.UnixNano()), user: rec.Flow.User.ID, event: event}
 	r.users[e.user], r.first = rec.Flow.User.Name, rec.Start
 	if rec.Identity != "" {
 		h := fnv.New32a()
@@ -76,57 +86,36 @@ func (r *replay) add(rec *proxy.Record) bool {
 		e.identity = max(1, h.Sum32())
 		r.names[e.identity] = rec.Identity
 	}
-	d, doubt := rec.Verdict.Decisive(), rec.Verdict.Doubt()
-	switch {
-	case d != nil && d.Class.Bad():
-		if e.kind, e.print = lock.KindOf(d.Class), likePrint(rec); d.Code == trap.Code {
-			e.kind = ladder.Trap
-		}
-	case doubt != nil && (d == nil || d == doubt): // else something else kept it back
-		e.kind, e.print, e.score = ladder.Doubtful, likePrint(rec), uint8(min(100*doubt.Score+0.5, 100))
-	}
 	r.all = append(r.all, e)
 	return len(r.all) < mostReplayed
 }
 
-// replayedBy is one whom the replay judges.
-type replayedBy struct{ user, identity uint32 }
+// toPrint tells envelopes apart.
+func toPrint(rec *proxy.Record) uint64 {
+	h := fnv.New64a()
+	for i := range rec.To {
+		_, _ = h.Write([]byte(rec.To[i].Address))
+		_, _ = h.Write([]byte{0})
+	}
+	return h.Sum64()
+}
 
-// run judges everybody by the proposed settings. Who was locked is not judged again until the lock would have ended.
+// run judges everybody by the proposed settings, as if locks were automatic for all. Who was locked is not judged again until the lock
+// would have ended.
 func (r *replay) run(since time.Time, settings func(user uint32) policy.Lock) *api.Replay {
+	slices.Reverse(r.all) // what stands at one moment in its order
 	slices.SortStableFunc(r.all, func(a, b replayed) int { return cmp.Compare(a.at, b.at) })
-	senders, until, rules := map[replayedBy]*ladder.Sender{}, map[replayedBy]time.Duration{}, map[uint32]policy.Lock{}
-	found := map[replayedBy]*api.ReplayLock{}
+	past, rules := lock.NewPast(), map[uint32]*policy.Lock{}
+	found := map[lock.Scope]*api.ReplayLock{}
 	for _, e := range r.all {
 		s, ok := rules[e.user]
 		if !ok {
-			s = settings(e.user)
-			rules[e.user] = s
+			of := settings(e.user)
+			of.Automatic, of.Never = true, false
+			s, rules[e.user] = &of, &of
 		}
-		for _, whom := range []replayedBy{{e.user, e.identity}, {e.user, 0}} {
-			if e.at < until[whom] || whom.identity == 0 && e.at < until[replayedBy{e.user, e.identity}] {
-				continue
-			}
-			u := senders[whom]
-			if u == nil {
-				u = &ladder.Sender{}
-				senders[whom] = u
-			}
-			ev := ladder.Event{Kind: e.kind, Print: e.print, Score: e.score}
-			if whom.identity == 0 {
-				if ev.Origin = e.identity; e.identity != 0 && e.kind == ladder.Doubtful { // that he alone answers for
-					ev = ladder.Event{Kind: ladder.Good}
-				}
-			}
-			u.Tell(e.at, ev, &s)
-			if rung, cause := u.Judge(e.at, &s); rung == ladder.Locked {
-				until[whom] = e.at + s.Time
-				u.Release(until[whom], &s)
-				r.note(found, whom, e.at, &cause)
-			}
-			if e.identity == 0 {
-				break
-			}
+		if whom, why := past.Judged(e.at, lock.Scope{User: e.user, Identity: r.names[e.identity]}, e.event, s); why != nil {
+			r.note(found, whom, e.at, why)
 		}
 	}
 	out := &api.Replay{Since: since, Whole: len(r.all) < mostReplayed, Messages: len(r.all), Users: len(r.users), Locks: []api.ReplayLock{}}
@@ -142,10 +131,10 @@ func (r *replay) run(since time.Time, settings func(user uint32) policy.Lock) *a
 	return out
 }
 
-func (r *replay) note(found map[replayedBy]*api.ReplayLock, whom replayedBy, at time.Duration, cause *ladder.Cause) {
+func (r *replay) note(found map[lock.Scope]*api.ReplayLock, whom lock.Scope, at time.Duration, cause *ladder.Cause) {
 	l := found[whom]
 	if l == nil {
-		l = &api.ReplayLock{User: r.users[whom.user], Identity: r.names[whom.identity], First: time.Unix(0, int64(at)).UTC(), Rule: cause.Rule, Reason: cause.String()}
+		l = &api.ReplayLock{User: r.users[whom.User], Identity: whom.Identity, First: time.Unix(0, int64(at)).UTC(), Rule: cause.Rule, Reason: cause.String()}
 		found[whom] = l
 	}
 	l.Count++

@@ -74,6 +74,9 @@ func (c *Classifier) Discarding(allowed func() bool) *Classifier {
 	return c
 }
 
+// leastLikely is how likely bad a message is at least that may have to wait for the sake of others of its sender.
+const leastLikely = 0.1
+
 // Check implements filter.Check in phase data. It leaves what the content says, and of which message it is a copy, with the
 // message. In phase part it leaves nothing.
 func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
@@ -91,7 +94,9 @@ func (c *Classifier) Check(_ context.Context, p filter.Phase, m *message.Message
 	}
 	o, hits, w := j.show(m, t, c.watchers, hits)
 	m.Found = message.Found{Odds: o.Odds(), Phish: o.Phish, Group: w.Group, Passes: w.Passes}
-	m.Found.Likely = o.Probability >= 0.5 && c.holdsBack(s, &w) == ""
+	if o.Probability >= leastLikely && c.holdsBack(s, &w) == "" {
+		m.Found.Likely = uint8(100 * o.Probability)
+	}
 	c.learner.Seen(m, &o, t)
 	if o.Probability < t.Unsure {
 		return o.unread(m, hits)

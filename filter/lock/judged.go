@@ -111,39 +111,55 @@ func (l *Locks) found(u flow.User, f *finding, s *policy.Lock) {
 	}
 }
 
-// eventOf tells what a verdict says about its sender; false where it is to say nothing. Bad mail that was only forwarded has
-// a rule of its own.
+// eventOf tells what a verdict says about its sender; false where it is to say nothing.
 func eventOf(m *message.Message, v *filter.Verdict) (e ladder.Event, ev Evidence, counts bool) {
+	e, said, counts := EventOf(v, m.Forwarded, m.Found.Likely)
+	if said == nil {
+		return e, Evidence{}, counts
+	}
+	e.Print = printOf(m, v, e.Firm)
+	return e, evidenceOf(m, said), true
+}
+
+// EventOf tells what a verdict without this package's own hits says about the message's sender, but for the print of the text, and which
+// hit says it; nil of a good one. Likely is message.Found's. Counts is false where it is to say nothing.
+// Bad mail that was only forwarded has a rule of its own.
+func EventOf(v *filter.Verdict, forwarded bool, likely uint8) (e ladder.Event, said *filter.Hit, counts bool) {
 	d := v.Decisive()
 	if d == nil || !d.Class.Bad() {
-		doubt := v.Doubt()
-		if doubt == nil || d != nil && d != doubt || m.Forwarded { // or something else keeps it back
-			return ladder.Event{Kind: ladder.Good, Likely: m.Found.Likely && !m.Forwarded}, Evidence{}, true
+		if forwarded {
+			likely = 0
 		}
-		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100 * doubt.Score), Likely: !doubt.Class.Bad()}
-		e.Print, _ = printOf(m, v)
-		return e, evidenceOf(m, doubt), true
+		doubt := v.Doubt()
+		if doubt == nil || d != nil && d != doubt || forwarded { // or something else keeps it back
+			return ladder.Event{Kind: ladder.Good, Likely: likely}, nil, true
+		}
+		e = ladder.Event{Kind: ladder.Doubtful, Score: uint8(100*doubt.Score + 1e-9)}
+		if !doubt.Class.Bad() { // else a setting lets it go
+			e.Likely = e.Score
+		}
+		return e, doubt, true
 	}
 	if d = v.Counting(); d == nil {
-		return ladder.Event{}, Evidence{}, false
+		return ladder.Event{}, nil, false
 	}
 	for i := range v.Hits {
 		if h := &v.Hits[i]; h.Code == trap.Code && d.Class != filter.Virus { // whatever else is found in it
 			d = h
 		}
 	}
-	e = ladder.Event{Kind: KindOf(d.Class)}
-	e.Print, e.Firm = printOf(m, v)
+	e = ladder.Event{Kind: kindOf(d.Class)}
+	_, e.Firm = v.Copies()
 	if d.Code == trap.Code {
 		e.Kind = ladder.Trap
 	}
-	if m.Forwarded {
+	if forwarded {
 		if d.Class == filter.Virus { // it is refused, and that is all: who forwards has not sent it
-			return ladder.Event{}, Evidence{}, false
+			return ladder.Event{}, nil, false
 		}
 		e.Kind = ladder.Passed
 	}
-	return e, evidenceOf(m, d), true
+	return e, d, true
 }
 
 func evidenceOf(m *message.Message, d *filter.Hit) Evidence {
@@ -153,8 +169,8 @@ func evidenceOf(m *message.Message, d *filter.Hit) Evidence {
 	}
 }
 
-// KindOf is what a message of a bad class counts as.
-func KindOf(c filter.Class) ladder.Kind {
+// kindOf is what a message of a bad class counts as.
+func kindOf(c filter.Class) ladder.Kind {
 	switch c {
 	case filter.Virus:
 		return ladder.Virus
@@ -164,19 +180,19 @@ func KindOf(c filter.Class) ladder.Kind {
 	return ladder.Spam
 }
 
-// printOf tells messages apart. Copies of one message are the same, unless more than their words speaks against them:
+// printOf tells messages apart. Copies of one message are the same, unless more than their words speaks against them (firm):
 // then only two tries to send one to the same recipients are.
-func printOf(m *message.Message, v *filter.Verdict) (print uint64, firm bool) {
-	group, firm := v.Copies()
+func printOf(m *message.Message, v *filter.Verdict, firm bool) (print uint64) {
+	group, _ := v.Copies()
 	if group != 0 && !firm {
-		return ladder.Spread(group), false
+		return ladder.Spread(group)
 	}
 	body := message.Body(m.Data)
 	if body == nil {
 		body = m.Data
 	}
 	if !firm {
-		return ladder.Print(body), false
+		return ladder.Print(body)
 	}
 	h := fnv.New64a()
 	_, _ = h.Write(body)
@@ -184,7 +200,7 @@ func printOf(m *message.Message, v *filter.Verdict) (print uint64, firm bool) {
 		_, _ = h.Write([]byte(to))
 		_, _ = h.Write([]byte{0})
 	}
-	return max(1, h.Sum64()), true
+	return max(1, h.Sum64())
 }
 
 // Tell counts what became known of a sender otherwise than by a verdict: a complaint, a destination's answer, a login that

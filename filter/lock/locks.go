@@ -296,7 +296,7 @@ func (l *Locks) end(whom Scope, st *state, who, why string) Lock {
 // released lets a sender begin anew: after an automatic lock on probation (LCK8).
 func (l *Locks) released(lk *Lock) {
 	if lk.Automatic {
-		l.tallies.release(lk.Scope(), &l.d.Settings.Settings(lk.User.ID).Lock)
+		l.tallies.release(l.tallies.now(), lk.Scope(), &l.d.Settings.Settings(lk.User.ID).Lock)
 	} else {
 		l.tallies.forget(lk.Scope())
 	}

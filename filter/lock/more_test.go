@@ -19,7 +19,10 @@ func TestMoreOfTheSame(t *testing.T) {
 		defer func() { w.keeper.Close() }()
 		send := func(user uint32, identity, text string, hits ...filter.Hit) *filter.Verdict {
 			m, v := mail(user, text), filter.Judge(hits)
-			m.Identity, m.Forwarded, m.Found.Likely = identity, strings.HasPrefix(text, "forwarded"), strings.HasSuffix(text, "likely")
+			m.Identity, m.Forwarded = identity, strings.HasPrefix(text, "forwarded")
+			if strings.HasSuffix(text, "likely") {
+				m.Found.Likely = 60
+			}
 			w.keeper.Judged(m, &v)
 			return &v
 		}

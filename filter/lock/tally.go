@@ -84,7 +84,11 @@ func (t *tallies) shard(user uint32) *tallyShard { return &t.shards[user%shards]
 // tell counts an event for an identity, where there is one, and for its user, and returns where they stand. The smaller
 // of the two is found first (LCK6).
 func (t *tallies) tell(whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) standing {
-	now := t.now()
+	return t.tellAt(t.now(), whom, e, ev, s)
+}
+
+// tellAt is tell at a moment; those of one sender come in order.
+func (t *tallies) tellAt(now time.Duration, whom Scope, e ladder.Event, ev Evidence, s *policy.Lock) standing {
 	sh := t.shard(whom.User)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -130,7 +134,7 @@ func (t *tallies) tellGood(own, user *tally, e ladder.Event, now time.Duration, 
 			score, _ := u.Score(now, s)
 			rung = max(rung, ladder.ByScore(score, s))
 			st.rung, st.slow = max(st.rung, rung), st.slow || u.Slow(now, rung, s)
-			st.more = st.more || e.Likely && u.Suspect(now, s)
+			st.more = st.more || u.More(now, e.Likely, s)
 		}
 	}
 	if st.stops(s) {
@@ -254,8 +258,8 @@ func (t *tallies) forget(whom Scope) {
 }
 
 // release begins a sender's probation.
-func (t *tallies) release(whom Scope, s *policy.Lock) {
-	sh, now := t.shard(whom.User), t.now()
+func (t *tallies) release(now time.Duration, whom Scope, s *policy.Lock) {
+	sh := t.shard(whom.User)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	u := t.sender(sh, whom, now, s)

@@ -61,7 +61,7 @@ type Found struct {
 	Phish  bool    // what speaks against it speaks of phishing
 	Group  uint64  // the same for all copies of a message; 0 where nothing is known of copies
 	Passes string  // why nothing that was learnt may stop it; "" where it may
-	Likely bool    // it is likelier bad than good, and that may stop it
+	Likely uint8   // how likely it is bad, in percent, where that may stop it; else 0
 }
 
 // Reader reads the first most bytes of the message, in phase data; size is how many there are to read.

@@ -182,7 +182,7 @@ func (r *result) targets(t *testing.T, sc scenario) {
 }
 
 // TestContainment is the simulation: a small one, or with SLUICE_CONTAINMENT=full, or a scenario's name, all of it (make bench-containment),
-// or =targets, what the targets are stated for alone,
+// or =targets, what the targets are stated for alone, or =seeds, the shipped model with ten different draws of customers and thieves,
 // or with =classifier the small one with the shipped model in the oracle's place.
 func TestContainment(t *testing.T) {
 	t.Parallel()
@@ -194,6 +194,9 @@ func TestContainment(t *testing.T) {
 		return
 	case "targets":
 		targets(t)
+		return
+	case "seeds":
+		seeds(t)
 		return
 	default:
 		whole(t, only)
@@ -243,6 +246,26 @@ func targets(t *testing.T) {
 			}
 			r := play(t, sluice, 1, o, sc, 200, 10, 20000)
 			fmt.Println(r.row(sc, o, sluice), r.wrongWhom)
+			r.targets(t, sc)
+		}
+	}
+}
+
+// seeds plays the bursts by the shipped model ten times, each with other luck, and newsletters of 1,000 readers.
+func seeds(t *testing.T) {
+	m, err := shipped.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(header)
+	for _, sc := range scenarios {
+		if sc.perHour > 40000 {
+			continue // as 10 a second, and most of it is sent to who is held
+		}
+		for seed := range uint64(10) {
+			o := learned(m)
+			r := play(t, sluice, 1+seed, o, sc, 200, 10, 1000)
+			fmt.Println(r.row(sc, o, sluice), r.perThief, r.wrongWhom)
 			r.targets(t, sc)
 		}
 	}

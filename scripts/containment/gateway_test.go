@@ -79,7 +79,7 @@ func (o *oracle) finds(m *mail) bool {
 type asked struct{ m *mail }
 
 func (a *asked) Check(_ context.Context, _ filter.Phase, m *message.Message, hits []filter.Hit) []filter.Hit {
-	m.Found.Likely = a.m.odds >= 0.5
+	m.Found.Likely = uint8(100 * a.m.odds)
 	switch {
 	case a.m.odds >= content.DefaultThresholds.Unsure && !a.m.found:
 		hits = append(hits, filter.Hit{Code: "UNSURE", Score: a.m.odds, Text: "message has much of spam"})

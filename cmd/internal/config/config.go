@@ -246,7 +246,7 @@ type Lock struct {
 	ForwardedShare float64 `toml:"forwarded_share" default:"0.6" min:"0" max:"1" doc:"Share of bad messages that he only forwards, among all inside the window, from which on they lock, four times spam_count of them at least; fewer never do. 1 and nothing else beside them: only then."`
 	Identities     int     `toml:"identities" default:"3" min:"0" max:"8" doc:"From how many identities with bad mail within an hour on it is judged as their user's. 0: never; the user answers only for what no identity is told of."`
 
-	Throttled        int      `toml:"throttled" default:"20" min:"0" doc:"Messages inside the window of a sender who has come near a lock (six tenths of it; from eight tenths on nothing of his goes out, and from the first bad message on nothing that looks bad, too). 0: no limit."`
+	Throttled        int      `toml:"throttled" default:"20" min:"0" doc:"Messages inside the window of a sender who has come near a lock (six tenths of it; from eight tenths on nothing of his goes out, and from the first bad message on nothing that looks bad, too, by less the more of his mail did; nothing at all while half of it does and that is half of what locks). 0: no limit."`
 	Probation        Duration `toml:"probation" default:"24h" min:"0s" max:"30d" doc:"How long after a lock half of what locks is enough to lock again."`
 	ScoreSlow        int      `toml:"score_slow" default:"15" min:"0" max:"100" doc:"Reputation, 0 to 100 where 100 is worst, from which on a sender is throttled. 0 here and below: never."`
 	ScoreHeld        int      `toml:"score_held" default:"55" min:"0" max:"100" doc:"Reputation from which on nothing of his goes out until it is better."`

@@ -57,13 +57,10 @@ func (e *encoder) encode(r *proxy.Record) {
 	if r.Group != 0 {
 		e.text("campaign", campaign.ID(r.Group))
 	}
-	if r.Forwarded {
-		e.number("forwarded", 1)
-	}
+	e.flag("forwarded", r.Forwarded)
+	e.number("likely", int64(r.Likely))
 	e.text("ticket", r.Ticket)
-	if r.Shadow {
-		e.number("shadow", 1)
-	}
+	e.flag("shadow", r.Shadow)
 	e.text("would", r.Would)
 	e.number("waited", r.Waited.Microseconds())
 	e.text("obstacle", string(r.Obstacle))
@@ -136,6 +133,8 @@ func (e *encoder) verdict(v *filter.Verdict) {
 		e.text("enhanced", h.Enhanced)
 		e.text("text", h.Text)
 		e.text("evidence", h.Evidence)
+		e.flag("outside", h.Outside)
+		e.flag("nolock", h.NoLock)
 		e.line = append(e.line, '}')
 	}
 	e.line = append(e.line, ']')
@@ -214,6 +213,12 @@ func (e *encoder) number(n string, v int64) {
 	if v != 0 {
 		e.name(n)
 		e.line = strconv.AppendInt(e.line, v, 10)
+	}
+}
+
+func (e *encoder) flag(n string, is bool) {
+	if is {
+		e.number(n, 1)
 	}
 }
 

@@ -47,6 +47,7 @@ type line struct {
 		Points                                float64
 		Score                                 int // in percent
 		SMTP                                  int
+		Outside, NoLock                       int // 1 where it is so
 	} `json:"hits"`
 	Reply     string                `json:"reply"`
 	Remote    string                `json:"remote"`
@@ -63,6 +64,7 @@ type line struct {
 	UnreadIn  int64                 `json:"unread_in"`
 	Campaign  string                `json:"campaign"`
 	Forwarded int                   `json:"forwarded"` // 1 where it is
+	Likely    uint8                 `json:"likely"`    // in percent
 	Ticket    string                `json:"ticket"`
 	Shadow    int                   `json:"shadow"` // 1 where it is
 	Would     string                `json:"would"`
@@ -103,7 +105,7 @@ func decode(text []byte) (*proxy.Record, error) {
 		},
 		Verdict: filter.Verdict{Action: l.Action, Class: l.Class, Cause: l.Cause - 1},
 		Reply:   l.Reply, Remote: l.Remote, Source: l.Source, Way: l.Way, Signed: l.Signed, Out: proxy.TLS{Version: l.Out.V, Cipher: l.Out.C},
-		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Forwarded: l.Forwarded != 0, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
+		In: proxy.TLS{Version: l.In.V, Cipher: l.In.C}, Terms: l.Terms, Asks: tlspolicy.Report{Trust: l.Trust, Policy: l.Asks, Result: l.Met}, Forwarded: l.Forwarded != 0, Likely: l.Likely, Ticket: l.Ticket, Shadow: l.Shadow != 0, Would: l.Would, Note: l.Note,
 		Unread: proxy.Unread{Out: l.UnreadOut, In: l.UnreadIn},
 		Waited: time.Duration(l.Waited) * time.Microsecond, Obstacle: l.Block,
 	}
@@ -117,7 +119,7 @@ func decode(text []byte) (*proxy.Record, error) {
 	for _, h := range l.Hits {
 		r.Verdict.Hits = append(r.Verdict.Hits, filter.Hit{
 			Check: h.Check, Code: h.Code, Class: h.Class, Action: h.Action, Points: h.Points, SMTP: h.SMTP, Enhanced: h.Enhanced,
-			Text: h.Text, Evidence: h.Evidence, Score: float64(h.Score) / 100,
+			Text: h.Text, Evidence: h.Evidence, Score: float64(h.Score) / 100, Outside: h.Outside != 0, NoLock: h.NoLock != 0,
 		})
 	}
 	return r, nil

@@ -79,13 +79,13 @@ func TestRecordsComeBackWhole(t *testing.T) {
 	l := openAt(t, t.TempDir(), Options{})
 	defer l.Close()
 	odd := rec(7)
-	odd.Forwarded, odd.Shadow, odd.Would = true, true, "550 5.7.1 gw.example: [GTUBE] \"no\""
+	odd.Forwarded, odd.Likely, odd.Shadow, odd.Would = true, 57, true, "550 5.7.1 gw.example: [GTUBE] \"no\""
 	odd.Status, odd.Ticket, odd.Note = proxy.Refused, "4K7M-2QXB", "quote \" backslash \\ tab \t nul \x00 del \x7f umlaut ü, line\r\nend </script>"
 	odd.Source, odd.Out, odd.In, odd.Flow.User.Made = netip.Addr{}, proxy.TLS{}, proxy.TLS{Version: "TLS1.2", Cipher: "X"}, true
 	odd.Flow.Client = netip.MustParseAddrPort("[2001:db8::1]:25")
 	odd.Verdict = filter.Judge([]filter.Hit{
-		{Check: "score", Code: "SCORE", Class: filter.Spam, Points: 0.125, Score: 0.97},
-		{Check: "content", Code: "GTUBE", Class: filter.Spam, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1", Text: "spam", Evidence: "byte 7"},
+		{Check: "score", Code: "SCORE", Class: filter.Spam, Points: 0.125, Score: 0.97, Outside: true},
+		{Check: "content", Code: "GTUBE", Class: filter.Spam, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1", Text: "spam", Evidence: "byte 7", NoLock: true},
 	})
 	session := &proxy.Record{ID: "zz", Flow: flow.Flow{ID: 35*36 + 35, Client: odd.Flow.Client}, Start: t0, Status: proxy.NoMessage, Verdict: filter.Judge(nil)}
 	want := []*proxy.Record{session, odd, rec(1)}

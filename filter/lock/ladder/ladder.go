@@ -56,7 +56,7 @@ type Event struct {
 	Firm   bool   // a list, a link or a signature speaks against it: each message counts, and no share is asked for
 	Origin uint32 // who sent it inside of a larger sender; 0: nobody known
 	Score  uint8  // how likely a doubtful one is bad, in percent
-	Likely bool   // a good or doubtful one is likelier bad than good, and it is no setting that lets it go
+	Likely uint8  // how likely a good or doubtful one is bad, in percent, where no setting lets it go; else 0
 }
 
 // Cause is a rule that was met.
@@ -79,6 +79,7 @@ type Sender struct {
 	unknown   ring
 	probation time.Duration // until then
 	doubts    *doubts       // nil: nothing of his looked bad lately
+	likely    *ring         // how likely bad those messages are that went on and are likelier bad than good; nil: none was
 }
 
 // mark is one thing that speaks against a sender.
@@ -108,6 +109,7 @@ func (s *Sender) Tell(now time.Duration, e Event, r *policy.Lock) {
 		if e.Kind == Doubtful {
 			s.doubt(now, e, r)
 		}
+		s.look(now, e, r)
 	case Known:
 		s.known.add(now, hour, 1)
 	case Unknown:
@@ -164,16 +166,6 @@ func (s *Sender) Release(now time.Duration, r *policy.Lock) {
 
 // OnProbation tells whether a sender's lock ended lately: fewer marks lock him again, and he sends less.
 func (s *Sender) OnProbation(now time.Duration) bool { return now < s.probation }
-
-// Suspect tells whether mail of a sender was found bad within the window. What looks bad is then more likely so than its text
-// alone says, which knows nothing of him.
-func (s *Sender) Suspect(now time.Duration, r *policy.Lock) bool {
-	if r.SpamCount == 0 {
-		return false
-	}
-	n := s.numbers(now, r)
-	return n.short[Spam]+n.short[Phish] > 0
-}
 
 // Quiet tells whether nothing is known of a sender that could count for anything.
 func (s *Sender) Quiet(now time.Duration, r *policy.Lock) bool {

@@ -14,6 +14,9 @@ func TestRungs(t *testing.T) {
 	t.Parallel()
 	r := policy.Default().Lock
 	var s Sender
+	for range 4 {
+		s.Tell(noon, Event{Kind: Good}, &r)
+	}
 	for i, want := range []Rung{Watched, Watched, Throttled, Held, Locked} {
 		s.Tell(noon, Event{Kind: Spam, Print: uint64(i+1) * 0x9E3779B97F4A7C15}, &r)
 		if got, _ := s.Judge(noon, &r); got != want {

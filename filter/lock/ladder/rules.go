@@ -28,12 +28,7 @@ type rule struct {
 
 // rules are those of a sender with the settings r. On probation half is enough.
 func rules(r *policy.Lock, probation bool) [14]rule {
-	few := func(n int) int {
-		if probation && n > 0 {
-			return max(1, n/2)
-		}
-		return n
-	}
+	few := func(n int) int { return few(n, probation) }
 	return [...]rule{
 		{"virus", Virus, false, day, r.Viruses, 0, false},
 		{"trap", Trap, false, day, few(r.Traps), 0, false},
@@ -50,6 +45,14 @@ func rules(r *policy.Lock, probation bool) [14]rule {
 		{"score-hour", Doubtful, false, hour, 2 * few(r.AverageCount), r.Average, false},
 		{"score-day", Doubtful, false, day, 4 * few(r.AverageCount), r.Average, false},
 	}
+}
+
+// few is how many of what locks after so many are enough.
+func few(n int, probation bool) int {
+	if probation && n > 0 {
+		return max(1, n/2)
+	}
+	return n
 }
 
 // passedMore is how many times more forwarded spam locks: everybody's mailbox gets some.
@@ -92,6 +95,9 @@ func (s *Sender) Judge(now time.Duration, r *policy.Lock) (Rung, Cause) {
 		case fill >= throttledFrom-1e-9:
 			rung = max(rung, Throttled)
 		}
+	}
+	if c, is := s.mostly(now, r, probation, &n); is && rung < Held {
+		return Held, c
 	}
 	return rung, cause
 }
@@ -261,6 +267,8 @@ func (c *Cause) String() string {
 		return fmt.Sprintf("forwarded %d spam messages in %s, %d %% of all", c.Bad, over, percent(c))
 	case "score", "score-hour", "score-day":
 		return fmt.Sprintf("sent %d messages in %s that look bad by %d %% on average", c.All, over, percent(c))
+	case "looks":
+		return fmt.Sprintf("sent %d messages in %s that were found bad or look so, %d %% of all", c.Bad, over, percent(c))
 	case "guessing":
 		return fmt.Sprintf("tried %d logins in %s that destinations refused", c.Bad, over)
 	}

@@ -155,6 +155,10 @@ bench-filter: ## what the content filter is worth on the development corpus, bes
 bench-weights: ## what the points of SpamAssassin and Rspamd add to what content says by itself: fitted, and measured on the test split (ten minutes)
 	$(GO) run ./scripts/model weights $(FILTERFLAGS)
 
+.PHONY: soak-plugins
+soak-plugins: deps build ## plug-ins that answer after 30 s, with the time that they are given by default (two minutes)
+	SLUICE_SOAK=1 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestEveryMessageIsAnswered ./scripts/lab
+
 .PHONY: soak-filter
 soak-filter: ## messages of any structure, charset and brokenness, of up to 50 MB, archives and HTML that grow among them: judged in bounded time and memory; fuzzing (ten minutes)
 	SLUICE_SOAK=300 $(GO) test -count 1 -v -timeout 30m -run TestAnythingIsJudged ./filter/content

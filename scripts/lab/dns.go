@@ -88,16 +88,21 @@ func dnsmasqConf(hostsdir string, customers []Customer) string {
 // PublishTXT adds TXT records, and CNAMEs by which other names lead to them. The name server begins anew, since it reads such records
 // only then; PublishTXT returns when it answers.
 func (l *Lab) PublishTXT(ctx context.Context, txt, aliases map[string]string) error {
+	records := txtRecords(txt)
+	for from, to := range aliases {
+		records += fmt.Sprintf("cname=%s,%s\n", from, to)
+	}
+	return l.sayAlso(ctx, records)
+}
+
+// sayAlso has the name server begin anew with more lines of its configuration; it returns when it answers.
+func (l *Lab) sayAlso(ctx context.Context, lines string) error {
 	conf := filepath.Join(l.dir, "dnsmasq.conf")
 	f, err := os.OpenFile(conf, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("could not publish records: %w", err)
 	}
-	_, err = f.WriteString(txtRecords(txt))
-	for from, to := range aliases {
-		_, werr := fmt.Fprintf(f, "cname=%s,%s\n", from, to)
-		err = errors.Join(err, werr)
-	}
+	_, err = f.WriteString(lines)
 	if err = errors.Join(err, f.Close(), l.dns.proc.Stop(ctx)); err != nil {
 		return fmt.Errorf("could not publish records: %w", err)
 	}

@@ -11,10 +11,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
-	"maps"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -293,115 +290,6 @@ func untilOpinions(ctx context.Context, t *testing.T, g *Gateway, wanted func(*o
 		return err == nil && wanted(&st)
 	}) {
 		t.Fatalf("the status stays %+v, %v", st, err)
-	}
-}
-
-// sickPeers are programs that fail, on the gateway: one takes all and answers after 30 s, one talks nonsense.
-func sickPeers(t *testing.T, l *Lab) (slow, garbage string) {
-	t.Helper()
-	serve := func(address string, session func(c net.Conn)) {
-		ln, err := l.Listen(HostGateway, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() { defer c.Close(); session(c) }()
-			}
-		}()
-	}
-	slow, garbage = "127.0.0.1:7001", "127.0.0.1:7002"
-	serve(slow, func(c net.Conn) {
-		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second)) // a failure ends the copying
-		_, _ = io.Copy(io.Discard, c)
-		_, _ = io.WriteString(c, "stream: OK\x00")
-	})
-	serve(garbage, func(c net.Conn) {
-		_, _ = c.Read(make([]byte, 1))
-		_, _ = io.WriteString(c, "\x00\x00\x00\x09?garbage\x00\r\n\r\n")
-		_, _ = io.Copy(io.Discard, c)
-	})
-	return slow, garbage
-}
-
-// TestEveryMessageIsAnswered: with plug-ins of each kind that are dead, slow or talk nonsense, each message is delivered,
-// deferred with 451 4.3.0 or refused by another check, as the setting says; other users' settings hold for them.
-func TestEveryMessageIsAnswered(t *testing.T) {
-	t.Parallel()
-	ctx, l := testContext(t), ForTest(t, Options{})
-	slow, garbage := sickPeers(t, l)
-	config := func(address, failure string) string {
-		var b strings.Builder
-		b.WriteString("[content]\nlearned = \"never\"\n")
-		for _, kind := range []string{"clamd", "rspamd", "spamd", "milter"} {
-			fmt.Fprintf(&b, "[[plugin]]\nname = %q\nkind = %q\naddress = [%q]\nfailure = %q\ntimeout = \"300ms\"\n", kind, kind, address, failure)
-		}
-		return b.String()
-	}
-	// mallory wants her mail to go whatever happens, dave his to wait.
-	base := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "mallory"}}
-content = { failure = "go-on" }{{end}}{{if eq .Name "dave"}}
-content = { failure = "defer" }{{end}}`, 1)
-	g := startGatewayWith(t, l, base)
-	gtube := plainMail("x", "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X")
-	var n atomic.Int64
-	for _, address := range []string{"127.0.0.1:7003", slow, garbage} {
-		for failure, want := range map[string]string{"defer": "451 4.3.0 ", "go-on": "250 "} {
-			if err := g.Configure(base, config(address, failure)); err != nil {
-				t.Fatal(err)
-			}
-			mark := logSize(t, g.Sluiced)
-			if err := g.Reload(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := waitLogAfter(ctx, g.Sluiced, mark, "configuration reloaded"); err != nil {
-				t.Fatal(err)
-			}
-			for _, c := range []struct{ host, mail, want string }{
-				{"alice", plainMail("minutes", "are attached"), want}, {"mallory", plainMail("minutes", "are attached"), "250 "}, {"dave", plainMail("minutes", "are attached"), "451 4.3.0 "},
-				{"bob", gtube, "550 5.7.1 gw.example: [GTUBE]"},
-			} {
-				got, err := sendOne(ctx, l, c.host, "a@"+c.host+".example", fmt.Sprintf("m%d@sink.example", n.Add(1)), c.mail)
-				if err != nil || !strings.HasPrefix(got, c.want) {
-					t.Errorf("%s, %s: %s hears %q, %v, want %q", address, failure, c.host, got, err, c.want)
-				}
-			}
-		}
-	}
-	silent := map[string]int{} // messages about which a program said nothing, by its kind
-	var log []struct {
-		Hits []struct{ Code, Evidence string }
-	}
-	if err := sluiceJSON(ctx, g, &log, "log"); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range log {
-		for _, h := range m.Hits {
-			if kind, _, _ := strings.Cut(h.Evidence, ": "); h.Code == "UNCHECKED" {
-				silent[kind]++
-			}
-		}
-	}
-	if want := map[string]int{"clamd": 6 * 4, "rspamd": 6 * 3, "spamd": 6 * 3, "milter": 6 * 3}; !maps.Equal(silent, want) { // of spam only a scanner is asked
-		t.Errorf("the log says that nothing was heard of %v, want %v", silent, want)
-	}
-	if err := g.Configure(base, ""); err != nil {
-		t.Fatal(err)
-	}
-	mark := logSize(t, g.Sluiced)
-	if err := g.Reload(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := waitLogAfter(ctx, g.Sluiced, mark, "configuration reloaded"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := sendOne(ctx, l, "dave", "a@dave.example", "none@sink.example", plainMail("minutes", "without any")); err != nil || !strings.HasPrefix(got, "250 ") {
-		t.Errorf("not configured is not dead: %q, %v", got, err)
 	}
 }
 

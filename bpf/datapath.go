@@ -22,7 +22,6 @@ const (
 	UplinkGuardL3   = "uplink_guard_l3"   //
 	DoorIngress     = "door_ingress"      // ingress of the door's outer end
 	RoomIngress     = "room_ingress"      // ingress of its inner end
-	RoomEgress      = "room_egress"       // egress of its inner end
 )
 
 // Options say how large the tables may grow; zero means the default. A table that is larger stays so.
@@ -200,8 +199,6 @@ func (d *Datapath) Program(name string) *ebpf.Program {
 		return d.objects.DoorIngress
 	case RoomIngress:
 		return d.objects.RoomIngress
-	case RoomEgress:
-		return d.objects.RoomEgress
 	}
 	return nil
 }

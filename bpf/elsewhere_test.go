@@ -40,7 +40,7 @@ func TestAccomplice(t *testing.T) {
 
 // TestPreservedSocket turns a source-preserving socket elsewhere, as whoever breaks into the proxy would.
 func TestPreservedSocket(t *testing.T) {
-	for name, deliver := range map[string]func(*netLab){"room": byRoom, "rule": byRule} {
+	for name, deliver := range map[string]func(*netLab){"room": byRoom, "room by clsact": byOlderRoom, "rule": byRule} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			preservedSocket(t, deliver)

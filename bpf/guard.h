@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0 */
-/* What may leave: fresh connections that nobody has judged, and those of the proxy's own sockets. */
+/* What may leave by an uplink: not fresh connections that nobody has judged, nor those of sockets that were turned elsewhere. */
 #ifndef SLUICE_GUARD_H
 #define SLUICE_GUARD_H
 
@@ -25,23 +25,6 @@ __noinline int guarded(const struct config *cfg, const struct packet *p)
 	return mode >= MODE_REJECT || !bypassed(cfg, p->family, p->saddr, now);
 }
 
-/*
- * The proxy, which has no privilege, could disconnect a source-preserving socket and bind and connect it anew. It cannot
- * take the mark away, and it cannot choose the cookie: only the connection that the helper began may leave.
- */
-__noinline int is_preserved(struct __sk_buff *skb, const struct packet *p)
-{
-	__u64 cookie = bpf_get_socket_cookie(skb);
-	const struct preserved *is = bpf_map_lookup_elem(&preserved, &cookie);
-
-	if (!is || !p || is->family != p->family || is->dport != p->dport)
-		return 0;
-	for (int i = 0; i < 4; i++)
-		if (is->saddr[i] != p->saddr[i] || is->daddr[i] != p->daddr[i])
-			return 0;
-	return 1;
-}
-
 static __always_inline int own_packet(struct __sk_buff *skb, const struct packet *p, enum kind kind)
 {
 	if (kind == KIND_OUTBOUND && ((p->flags & (TH_SYN | TH_ACK)) != TH_SYN || is_preserved(skb, p)))
@@ -50,20 +33,13 @@ static __always_inline int own_packet(struct __sk_buff *skb, const struct packet
 	return TC_ACT_SHOT;
 }
 
-static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)
+/* A packet that no mail_ingress has judged, or one of the gateway's own sockets that says so. */
+static __always_inline int unjudged(struct __sk_buff *skb, const struct config *cfg, __u32 ifindex, const __u32 l2)
 {
-	const struct config *cfg = get_config();
-	__u32 ifindex = skb->ingress_ifindex, mark;
 	struct packet p = {};
-	enum kind kind;
+	enum kind kind = parse(skb, cfg, &p, l2);
 	enum mode rule;
 
-	if (!cfg) /* never: it is an array */
-		return TC_ACT_UNSPEC;
-	mark = skb->mark & (cfg->mark_judged | cfg->mark_intercept);
-	if (ifindex ? mark & cfg->mark_judged : mark != cfg->mark_judged) /* a mail_ingress has seen it; the gateway's own */
-		return TC_ACT_UNSPEC;
-	kind = parse(skb, cfg, &p, l2);
 	if (!ifindex)
 		return own_packet(skb, &p, kind);
 	if (kind != KIND_OUTBOUND && kind != KIND_UNDECIDED) /* not mail */
@@ -79,24 +55,22 @@ static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)
 	return TC_ACT_SHOT;
 }
 
-/* At the room's end of the door: whatever socket of the proxy it is, no other connection begins but those of the helper. */
-static __always_inline int leaving_room(struct __sk_buff *skb)
+static __always_inline int guard(struct __sk_buff *skb, const __u32 l2)
 {
-	const struct config *cfg = get_config();
-	struct packet p = {};
-	enum kind kind;
+	__u32 ifindex = skb->ingress_ifindex, mark;
+	const struct config *cfg;
 
+	if (usually(ifindex)) /* what is forwarded */
+		let_udp_go_on(skb, l2);
+	cfg = get_config();
 	if (!cfg) /* never: it is an array */
-		return TC_ACT_SHOT;
-	kind = parse(skb, cfg, &p, sizeof(struct ethhdr));
-	if ((kind == KIND_REPLY || kind == KIND_OUTBOUND) && (p.flags & (TH_SYN | TH_ACK)) != TH_SYN) /* a flow goes on */
 		return TC_ACT_UNSPEC;
-	if (kind == KIND_OUTBOUND && is_preserved(skb, &p))
+	mark = skb->mark & (cfg->mark_judged | cfg->mark_intercept);
+	if (ifindex ? mark & cfg->mark_judged : mark != cfg->mark_judged) /* a mail_ingress has seen it; the gateway's own */
 		return TC_ACT_UNSPEC;
-	if (kind != KIND_OUTBOUND && kind != KIND_REPLY && (!skb->sk || skb->protocol == bpf_htons(ETH_P_ARP))) /* the kernel's own talk, for nobody out there */
-		return TC_ACT_SHOT;
-	count(REASON_GUARD_SOCKET); /* another connection, or not even to a mail port */
-	return TC_ACT_SHOT;
+	if (usually(ifindex))
+		let_tcp_go_on(skb, cfg, l2);
+	return unjudged(skb, cfg, ifindex, l2);
 }
 
 #endif

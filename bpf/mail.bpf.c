@@ -10,9 +10,11 @@
  * The proxy's sockets stand in a namespace of their own, the room; so intercepting needs no policy rule, whose mere existence
  * slows every forwarded packet down. A pair of interfaces, the door, joins it with the gateway's namespace:
  *
- *   door_ingress    gateway's end of the door: what the proxy sends goes on as the gateway's routes say
+ *   door_ingress    gateway's end of the door: what the proxy sends goes on as the gateway's routes say, unless a socket was
+ *                   turned elsewhere
  *   room_ingress    room's end: fresh connections find the listener
- *   room_egress     room's end, outgoing: source-preserving sockets that were turned elsewhere
+ *
+ * None stands at an interface's egress but the guard: the first one anywhere has every packet of the machine that leaves ask.
  *
  * They return TC_ACT_UNSPEC (TCX_NEXT) for what is not ours or goes on, so that other programs on the interface have
  * their say; TC_ACT_OK (TCX_PASS) for what the proxy gets.
@@ -219,33 +221,53 @@ static __always_inline int uplink(struct __sk_buff *skb, const struct config *cf
 SEC("tc")
 int mail_ingress(struct __sk_buff *skb)
 {
-	const struct config *cfg = get_config();
+	const struct config *cfg;
 
-	return !cfg || surely_foreign(skb, cfg, sizeof(struct ethhdr)) ? TC_ACT_UNSPEC : mail(skb, cfg, sizeof(struct ethhdr));
+	let_udp_go_on(skb, sizeof(struct ethhdr));
+	cfg = get_config();
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	let_tcp_go_on(skb, cfg, sizeof(struct ethhdr));
+	return mail(skb, cfg, sizeof(struct ethhdr));
 }
 
 SEC("tc")
 int mail_ingress_l3(struct __sk_buff *skb)
 {
-	const struct config *cfg = get_config();
+	const struct config *cfg;
 
-	return !cfg || surely_foreign(skb, cfg, 0) ? TC_ACT_UNSPEC : mail(skb, cfg, 0);
+	let_udp_go_on(skb, 0);
+	cfg = get_config();
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	let_tcp_go_on(skb, cfg, 0);
+	return mail(skb, cfg, 0);
 }
 
 SEC("tc")
 int uplink_ingress(struct __sk_buff *skb)
 {
-	const struct config *cfg = get_config();
+	const struct config *cfg;
 
-	return !cfg || surely_foreign(skb, cfg, sizeof(struct ethhdr)) ? TC_ACT_UNSPEC : uplink(skb, cfg, sizeof(struct ethhdr));
+	let_udp_go_on(skb, sizeof(struct ethhdr));
+	cfg = get_config();
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	let_tcp_go_on(skb, cfg, sizeof(struct ethhdr));
+	return uplink(skb, cfg, sizeof(struct ethhdr));
 }
 
 SEC("tc")
 int uplink_ingress_l3(struct __sk_buff *skb)
 {
-	const struct config *cfg = get_config();
+	const struct config *cfg;
 
-	return !cfg || surely_foreign(skb, cfg, 0) ? TC_ACT_UNSPEC : uplink(skb, cfg, 0);
+	let_udp_go_on(skb, 0);
+	cfg = get_config();
+	if (!cfg) /* never: it is an array */
+		return TC_ACT_UNSPEC;
+	let_tcp_go_on(skb, cfg, 0);
+	return uplink(skb, cfg, 0);
 }
 
 SEC("tc")
@@ -270,12 +292,6 @@ SEC("tc")
 int room_ingress(struct __sk_buff *skb)
 {
 	return in_room(skb);
-}
-
-SEC("tc")
-int room_egress(struct __sk_buff *skb)
-{
-	return leaving_room(skb);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

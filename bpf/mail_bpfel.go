@@ -354,7 +354,6 @@ const (
 	mailProgDoorIngress     = "door_ingress"
 	mailProgMailIngress     = "mail_ingress"
 	mailProgMailIngressL3   = "mail_ingress_l3"
-	mailProgRoomEgress      = "room_egress"
 	mailProgRoomIngress     = "room_ingress"
 	mailProgUplinkGuard     = "uplink_guard"
 	mailProgUplinkGuardL3   = "uplink_guard_l3"
@@ -407,7 +406,6 @@ type mailProgramSpecs struct {
 	DoorIngress     *ebpf.ProgramSpec `ebpf:"door_ingress"`
 	MailIngress     *ebpf.ProgramSpec `ebpf:"mail_ingress"`
 	MailIngressL3   *ebpf.ProgramSpec `ebpf:"mail_ingress_l3"`
-	RoomEgress      *ebpf.ProgramSpec `ebpf:"room_egress"`
 	RoomIngress     *ebpf.ProgramSpec `ebpf:"room_ingress"`
 	UplinkGuard     *ebpf.ProgramSpec `ebpf:"uplink_guard"`
 	UplinkGuardL3   *ebpf.ProgramSpec `ebpf:"uplink_guard_l3"`
@@ -551,7 +549,6 @@ type mailPrograms struct {
 	DoorIngress     *ebpf.Program `ebpf:"door_ingress"`
 	MailIngress     *ebpf.Program `ebpf:"mail_ingress"`
 	MailIngressL3   *ebpf.Program `ebpf:"mail_ingress_l3"`
-	RoomEgress      *ebpf.Program `ebpf:"room_egress"`
 	RoomIngress     *ebpf.Program `ebpf:"room_ingress"`
 	UplinkGuard     *ebpf.Program `ebpf:"uplink_guard"`
 	UplinkGuardL3   *ebpf.Program `ebpf:"uplink_guard_l3"`
@@ -564,7 +561,6 @@ func (p *mailPrograms) Close() error {
 		p.DoorIngress,
 		p.MailIngress,
 		p.MailIngressL3,
-		p.RoomEgress,
 		p.RoomIngress,
 		p.UplinkGuard,
 		p.UplinkGuardL3,

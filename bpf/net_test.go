@@ -140,7 +140,7 @@ func TestOnTheWire(t *testing.T) {
 		attach  func(*netLab, string, *ebpf.Program, bool) func()
 		deliver func(*netLab)
 	}
-	for name, w := range map[string]way{"tcx": {attachTCX, byRoom}, "clsact": {attachClsact, byRoom}, "tcx by rule": {attachTCX, byRule}, "clsact by rule": {attachClsact, byRule}} {
+	for name, w := range map[string]way{"tcx": {attachTCX, byRoom}, "clsact": {attachClsact, byOlderRoom}, "tcx by rule": {attachTCX, byRule}, "clsact by rule": {attachClsact, byRule}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newNetLab(t, w.attach, w.deliver)

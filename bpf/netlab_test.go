@@ -161,8 +161,11 @@ func (l *netLab) forwarding() {
 	l.sysctl("ipv6/conf/all/forwarding", "1")
 }
 
-// byRoom gives the proxy's sockets a namespace of their own.
-func byRoom(l *netLab) {
+// byRoom gives the proxy's sockets a namespace of their own, whose door has its programs by tcx; byOlderRoom has them by clsact.
+func byRoom(l *netLab)      { l.Helper(); l.house(true) }
+func byOlderRoom(l *netLab) { l.Helper(); l.house(false) }
+
+func (l *netLab) house(tcx bool) {
 	l.Helper()
 	var r *room.Room
 	l.within(l.gw, func() {
@@ -170,7 +173,7 @@ func byRoom(l *netLab) {
 		r, err = room.New()
 		l.must(err)
 		l.Cleanup(r.Close)
-		d, err := r.Furnish(room.Programs{Outer: l.Program(DoorIngress), Inner: l.Program(RoomIngress), InnerOut: l.Program(RoomEgress)})
+		d, err := r.Furnish(room.Programs{Outer: l.Program(DoorIngress), Inner: l.Program(RoomIngress), TCX: tcx})
 		l.must(err)
 		l.must(l.SetDoor(Door{Index: d.Index, Room: d.ID}))
 	})

@@ -31,6 +31,7 @@
 #define TH_SYN 2
 #define TH_RST 4
 #define TH_ACK 16
+#define usually(x) __builtin_expect(!!(x), 1)
 
 struct address {
 	__u32 word[4];
@@ -71,7 +72,7 @@ static __always_inline int is_mail_port(const struct config *cfg, __be16 port)
 		return 1;
 #pragma unroll
 	for (int i = 0; i < EXTRA_PORTS; i++) {
-		if (cfg->ports[i] == 0)
+		if (usually(cfg->ports[i] == 0)) /* most gateways know port 25 alone */
 			return 0;
 		if (cfg->ports[i] == port)
 			return 1;
@@ -283,39 +284,61 @@ static __always_inline int ends_inside_tcp(__be16 len, __u32 before)
 }
 
 /*
- * Is it none of our business, as parse would say? Told for nearly all packets from as little memory and code as can be, since
- * among other work of the machine neither is in the processor's caches.
+ * Ends the program here: the packet goes on. The compiler would give a program one end only, behind all that is done with mail,
+ * in memory that no other packet needs. `where` keeps it from making one end of two.
  */
-static __always_inline int surely_foreign(struct __sk_buff *skb, const struct config *cfg, const __u32 l2)
+#define GO_ON(where) \
+	do { \
+		asm volatile("r0 = -1\n\texit # " where ::: "r0"); \
+		__builtin_unreachable(); \
+	} while (0)
+
+/* Every packet that a gateway forwards is asked, so by nothing but itself, and by as little code as can be. */
+static __always_inline void let_udp_go_on(struct __sk_buff *skb, const __u32 l2)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 protocol = skb->protocol;
-	struct tcphdr *tcp;
+	struct ipv6hdr *ip6 = data + l2;
+	struct iphdr *ip = data + l2;
 
-	if (protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr *ip = data + l2;
+	if (usually(protocol == bpf_htons(ETH_P_IP)) && usually((void *)(ip + 1) <= end) && usually(ip->protocol == IPPROTO_UDP))
+		GO_ON("IPv4");
+	if (usually(protocol == bpf_htons(ETH_P_IPV6)) && usually((void *)(ip6 + 1) <= end) && usually(ip6->nexthdr == IPPROTO_UDP))
+		GO_ON("IPv6");
+}
 
-		tcp = (void *)(ip + 1);
-		if ((void *)tcp > end)
-			return 0;
-		if (ip->protocol == IPPROTO_UDP)
-			return 1;
-		if (ip->protocol != IPPROTO_TCP || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_MF | IP_OFFSET) || ends_inside_tcp(ip->tot_len, sizeof(*ip)))
-			return 0;
-	} else if (protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr *ip = data + l2;
+/* TCP whose ports stand in the linear part, without options or fragments? */
+static __always_inline int is_plain_tcp4(const struct iphdr *ip, const void *end)
+{
+	return usually((void *)(ip + 1) + sizeof(struct tcphdr) <= end) && usually(ip->protocol == IPPROTO_TCP) && usually(ip->ihl == 5) &&
+	       usually(!(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET))) && usually(!ends_inside_tcp(ip->tot_len, sizeof(*ip)));
+}
 
-		tcp = (void *)(ip + 1);
-		if ((void *)tcp > end)
-			return 0;
-		if (ip->nexthdr == IPPROTO_UDP)
-			return 1;
-		if (ip->nexthdr != IPPROTO_TCP || ends_inside_tcp(ip->payload_len, 0))
-			return 0;
-	} else {
-		return 0;
+static __always_inline int is_plain_tcp6(const struct ipv6hdr *ip, const void *end)
+{
+	return usually((void *)(ip + 1) + sizeof(struct tcphdr) <= end) && usually(ip->nexthdr == IPPROTO_TCP) &&
+	       usually(!ends_inside_tcp(ip->payload_len, 0));
+}
+
+/* TCP that is none of our business, as parse would say, likewise. */
+static __always_inline void let_tcp_go_on(struct __sk_buff *skb, const struct config *cfg, const __u32 l2)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 protocol = skb->protocol;
+	struct ipv6hdr *ip6 = data + l2;
+	struct iphdr *ip = data + l2;
+
+	if (usually(protocol == bpf_htons(ETH_P_IP)) && is_plain_tcp4(ip, end)) {
+		struct tcphdr *tcp = (void *)(ip + 1);
+
+		if (usually(kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN))
+			GO_ON("IPv4");
+	} else if (usually(protocol == bpf_htons(ETH_P_IPV6)) && is_plain_tcp6(ip6, end)) {
+		struct tcphdr *tcp = (void *)(ip6 + 1);
+
+		if (usually(kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN))
+			GO_ON("IPv6");
 	}
-	return (void *)(tcp + 1) <= end && kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN;
 }
 
 /* Reads the packet; `l2` is 14 on Ethernet and 0 on devices without a link header. */

@@ -4,6 +4,7 @@
 #define SLUICE_ROOM_H
 
 #include "judge.h"
+#include "packet.h"
 #include "reset.h"
 
 #define INET 2   /* AF_INET and AF_INET6, whose header would need the C library */
@@ -145,53 +146,81 @@ static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_looku
 	return way == -EINVAL ? bpf_fib_lookup(skb, f, sizeof(*f), 0) : way;
 }
 
-/* What the proxy sent goes where the gateway's routes lead, past its firewall's rules for what is forwarded. */
+/*
+ * The proxy, which has no privilege, could disconnect a source-preserving socket and bind and connect it anew. It cannot
+ * take the mark away, and it cannot choose the cookie: only the connection that the helper began may leave.
+ */
+__noinline int is_preserved(struct __sk_buff *skb, const struct packet *p)
+{
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	const struct preserved *is = bpf_map_lookup_elem(&preserved, &cookie);
+
+	if (!is || !p || is->family != p->family || is->dport != p->dport)
+		return 0;
+	for (int i = 0; i < 4; i++)
+		if (is->saddr[i] != p->saddr[i] || is->daddr[i] != p->daddr[i])
+			return 0;
+	return 1;
+}
+
+/* Whatever socket of the proxy it is, no other connection begins but those of the helper, and nothing but mail's goes on. */
+static __always_inline int may_leave(struct __sk_buff *skb, const struct packet *p, enum kind kind)
+{
+	if ((kind == KIND_REPLY || kind == KIND_OUTBOUND) && (p->flags & (TH_SYN | TH_ACK)) != TH_SYN) /* a flow goes on */
+		return 1;
+	if (kind == KIND_OUTBOUND && is_preserved(skb, p))
+		return 1;
+	if (kind == KIND_REPLY || kind == KIND_OUTBOUND || (skb->sk && skb->protocol != bpf_htons(ETH_P_ARP))) /* else the kernel's own talk, for nobody out there */
+		count(REASON_GUARD_SOCKET);
+	return 0;
+}
+
+/* Bytes of the packet, or of its segments, from IP on. */
+static __always_inline __u32 size_on_the_way(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 offset;
+
+	if (!skb->gso_size)
+		return skb->len - p->l2;
+	if (bpf_skb_load_bytes(skb, p->l4 + 12, &offset, sizeof(offset)))
+		return 0;
+	return p->l4 - p->l2 + (offset >> 4) * 4 + skb->gso_size;
+}
+
+/*
+ * What the proxy sent goes where the gateway's routes lead, past its firewall's rules for what is forwarded. The socket is
+ * still known here, though it is of another namespace.
+ */
 static __always_inline int leave_room(struct __sk_buff *skb)
 {
 	const struct config *cfg = get_config();
 	struct bpf_redir_neigh next = {};
 	struct bpf_fib_lookup f = {};
-	struct { __u8 offset, flags; } tcp;
-	__u32 l4 = sizeof(struct ethhdr), size = skb->len - l4;
-	int v4;
+	struct packet p = {};
+	__u32 size;
 
-	if (!cfg) /* never: it is an array */
+	if (!cfg || !may_leave(skb, &p, parse(skb, cfg, &p, sizeof(struct ethhdr))))
 		return TC_ACT_SHOT;
-	v4 = skb->protocol == bpf_htons(ETH_P_IP);
+	size = size_on_the_way(skb, &p);
+	f.tot_len = size > 0xffff ? 0xffff : size;
 	f.ifindex = skb->ifindex;
 	f.l4_protocol = IPPROTO_TCP;
-	if (v4) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, l4, &ip, sizeof(ip)))
-			return TC_ACT_SHOT;
+	if (p.family == FAMILY_4) {
 		f.family = INET;
-		f.tos = ip.tos;
-		f.ipv4_src = ip.saddr;
-		f.ipv4_dst = ip.daddr;
-		l4 += ip.ihl * 4;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, l4, &ip, sizeof(ip)))
+		if (bpf_skb_load_bytes(skb, p.l2 + 1, &f.tos, sizeof(f.tos)))
 			return TC_ACT_SHOT;
+		f.ipv4_src = p.saddr[0];
+		f.ipv4_dst = p.daddr[0];
+	} else {
 		f.family = INET6;
-		__builtin_memcpy(f.ipv6_src, &ip.saddr, 16);
-		__builtin_memcpy(f.ipv6_dst, &ip.daddr, 16);
-		l4 += sizeof(ip);
-	} else { /* the kernel's talk among neighbours, who need none here */
-		return TC_ACT_SHOT;
+		__builtin_memcpy(f.ipv6_src, p.saddr, 16);
+		__builtin_memcpy(f.ipv6_dst, p.daddr, 16);
 	}
-	if (bpf_skb_load_bytes(skb, l4 + 12, &tcp, sizeof(tcp)))
-		return TC_ACT_SHOT;
-	if (skb->gso_size) /* goes on in segments */
-		size = l4 - sizeof(struct ethhdr) + (tcp.offset >> 4) * 4 + skb->gso_size;
-	f.tot_len = size > 0xffff ? 0xffff : size;
 	set_mark(skb, cfg, cfg->mark_judged); /* for the guard: the room has one of its own */
 	switch (find_way(skb, &f)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		if ((tcp.flags & (TH_SYN | TH_ACK)) == (TH_SYN | TH_ACK) && f.mtu_result >= 256)
-			offer_no_more(skb, l4, f.mtu_result - (v4 ? 40 : 60));
+		if ((p.flags & (TH_SYN | TH_ACK)) == (TH_SYN | TH_ACK) && f.mtu_result >= 256)
+			offer_no_more(skb, p.l4, f.mtu_result - (p.family == FAMILY_4 ? 40 : 60));
 		/* fallthrough */
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* the kernel asks for it */
 		next.nh_family = f.family;
@@ -199,7 +228,7 @@ static __always_inline int leave_room(struct __sk_buff *skb)
 		return bpf_redirect_neigh(f.ifindex, &next, sizeof(next), 0);
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		count(REASON_TOO_BIG);
-		if (v4 ? too_big4(skb, f.mtu_result) : too_big6(skb, f.mtu_result))
+		if (p.family == FAMILY_4 ? too_big4(skb, f.mtu_result) : too_big6(skb, f.mtu_result))
 			return TC_ACT_SHOT;
 		return enter_room(skb, cfg, 0);
 	}

@@ -131,11 +131,7 @@ func (c chooser) nftables(failed *reasons) error {
 
 // room tells why there can be no room for the proxy's sockets; nil means that a connection got there.
 func (c chooser) room(path string) error {
-	at := trial.AtTCX
-	if path == attach.Clsact {
-		at = trial.AtClsact
-	}
-	return c.try(trial.InRoom(at))
+	return c.try(trial.InRoom(path == attach.TCX))
 }
 
 // TryRoom tells why a helper with this configuration would need policy rules, though it takes a path that could do without;

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/bpf"
+	"sluice/intercept/attach"
 	"sluice/intercept/control"
 	"sluice/intercept/room"
 )
@@ -134,7 +135,7 @@ func (e *Engine) moveIn(d doored) error {
 
 // enter furnishes a room, has the listener put into its slot, and sends packets there.
 func (e *Engine) enter(d doored, r *room.Room, both bool, listen func() error) error {
-	at, err := r.Furnish(doorPrograms(d))
+	at, err := r.Furnish(e.doorPrograms(d))
 	if err != nil {
 		return err
 	}
@@ -148,8 +149,9 @@ func (e *Engine) enter(d doored, r *room.Room, both bool, listen func() error) e
 	return nil
 }
 
-func doorPrograms(d doored) room.Programs {
-	return room.Programs{Outer: d.Program(bpf.DoorIngress), Inner: d.Program(bpf.RoomIngress), InnerOut: d.Program(bpf.RoomEgress)}
+func (e *Engine) doorPrograms(d doored) room.Programs {
+	path, _ := e.seats.Path()
+	return room.Programs{Outer: d.Program(bpf.DoorIngress), Inner: d.Program(bpf.RoomIngress), TCX: path == attach.TCX}
 }
 
 // adoptSocket takes the listening socket that a proxy hands back, and with it the room in which it stands. One that stands
@@ -221,7 +223,7 @@ func (e *Engine) keepQuarters() error {
 	}
 	e.quarters.changing.Lock()
 	defer e.quarters.changing.Unlock()
-	door, err := r.Furnish(doorPrograms(d))
+	door, err := r.Furnish(e.doorPrograms(d))
 	if err != nil {
 		return err
 	}

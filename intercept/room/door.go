@@ -20,11 +20,11 @@ const (
 	txQueue   = 1000
 )
 
-// Programs stand at the door's ends.
+// Programs stand at the door's ends, and go with it.
 type Programs struct {
-	Outer    *ebpf.Program // what comes out of the room
-	Inner    *ebpf.Program // what comes in
-	InnerOut *ebpf.Program // what is about to leave
+	Outer *ebpf.Program // what comes out of the room
+	Inner *ebpf.Program // what comes in
+	TCX   bool          // they are called directly (Linux 6.6), not by filters of the qdisc clsact
 }
 
 // Door tells how the gateway's programs reach the room.
@@ -56,11 +56,7 @@ func (r *Room) Furnish(p Programs) (Door, error) {
 	if err := routes(r.inside, inner, outer.Attrs().HardwareAddr); err != nil {
 		return Door{}, err
 	}
-	err = errors.Join(
-		attach(r.outside, outer.Attrs().Index, netlink.HANDLE_MIN_INGRESS, p.Outer),
-		attach(r.inside, inner.Attrs().Index, netlink.HANDLE_MIN_INGRESS, p.Inner),
-		attach(r.inside, inner.Attrs().Index, netlink.HANDLE_MIN_EGRESS, p.InnerOut))
-	if err != nil {
+	if err := r.hang(p, outer.Attrs().Index, inner.Attrs().Index); err != nil {
 		return Door{}, err
 	}
 	id, err := r.id()
@@ -176,42 +172,4 @@ func RemoveDoors(but int) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// The filters of the programs at the door.
-const (
-	filterHandle   = 0x51c8
-	filterPriority = 1
-	filterName     = "sluice-door"
-)
-
-// attach puts a program at a hook of the door, or in the place of another one. It stays without us, and goes with the door.
-func attach(h *netlink.Handle, index int, hook uint32, p *ebpf.Program) error {
-	info, err := p.Info()
-	if err != nil {
-		return fmt.Errorf("could not tell the id of a program: %w", err)
-	}
-	id, _ := info.ID()
-	err = h.QdiscAdd(&netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}})
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("could not add the qdisc clsact to the door: %w", err)
-	}
-	list, err := h.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, hook)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return fmt.Errorf("could not list the filters of the door: %w", err)
-	}
-	for _, f := range list {
-		if b, ok := f.(*netlink.BpfFilter); ok && b.Id == int(id) && b.Attrs().Handle == filterHandle {
-			return nil
-		}
-	}
-	err = h.FilterReplace(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: hook, Handle: filterHandle, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-		Fd:          p.FD(), Name: filterName, DirectAction: true,
-	})
-	if err != nil {
-		return fmt.Errorf("could not attach a program to the door: %w", err)
-	}
-	return nil
 }

@@ -43,10 +43,15 @@ func must(t *testing.T, err error) {
 // idle are programs that let everything go on.
 func idle(t *testing.T) Programs {
 	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+	return Programs{Outer: named(t, "outer"), Inner: named(t, "inner")}
+}
+
+func named(t *testing.T, name string) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: ebpf.SchedCLS, License: "MIT", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
 	must(t, err)
 	t.Cleanup(func() { p.Close() })
-	return Programs{Outer: p, Inner: p, InnerOut: p}
+	return p
 }
 
 func furnished(t *testing.T, r *Room, p Programs) Door {

@@ -10,8 +10,8 @@ import (
 )
 
 // TCX diverts by a program at a tcx hook, Clsact by one that is a filter of the qdisc clsact.
-func TCX(g *Gateway) (undo func(), err error)    { return divert(g, AtTCX) }
-func Clsact(g *Gateway) (undo func(), err error) { return divert(g, AtClsact) }
+func TCX(g *Gateway) (undo func(), err error)    { return divert(g, atTCX) }
+func Clsact(g *Gateway) (undo func(), err error) { return divert(g, atClsact) }
 
 // slot is a socket map that holds the listener.
 func (g *Gateway) slot() (*ebpf.Map, error) {
@@ -52,8 +52,8 @@ func divert(g *Gateway, at func(*Gateway, *ebpf.Program) (func(), error)) (func(
 	}, nil
 }
 
-// AtTCX attaches a program to the customer's interface at a tcx hook.
-func AtTCX(g *Gateway, prog *ebpf.Program) (func(), error) {
+// atTCX attaches a program to the customer's interface at a tcx hook.
+func atTCX(g *Gateway, prog *ebpf.Program) (func(), error) {
 	l, err := link.AttachTCX(link.TCXOptions{Interface: g.Link.Index, Program: prog, Attach: ebpf.AttachTCXIngress})
 	if err != nil {
 		return nil, fmt.Errorf("could not attach a program: %w", err)
@@ -61,8 +61,8 @@ func AtTCX(g *Gateway, prog *ebpf.Program) (func(), error) {
 	return func() { _ = l.Close() }, nil // the interface goes with it
 }
 
-// AtClsact attaches it as a filter of the qdisc clsact.
-func AtClsact(g *Gateway, prog *ebpf.Program) (func(), error) {
+// atClsact attaches it as a filter of the qdisc clsact.
+func atClsact(g *Gateway, prog *ebpf.Program) (func(), error) {
 	return func() {}, g.Kernel.AttachClsact(g.Link.Index, prog) // it goes with the interface
 }
 

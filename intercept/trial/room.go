@@ -11,8 +11,12 @@ import (
 	"sluice/intercept/room"
 )
 
-// InRoom diverts, by one of the hooks, to a listening socket that has a namespace of its own.
-func InRoom(at func(*Gateway, *ebpf.Program) (func(), error)) func(*Gateway) (func(), error) {
+// InRoom diverts, by tcx or by clsact, to a listening socket that has a namespace of its own.
+func InRoom(tcx bool) func(*Gateway) (func(), error) {
+	at := atClsact
+	if tcx {
+		at = atTCX
+	}
 	return func(g *Gateway) (_ func(), err error) {
 		r, err := room.New()
 		if err != nil {
@@ -37,7 +41,7 @@ func InRoom(at func(*Gateway, *ebpf.Program) (func(), error)) func(*Gateway) (fu
 			return nil, err
 		}
 		defer slot.Close() // the program holds it
-		door, err := furnish(r, g, slot)
+		door, err := furnish(r, g, slot, tcx)
 		if err != nil {
 			return nil, err
 		}
@@ -66,21 +70,21 @@ func (g *Gateway) moveListener(r *room.Room) error {
 	})
 }
 
-func furnish(r *room.Room, g *Gateway, slot *ebpf.Map) (room.Door, error) {
+func furnish(r *room.Room, g *Gateway, slot *ebpf.Map, tcx bool) (room.Door, error) {
 	var programs []*ebpf.Program
 	defer func() {
 		for _, p := range programs {
 			p.Close() // the door holds it
 		}
 	}()
-	for _, spec := range []*ebpf.ProgramSpec{answerer(g.Link.Index), receiver(slot, g.mark), passer()} {
+	for _, spec := range []*ebpf.ProgramSpec{answerer(g.Link.Index), receiver(slot, g.mark)} {
 		p, err := ebpf.NewProgram(spec)
 		if err != nil {
 			return room.Door{}, fmt.Errorf("could not load a program for the way out of another namespace: %w", err)
 		}
 		programs = append(programs, p)
 	}
-	return r.Furnish(room.Programs{Outer: programs[0], Inner: programs[1], InnerOut: programs[2]})
+	return r.Furnish(room.Programs{Outer: programs[0], Inner: programs[1], TCX: tcx})
 }
 
 func spec(list ...asm.Instruction) *ebpf.ProgramSpec {
@@ -113,5 +117,3 @@ func answerer(customer int) *ebpf.ProgramSpec {
 	return spec(asm.Mov.Imm(asm.R1, int32(customer)), asm.Mov.Imm(asm.R2, 0), asm.Mov.Imm(asm.R3, 0), asm.Mov.Imm(asm.R4, 0),
 		asm.FnRedirectNeigh.Call(), asm.Return())
 }
-
-func passer() *ebpf.ProgramSpec { return spec(asm.Mov.Imm(asm.R0, next), asm.Return()) }

@@ -178,7 +178,7 @@ func (g *gateway) house(p *population) error {
 			return err
 		}
 		g.closers = append(g.closers, func() error { g.room.Close(); return nil })
-		at, err := g.room.Furnish(room.Programs{Outer: p.Program(bpf.DoorIngress), Inner: p.Program(bpf.RoomIngress), InnerOut: p.Program(bpf.RoomEgress)})
+		at, err := g.room.Furnish(room.Programs{Outer: p.Program(bpf.DoorIngress), Inner: p.Program(bpf.RoomIngress), TCX: true})
 		if err != nil {
 			return err
 		}

@@ -45,9 +45,7 @@ func (b backend) shownAddress(e *sender.Entry, g *groupsNow) api.ListedAddress {
 	if e.Block {
 		a.Action = "block"
 	}
-	if !e.Until.IsZero() {
-		a.Until = &e.Until
-	}
+	a.Until = moment(e.Until)
 	switch e.Scope {
 	case policy.OfUser:
 		a.User = b.anyName(e.Of)

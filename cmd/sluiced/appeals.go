@@ -91,9 +91,7 @@ func (n *notices) appealed(a *store.Appeal, h *filter.Hit) error {
 
 func shownAppeal(a *store.Appeal) *api.Appeal {
 	out := &api.Appeal{ID: a.ID, Time: a.At, Message: a.Message, User: a.UserName, Text: a.Text, From: a.From, Code: a.Code, Held: a.Held, State: a.State, By: a.By, Why: a.Why, Did: a.Did}
-	if !a.Done.IsZero() {
-		out.Done = &a.Done
-	}
+	out.Done = moment(a.Done)
 	m := &api.Message{}
 	if json.Unmarshal(a.Evidence, m) == nil {
 		out.Evidence = m

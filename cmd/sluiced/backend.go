@@ -99,10 +99,16 @@ func shownBypass(p control.Bypass) api.Bypass {
 	if p.Prefix.IsValid() {
 		s.Prefix = p.Prefix.String()
 	}
-	if !p.Until.IsZero() {
-		s.Until = &p.Until
-	}
+	s.Until = moment(p.Until)
 	return s
+}
+
+// moment is a time as the API tells it: absent where it is zero.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 func (b backend) Counters(ctx context.Context) (*api.Counters, error) {

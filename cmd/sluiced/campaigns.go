@@ -84,9 +84,7 @@ func (b backend) campaign(c *campaign.Campaign) api.Campaign {
 		Good: c.Good, Unsure: c.Unsure, Bad: c.Bad, Stopped: c.Stopped, Subject: c.Subject, Hosts: c.Hosts, Files: c.Files, Users: []api.CampaignUser{},
 		MoreUsers: c.MoreUsers, Sources: c.Sources, MoreFrom: c.MoreFrom, Samples: c.Samples,
 	}
-	if !c.Decided.IsZero() {
-		out.Decided = &c.Decided
-	}
+	out.Decided = moment(c.Decided)
 	for _, u := range c.Users {
 		ticket, _ := b.d.locks.Locked(u.ID)
 		out.Users = append(out.Users, api.CampaignUser{Name: b.sender(&u), Copies: u.Copies, Last: u.Last, Ticket: ticket})
@@ -218,9 +216,7 @@ func (b backend) Digests(context.Context) ([]api.Digest, error) {
 
 func shownDigest(d campaign.Digest) api.Digest {
 	a := api.Digest{Hash: d.Hash, Why: d.Why, By: d.By, Since: d.Since}
-	if !d.Until.IsZero() {
-		a.Until = &d.Until
-	}
+	a.Until = moment(d.Until)
 	return a
 }
 

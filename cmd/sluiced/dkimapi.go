@@ -192,13 +192,6 @@ func (d *daemon) shownKey(h *sign.Held) api.DKIMKey {
 	return k
 }
 
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // dkimFindings tell of keys that do not sign as they should.
 func (d *daemon) dkimFindings() (fs []api.Finding) {
 	all := d.dkim.ring.All()

@@ -18,12 +18,8 @@ func shownHolding(h *store.Holding) api.Holding {
 	if h.By != "" {
 		a.ID = h.ID
 	}
-	if !h.Since.IsZero() {
-		a.Since = &h.Since
-	}
-	if !h.Until.IsZero() {
-		a.Until = &h.Until
-	}
+	a.Since = moment(h.Since)
+	a.Until = moment(h.Until)
 	return a
 }
 

@@ -83,9 +83,7 @@ func (b backend) identity(e *identity.Entry) api.Identity {
 	if k, ok := b.d.locks.FindIn(whom); ok {
 		a.Locked, a.Reason, a.Score, a.Factors = k.Ticket, k.Reason, k.Score, shownFactors(k.Factors)
 	}
-	if !e.Reset.IsZero() {
-		a.Reset = &e.Reset
-	}
+	a.Reset = moment(e.Reset)
 	return a
 }
 

@@ -115,9 +115,7 @@ func shownLock(l *lock.Lock) *api.Lock {
 	if a.By == "" {
 		a.By = "sluice"
 	}
-	if !l.Until.IsZero() {
-		a.Until = &l.Until
-	}
+	a.Until = moment(l.Until)
 	if !l.Ended.IsZero() {
 		a.Ended = &l.Ended
 		if a.EndedBy == "" {

@@ -185,9 +185,7 @@ func (b backend) Guessers(context.Context) ([]api.Guesser, error) {
 	out := []api.Guesser{}
 	for _, o := range b.d.guard.List() {
 		g := api.Guesser{Place: o.Place, Wrong: o.Wrong, Times: o.Times, Last: o.Last, Login: o.Login, Exempt: o.Exempt}
-		if !o.Until.IsZero() {
-			g.Until = &o.Until
-		}
+		g.Until = moment(o.Until)
 		out = append(out, g)
 	}
 	return out, nil

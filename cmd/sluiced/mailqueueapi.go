@@ -23,6 +23,19 @@ var handedOverQueue = &api.Problem{Status: http.StatusServiceUnavailable, Code: 
 // comingQueue is answered by a process that has not got the queue yet.
 var comingQueue = &api.Problem{Status: http.StatusServiceUnavailable, Code: "coming", What: "an older process of sluiced ends its tries before it hands the queue over", Remedy: "ask again in a moment"}
 
+// reach waits for the queue and keeps it here until done is called.
+func (m *mailQueue) reach(ctx context.Context) (done func(), err error) {
+	if err := m.await(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.RLock()
+	if m.gave {
+		m.mu.RUnlock()
+		return nil, handedOverQueue
+	}
+	return m.mu.RUnlock, nil
+}
+
 func filterOf(f *api.QueueFilter) (delivery.Filter, error) {
 	out := delivery.Filter{Message: f.Message, User: f.User, Identity: f.Identity, Sender: f.Sender, Domain: f.Domain}
 	if f.Campaign != "" {
@@ -46,14 +59,11 @@ func filterOf(f *api.QueueFilter) (delivery.Filter, error) {
 // Queued shows a page of the queue.
 func (b backend) Queued(ctx context.Context, q api.QueueQuery) (*api.QueuePage, error) {
 	m := b.d.mail
-	if err := m.await(ctx); err != nil {
+	done, err := m.reach(ctx)
+	if err != nil {
 		return nil, err
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.gave {
-		return nil, handedOverQueue
-	}
+	defer done()
 	f, err := filterOf(&q.QueueFilter)
 	if err != nil {
 		return nil, err
@@ -88,9 +98,7 @@ func queuedMail(e *delivery.Entry) api.QueuedMail {
 		ID: e.ID.String(), Message: e.Envelope.Message, User: e.Envelope.UserName, Identity: e.Envelope.Identity, Client: e.Envelope.Client, Sender: e.Envelope.From,
 		Domain: e.Domain, Campaign: e.Envelope.Campaign, Size: e.Size, Received: e.Born, Tries: e.Attempts, Trying: e.Leased, Hold: e.State.Hold, Note: e.State.Note, Recipients: []api.QueuedRecipient{},
 	}
-	if !e.State.Last.IsZero() {
-		m.Last = &e.State.Last
-	}
+	m.Last = moment(e.State.Last)
 	if !e.Held {
 		m.Next = &e.Due
 	}
@@ -113,16 +121,16 @@ func queuedMail(e *delivery.Entry) api.QueuedMail {
 
 // QueueLanes shows what waits by domain.
 func (b backend) QueueLanes(ctx context.Context) ([]api.QueueLane, error) {
-	if err := b.d.mail.await(ctx); err != nil {
+	done, err := b.d.mail.reach(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	all := b.d.mail.queue.Lanes()
 	out := make([]api.QueueLane, len(all))
 	for i, l := range all {
 		out[i] = api.QueueLane{Domain: l.Domain, Site: l.Site, Waiting: l.Waiting, Active: l.Active, Misses: l.Misses, Why: l.Why}
-		if !l.Next.IsZero() {
-			out[i].Next = &l.Next
-		}
+		out[i].Next = moment(l.Next)
 	}
 	return out, nil
 }
@@ -130,14 +138,11 @@ func (b backend) QueueLanes(ctx context.Context) ([]api.QueueLane, error) {
 // ChangeQueue holds, releases, retries or deletes.
 func (b backend) ChangeQueue(ctx context.Context, who string, c api.QueueChange) (*api.QueueChanged, error) {
 	m := b.d.mail
-	if err := m.await(ctx); err != nil {
+	done, err := m.reach(ctx)
+	if err != nil {
 		return nil, err
 	}
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.gave {
-		return nil, handedOverQueue
-	}
+	defer done()
 	f, err := filterOf(&c.Filter)
 	if err != nil {
 		return nil, err

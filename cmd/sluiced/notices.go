@@ -234,9 +234,7 @@ func (n *notices) shown() ([]api.Webhook, error) {
 	var all []api.Webhook
 	for _, s := range states {
 		w := api.Webhook{Name: s.Name, URL: s.URL, Waiting: s.Waiting, Heard: s.Heard, Dead: s.Dead, Failures: s.Failures, Error: s.Error}
-		if !s.Since.IsZero() {
-			w.Since = &s.Since
-		}
+		w.Since = moment(s.Since)
 		all = append(all, w)
 	}
 	return all, err

@@ -30,7 +30,7 @@ func (b backend) Pools(context.Context) ([]api.Pool, error) {
 
 func (b backend) poolAddress(a pool.Address) api.PoolAddress {
 	c, _ := b.d.pools.Get(a.IP)
-	out := api.PoolAddress{Address: a.IP, Helo: a.Helo, Weight: max(a.Weight, 1), State: api.InUse, Why: c.Why(), Unsure: c.Unsure, Since: when(c.Since), Checked: when(c.Checked)}
+	out := api.PoolAddress{Address: a.IP, Helo: a.Helo, Weight: max(a.Weight, 1), State: api.InUse, Why: c.Why(), Unsure: c.Unsure, Since: moment(c.Since), Checked: moment(c.Checked)}
 	switch {
 	case c.Out:
 		out.State = api.Out
@@ -38,13 +38,6 @@ func (b backend) poolAddress(a pool.Address) api.PoolAddress {
 		out.State = api.Failing
 	}
 	return out
-}
-
-func when(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // CheckPools checks all addresses, or one, and tells what holds then.

@@ -68,9 +68,7 @@ func (b backend) held(e *quarantine.Entry) api.HeldMail {
 	if e.Group != 0 {
 		m.Campaign = campaign.ID(e.Group)
 	}
-	if !e.Done.IsZero() {
-		m.Done = &e.Done
-	}
+	m.Done = moment(e.Done)
 	return m
 }
 

@@ -46,9 +46,7 @@ func (m configuredMode) shown(p netip.Prefix, beaten bool) api.Mode {
 
 func (b backend) shownMode(r *store.Rule) api.Mode {
 	a := api.Mode{Prefix: r.Prefix.String(), Mode: r.Mode, Percent: r.Percent, Origin: "run-time", Reason: r.Reason, By: r.By, Since: &r.Since}
-	if !r.Until.IsZero() {
-		a.Until = &r.Until
-	}
+	a.Until = moment(r.Until)
 	if err := b.d.rules.Load().ceiling.Check(sourceOf(r)); err != nil {
 		a.Refused = err.Error()
 	}
@@ -222,9 +220,7 @@ func (b backend) Exemptions(context.Context) ([]api.Exemption, error) {
 
 func (b backend) shownExemption(r *store.Rule) *api.Exemption {
 	a := &api.Exemption{Prefix: r.Prefix.String(), Port: r.Port, Mode: r.Mode, Origin: "run-time", Reason: r.Reason, By: r.By, Since: &r.Since}
-	if !r.Until.IsZero() {
-		a.Until = &r.Until
-	}
+	a.Until = moment(r.Until)
 	for _, x := range exemptionsOf([]store.Rule{*r}) {
 		if err := b.d.rules.Load().ceiling.CheckExemption(x, time.Now()); err != nil {
 			a.Refused = err.Error()

@@ -74,12 +74,8 @@ func (b backend) userTLS() (list []api.TLSRule, err error) {
 
 func shownTLS(r *store.Rule, origin string) api.TLSRule {
 	x := api.TLSRule{Prefix: r.Prefix.String(), Port: r.Port, Policy: r.Mode, Origin: origin, Reason: r.Reason, By: r.By}
-	if !r.Since.IsZero() {
-		x.Since = &r.Since
-	}
-	if !r.Until.IsZero() {
-		x.Until = &r.Until
-	}
+	x.Since = moment(r.Since)
+	x.Until = moment(r.Until)
 	return x
 }
 
@@ -104,7 +100,7 @@ func (b backend) SetTLS(_ context.Context, who string, p netip.Prefix, t api.TLS
 	if t.Until != nil {
 		r.Until = t.Until.UTC()
 	}
-	if made, _ := d.tlsRules.list(); len(made) >= mostTLSRules {
+	if made, _ := d.tlsRules.list(); len(withoutRule(made, p, t.Port)) >= mostTLSRules {
 		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: fmt.Sprintf("there are %d rules for STARTTLS already", mostTLSRules), Remedy: "remove some, or write prefixes that hold several"}
 	}
 	act.Detail = detail(&r)

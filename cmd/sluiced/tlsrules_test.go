@@ -157,6 +157,25 @@ func TestTLSRuleEnds(t *testing.T) {
 	g.end()
 }
 
+// TestFullTLSRulesCanBeChanged: where there are as many rules as may be, one more is refused, and those there can be said anew.
+func TestFullTLSRulesCanBeChanged(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, tlsConfig)
+	g.start()
+	g.daemon.tlsRules.change(func(all []store.Rule) []store.Rule {
+		for i := range mostTLSRules {
+			all = append(all, store.Rule{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 32), Mode: "pass", Reason: "x", By: "root"})
+		}
+		return all
+	})
+	ask(g, "POST", "/v1/starttls", api.TLSRequest{Prefix: "198.51.100.7", Policy: "pass", Reason: "one more"}, http.StatusConflict, "1000 rules")
+	ask(g, "POST", "/v1/starttls", api.TLSRequest{Prefix: "198.18.0.7", Policy: "terminate", Reason: "anew"}, 0, "")
+	if got := towards(g, "198.18.0.7:25"); got != "terminate anew" {
+		t.Errorf("said anew: %q", got)
+	}
+	g.end()
+}
+
 // TestRefusalsByCommand: what was learnt is shown, allowed and forgotten, over a restart; who did it is in the audit log.
 func TestRefusalsByCommand(t *testing.T) {
 	t.Parallel()

@@ -73,6 +73,13 @@ func noTrace(ctx context.Context, t *testing.T, g *Gateway) {
 		}
 		look("sluice "+args[0], []byte(out.Stdout))
 	}
+	for _, p := range []*Process{g.Sluiced, g.Intercept} { // what the journal would have
+		b, err := os.ReadFile(p.LogPath())
+		if err != nil || len(b) == 0 {
+			t.Errorf("%d bytes of a program's log: %v", len(b), err)
+		}
+		look(p.LogPath(), b)
+	}
 	files := 0
 	err := filepath.WalkDir(g.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(path, filepath.Join(g.Dir, "bin")) {

@@ -213,8 +213,9 @@ soak-proof: deps build ## 5,000 good messages, until what the content filter has
 	SLUICE_SOAK_MESSAGES=5000 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 10m -tags labtest -run TestWhatWasLearntHasToProveItself ./scripts/lab
 
 .PHONY: soak-large
-soak-large: ## 100 messages of 50 MiB at once in bounded memory (a few minutes, 5 GiB of temporary files)
+soak-large: deps build ## 100 messages of 50 MiB at once in bounded memory, in one process and through sluiced (a few minutes, 5 GiB of temporary files)
 	SLUICE_LARGE=100x50 $(GO) test -count 1 -v -timeout 30m -run TestLargeMessages ./proxy
+	SLUICE_LARGE=100x50 SLUICE_BIN=$(CURDIR)/$(BIN) $(GO) test -count 1 -v -timeout 20m -tags labtest -run TestManyLargeMessages ./scripts/lab
 
 .PHONY: soak-million
 soak-million: deps build ## a million prefixes from a list to the kernel, single changes, restarts, memory (minutes)

@@ -60,6 +60,13 @@ func (d *decoder) reset(dots, binary bool) {
 func (d *decoder) run(buf []byte, w, p, e int) (_, _ int, gap bool) {
 	from, ends := w, 0
 	for p < e && !d.done {
+		if d.at != inLine && w == p && !d.drop {
+			n := 0
+			p, n = d.usual(buf, p, e)
+			if w, ends = p, ends+n; p == e {
+				break
+			}
+		}
 		if d.at != inLine && buf[p] == '.' {
 			n, wait := d.lineDot(buf[p:e])
 			p += n
@@ -94,6 +101,30 @@ func (d *decoder) run(buf []byte, w, p, e int) (_, _ int, gap bool) {
 		d.inspect(buf[from:w], ends)
 	}
 	return w, p, gap
+}
+
+// usual gives out those lines at the start of buf[p:e] that may stay as and where they are: they end in CRLF and do not begin with
+// a dot. It gives where the next begins, and their number.
+func (d *decoder) usual(buf []byte, p, e int) (next, lines int) {
+	before, longest := d.pos-int64(p), int(d.longest)
+	for p < e && buf[p] != '.' {
+		i := bytes.IndexByte(buf[p:e], '\n')
+		if i < 1 || buf[p+i-1] != '\r' {
+			break
+		}
+		p += i + 1
+		lines++
+		if i--; i > longest {
+			longest = i
+		} else if i == 0 && d.header < 0 {
+			d.header = before + int64(p)
+		}
+	}
+	if lines > 0 {
+		d.at = afterCRLF
+	}
+	d.pos, d.longest, d.lines = before+int64(p), int64(longest), d.lines+lines
+	return p, lines
 }
 
 // lineDot looks at a line that begins with a dot: it gives how many bytes to leave out, or that more

@@ -52,22 +52,17 @@ func (s *socket) abrupt(on bool) {
 	_ = s.tcp.SetLinger(linger) // an error means that it is closed
 }
 
-// write sends the slices of vec with as few system calls as possible and removes from vec what was sent.
-func (s *socket) write(vec *[][]byte) (int64, error) {
+// write sends the slices of w.vec with as few system calls as possible and removes what was sent.
+func (s *socket) write(w *sending) (int64, error) {
 	if s.tcp != nil && !canWritev { // its own memory for the slices is made anew with each connection
-		return (*net.Buffers)(vec).WriteTo(s.tcp)
+		return (*net.Buffers)(&w.vec).WriteTo(s.tcp)
 	}
-	w := sockets.Get().(*socketWork)
-	w.vec, w.sent, w.err = *vec, 0, nil
+	w.sent, w.err = 0, nil
 	err := s.raw.Write(w.try)
 	if w.err != nil {
 		err = w.err
 	}
-	*vec = w.vec
-	sent := w.sent
-	w.vec = nil
-	sockets.Put(w)
-	return sent, err
+	return w.sent, err
 }
 
 // reads tells whether read works.
@@ -99,26 +94,30 @@ func (s *socket) read(p []byte) (int, error) {
 
 // socketWork is what one system call on a descriptor needs. It is apart from the socket, since most connections are idle.
 type socketWork struct {
-	vec  [][]byte
-	sent int64
 	seen int
 	err  error
-	try  func(fd uintptr) bool // attempt
 	look func(fd uintptr)      // peekAt
 	take func(fd uintptr) bool // receive
 	into []byte
-
-	iovecs []iovec // of vec, for the kernel
 }
 
 var sockets = sync.Pool{New: func() any {
 	w := new(socketWork)
-	w.try, w.look, w.take = w.attempt, w.peekAt, w.receive
+	w.look, w.take = w.peekAt, w.receive
 	return w
 }}
 
+// sending is one write to a descriptor.
+type sending struct {
+	vec    [][]byte
+	sent   int64
+	err    error
+	try    func(fd uintptr) bool // attempt
+	iovecs []iovec               // of vec, for the kernel
+}
+
 // took removes n bytes from the front of vec.
-func (s *socketWork) took(n int) {
+func (s *sending) took(n int) {
 	s.sent += int64(n)
 	for len(s.vec) > 0 && n >= len(s.vec[0]) {
 		n -= len(s.vec[0])

@@ -20,10 +20,9 @@ type iovec = unix.Iovec
 const atOnce = size64K
 
 // attempt writes until all is sent, the socket is full (false: wait for it) or broken.
-func (s *socketWork) attempt(fd uintptr) bool {
-	defer func() { clear(s.iovecs[:cap(s.iovecs)]) }() // a pool is no reason to keep what was sent
+func (s *sending) attempt(fd uintptr) bool {
 	for len(s.vec) > 0 {
-		n, err := s.writev(fd)
+		n, err := s.write(fd)
 		switch err {
 		case 0:
 			s.took(n)
@@ -31,16 +30,28 @@ func (s *socketWork) attempt(fd uintptr) bool {
 		case unix.EAGAIN:
 			return false
 		default:
-			s.err = &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("writev", err)}
+			s.err = &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", err)}
 			return true
 		}
 	}
 	return true
 }
 
-// writev is one system call. The standard library makes the memory for its description anew with each connection, and x/sys
+// write is one system call.
+func (s *sending) write(fd uintptr) (int, unix.Errno) {
+	wrote(fd)
+	if p := s.vec[0]; len(s.vec) == 1 && 0 < len(p) && len(p) <= atOnce { // the kernel has less to do for one slice
+		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		return int(n), err
+	}
+	n, err := s.writev(fd)
+	clear(s.iovecs) // a pool is no reason to keep what was sent
+	return n, err
+}
+
+// writev sends several slices. The standard library makes the memory for their description anew with each connection, and x/sys
 // with each call.
-func (s *socketWork) writev(fd uintptr) (int, unix.Errno) {
+func (s *sending) writev(fd uintptr) (int, unix.Errno) {
 	s.iovecs = s.iovecs[:0]
 	size := 0
 	for _, p := range s.vec {
@@ -51,7 +62,6 @@ func (s *socketWork) writev(fd uintptr) (int, unix.Errno) {
 			size += len(p)
 		}
 	}
-	wrote(fd)
 	switch {
 	case size == 0:
 		return 0, 0 // took drops what is empty

@@ -76,15 +76,19 @@ func TestWriteManySizes(t *testing.T) {
 			got <- n
 		}()
 		s := socketUnder(here)
-		vec := [][]byte{make([]byte, size), nil, []byte("end")}
-		n, err := s.write(&vec)
-		if err != nil || n != int64(size+3) || len(vec) != 0 {
-			t.Errorf("%d bytes: wrote %d, %v, %d slices left", size, n, err, len(vec))
+		g := newGather()
+		for _, vec := range [][][]byte{{make([]byte, size), nil, []byte("end")}, {make([]byte, size)}} {
+			g.out.vec = vec
+			n, err := s.write(&g.out)
+			if want := int64(size + 3*(len(vec)/3)); err != nil || n != want || len(g.out.vec) != 0 {
+				t.Errorf("%d bytes: wrote %d, %v, %d slices left", size, n, err, len(g.out.vec))
+			}
 		}
+		g.release()
 		if err := here.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if n := <-got; n != int64(size+3) {
+		if n := <-got; n != 2*int64(size)+3 {
 			t.Errorf("%d bytes: %d arrived", size, n)
 		}
 	}

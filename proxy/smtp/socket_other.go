@@ -9,7 +9,7 @@ const (
 
 type iovec struct{}
 
-func (s *socketWork) attempt(uintptr) bool { return true }
+func (s *sending) attempt(uintptr) bool { return true }
 
 func (s *socketWork) receive(uintptr) bool { return true }
 

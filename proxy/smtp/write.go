@@ -10,10 +10,14 @@ import (
 type gather struct {
 	parts [4 + 2*mostSpots][]byte
 	n     int
-	vec   [][]byte // net.Buffers over parts
+	out   sending // of parts
 }
 
-var gathers = sync.Pool{New: func() any { return new(gather) }}
+var gathers = sync.Pool{New: func() any {
+	g := new(gather)
+	g.out.try = g.out.attempt
+	return g
+}}
 
 func newGather() *gather { return gathers.Get().(*gather) }
 
@@ -24,7 +28,7 @@ func (g *gather) add(p []byte) {
 
 func (g *gather) release() {
 	clear(g.parts[:g.n])
-	g.n, g.vec = 0, nil
+	g.n, g.out.vec = 0, nil
 	gathers.Put(g)
 }
 
@@ -38,11 +42,16 @@ func (c *Conn) write(p []byte) error {
 
 // writev sends the slices of g in as few system calls as the connection allows, and releases g.
 func (c *Conn) writev(g *gather) error {
-	defer g.release()
+	err := c.writeParts(g)
+	g.release()
+	return err
+}
+
+func (c *Conn) writeParts(g *gather) error {
 	if c.encrypted {
 		return c.writeEach(g.parts[:g.n])
 	}
-	g.vec = g.parts[:g.n]
+	g.out.vec = g.parts[:g.n]
 	c.wr.fresh = true
 	c.nwrites++
 	for {
@@ -51,7 +60,7 @@ func (c *Conn) writev(g *gather) error {
 				return err
 			}
 		}
-		w, err := c.sendVec(&g.vec)
+		w, err := c.sendVec(&g.out)
 		c.sent += w
 		if err == nil {
 			return nil
@@ -62,14 +71,14 @@ func (c *Conn) writev(g *gather) error {
 	}
 }
 
-// sendVec writes vec, of which the part that was sent is removed. There are several slices only
+// sendVec writes w.vec, of which the part that was sent is removed. There are several slices only
 // if the socket is vectored.
-func (c *Conn) sendVec(vec *[][]byte) (int64, error) {
-	if len(*vec) > 1 || c.sock.reads() {
-		return c.sock.write(vec)
+func (c *Conn) sendVec(w *sending) (int64, error) {
+	if len(w.vec) > 1 || c.sock.reads() {
+		return c.sock.write(w)
 	}
-	n, err := c.nc.Write((*vec)[0])
-	(*vec)[0] = (*vec)[0][n:]
+	n, err := c.nc.Write(w.vec[0])
+	w.vec[0] = w.vec[0][n:]
 	return int64(n), err
 }
 

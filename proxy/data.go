@@ -162,10 +162,11 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	defer func() { t.msg.Data, t.msg.Whole = nil, nil }()
 	t.msg.Forwarded = message.PassedOn(&t.msg) || s.tenancy == nil && s.srv.foreign(&s.ctx, &t.msg)
 	t.rec.Forwarded = t.msg.Forwarded
-	v := s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
+	v := &s.verdict
+	*v = s.srv.verdict(&s.ctx, s.set, s.set.Pipeline, &t.msg, data[:min(body.HeaderLen(), int64(len(data)))], at)
 	user := s.flow.User.ID
 	t.tag, t.rec.Group, t.rec.Likely = v.Tag(), t.msg.Found.Group, t.msg.Found.Likely
-	s.tellLocks(&v)
+	s.tellLocks(v)
 	if v.Refused() || v.Class.Bad() {
 		s.srv.doubts.raise(user, at)
 	}
@@ -173,38 +174,39 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 	if !is && t.ticket != "" && !t.admin {
 		ticket, is = t.ticket, true // unlocked meanwhile, but no destination has seen the envelope: it comes again
 	}
-	e := ending{verdict: v, status: Refused, size: body.Size(), ticket: v.Ticket}
+	e := &s.ending
+	*e = ending{verdict: *v, status: Refused, size: body.Size(), ticket: v.Ticket}
 	switch {
 	case v.Action == filter.Discard:
-		s.discard(&e)
+		s.discard(e)
 		return
 	case v.Refused() && v.Class.Bad() && !v.Action.Withheld():
-		s.say(refusal(s.set, &v, t.msg.ID))
-		e.status = statusOf(&v)
+		s.say(refusal(s.set, v, t.msg.ID))
+		e.status = statusOf(v)
 	case is && !t.admin:
-		s.copyOfLocked(body, &e)
+		s.copyOfLocked(body, e)
 		s.dropRemote()
 		s.dropEarly()
 		s.say(lockedAnswer(s.set, ticket, s.reason()))
 		e.status, e.ticket = Deferred, ticket
 	case v.Action == filter.Quarantine && s.srv.cfg.Quarantine != nil:
-		s.quarantine(body, &e)
+		s.quarantine(body, e)
 		return
 	case v.Action == filter.HighRisk && s.apart():
-		s.letGo(body, at, &e)
+		s.letGo(body, at, e)
 		return
 	case v.Refused():
-		if s.holdMessage(body, &v, &e) {
+		if s.holdMessage(body, v, e) {
 			return
 		}
-		s.say(refusal(s.set, &v, t.msg.ID))
-		e.status = statusOf(&v)
+		s.say(refusal(s.set, v, t.msg.ID))
+		e.status = statusOf(v)
 	default:
 		s.goAside()
-		s.letGo(body, at, &e)
+		s.letGo(body, at, e)
 		return
 	}
-	s.finish(e)
+	s.finish(*e)
 }
 
 // leastSeen is what the checks see at least, as they say of themselves.

@@ -40,11 +40,13 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	s.used = time.Now()
 	switch {
 	case err == nil:
-		s.heard = firstLine(reply.Raw)
-		if reply.Class() == 4 && s.keepDeferred(body, e) {
-			return
+		if s.heard = ""; reply.Class() == 4 {
+			if s.heard = firstLine(reply.Raw); s.keepDeferred(body, e) {
+				return
+			}
 		}
 		s.pass(reply.Raw)
+		s.heard = s.last
 		s.answered(reply, at, e)
 		if t.way.Why == pool.NotAllowed {
 			s.signature(body) // for the next one
@@ -94,7 +96,7 @@ func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.R
 		t := &s.tx
 		s.addTrace(body)
 		t.rec.Size, t.rec.Source = body.Size(), s.remote.Source()
-		t.rec.Out = tlsOf(s.remote.TLS())
+		t.rec.Out = s.outLeg()
 		s.slot = -1
 		streams := s.remote.Streams()
 		reply, err := s.remote.Deliver(s.trace, body, until, s)

@@ -30,7 +30,8 @@ func (s *session) holdMessage(body *smtp.Body, v *filter.Verdict, e *ending) boo
 	if !v.Action.Withheld() || !s.user.KeepWithheld && s.house == nil { // whoever hands in at a smarthost does not come again
 		return false
 	}
-	if err := s.store(body, v); err != nil {
+	said := *v // v is used again for the next message
+	if err := s.store(body, &said); err != nil {
 		e.note = "could not be kept: " + err.Error()
 		return false
 	}

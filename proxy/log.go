@@ -68,12 +68,14 @@ func (s *session) log(e *ending) {
 	r.Identity = s.tx.msg.Identity
 	r.Status, r.Ticket, r.Note, r.Waited = e.status, e.ticket, e.note, s.waited
 	r.Reply, r.Remote = s.last, s.heard
-	r.In = tlsOf(s.conn.TLS())
+	if s.conn.Encrypted() {
+		r.In = tlsOf(s.conn.TLS())
+	}
 	if r.Note == "" {
 		r.Note = s.withheld
 	}
 	if s.remote != nil && r.Out.Version == "" {
-		r.Out = tlsOf(s.remote.TLS())
+		r.Out = s.outLeg()
 	}
 	if p := s.tx.terms; p != nil {
 		r.Terms = p.Level.String() + " (" + p.Source.String() + ")"
@@ -82,6 +84,14 @@ func (s *session) log(e *ending) {
 	s.heard = ""
 	s.tx.rec = nil
 	s.srv.cfg.Log.Put(r)
+}
+
+// outLeg describes the onward leg.
+func (s *session) outLeg() TLS {
+	if !s.remote.Encrypted() { // the state of one is large
+		return TLS{}
+	}
+	return tlsOf(s.remote.TLS())
 }
 
 // logEmpty writes the record of a session that never became a message (LOG1).

@@ -3,8 +3,10 @@ package proxy
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"sluice/filter/policy"
+	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 	"sluice/proxy/tlspolicy"
 )
@@ -77,7 +79,24 @@ func (s *session) report() {
 	if s.srv.cfg.Onward == nil || s.remote == nil || len(t.passed) == 0 || t.reported == s.remote {
 		return
 	}
-	if r, known := s.srv.cfg.Onward.Judge(t.passed[0].Domain, s.flow.Target.Addr(), s.remote.Leg()); known {
-		t.rec.Asks, t.reported = r, s.remote
+	k, domain := &s.known, t.passed[0].Domain
+	if k.leg != s.remote || k.domain != domain || t.start.Sub(k.at) > comparedFor {
+		r, known := s.srv.cfg.Onward.Judge(domain, s.flow.Target.Addr(), s.remote.Leg())
+		if !known {
+			return
+		}
+		*k = comparison{s.remote, domain, t.start, r}
 	}
+	t.rec.Asks, t.reported = k.with, s.remote
 }
+
+// comparison is of an onward leg with what a domain asks for.
+type comparison struct {
+	leg    *relay.Session
+	domain string
+	at     time.Time
+	with   tlspolicy.Report
+}
+
+// comparedFor is how long a comparison holds for further mail to the domain on the same leg.
+const comparedFor = 10 * time.Second

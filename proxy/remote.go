@@ -37,8 +37,9 @@ func (s *session) reach(until time.Time, reuse bool) (fresh bool, f *relay.Failu
 	if at := s.unused(); at != nil && *at != route && !route.Own && s.adopt(at) {
 		route = *at
 	}
-	if s.delivery() != policy.Own && !t.risk && !t.aside {
+	if s.delivery() != policy.Own && !t.risk && !t.aside && route != s.taken {
 		s.srv.ways.took(way{s.flow.User.ID, s.flow.Target}, route)
+		s.taken = route
 	}
 	if s.remote != nil && (*s.remote.Route() != route || !s.remote.Fits(t.asked)) {
 		s.dropRemote()

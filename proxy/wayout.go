@@ -63,7 +63,7 @@ func (s *session) decide(ctx context.Context, domain string) *pool.Decision {
 		return &t.way
 	}
 	q := pool.Question{Key: s.key(domain), To: s.flow.Target.Addr(), Auto: s.delivery() == policy.Auto, Signed: s.signs(), At: t.start}
-	t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &q)
+	t.way = s.srv.cfg.Authority.DecideAgain(ctx, s.pool(), s.srv.cfg.Choices, &q, &s.lately)
 	if t.aside && !t.risk && (t.way.Why == pool.Spent || t.way.Own && !s.pool().Own()) { // not by its own pool: as his other mail
 		t.aside = false
 		t.way = s.srv.cfg.Authority.Decide(ctx, s.pool(), s.srv.cfg.Choices, &q)
@@ -88,7 +88,7 @@ func (s *session) expectSender() {
 			return
 		}
 	}
-	s.srv.cfg.Authority.Expect(s.pool(), s.tx.msg.Envelope.From.Domain(), target, s.tx.start)
+	s.srv.cfg.Authority.ExpectAgain(s.pool(), s.tx.msg.Envelope.From.Domain(), target, s.tx.start, &s.lately)
 }
 
 // key is what the choice of a delivery address depends on.

@@ -4,7 +4,10 @@ import (
 	"sync"
 	"time"
 
+	"sluice/filter"
 	"sluice/filter/sign"
+	"sluice/proxy/pool"
+	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
 )
 
@@ -19,6 +22,11 @@ type work struct {
 	hopRoom sign.Hop
 	trace   []byte    // room for the trace field
 	dkim    signs     // who signs the message at hand
+	lately  pool.Recent // where from the last mail left
+	taken   relay.Route // the way that it took
+	known   comparison  // of the onward leg
+	verdict filter.Verdict
+	ending  ending
 	fed     time.Time // when the client last got what was ready, while a batch of recipients is answered
 }
 

@@ -21,6 +21,7 @@ const (
 type Choices struct {
 	n       atomic.Int64 // entries, for those who look without the lock
 	changed atomic.Bool
+	version atomic.Uint64 // another one with each change
 	mu      sync.Mutex
 	m       map[uint64]choice
 	users   map[uint32]int
@@ -101,6 +102,7 @@ func (c *Choices) put(key uint64, o choice) {
 	}
 	c.m[key] = o
 	c.users[o.user]++
+	c.version.Add(1)
 	c.n.Store(int64(len(c.m)))
 	c.changed.Store(true)
 }
@@ -115,6 +117,7 @@ func (c *Choices) drop(key uint64) {
 	if c.users[o.user]--; c.users[o.user] <= 0 {
 		delete(c.users, o.user)
 	}
+	c.version.Add(1)
 	c.n.Store(int64(len(c.m)))
 	c.changed.Store(true)
 }

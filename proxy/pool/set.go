@@ -35,6 +35,7 @@ type Set struct {
 	pools   map[string]*Pool
 	users   map[string]*Pool
 	senders map[string]*Pool
+	primary *Pool
 	classes [Forwarded + 1]*Pool
 	known   map[netip.Addr]bool
 	inUse   map[netip.Addr]bool
@@ -75,6 +76,7 @@ func NewSet(defs []Definition, use func(netip.Addr) bool) (*Set, error) {
 	if s.pools[Primary] == nil {
 		s.pools[Primary] = &Pool{set: s}
 	}
+	s.primary = s.pools[Primary]
 	return s, nil
 }
 
@@ -96,7 +98,7 @@ func usable(all []Address, use func(netip.Addr) bool) (out []Address) {
 }
 
 // Primary is the pool of all who have no other.
-func (s *Set) Primary() *Pool { return s.pools[Primary] }
+func (s *Set) Primary() *Pool { return s.primary }
 
 // Empty tells whether there is no address in any pool, and no pool of customers' own.
 func (s *Set) Empty() bool {
@@ -138,7 +140,7 @@ func (s *Set) Of(user string) *Pool {
 	if p := s.users[user]; p != nil {
 		return p
 	}
-	return s.pools[Primary]
+	return s.primary
 }
 
 // For returns the pool of a mail, by class, sender's domain, and user, in this order.
@@ -147,8 +149,10 @@ func (s *Set) For(user, sender string) *Pool {
 		if p := s.classes[Bounce]; p != nil {
 			return p
 		}
-	} else if p := s.sender(strings.ToLower(sender)); p != nil {
-		return p
+	} else if len(s.senders) > 0 {
+		if p := s.sender(strings.ToLower(sender)); p != nil {
+			return p
+		}
 	}
 	return s.Of(user)
 }

@@ -377,6 +377,9 @@ func (s *Session) Route() *Route { return &s.route }
 // TLS returns the state of the leg's encryption.
 func (s *Session) TLS() (tls.ConnectionState, bool) { return s.conn.TLS() }
 
+// Encrypted tells whether the leg is encrypted.
+func (s *Session) Encrypted() bool { return s.conn.Encrypted() }
+
 // Protected tells whether what goes over the session is encrypted by TLS 1.2 or newer, as it is now and not as it was
 // remembered.
 func (s *Session) Protected() bool {

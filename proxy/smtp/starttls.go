@@ -101,3 +101,9 @@ func (c *Conn) TLS() (tls.ConnectionState, bool) {
 	}
 	return tls.ConnectionState{}, false
 }
+
+// Encrypted tells whether TLS lies under c.
+func (c *Conn) Encrypted() bool {
+	_, is := c.nc.(*tls.Conn)
+	return is
+}

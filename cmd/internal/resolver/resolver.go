@@ -188,7 +188,13 @@ func NotFound(err error) bool {
 }
 
 // rooted keeps the search list of /etc/resolv.conf out of it.
-func rooted(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) + "." }
+func rooted(name string) string {
+	name = strings.ToLower(name)
+	if strings.HasSuffix(name, ".") {
+		return name
+	}
+	return name + "."
+}
 
 // ask returns what is known, or asks once for all who want to know.
 func ask[T any](ctx context.Context, r *Resolver, kind, name string, lookup func(context.Context, string) (T, error)) (none T, err error) {

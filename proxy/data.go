@@ -158,8 +158,8 @@ func (s *session) judge(body *smtp.Body, at time.Time) {
 			return
 		}
 	}
-	t.msg.Data, t.msg.DataSize, t.msg.Whole = data, body.Size(), body
-	defer func() { t.msg.Data, t.msg.Whole = nil, nil }()
+	t.msg.Data, t.msg.DataSize, t.msg.Whole, t.msg.Fields = data, body.Size(), body, message.Look(data)
+	defer func() { t.msg.Data, t.msg.Whole, t.msg.Fields = nil, nil, message.Fields{} }()
 	t.msg.Forwarded = message.PassedOn(&t.msg) || s.tenancy == nil && s.srv.foreign(&s.ctx, &t.msg)
 	t.rec.Forwarded = t.msg.Forwarded
 	v := &s.verdict
@@ -248,6 +248,9 @@ func (s *Server) look(ctx context.Context, set *resolved, by *filter.Pipeline, p
 
 // hops counts those of a message, of a large header in turn.
 func (s *Server) hops(ctx context.Context, header []byte, m *message.Message, most int) (n int, loop bool) {
+	if m.Fields.Looked && !m.Fields.Traced {
+		return 0, false
+	}
 	user := m.Flow.User.ID
 	if len(header) >= filter.Large && s.cfg.Busy.Take(ctx, user) == nil {
 		defer s.cfg.Busy.Give(user)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sluice/filter/message"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -14,6 +15,7 @@ import (
 func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	if s.tx.msg.Told != "" {
 		body.CutField(s.tx.msg.Told)
+		s.tx.msg.Fields = message.Fields{} // it stands elsewhere now
 	}
 	if s.house != nil {
 		s.keepMessage(body, e)

@@ -20,8 +20,8 @@ type work struct {
 	body    smtp.Body
 	stream  streaming
 	hopRoom sign.Hop
-	trace   []byte    // room for the trace field
-	dkim    signs     // who signs the message at hand
+	trace   []byte      // room for the trace field
+	dkim    signs       // who signs the message at hand
 	lately  pool.Recent // where from the last mail left
 	taken   relay.Route // the way that it took
 	known   comparison  // of the onward leg

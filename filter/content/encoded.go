@@ -56,18 +56,22 @@ func (p *parts) next() (part, bool) {
 
 var fieldName = []byte("content-transfer-encoding:")
 
+// hyphen is where the first one stands in fieldName.
+const hyphen = len("content")
+
 // nextField returns where the next Content-Transfer-Encoding field at or behind from starts, or -1. from is the start of
 // a line.
 func nextField(data []byte, from int) int {
-	for from+len(fieldName) <= len(data) {
-		if data[from]|0x20 == 'c' && bytes.EqualFold(data[from:from+len(fieldName)], fieldName) {
-			return from
-		}
-		nl := bytes.IndexByte(data[from:], '\n')
-		if nl < 0 {
+	for at := from + hyphen; at < len(data); at++ { // there are fewer hyphens than lines in most of what is sent
+		i := bytes.IndexByte(data[at:], '-')
+		if i < 0 {
 			return -1
 		}
-		from += nl + 1
+		at += i
+		start := at - hyphen
+		if end := start + len(fieldName); end <= len(data) && (start == from || data[start-1] == '\n') && bytes.EqualFold(data[start:end], fieldName) {
+			return start
+		}
 	}
 	return -1
 }

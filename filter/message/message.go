@@ -50,7 +50,8 @@ type Message struct {
 	Whole    io.ReaderAt // all DataSize bytes of it, where Data is only the beginning; nil where there is no more than Data
 	Received time.Time
 
-	Found Found // in phase data, behind the content filter
+	Fields Fields // of the header in Data, where somebody has looked
+	Found  Found  // in phase data, behind the content filter
 
 	Forwarded bool // it came from elsewhere and is only passed on (ATT10): before phase data as far as the envelope sender shows it, then see PassedOn
 }

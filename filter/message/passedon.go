@@ -13,13 +13,21 @@ func PassedOn(m *Message) bool {
 	if m.Envelope.From.Rewritten() {
 		return true
 	}
+	if m.Fields.Looked {
+		if m.Fields.Passed {
+			return true
+		}
+		if !m.Fields.Traced {
+			return false
+		}
+	}
 	var client netip.Addr
 	if m.Flow != nil {
 		client = m.Flow.Client.Addr().Unmap()
 	}
 	for name, value := range Header(m.Data) {
 		switch {
-		case is(name, "Resent-From"), is(name, "X-Forwarded-To"), is(name, "X-Forwarded-For"), is(name, "Delivered-To"):
+		case passes(name):
 			return true
 		case is(name, "Received") && fromOutside(value, client):
 			return true

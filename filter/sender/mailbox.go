@@ -66,6 +66,20 @@ func (r *Rules) Settle(m *message.Message, o filter.Outcome) {
 	if ok {
 		r.Book.settle(m.Flow.User.ID, envelope, m.Received, bad)
 	}
+	if m.Fields.Listed {
+		return
+	}
+	if m.Fields.Froms == 1 { // as nearly always
+		if a, ok := plainAuthor(m.Fields.From); ok {
+			if string(a) == string(m.Envelope.From) {
+				return
+			}
+			if box, ok := policy.AppendMailbox(second[:0], a); ok && !bytes.Equal(box, envelope) {
+				r.Book.settle(m.Flow.User.ID, box, m.Received, bad)
+			}
+			return
+		}
+	}
 	authors, list := fromHeader(m.Data)
 	if list {
 		return

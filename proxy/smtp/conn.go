@@ -267,6 +267,7 @@ func (c *Conn) dropInput() {
 		putBuf(c.buf)
 	}
 	c.buf, c.r, c.w = nil, 0, 0
+	c.sock.rest()
 }
 
 // reserve makes room for n more bytes of output.

@@ -15,11 +15,10 @@ func (s *socket) peek() (waiting, known bool, err error) {
 	if s.raw == nil {
 		return false, false, nil
 	}
-	w := sockets.Get().(*socketWork)
+	w := s.work()
 	err = s.raw.Control(w.look)
 	n, perr := w.seen, w.err
 	w.err = nil
-	sockets.Put(w)
 	switch {
 	case err != nil:
 		return false, true, net.ErrClosed // RawConn fails only so

@@ -13,6 +13,23 @@ import (
 type socket struct {
 	tcp *net.TCPConn    // the standard library's, which knows vectored writes
 	raw syscall.RawConn // any other that gives access to its descriptor
+	w   *socketWork     // while the connection is in use; else nil
+}
+
+// work is what a system call needs, kept until rest.
+func (s *socket) work() *socketWork {
+	if s.w == nil {
+		s.w = sockets.Get().(*socketWork)
+	}
+	return s.w
+}
+
+// rest gives up what need not be held while nothing is said.
+func (s *socket) rest() {
+	if s.w != nil {
+		sockets.Put(s.w)
+		s.w = nil
+	}
 }
 
 // socketUnder finds the socket under nc.
@@ -73,12 +90,11 @@ func (s *socket) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	w := sockets.Get().(*socketWork)
+	w := s.work()
 	w.into, w.seen, w.err = p, 0, nil
 	failed := s.raw.Read(w.take)
 	n, err := w.seen, w.err
 	w.into, w.err = nil, nil
-	sockets.Put(w)
 	switch {
 	case failed != nil && isDeadline(failed):
 		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.ErrDeadlineExceeded}
@@ -99,11 +115,14 @@ type socketWork struct {
 	look func(fd uintptr)      // peekAt
 	take func(fd uintptr) bool // receive
 	into []byte
+	out  sending
+	one  [1][]byte // that is sent
 }
 
 var sockets = sync.Pool{New: func() any {
 	w := new(socketWork)
 	w.look, w.take = w.peekAt, w.receive
+	w.out.try = w.out.attempt
 	return w
 }}
 

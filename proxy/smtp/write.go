@@ -35,23 +35,25 @@ func (g *gather) release() {
 // write sends p whole. On a plain connection the time-out counts from the last progress; a TLS
 // connection cannot be resumed after a time-out, so there it counts for one write.
 func (c *Conn) write(p []byte) error {
-	g := newGather()
-	g.add(p)
-	return c.writev(g)
+	w := c.sock.work()
+	w.one[0] = p
+	err := c.writeParts(w.one[:], &w.out)
+	w.one[0], w.out.vec = nil, nil
+	return err
 }
 
 // writev sends the slices of g in as few system calls as the connection allows, and releases g.
 func (c *Conn) writev(g *gather) error {
-	err := c.writeParts(g)
+	err := c.writeParts(g.parts[:g.n], &g.out)
 	g.release()
 	return err
 }
 
-func (c *Conn) writeParts(g *gather) error {
+func (c *Conn) writeParts(parts [][]byte, w *sending) error {
 	if c.encrypted {
-		return c.writeEach(g.parts[:g.n])
+		return c.writeEach(parts)
 	}
-	g.out.vec = g.parts[:g.n]
+	w.vec = parts
 	c.wr.fresh = true
 	c.nwrites++
 	for {
@@ -60,12 +62,12 @@ func (c *Conn) writeParts(g *gather) error {
 				return err
 			}
 		}
-		w, err := c.sendVec(&g.out)
-		c.sent += w
+		n, err := c.sendVec(w)
+		c.sent += n
 		if err == nil {
 			return nil
 		}
-		if err = c.writeFailed(w > 0, err); err != nil {
+		if err = c.writeFailed(n > 0, err); err != nil {
 			return err
 		}
 	}

@@ -79,7 +79,9 @@ func (s *session) relayAsked() *relay.Failure {
 	fresh, f := s.reach(time.Time{}, true)
 	for f == nil {
 		before := t.tried
-		s.fed = time.Now()
+		if len(t.asked) > 1 {
+			s.fed = time.Now()
+		}
 		err := onward(s.remote, &t.mail, t.asked, s)
 		s.used = time.Now()
 		if err == nil {

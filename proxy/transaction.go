@@ -7,6 +7,7 @@ import (
 
 	"sluice/filter"
 	"sluice/filter/message"
+	"sluice/intercept/flow"
 	"sluice/proxy/pool"
 	"sluice/proxy/relay"
 	"sluice/proxy/smtp"
@@ -120,16 +121,18 @@ func (s *session) begin(mail *smtp.Mail) {
 	t := &s.tx
 	now := time.Now()
 	s.stageAt.Store(now.UnixNano())
-	*t = transaction{open: true, start: now, mail: *mail, asked: t.asked[:0], passed: t.passed[:0], msg: message.Message{
-		ID: transactionID(s.flow.ID.String(), n), Flow: s.flow, Helo: s.helo, Login: s.who.Login, TLS: s.secure.Load(), HandedIn: s.house != nil, Received: now,
-		Envelope: message.Envelope{
-			From: message.Address(mail.Address), FromSize: max(mail.Size, 0), To: t.msg.Envelope.To[:0],
-			SMTPUTF8: mail.UTF8, Body8Bit: mail.Body == smtp.Body8BitMIME,
-		},
-	}}
-	t.msg.Forwarded = t.msg.Envelope.From.Rewritten()
-	r := &roomyRecord{Record: Record{ID: t.msg.ID, Flow: *s.flow, Start: now, Helo: s.helo, From: mail.Address}}
-	r.To = r.first[:0]
+	asked, passed, to := t.asked[:0], t.passed[:0], t.msg.Envelope.To[:0]
+	*t = transaction{} // and not of a literal with all of it, which would be made elsewhere and copied
+	t.open, t.start, t.mail, t.asked, t.passed = true, now, *mail, asked, passed
+	m := &t.msg
+	m.ID, m.Flow, m.Helo, m.Login, m.TLS = transactionID(s.flow.ID, n), s.flow, s.helo, s.who.Login, s.secure.Load()
+	m.HandedIn, m.Received = s.house != nil, now
+	e := &m.Envelope
+	e.From, e.FromSize, e.To = message.Address(mail.Address), max(mail.Size, 0), to
+	e.SMTPUTF8, e.Body8Bit = mail.UTF8, mail.Body == smtp.Body8BitMIME
+	m.Forwarded = e.From.Rewritten()
+	r := new(roomyRecord)
+	r.ID, r.Flow, r.Start, r.Helo, r.From, r.To = m.ID, *s.flow, now, s.helo, mail.Address, r.first[:0]
 	t.rec = &r.Record
 	if s.house == nil {
 		t.aside = t.msg.Forwarded && s.hasAside()
@@ -143,9 +146,9 @@ type roomyRecord struct {
 	first [1]Recipient
 }
 
-func transactionID(id string, n int) string {
+func transactionID(id flow.ID, n int) string {
 	var room [32]byte
-	return string(strconv.AppendInt(append(append(room[:0], id...), '.'), int64(n), 10))
+	return string(strconv.AppendInt(append(strconv.AppendUint(room[:0], uint64(id), flow.Base), '.'), int64(n), 10))
 }
 
 // rcpt takes this recipient and all that the client has pipelined behind it, so that they go onward in one write.

@@ -170,7 +170,7 @@ func (e *evaluation) locked(v *filter.Verdict) bool {
 // judgeOverheard finds what would have been done with a message of a session in shadow, and logs it.
 func (s *session) judgeOverheard(o *overheard) {
 	defer s.srv.reserve(-len(o.Body))
-	id := transactionID(s.flow.ID.String(), int(s.sent.Add(1)))
+	id := transactionID(s.flow.ID, int(s.sent.Add(1)))
 	o.Status = o.ended()
 	w := s.srv.Would(s.flow, id, &o.Overheard, s.srv.set.Load().Pipeline)
 	s.srv.cfg.Log.Put(&Record{

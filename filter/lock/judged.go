@@ -214,7 +214,7 @@ func (l *Locks) Tell(u flow.User, identity string, e ladder.Event, ev Evidence) 
 		return
 	}
 	s := &l.d.Settings.Settings(u.ID).Lock
-	if ev.At.IsZero() {
+	if ev.At.IsZero() && e.Kind != ladder.Known { // which is no evidence
 		ev.At = wall()
 	}
 	ev.Identity = identity

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"sluice/filter"
 	"sluice/filter/message"
@@ -32,11 +34,27 @@ type Hello struct {
 	settings policy.Resolver
 	names    Names
 	ours     func(name string) bool
+	lately   [looks]atomic.Pointer[looked] // by the name
+}
+
+// looks is how many names are remembered that were looked at within the last second, since a client says many messages by one.
+const looks = 256
+
+// looked is what is doubtful about a name by itself.
+type looked struct {
+	helo   string
+	set    *policy.Sender
+	login  bool
+	at     time.Time
+	name   string // in small letters
+	host   bool   // it may be a host's
+	points float64
+	why    string
 }
 
 // NewHello returns the check by the settings of s; ours tells, of a name in small letters, whether it is the gateway's.
 func NewHello(s policy.Resolver, n Names, ours func(name string) bool) *Hello {
-	return &Hello{s, n, ours}
+	return &Hello{settings: s, names: n, ours: ours}
 }
 
 // Check implements filter.Check in phase data.
@@ -58,37 +76,53 @@ func (h *Hello) Check(_ context.Context, p filter.Phase, m *message.Message, hit
 	})
 }
 
-// look says what is doubtful about a name, the worst first; "" where nothing is. A name without a dot is what many a mail program
-// and honest server says, and no more than that.
+// look says what is doubtful about a name, the worst first; "" where nothing is.
 func (h *Hello) look(set *policy.Sender, m *message.Message) (points float64, why string) {
-	name := strings.ToLower(strings.TrimSuffix(m.Helo, "."))
+	place := uint32(0)
+	for i := range len(m.Helo) {
+		place = place*31 + uint32(m.Helo[i])
+	}
+	l := h.lately[place%looks].Load()
+	if l == nil || l.helo != m.Helo || l.set != set || l.login != (m.Login != "") || m.Received.Sub(l.at).Abs() > time.Second {
+		l = &looked{helo: strings.Clone(m.Helo), set: set, login: m.Login != "", at: m.Received}
+		l.name = strings.ToLower(strings.TrimSuffix(l.helo, "."))
+		l.host, l.points, l.why = h.alone(set, m, l.name)
+		h.lately[place%looks].Store(l)
+	}
+	if l.host && l.points < borrowed && recipients(set, m, l.name) {
+		return borrowed, "is the recipient's own domain"
+	}
+	return l.points, l.why
+}
+
+// alone says what is doubtful about a name whoever the recipients are. A name without a dot is what many a mail program
+// and honest server says, and no more than that.
+func (h *Hello) alone(set *policy.Sender, m *message.Message, name string) (host bool, points float64, why string) {
 	if strings.HasPrefix(name, "[") {
 		if literal(name) != nil {
-			return careless, "is no IP address in brackets"
+			return false, careless, "is no IP address in brackets"
 		}
-		return 0, ""
+		return false, 0, ""
 	}
 	if domain(name) != nil {
 		if _, err := netip.ParseAddr(name); err == nil {
-			return careless, "is an IP address without brackets"
+			return false, careless, "is an IP address without brackets"
 		}
-		return careless, "is no host name"
+		return false, careless, "is no host name"
 	}
 	switch {
 	case h.ours(name):
-		return borrowed, "is this gateway's own name"
+		return true, borrowed, "is this gateway's own name"
 	case claims(set, m, name):
-		return borrowed, "claims to be a well-known mail provider"
-	case recipients(set, m, name):
-		return borrowed, "is the recipient's own domain"
+		return true, borrowed, "claims to be a well-known mail provider"
 	case private(name):
-		return careless, "is a name for a host's own use"
+		return true, careless, "is a name for a host's own use"
 	case strings.Contains(name, "."):
 		if has, known := h.names.Remembered(name); known && !has {
-			return careless, "has no address in the DNS"
+			return true, careless, "has no address in the DNS"
 		}
 	}
-	return 0, ""
+	return true, 0, ""
 }
 
 // recipients tells whether a name is the domain of a recipient, and not of the sender: whoever writes to his own people may be

@@ -11,8 +11,11 @@ import (
 // high bits are the start of the process in seconds, the low bits count flows.
 type ID uint64
 
-// String returns the ID in base 36, which is short enough to be read out over the telephone.
-func (id ID) String() string { return strconv.FormatUint(uint64(id), 36) }
+// Base is of the digits of an ID, which is short enough then to be read out over the telephone.
+const Base = 36
+
+// String returns the ID in its digits.
+func (id ID) String() string { return strconv.FormatUint(uint64(id), Base) }
 
 // User is the outgoing user who answers for a flow.
 type User struct {

@@ -1,6 +1,7 @@
 package msglog
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -237,12 +238,26 @@ func (e *encoder) text(n, s string) {
 	}
 }
 
+// plainText is how many bytes of s are known to stand in a JSON string as they are: eight at a time are looked at.
+func plainText(s string) (n int) {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s)-n >= 8; n += 8 {
+		w := binary.LittleEndian.Uint64([]byte(s[n : n+8]))
+		quote, back := w^each*'"', w^each*'\\'
+		// The highest bit of a byte is set where it is above 127, and, by a borrow, where it is below ' ' or 0.
+		if (w|(w-each*' ')|(quote-each)|(back-each))&high != 0 {
+			return n
+		}
+	}
+	return n
+}
+
 // appendString appends s as a JSON string. Bytes that are no UTF-8 become U+FFFD.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	from := 0
-	for i := 0; i < len(s); {
+	for i := plainText(s); i < len(s); {
 		c := s[i]
 		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
 			i++

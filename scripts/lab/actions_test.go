@@ -125,6 +125,7 @@ func TestActionsOfSpam(t *testing.T) {
 	tellsBulk(ctx, t, l, g)
 	reputationHolds(ctx, t, l, g)
 	replayKnows(ctx, t, l, g)
+	mostlyBad(ctx, t, l)
 	for _, bad := range []string{"content_on_unsure=discard", "content_on_spam=burn"} {
 		if out, err := g.Sluice(ctx, "user", "set", "alice", bad); err != nil || out.Code == 0 {
 			t.Errorf("%s is taken: %+v, %v", bad, out, err)
@@ -227,6 +228,23 @@ func reputationHolds(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
 	}
 	if err := sluiceJSON(ctx, g, &u, "user", "show", "bob"); err != nil || u.Standing.Score < 1 || len(u.Standing.Factors) != 1 || u.Standing.Factors[0].Name != "spam" {
 		t.Errorf("bob's standing is %+v, %v", u.Standing, err)
+	}
+}
+
+// mostlyBad (LCK1): where half of what a sender sent in these minutes was found bad, and that is half of what locks, his good mail waits,
+// too; that of others, some of whose mail was bad, does not.
+func mostlyBad(ctx context.Context, t *testing.T, l *Lab) {
+	t.Helper()
+	for _, c := range []struct{ mail, want string }{
+		{pillMail, "550 5.7.1 gw.example: [SPAM]"}, {minutesMail, "250 "}, // two of four
+		{strings.Replace(gtubeMail, "\r\n\r\n", "\r\n\r\nanother one, and not that of before\r\n", 1), "550 5.7.1 gw.example: [GTUBE]"}, {minutesMail, "451 4.7.1 gw.example: [HELD]"}, // three of five
+	} {
+		if got := say(ctx, t, l, "mallory", "z@sink.example", c.mail); !strings.HasPrefix(got, c.want) {
+			t.Errorf("mallory hears %q, want %q", got, c.want)
+		}
+	}
+	if got := say(ctx, t, l, "alice", "z@sink.example", minutesMail); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("alice, little of whose mail was bad, hears %q", got)
 	}
 }
 

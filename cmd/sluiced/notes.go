@@ -31,10 +31,11 @@ type judged struct {
 	ID   string       `json:"id"`
 	From mail.Address `json:"from"`
 	Body []byte       `json:"body,omitempty"` // digest of a bad body, to tell copies apart
-	Hit  *filter.Hit  `json:"hit,omitempty"`  // what decided; nil for a good message
+	Hit  *filter.Hit  `json:"hit,omitempty"`  // what decided, or what is doubtful about it; nil for a good message
 
 	Identity  string `json:"identity,omitempty"`
 	Forwarded bool   `json:"forwarded,omitempty"`
+	Likely    uint8  `json:"likely,omitempty"` // see mail.Found
 }
 
 // adminSpent is how many mails a locked user has sent to the administrator in the present hour.
@@ -125,10 +126,13 @@ func (l toldLocks) Judged(m *mail.Message, v *filter.Verdict) {
 }
 
 func newJudged(m *mail.Message, v *filter.Verdict) *judged {
-	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From, Identity: m.Identity, Forwarded: m.Forwarded}
+	j := &judged{User: m.Flow.User, ID: m.ID, From: m.Envelope.From, Identity: m.Identity, Forwarded: m.Forwarded, Likely: m.Found.Likely}
 	h := v.Counting()
 	if h == nil {
 		h = v.Decisive()
+	}
+	if h == nil {
+		h = v.Doubt()
 	}
 	if h != nil {
 		hit := *h
@@ -149,7 +153,7 @@ func newJudged(m *mail.Message, v *filter.Verdict) *judged {
 // rebuild makes a message and a verdict that count like the ones told of. A copy of the same bad body that this process
 // judged itself counts apart: that errs towards the lock.
 func (j *judged) rebuild() (*mail.Message, *filter.Verdict) {
-	m := &mail.Message{ID: j.ID, Flow: &flow.Flow{User: j.User}, Envelope: mail.Envelope{From: j.From}, Identity: j.Identity, Forwarded: j.Forwarded}
+	m := &mail.Message{ID: j.ID, Flow: &flow.Flow{User: j.User}, Envelope: mail.Envelope{From: j.From}, Identity: j.Identity, Forwarded: j.Forwarded, Found: mail.Found{Likely: j.Likely}}
 	m.Data = append([]byte("\r\n"), j.Body...)
 	var hits []filter.Hit
 	if j.Hit != nil {

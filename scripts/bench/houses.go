@@ -173,7 +173,7 @@ func (b *houses) order(word string, n int) (r sink.Report, err error) {
 
 // sample sends count messages and waits until the destination has all.
 func (b *houses) sample(ctx context.Context, h *house, sessions, count, size int) (s houseSample, err error) {
-	ctx, cancel := context.WithTimeout(ctx, smarthostCalls)
+	ctx, cancel := context.WithTimeout(ctx, sampleWithin)
 	defer cancel()
 	b.run++
 	if _, err := b.order("begin", int(b.run)); err != nil {

@@ -36,10 +36,10 @@ type houseSample struct {
 
 // The bounds: Sluice delivers so many times what Postfix does in the same round, and needs so much CPU.
 const (
-	timesPostfix   = 8
-	microsPerMail  = 200
-	yardMicros     = 1712            // what Postfix took where the bound of CPU was set
-	smarthostCalls = 3 * time.Minute // for one sample
+	timesPostfix  = 8
+	microsPerMail = 200
+	yardMicros    = 1712 // what Postfix took where the bound of CPU was set
+	sampleWithin  = 3 * time.Minute
 )
 
 // runSmarthost compares Sluice's smarthost with Debian's Postfix: the same network, client, destination and disk, and 250

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -265,7 +264,7 @@ func copyCost(w io.Writer, all []*letter) {
 	}
 	fmt.Fprintf(w, "a print costs %.1f µs of a message of %d bytes, the mean of the corpus\n", spent.Seconds()*1e6/float64(n), bytes/n)
 	const kinds = 1_000_000
-	before := heap()
+	before := heapInUse()
 	t := campaign.New(campaign.Options{})
 	watch := func(i int) time.Duration {
 		v := &view.View{Text: fmt.Appendf(nil, "%s %s %s %s %s %s %s %s %s %s %s", word(i), word(i+1), word(i*3), word(i*5), word(i*7), word(i*11), word(i*13), word(i*17), word(i*19), word(i*23), word(i*29))}
@@ -278,7 +277,7 @@ func copyCost(w io.Writer, all []*letter) {
 	for i := range kinds {
 		first += watch(i)
 	}
-	memory := heap() - before
+	memory := heapInUse() - before
 	for i := range kinds / 10 {
 		again += watch(i * 10)
 	}
@@ -294,11 +293,4 @@ func word(i int) string {
 		b[k] += byte(h >> (8 * k) % 26)
 	}
 	return string(b)
-}
-
-func heap() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
 }

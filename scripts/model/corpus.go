@@ -37,7 +37,30 @@ func readView(dir, view string) ([]*letter, error) {
 		return nil, fmt.Errorf("could not read the corpus: %w; give its folder with -corpus", err)
 	}
 	defer f.Close() //nolint // it was only read
-	r := csv.NewReader(f)
+	all, err := readIndex(f)
+	if err != nil {
+		return nil, fmt.Errorf("could not read the corpus's index: %w", err)
+	}
+	byFile := map[string]*letter{}
+	for _, m := range all {
+		byFile[m.file] = m
+	}
+	if err := unpack(filepath.Join(dir, "mail.tar.zst"), view+"/", byFile); err != nil {
+		return nil, err
+	}
+	for _, m := range all {
+		if m.data == nil { // figures of a part would look like those of the whole
+			return nil, fmt.Errorf("the corpus has no message %s/%s, which its index names", view, m.file)
+		}
+	}
+	return all, nil
+}
+
+// indexed are the columns that are read of the index.
+var indexed = []string{"file", "label", "source", "kind", "split", "headline", "cluster", "seq"}
+
+func readIndex(in io.Reader) (all []*letter, err error) {
+	r := csv.NewReader(in)
 	head, err := r.Read()
 	if err != nil {
 		return nil, err
@@ -46,24 +69,29 @@ func readView(dir, view string) ([]*letter, error) {
 	for i, h := range head {
 		column[h] = i
 	}
-	byFile := map[string]*letter{}
-	var all []*letter
+	for _, name := range indexed {
+		if _, ok := column[name]; !ok {
+			return nil, fmt.Errorf("it has no column %s", name)
+		}
+	}
 	for {
 		row, err := r.Read()
 		if errors.Is(err, io.EOF) {
-			break
+			return all, nil
 		}
 		if err != nil {
 			return nil, err
 		}
 		at := func(name string) string { return row[column[name]] }
 		m := &letter{file: at("file"), label: at("label"), source: at("source"), kind: at("kind"), split: at("split"), headline: at("headline") == "1", bad: at("label") != "ham"}
-		m.cluster, _ = strconv.Atoi(strings.TrimPrefix(at("cluster"), "c"))
-		m.seq, _ = strconv.Atoi(at("seq"))
-		byFile[m.file] = m
+		var errs [2]error
+		m.cluster, errs[0] = strconv.Atoi(strings.TrimPrefix(at("cluster"), "c"))
+		m.seq, errs[1] = strconv.Atoi(at("seq"))
+		if err := errors.Join(errs[:]...); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.file, err)
+		}
 		all = append(all, m)
 	}
-	return all, unpack(filepath.Join(dir, "mail.tar.zst"), view+"/", byFile)
 }
 
 func unpack(path, view string, byFile map[string]*letter) error {
@@ -75,13 +103,23 @@ func unpack(path, view string, byFile map[string]*letter) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("could not unpack %s: %w; install zstd", path, err)
 	}
-	for t := tar.NewReader(out); ; {
+	err = readMails(out, view, byFile)
+	_, _ = io.Copy(io.Discard, out) // lets zstd end; what it says itself comes from Wait
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		return fmt.Errorf("could not unpack %s: %w", path, err)
+	}
+	return nil
+}
+
+// readMails takes the messages of a view out of an archive.
+func readMails(archive io.Reader, view string, byFile map[string]*letter) error {
+	for t := tar.NewReader(archive); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("could not unpack %s: %w", path, err)
+			return err
 		}
 		name, ok := strings.CutPrefix(strings.TrimPrefix(h.Name, "./"), view)
 		m := byFile[name]
@@ -93,7 +131,6 @@ func unpack(path, view string, byFile map[string]*letter) error {
 		}
 		m.data = content.CRLF(m.data)
 	}
-	return cmd.Wait()
 }
 
 // free are the sources whose terms allow that what was learnt from them is shipped.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sluice/filter/content"
@@ -40,5 +41,27 @@ func TestShippedModelOnTheCorpus(t *testing.T) {
 	}
 	if s.roca > 0.3 || s.at[1].falsely != 0 || percent(s.at[1].missed, s.bad) > 35 || percent(s.at[0].falsely, s.good) > 0.3 {
 		t.Errorf("1-ROCA %.3f %%; at spam %d good called bad and %.1f %% of the bad missed; at unsure %d good called bad", s.roca, s.at[1].falsely, percent(s.at[1].missed, s.bad), s.at[0].falsely)
+	}
+}
+
+// TestIndexThatLacksSomething: figures of half a corpus would look like figures.
+func TestIndexThatLacksSomething(t *testing.T) {
+	t.Parallel()
+	const head = "file,label,source,kind,date,split,headline,cluster,seq\n"
+	all, err := readIndex(strings.NewReader(head + "a.eml,ham,x,y,,test,1,c7,3\n"))
+	if err != nil || len(all) != 1 || all[0].cluster != 7 || all[0].seq != 3 || all[0].bad || !all[0].headline {
+		t.Errorf("%+v %v", all, err)
+	}
+	for in, want := range map[string]string{
+		strings.Replace(head, "split,", "", 1):    "no column split",
+		head + "a.eml,ham,x,y,,test,1,c7,third\n": "a.eml",
+		head + "a.eml,ham,x,y,,test,1,c7\n":       "wrong number of fields",
+	} {
+		if _, err := readIndex(strings.NewReader(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", in, err, want)
+		}
+	}
+	if err := figures("/nonexistent", []string{"odd"}, ""); err == nil || !strings.Contains(err.Error(), `"odd"`) {
+		t.Errorf("figures that there are not: %v", err)
 	}
 }

@@ -139,9 +139,17 @@ func pick(all []*letter, want func(*letter) bool) (some []*letter) {
 	return some
 }
 
+// allParts are the figures that there are.
+var allParts = []string{"whole", "plain", "shipped", "online", "ablations", "raw", "cost", "peers", "crossed"}
+
 // figures prints what the classifier is worth on the corpus, and draws the calibration of the shipped model where plotTo
 // names a file.
 func figures(corpus string, parts []string, plotTo string) error {
+	for _, p := range parts {
+		if !slices.Contains(allParts, p) {
+			return fmt.Errorf("there are no figures %q; the parts are %s", p, strings.Join(allParts, ", "))
+		}
+	}
 	w := os.Stdout
 	all, err := readCorpus(corpus)
 	if err != nil {

@@ -1,13 +1,14 @@
 // Command model builds the model that is shipped with the program, and measures what it is worth.
 //
 //	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
-//	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations cost peers crossed
+//	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations raw cost peers crossed
 //	go run ./scripts/model campaigns -corpus DIR  each cluster of the corpus as a burst of copies, and what stops it
 //	go run ./scripts/model weights -corpus DIR    what the points of SpamAssassin and Rspamd add to what content says
 //	go run ./scripts/model synth -out DIR         the made-up mails, to look at them
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -83,14 +84,15 @@ func build(corpus, out string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(out)
+	f, err := os.CreateTemp(filepath.Dir(out), ".model-")
 	if err != nil {
 		return err
 	}
-	if err := m.SaveSmall(f); err != nil {
-		return err
+	defer os.Remove(f.Name()) //nolint // it is there no more unless something failed
+	if err := errors.Join(m.SaveSmall(f), f.Chmod(0o644), f.Close()); err != nil {
+		return fmt.Errorf("could not write %s: %w", out, err)
 	}
-	return f.Close()
+	return os.Rename(f.Name(), out) // the one that was there stays until this one is whole
 }
 
 // shippable trains the model that may be shipped.

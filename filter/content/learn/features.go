@@ -3,7 +3,6 @@
 package learn
 
 import (
-	"fmt"
 	"slices"
 
 	"sluice/filter/content/view"
@@ -32,6 +31,11 @@ type Features struct {
 	view int
 	// names, where it is not nil, is told what each feature stands for: wanted only for what has to be explained.
 	names map[uint32]string
+
+	plain   plain
+	lengths lengths
+	hashes  [maxWords]uint64
+	short   []byte
 }
 
 // slotBits is the size of the tables of weights: 1<<slotBits slots each. With a million slots a word of its own rarely
@@ -56,11 +60,7 @@ func (f *Features) reset() {
 func slot(h uint64) uint32 { return uint32((h * 0x9e3779b97f4a7c15) >> (64 - slotBits)) }
 
 // add notes a feature.
-func (f *Features) add(h uint64) {
-	ids, n := f.room(1)
-	ids[n] = slot(h)
-	f.keep(ids, n)
-}
+func (f *Features) add(h uint64) { f.ids[f.view] = append(f.ids[f.view], slot(h)) }
 
 // room returns the features of the view in a slice with room for so many more, and how many there are.
 func (f *Features) room(more int) (ids []uint32, n int) {
@@ -69,18 +69,27 @@ func (f *Features) room(more int) (ids []uint32, n int) {
 	return slices.Grow(ids, more)[:n+more], n
 }
 
-// keep takes ids for the features of the view, but of those behind the first n only what was not there before. That is a loop
-// of its own, since together with what finds features it would have more at hand than fits into registers. Whether one was
-// there nobody can foretell, so there is no branch: it is written in any case, and counts or not.
-func (f *Features) keep(ids []uint32, n int) {
+// settle takes out what was found before. That is a loop of its own, since together with what finds features it would have more at
+// hand than fits into registers. Whether one was there nobody can foretell, so there is no branch: it is written in any case, and
+// counts or not.
+func (f *Features) settle() {
 	b := f.seen
-	for _, id := range ids[n:] {
-		had := b[id>>6]
-		b[id>>6] = had | 1<<(id&63)
-		ids[n] = id
-		n += int(^had >> (id & 63) & 1)
+	for _, v := range [views]int{viewHead, viewWords, viewGrams} { // what several have is of the first of these alone
+		ids, n := f.ids[v], 0
+		for _, id := range ids {
+			had := b[id>>6]
+			b[id>>6] = had | 1<<(id&63)
+			ids[n] = id
+			n += int(^had >> (id & 63) & 1)
+		}
+		f.ids[v] = ids[:n]
 	}
-	f.ids[f.view] = ids[:n]
+}
+
+// bytes returns a copy of s, until it is called again.
+func (f *Features) bytes(s string) []byte {
+	f.short = append(f.short[:0], s...)
+	return f.short
 }
 
 const (
@@ -115,145 +124,42 @@ func (f *Features) valued(name, value string) {
 // Extract fills f with the features of v.
 func (f *Features) Extract(v *view.View) {
 	f.names = nil
-	f.extract(v)
+	f.find(v)
+	f.settle()
 }
 
-func (f *Features) extract(v *view.View) {
+// find fills f with the features of v, with repetitions.
+func (f *Features) find(v *view.View) {
 	f.reset()
 	f.view = viewHead
-	f.words('s', v.Subject[:min(len(v.Subject), maxSubject)], 40)
-	f.words('f', []byte(v.From.Name), 10)
+	subject := v.Subject[:min(len(v.Subject), maxSubject)]
+	f.words('s', subject, 40)
+	f.view = viewGrams
+	f.grams('S', len(subject))
+	f.view = viewHead
+	f.words('f', f.bytes(v.From.Name), 10)
 	f.links(v)
 	f.view = viewWords
 	f.header(v)
 	f.shape(v)
-	room, words := maxWordText, maxWords
+	room, grams, words := maxWordText, maxGramText, maxWords
 	for _, r := range v.Runs {
 		t := v.Text[r.Start:r.End]
-		t = t[:min(len(t), max(room/2, room-(len(v.Text)-len(t))))]
-		words -= f.words('b', t, words)
-		room -= len(t)
-	}
-	f.view = viewGrams
-	f.grams('S', v.Subject[:min(len(v.Subject), maxSubject)])
-	room = maxGramText
-	for _, r := range v.Runs {
-		t := v.Text[r.Start:r.End]
-		t = t[:min(len(t), max(room/2, room-(len(v.Text)-len(t))))]
-		f.grams('B', t)
-		room -= len(t)
+		others := len(v.Text) - len(t)
+		read := min(len(t), max(room/2, room-others))
+		f.view = viewWords
+		words -= f.words('b', t[:read], words)
+		room -= read
+		read = min(len(t), max(grams/2, grams-others)) // never more than of words
+		f.view = viewGrams
+		f.grams('B', read)
+		grams -= read
 	}
 }
 
 // ExtractNamed fills f like Extract and notes what the features stand for, which costs much more.
 func (f *Features) ExtractNamed(v *view.View) {
 	f.names = map[uint32]string{}
-	f.extract(v)
+	f.find(v)
+	f.settle()
 }
-
-// words adds the words of text, and each with the one before.
-func (f *Features) words(space byte, text []byte, most int) (n int) {
-	ids, old := f.room(2 * len(text))
-	k := old
-	var prev uint64 // hash of the word before, which starts at before
-	before := 0
-	for i := 0; i < len(text) && n < most; {
-		c := wordByte[text[i]]
-		if c == 0 {
-			if c := text[i]; c == '!' || c == '$' || c == '?' || c == '%' {
-				ids[k] = slot(hashOf(space, text[i:i+1]))
-				k++
-			}
-			i++
-			continue
-		}
-		h := (uint64(offset64) ^ uint64(space)) * prime64
-		start, digits := i, 0
-		for _, b := range text[i:min(i+20, len(text))] {
-			if c = wordByte[b]; c == 0 {
-				break
-			}
-			if c == '0' {
-				digits++
-			}
-			h = (h ^ uint64(c)) * prime64
-			i++
-		}
-		for ; c != 0 && i < len(text); i++ { // what is longer is told by its beginning
-			if c = wordByte[text[i]]; c == 0 {
-				break
-			}
-			if c == '0' {
-				digits++
-			}
-		}
-		if l := i - start; digits > 2 && digits < l || l > 30 { // an identifier: its form is all that it tells
-			h = hashOf(space, []byte("\x01id"))
-		}
-		n++
-		ids[k] = slot(h)
-		k++
-		if prev != 0 {
-			ids[k] = slot(h*3 + prev*7)
-			k++
-		}
-		if f.names != nil {
-			f.nameWord(space, text, before, start, i, h, prev)
-		}
-		prev, before = h, start
-	}
-	f.keep(ids[:k], old)
-	return n
-}
-
-// places says where words of a space stand.
-var places = map[byte]string{'s': "subject", 'f': "sender", 'b': "text", 'u': "link", 'a': "link text"}
-
-// nameWord notes what the features of the word text[start:end] stand for.
-func (f *Features) nameWord(space byte, text []byte, before, start, end int, h, prev uint64) {
-	f.names[slot(h)] = fmt.Sprintf("%s %q", places[space], text[start:end])
-	if prev != 0 {
-		f.names[slot(h*3+prev*7)] = fmt.Sprintf("%s %q", places[space], text[before:end])
-	}
-}
-
-// grams adds each run of four bytes of text, letters in lower case, digits all alike, blanks as one.
-func (f *Features) grams(space byte, text []byte) {
-	ids, old := f.room(len(text))
-	k := old
-	var g uint32
-	salt := uint64(space) << 40
-	n := 0
-	for _, c := range text {
-		c = gramByte[c]
-		if c == ' ' && byte(g) == ' ' {
-			continue
-		}
-		g = g<<8 | uint32(c)
-		if n++; n >= 4 {
-			ids[k] = slot((uint64(g) | salt) * prime64)
-			k++
-		}
-	}
-	f.keep(ids[:k], old)
-}
-
-// wordByte is each byte of a word, letters in lower case and digits all alike, and 0 for what stands between words;
-// gramByte is each byte in the same way, and a space for blanks.
-var wordByte, gramByte = func() (word, gram [256]byte) {
-	for i := range 256 {
-		c := byte(i)
-		gram[i] = c
-		switch {
-		case c >= 'A' && c <= 'Z':
-			word[i], gram[i] = c|0x20, c|0x20
-		case c >= '0' && c <= '9':
-			word[i], gram[i] = '0', '0'
-		case c >= 'a' && c <= 'z' || c >= 0x80 || c == '\'' || c == '-':
-			word[i] = c
-		case c <= ' ':
-			gram[i] = ' '
-		}
-	}
-	return word, gram
-}()

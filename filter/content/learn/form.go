@@ -198,13 +198,13 @@ func (f *Features) links(v *view.View) {
 		if strings.IndexByte("0123456789", host[len(host)-1]) >= 0 {
 			f.named("numeric")
 		}
-		u := []byte(l.URL)
-		if j := strings.Index(l.URL, "://"); j >= 0 {
+		u := l.URL
+		if j := strings.Index(u, "://"); j >= 0 {
 			u = u[j+3:]
 		}
-		f.words('u', u[:min(len(u), 100)], 12)
+		f.words('u', f.bytes(u[:min(len(u), 100)]), 12)
 		if l.Kind == view.Anchor {
-			f.words('a', []byte(l.Text[:min(len(l.Text), 60)]), 6)
+			f.words('a', f.bytes(l.Text[:min(len(l.Text), 60)]), 6)
 		}
 	}
 }

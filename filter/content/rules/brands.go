@@ -125,7 +125,7 @@ func (t *table) resembles(token string) *brand {
 	if len(token) < 5 || len(token) > 30 || t.byLabel[token] != nil {
 		return nil
 	}
-	if f := lookalikes.Replace(token); f != token && t.byLabel[f] != nil {
+	if f := replaced(token); f != token && t.byLabel[f] != nil {
 		return t.byLabel[f]
 	}
 	if !t.ends[[3]byte([]byte(token))] && !t.ends[[3]byte([]byte(token[len(token)-3:]))] { // one letter does not change both ends
@@ -164,3 +164,14 @@ func differ(a, b string) (n int) {
 var lookalikes = strings.NewReplacer("0", "o", "1", "l", "3", "e", "5", "s", "4", "a", "rn", "m", "vv", "w",
 	"а", "a", "е", "e", "о", "o", "р", "p", "с", "c", "у", "y", "х", "x", "і", "i", "ѕ", "s", "ԁ", "d", "ɡ", "g", "ӏ", "l", "ο", "o", "α", "a", "ν", "v",
 	"á", "a", "à", "a", "â", "a", "ä", "a", "é", "e", "è", "e", "ê", "e", "í", "i", "ì", "i", "ï", "i", "ó", "o", "ò", "o", "ö", "o", "ú", "u", "ü", "u", "ñ", "n", "ç", "c", "ł", "l", "ı", "i", "ạ", "a", "ọ", "o", "ẹ", "e")
+
+// replaced is s with what lookalikes replaces. Most names have none of it, which is seen sooner than replaced.
+func replaced(s string) string {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 0x80, c >= '0' && c <= '5', (c == 'n' || c == 'v') && i > 0 && (s[i-1] == 'r' || s[i-1] == 'v'):
+			return lookalikes.Replace(s)
+		}
+	}
+	return s
+}

@@ -14,7 +14,9 @@ func (c *checker) names() {
 	name := strings.ToLower(v.From.Name[:min(len(v.From.Name), 120)])
 	b := known.named(name)
 	if b == nil {
-		b = known.named(lookalikes.Replace(name))
+		if like := replaced(name); like != name {
+			b = known.named(like)
+		}
 	}
 	if b != nil && domain != "" && !b.owns(domain) {
 		c.fire(&phishName, "name "+v.From.Name+", address "+v.From.Addr)

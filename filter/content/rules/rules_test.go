@@ -263,3 +263,13 @@ func TestOneLetterLeavesAnEnd(t *testing.T) {
 		t.Errorf("%d words tried", n)
 	}
 }
+
+// TestReplacedLookalikes: what is looked over is what would be replaced.
+func TestReplacedLookalikes(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"", "paypal", "paypa1", "micr0soft", "rnicrosoft", "arn", "rn", "vv", "vvells", "nr", "vn", "rv", "аpple", "é", "g00g1e", "ama2on", "4m4zon", "5parkasse", "n3tflix", "67890"} {
+		if got, want := replaced(s), lookalikes.Replace(s); got != want {
+			t.Errorf("%q became %q, want %q", s, got, want)
+		}
+	}
+}

@@ -18,6 +18,8 @@ type scanner struct {
 	start  int    // where the open link's text starts in v.Text
 	full   bool
 	name   [16]byte
+
+	attributes attributes // of the tag that is read
 }
 
 var blank = []byte{' '}
@@ -25,22 +27,38 @@ var blank = []byte{' '}
 // read appends the text of src to v. It tells whether there was more than fits.
 func (s *scanner) read(v *View, src []byte) (cut bool) {
 	*s = scanner{v: v, link: -1}
+	v.Text = slices.Grow(v.Text, min(len(src), MaxText)+16)
 	for len(src) > 0 && !s.full {
-		lt := bytes.IndexByte(src, '<')
-		if lt < 0 {
-			s.text(src)
-			break
+		if src[0] != '<' {
+			lt := bytes.IndexByte(src, '<')
+			if lt < 0 {
+				s.text(src)
+				break
+			}
+			s.text(src[:lt])
+			src = src[lt:]
+		} else if s.hidden == nil {
+			s.full = len(v.Text) >= MaxText
 		}
-		s.text(src[:lt])
-		src = s.markup(src[lt:])
+		src = s.markup(src)
 	}
 	s.closeLink()
+	s.attributes = attributes{} // holds on to nothing of the message
 	return s.full
 }
 
 // markup reads the tag, comment or declaration at the start of src and returns what follows it.
 func (s *scanner) markup(src []byte) (rest []byte) {
 	switch {
+	case len(src) > 1 && tagByte[src[1]] >= 'a':
+		return s.open(src)
+	case len(src) > 2 && src[1] == '/' && tagByte[src[2]] >= 'a':
+		name := s.tagName(src[2:])
+		s.close(tagOf(name), name)
+		if end := 2 + len(name); end < len(src) && src[end] == '>' {
+			return src[end+1:]
+		}
+		return behind(src, '>')
 	case bytes.HasPrefix(src, []byte("<!--")):
 		s.v.Shape.Comments++
 		if i := bytes.Index(src[4:], []byte("-->")); i >= 0 {
@@ -49,11 +67,6 @@ func (s *scanner) markup(src []byte) (rest []byte) {
 		return nil
 	case len(src) > 1 && (src[1] == '!' || src[1] == '?'):
 		return behind(src, '>')
-	case len(src) > 2 && src[1] == '/' && isLetter(src[2]):
-		s.close(s.tagName(src[2:]))
-		return behind(src, '>')
-	case len(src) > 1 && isLetter(src[1]):
-		return s.open(src)
 	}
 	s.text(src[:1])
 	return src[1:]
@@ -70,10 +83,8 @@ func behind(src []byte, c byte) []byte {
 func (s *scanner) tagName(src []byte) []byte {
 	n := 0
 	for n < len(src) && n < len(s.name) {
-		c := src[n]
-		if isLetter(c) {
-			c |= 0x20
-		} else if c < '0' || c > '9' {
+		c := tagByte[src[n]]
+		if c == 0 {
 			break
 		}
 		s.name[n] = c
@@ -86,34 +97,36 @@ func (s *scanner) tagName(src []byte) []byte {
 func (s *scanner) open(src []byte) (rest []byte) {
 	s.v.Shape.Tags++
 	name := s.tagName(src[1:])
-	var a attributes
+	t := tagOf(name)
+	a := &s.attributes
+	*a = attributes{}
 	rest = a.read(src[1+len(name):])
-	switch string(name) {
-	case "script", "style", "noscript", "template", "title", "xml":
-		if string(name) == "script" {
+	if t&skipped != 0 {
+		switch t {
+		case tagScript:
 			s.v.Shape.Scripts++
-		} else if string(name) == "style" {
+		case tagStyle:
 			s.v.Shape.Styles++
 		}
 		return skipElement(rest, name)
 	}
 	if s.hidden != nil {
-		if bytes.Equal(name, s.hidden) && !void(name) {
+		if bytes.Equal(name, s.hidden) && t&void == 0 {
 			s.nested++
 		}
-	} else if a.hides() && !void(name) {
+	} else if t&void == 0 && a.hides() {
 		s.v.Shape.Hidden++
 		s.hidden, s.nested = bytes.Clone(name), 0
 	}
-	s.element(string(name), &a)
+	s.element(t, a)
 	return rest
 }
 
 // element notes what a start tag says about links and shape.
-func (s *scanner) element(name string, a *attributes) {
+func (s *scanner) element(t tag, a *attributes) {
 	v := s.v
-	switch name {
-	case "a":
+	switch t {
+	case tagA:
 		s.closeLink()
 		if len(a.href) > 0 && a.href[0] != '#' {
 			s.link, s.start = len(v.Links), len(v.Text)
@@ -122,49 +135,48 @@ func (s *scanner) element(name string, a *attributes) {
 				s.link = -1
 			}
 		}
-	case "img":
+	case tagImage:
 		v.Shape.Images++
 		if bytes.Contains(a.src, []byte("://")) {
 			addLink(v, Link{URL: address(a.src), Kind: Image})
 		}
-	case "form":
+	case tagForm:
 		v.Shape.Forms++
 		addLink(v, Link{URL: address(a.action), Kind: Form})
-	case "input", "textarea", "select":
+	case tagInput, tagArea:
 		v.Shape.Inputs++
 		if bytes.EqualFold(a.typ, []byte("password")) {
 			v.Shape.Passwords++
 		}
-	case "area", "base", "iframe", "frame", "embed", "object":
+	case tagTarget, tagTarget | void:
 		if u := a.target(); bytes.Contains(u, []byte("://")) {
 			addLink(v, Link{URL: address(u), Kind: Other})
 		}
-	case "meta":
+	case tagMeta:
 		if i := bytes.Index(a.content, []byte("://")); i > 0 && bytes.EqualFold(a.equiv, []byte("refresh")) {
 			if j := bytes.IndexByte(a.content[:i], '='); j >= 0 {
 				addLink(v, Link{URL: address(a.content[j+1:]), Kind: Other})
 			}
 		}
-	case "table":
+	case tagTable:
 		v.Shape.Tables++
-	}
-	if breaks(name) {
-		s.breakLine()
-	} else if name == "td" || name == "th" {
+	case tagCell:
 		s.text(blank)
+	}
+	if t&breaks != 0 {
+		s.breakLine()
 	}
 }
 
-func (s *scanner) close(name []byte) {
+func (s *scanner) close(t tag, name []byte) {
 	if s.hidden != nil && bytes.Equal(name, s.hidden) {
 		if s.nested--; s.nested < 0 {
 			s.hidden = nil
 		}
 	}
-	switch n := string(name); {
-	case n == "a":
+	if t == tagA {
 		s.closeLink()
-	case breaks(n):
+	} else if t&breaks != 0 {
 		s.breakLine()
 	}
 }
@@ -194,41 +206,45 @@ func (s *scanner) text(src []byte) {
 
 // appendEntities appends src with its character references replaced and blanks folded, until dst has most bytes.
 func appendEntities(dst, src []byte, most int) []byte {
-	last := byte('\n')
-	if len(dst) > 0 {
-		last = dst[len(dst)-1]
+	n, last := len(dst), byte('\n')
+	if n > 0 {
+		last = dst[n-1]
 	}
-	dst = slices.Grow(dst, len(src)+16)
-	for i := 0; i < len(src) && len(dst) < most; {
-		if len(src)-i >= 8 && len(dst)+8 <= most {
+	dst = slices.Grow(dst, len(src))
+	dst = dst[:cap(dst)]
+	for i := 0; i < len(src) && n < most; {
+		if len(src)-i >= 8 && n+8 <= most {
 			if w := binary.LittleEndian.Uint64(src[i:]); settled(w, last) && !hasAmpersand(w) {
-				dst, last = binary.LittleEndian.AppendUint64(dst, w), byte(w>>56)
+				binary.LittleEndian.PutUint64(dst[n:], w)
+				last = byte(w >> 56)
+				n += 8
 				i += 8
 				continue
 			}
 		}
-		for end := min(i+8, len(src)); i < end && len(dst) < most; i++ {
+		for end := min(i+8, len(src)); i < end && n < most; i++ {
 			c := src[i]
-			switch {
-			case c == '&':
-				var n int
-				if dst, n = appendEntity(dst, src[i:]); n > 0 {
-					i += n - 1
-					if last = ' '; len(dst) > 0 {
-						last = dst[len(dst)-1]
-					}
-					continue
-				}
-			case c <= ' ':
+			if c <= ' ' {
 				if last == ' ' || last == '\n' {
 					continue
 				}
 				c = ' '
+			} else if c == '&' {
+				if all, used := appendEntity(dst[:n], src[i:]); used > 0 {
+					i += used - 1
+					if n, last = len(all), ' '; n > 0 {
+						last = all[n-1]
+					}
+					dst = slices.Grow(all, len(src)-i) // some references are shorter than what they stand for
+					dst = dst[:cap(dst)]
+					continue
+				}
 			}
-			dst, last = append(dst, c), c
+			dst[n], last = c, c
+			n++
 		}
 	}
-	return dst
+	return dst[:n]
 }
 
 // hasAmpersand reports whether one of eight bytes is the beginning of a character reference, or seems to be.
@@ -264,7 +280,7 @@ func appendEntity(dst, src []byte) (_ []byte, used int) {
 	if n < 3 {
 		return dst, 0
 	}
-	s := html.UnescapeString(string(src[:n]))
+	s := referred(src[:n])
 	if s == string(src[:n]) {
 		return dst, 0
 	}
@@ -282,6 +298,17 @@ func appendEntity(dst, src []byte) (_ []byte, used int) {
 	return dst, n
 }
 
+// referred returns what a character reference stands for.
+func referred(reference []byte) string {
+	switch string(reference) { // the most usual ones
+	case "&nbsp;":
+		return "\u00a0"
+	case "&amp;":
+		return "&"
+	}
+	return html.UnescapeString(string(reference))
+}
+
 // invisible reports whether c takes no room on a screen: soft hyphen, joiners, marks of direction.
 func invisible(c rune) bool {
 	return c == 0xad || c >= 0x200b && c <= 0x200f || c >= 0x2060 && c <= 0x2064 || c == 0xfeff || c == 0x34f || c >= 0x202a && c <= 0x202e
@@ -293,7 +320,7 @@ func address(raw []byte) string {
 	if bytes.IndexByte(raw, '&') >= 0 {
 		raw = []byte(html.UnescapeString(string(raw)))
 	}
-	if bytes.ContainsAny(raw, "\r\n\t") {
+	if controlled(raw) {
 		raw = bytes.Map(func(c rune) rune {
 			if c == '\r' || c == '\n' || c == '\t' {
 				return -1
@@ -302,4 +329,14 @@ func address(raw []byte) string {
 		}, raw)
 	}
 	return string(raw)
+}
+
+// controlled reports whether a control character is among raw.
+func controlled(raw []byte) bool {
+	for _, c := range raw {
+		if c < ' ' {
+			return true
+		}
+	}
+	return false
 }

@@ -86,12 +86,18 @@ func (l *Link) Host() string {
 	if !ok {
 		return ""
 	}
-	if i := strings.IndexAny(rest, "/?#\\"); i >= 0 {
-		rest = rest[:i]
+	from := 0
+authority:
+	for i := range len(rest) {
+		switch rest[i] {
+		case '/', '?', '#', '\\':
+			rest = rest[:i]
+			break authority
+		case '@':
+			from = i + 1
+		}
 	}
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		rest = rest[i+1:]
-	}
+	rest = rest[from:]
 	if strings.HasPrefix(rest, "[") {
 		if i := strings.IndexByte(rest, ']'); i > 0 {
 			return strings.ToLower(rest[1:i])

@@ -2,6 +2,85 @@ package view
 
 import "bytes"
 
+// tag is what the name of an element says about it: some that are looked at one by one, and what is true of several.
+type tag uint8
+
+// What is true of several elements.
+const (
+	breaks  tag = 0x80 // they begin a new line
+	void    tag = 0x40 // they have no content, so that they cannot hide any
+	skipped tag = 0x20 // their content is no text
+)
+
+// The elements that are looked at one by one.
+const (
+	tagA      tag = 1
+	tagForm   tag = 2
+	tagArea   tag = 3 // of text, or a selection
+	tagTarget tag = 4 // all that lead elsewhere beside links and pictures
+	tagCell   tag = 5
+	tagTable      = 6 | breaks
+	tagImage      = 1 | void
+	tagInput      = 2 | void
+	tagMeta       = 3 | void
+	tagScript     = 1 | skipped
+	tagStyle      = 2 | skipped
+)
+
+// tagOf returns what a name in lower case says; 0 is for those that only stand around text.
+func tagOf(name []byte) tag {
+	switch string(name) {
+	case "a":
+		return tagA
+	case "img":
+		return tagImage
+	case "form":
+		return tagForm
+	case "input":
+		return tagInput
+	case "textarea", "select":
+		return tagArea
+	case "iframe", "frame", "object":
+		return tagTarget
+	case "area", "base", "embed":
+		return tagTarget | void
+	case "meta":
+		return tagMeta
+	case "table":
+		return tagTable
+	case "td", "th":
+		return tagCell
+	case "script":
+		return tagScript
+	case "style":
+		return tagStyle
+	case "noscript", "template", "title", "xml":
+		return skipped
+	case "br", "hr":
+		return breaks | void
+	case "link", "col", "source", "wbr":
+		return void
+	case "p", "div", "tr", "li", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "center", "pre", "dt", "dd", "option", "article", "section", "footer", "header":
+		return breaks
+	}
+	return 0
+}
+
+// tagByte is each byte of a tag's name in lower case, and 0 for others; nameByte tells which bytes go on in an attribute's name.
+var tagByte, nameByte = func() (tag [256]byte, name [256]bool) {
+	for i := range 256 {
+		c := byte(i)
+		switch {
+		case isLetter(c):
+			tag[i] = c | 0x20
+		case c >= '0' && c <= '9':
+			tag[i] = c
+		}
+		name[i] = c > ' ' && c != '=' && c != '>' && c != '/'
+	}
+	return tag, name
+}()
+
 // attributes are those of a start tag that matter here.
 type attributes struct {
 	href, src, action, style, typ, equiv, content []byte
@@ -20,7 +99,7 @@ func (a *attributes) read(src []byte) (rest []byte) {
 			continue
 		}
 		start := i
-		for i < len(src) && src[i] > ' ' && src[i] != '=' && src[i] != '>' && (src[i] != '/' || i == start) {
+		for i < len(src) && nameByte[src[i]] {
 			i++
 		}
 		name := src[start:i]
@@ -186,24 +265,6 @@ func hides(declaration []byte) bool {
 // nought reports whether a value is a number that is nought.
 func nought(value []byte) bool {
 	return bytes.HasPrefix(value, []byte{'0'}) && !bytes.ContainsAny(value, "123456789")
-}
-
-// void reports whether elements of that name have no content, so that they cannot hide any.
-func void(name []byte) bool {
-	switch string(name) {
-	case "img", "br", "hr", "input", "meta", "link", "area", "base", "col", "embed", "source", "wbr":
-		return true
-	}
-	return false
-}
-
-// breaks reports whether elements of that name begin a new line.
-func breaks(name string) bool {
-	switch name {
-	case "p", "br", "div", "tr", "table", "li", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "blockquote", "center", "pre", "dt", "dd", "option", "article", "section", "footer", "header":
-		return true
-	}
-	return false
 }
 
 // skipElement returns what follows the end tag of the element of that name.

@@ -20,19 +20,20 @@ var wilful = strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Na
 content = { failure = "go-on" }{{end}}{{if eq .Name "dave"}}
 content = { failure = "defer" }{{end}}`, 1)
 
-// reconfigure puts a configuration beside wilful's into force.
-func reconfigure(ctx context.Context, t *testing.T, g *Gateway, more string) {
+// reconfigure puts a configuration beside wilful's into force, and returns where the text log was before.
+func reconfigure(ctx context.Context, t *testing.T, g *Gateway, more string) (mark int) {
 	t.Helper()
 	if err := g.Configure(wilful, more); err != nil {
 		t.Fatal(err)
 	}
-	mark := logSize(t, g.Sluiced)
+	mark = logSize(t, g.Sluiced)
 	if err := g.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := waitLogAfter(ctx, g.Sluiced, mark, "configuration reloaded"); err != nil {
 		t.Fatal(err)
 	}
+	return mark
 }
 
 // answered sends mail while those who are asked about it are sick: alice's hears want, that of who has a setting what it says, and what
@@ -90,6 +91,7 @@ func TestEveryMessageIsAnswered(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
 	slow, garbage := sickPeers(t, l)
+	const dead = "127.0.0.1:7003"
 	timeout := `timeout = "300ms"`
 	if os.Getenv("SLUICE_SOAK") != "" {
 		timeout = "" // as it is by itself, so that a slow one is waited for
@@ -104,10 +106,15 @@ func TestEveryMessageIsAnswered(t *testing.T) {
 	}
 	g := startGatewayWith(t, l, wilful)
 	var n atomic.Int64
-	for _, address := range []string{"127.0.0.1:7003", slow, garbage} {
+	for _, address := range []string{dead, slow, garbage} {
 		for failure, want := range map[string]string{"defer": "451 4.3.0 ", "go-on": "250 "} {
-			reconfigure(ctx, t, g, config(address, failure))
+			mark := reconfigure(ctx, t, g, config(address, failure))
 			answered(ctx, t, l, address+", "+failure, want, &n)
+			if address == dead {
+				if _, err := waitLogAfter(ctx, g.Sluiced, mark, "a plug-in does not answer"); err != nil {
+					t.Errorf("nobody is alarmed: %v", err)
+				}
+			}
 		}
 	}
 	silent := map[string]int{} // messages about which a program said nothing, by its kind
@@ -153,10 +160,13 @@ func TestSickDNSLists(t *testing.T) {
 	var n atomic.Int64
 	for _, zone := range []string{"gone", "slow", "nonsense", "all"} {
 		for failure, want := range map[string]string{"defer": "451 4.3.0 ", "go-on": "250 "} {
-			reconfigure(ctx, t, g, fmt.Sprintf("[content]\nlearned = \"never\"\n[[dnslist]]\nname = %[1]q\nzone = \"%[1]s.example\"\nof = \"source\"\nrefuse = [\"127.0.0.2\"]\nfailure = %[2]q\ntimeout = \"300ms\"\n", zone, failure))
+			mark := reconfigure(ctx, t, g, fmt.Sprintf("[content]\nlearned = \"never\"\n[[dnslist]]\nname = %[1]q\nzone = \"%[1]s.example\"\nof = \"source\"\nrefuse = [\"127.0.0.2\"]\nfailure = %[2]q\ntimeout = \"300ms\"\n", zone, failure))
 			untilOpinions(ctx, t, g, func(st *opinionStatus) bool {
 				return len(st.DNSLists) == 1 && st.DNSLists[0].Name == zone && st.DNSLists[0].State == "out" && st.DNSLists[0].Error != ""
 			})
+			if _, err := waitLogAfter(ctx, g.Sluiced, mark, "a list by DNS was taken out"); err != nil {
+				t.Errorf("nobody is alarmed: %v", err)
+			}
 			answered(ctx, t, l, zone+", "+failure, want, &n)
 		}
 	}

@@ -319,6 +319,19 @@ type mailUserSlot struct {
 	Intercepted uint32
 }
 
+type mailWay struct {
+	_       structs.HostLayout
+	Saddr   [4]uint32
+	Daddr   [4]uint32
+	UntilNs uint64
+	Next    [4]uint32
+	Ifindex uint32
+	Mtu     uint32
+	Family  uint16
+	Tos     uint8
+	Pad     [5]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -351,6 +364,7 @@ const (
 	mailMapUrgent           = "urgent"
 	mailMapUserCounters     = "user_counters"
 	mailMapUserSlots        = "user_slots"
+	mailMapWays             = "ways"
 	mailProgDoorIngress     = "door_ingress"
 	mailProgMailIngress     = "mail_ingress"
 	mailProgMailIngressL3   = "mail_ingress_l3"
@@ -445,6 +459,7 @@ type mailMapSpecs struct {
 	Urgent       *ebpf.MapSpec `ebpf:"urgent"`
 	UserCounters *ebpf.MapSpec `ebpf:"user_counters"`
 	UserSlots    *ebpf.MapSpec `ebpf:"user_slots"`
+	Ways         *ebpf.MapSpec `ebpf:"ways"`
 }
 
 // mailVariableSpecs contains global variables before they are loaded into the kernel.
@@ -501,6 +516,7 @@ type mailMaps struct {
 	Urgent       *ebpf.Map `ebpf:"urgent"`
 	UserCounters *ebpf.Map `ebpf:"user_counters"`
 	UserSlots    *ebpf.Map `ebpf:"user_slots"`
+	Ways         *ebpf.Map `ebpf:"ways"`
 }
 
 func (m *mailMaps) Close() error {
@@ -533,6 +549,7 @@ func (m *mailMaps) Close() error {
 		m.Urgent,
 		m.UserCounters,
 		m.UserSlots,
+		m.Ways,
 	)
 }
 

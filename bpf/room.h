@@ -6,11 +6,8 @@
 #include "judge.h"
 #include "packet.h"
 #include "reset.h"
+#include "way.h"
 
-#define INET 2   /* AF_INET and AF_INET6, whose header would need the C library */
-#define INET6 10
-#define EINVAL 22
-#define FIB_SKIP_NEIGH 4 /* BPF_FIB_LOOKUP_SKIP_NEIGH */
 #define TCPOPT_MSS 2
 
 static __always_inline const struct config *get_config(void)
@@ -138,14 +135,6 @@ __noinline int offer_no_more(struct __sk_buff *skb, __u32 l4, __u32 most)
 	return bpf_skb_store_bytes(skb, at, &option, sizeof(option), 0);
 }
 
-/* Where the gateway's routes lead; not every kernel knows how to leave the neighbour out (Linux 6.3). */
-static __always_inline long find_way(struct __sk_buff *skb, struct bpf_fib_lookup *f)
-{
-	long way = bpf_fib_lookup(skb, f, sizeof(*f), FIB_SKIP_NEIGH);
-
-	return way == -EINVAL ? bpf_fib_lookup(skb, f, sizeof(*f), 0) : way;
-}
-
 /*
  * The proxy, which has no privilege, could disconnect a source-preserving socket and bind and connect it anew. It cannot
  * take the mark away, and it cannot choose the cookie: only the connection that the helper began may leave.
@@ -194,38 +183,31 @@ static __always_inline __u32 size_on_the_way(struct __sk_buff *skb, const struct
 static __always_inline int leave_room(struct __sk_buff *skb)
 {
 	const struct config *cfg = get_config();
-	struct bpf_redir_neigh next = {};
 	struct bpf_fib_lookup f = {};
 	struct packet p = {};
+	__u64 now = coarse_now();
+	struct way *w;
 	__u32 size;
+	__u8 tos = 0;
 
 	if (!cfg || !may_leave(skb, &p, parse(skb, cfg, &p, sizeof(struct ethhdr))))
 		return TC_ACT_SHOT;
+	if (p.family == FAMILY_4 && bpf_skb_load_bytes(skb, p.l2 + 1, &tos, sizeof(tos)))
+		return TC_ACT_SHOT;
 	size = size_on_the_way(skb, &p);
-	f.tot_len = size > 0xffff ? 0xffff : size;
-	f.ifindex = skb->ifindex;
-	f.l4_protocol = IPPROTO_TCP;
-	if (p.family == FAMILY_4) {
-		f.family = INET;
-		if (bpf_skb_load_bytes(skb, p.l2 + 1, &f.tos, sizeof(f.tos)))
-			return TC_ACT_SHOT;
-		f.ipv4_src = p.saddr[0];
-		f.ipv4_dst = p.daddr[0];
-	} else {
-		f.family = INET6;
-		__builtin_memcpy(f.ipv6_src, p.saddr, 16);
-		__builtin_memcpy(f.ipv6_dst, p.daddr, 16);
-	}
 	set_mark(skb, cfg, cfg->mark_judged); /* for the guard: the room has one of its own */
-	switch (find_way(skb, &f)) {
+	w = way_of(cfg, &p);
+	if (w && w->until_ns > now && size <= w->mtu && same_way(w, &p, tos) && !(p.flags & TH_SYN))
+		return go_to(p.family, w->next, w->ifindex);
+	switch (ask_routes(skb, &p, tos, size, &f)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
+		if (w)
+			remember_way(w, &p, tos, &f, now);
 		if ((p.flags & (TH_SYN | TH_ACK)) == (TH_SYN | TH_ACK) && f.mtu_result >= 256)
 			offer_no_more(skb, p.l4, f.mtu_result - (p.family == FAMILY_4 ? 40 : 60));
 		/* fallthrough */
 	case BPF_FIB_LKUP_RET_NO_NEIGH: /* the kernel asks for it */
-		next.nh_family = f.family;
-		__builtin_memcpy(next.ipv6_nh, f.ipv6_dst, 16);
-		return bpf_redirect_neigh(f.ifindex, &next, sizeof(next), 0);
+		return go_to(p.family, f.ipv6_dst, f.ifindex);
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
 		count(REASON_TOO_BIG);
 		if (p.family == FAMILY_4 ? too_big4(skb, f.mtu_result) : too_big6(skb, f.mtu_result))

@@ -251,7 +251,7 @@ func TestOutput(t *testing.T) {
 		"lock alice", "lock", "log --since tomorrow", "log --status gone", "log --limit x", "log --limit 99999999999999999999", "version", "users add carol 192.0.2.1/24", "nonsense", "unlock a b",
 		"gate", "gate --user alice --since 2h", "gate --prefix 192.0.2.1/24", "gate --user a --prefix 192.0.2.0/24",
 		"queue", "queue list", "queue list --domain example.net --held", "queue show 6rnhgw6s8k26", "queue hold --user alice", "queue hold --user alice --reason why", "queue release --all",
-		"queue retry", "queue delete 6rnhgw6s8k26 --reason why", "queue submit testdata/password --from a@example.com --to b@example.net", "queue submit testdata/password",
+		"queue retry", "queue delete 6rnhgw6s8k26 --reason why", "queue submit testdata/password --from a@example.com --to b@example.net", "queue submit testdata/password", "queue submit testdata/none --from a@example.com --to b@example.net",
 		"campaign", "campaign list --state held", "campaign list --user nobody", "campaign list --state odd", "campaign show C04K7QX", "campaign show C0", "campaign hold C04K7QX --reason look", "campaign release C04K7QX", "campaign lock C04K7QX --for 2h --reason hacked",
 		"campaign digest", "campaign digest add 9f86 --reason x", "campaign digest add 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --days 7 --reason worm", "campaign digest add 9f86", "campaign digest remove 9f86", "campaign digest of testdata/mails/one.eml",
 		"quarantine", "quarantine list --user nobody", "quarantine show q7k2m9xa40bc1", "quarantine show q7k2m9xa40bc1 --message", "quarantine show q0", "quarantine release q7k2m9xa40bc1 --reason order --train", "quarantine release --all --reason x",

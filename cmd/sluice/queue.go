@@ -246,5 +246,9 @@ func readFile(name string, in io.Reader) ([]byte, error) {
 	if name == "-" {
 		return io.ReadAll(in)
 	}
-	return os.ReadFile(name)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("could not read the file: %w", err)
+	}
+	return b, nil
 }

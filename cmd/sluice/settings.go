@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -119,7 +120,7 @@ func (p *program) changeSettings(ctx context.Context, c api.SettingsChange) erro
 			set = set || k == t.Key
 		}
 		if set {
-			p.screen.say("%s of user %s is %s (%s)", t.Key, plain(x.User), plain(t.Value), t.From)
+			p.screen.say("%s of user %s is %s (%s)", t.Key, plain(x.User), cmp.Or(plain(t.Value), "empty"), t.From)
 		}
 	}
 	return nil
@@ -129,6 +130,7 @@ func (p *program) settingsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "settings", Short: "list, export and import settings of users", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listKeys(cmd.Context()) }}
 	keys := &cobra.Command{Use: "keys", Short: "list all settings that a user may have, with their defaults", Args: cobra.NoArgs,
+		Long: "keys lists all settings that a user may have, with what holds where nothing is said of him. sluice.toml(5) tells what they mean.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listKeys(cmd.Context()) }}
 	form := "csv"
 	export := &cobra.Command{Use: "export", Short: "print what users have of their own", Args: cobra.NoArgs,

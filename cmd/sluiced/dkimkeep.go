@@ -127,7 +127,10 @@ func (d *daemon) dropKey(h *sign.Held) {
 // auditKey tells journal and audit log what became of a key.
 func (d *daemon) auditKey(who, what string, h *sign.Held, detail string) {
 	d.log.Info(what, "key", h.Name(), "detail", detail, "by", who)
-	act := store.Act{At: time.Now(), Who: who, What: what, Subject: h.Domain, Detail: h.Selector + " (" + h.Type + "): " + detail}
+	act := store.Act{At: time.Now(), Who: who, What: what, Subject: h.Domain, Detail: h.Selector + " (" + h.Type + ")"}
+	if detail != "" {
+		act.Detail += ": " + detail
+	}
 	if err := d.store.Audit(act); err != nil {
 		d.log.Error("could not write the audit log", "act", what, "key", h.Name(), "err", err)
 	}

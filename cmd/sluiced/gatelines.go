@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -124,7 +125,12 @@ func (f *figures) traffic(g *api.Gate) api.GateLine {
 		l.Text += fmt.Sprintf(", the newest part of the log, since %s", g.Since.Format(time.RFC3339))
 	case min(asked, wholeDay) > g.Until.Sub(f.first)+time.Minute:
 		l.Verdict, l.Remedy = api.GateLook, "let it run for a usual day"
-		l.Text += fmt.Sprintf(", all within the last %s", g.Until.Sub(f.first).Round(time.Minute))
+		minutes := int(math.Ceil(g.Until.Sub(f.first).Minutes()))
+		within := fmt.Sprintf("%d h %d min", minutes/60, minutes%60)
+		if minutes < 60 {
+			within = nouns(max(1, minutes), "minute", "minutes")
+		}
+		l.Text += ", all within the last " + within
 	}
 	return l
 }

@@ -266,21 +266,43 @@ func line(code int, enh smtp.Enhanced, text string) string {
 // pass writes a reply of the destination as it is.
 func (s *session) pass(raw []byte) {
 	s.conn.WriteRaw(raw)
-	s.last = firstLine(raw)
+	s.last = s.lines.of(raw)
+}
+
+// lines are the last two first lines of replies: most destinations say the same to each recipient.
+type lines struct {
+	two    [2]string
+	newest int
+}
+
+// of is the first line of a reply.
+func (l *lines) of(raw []byte) string {
+	line := cutToLine(raw)
+	for i := range l.two {
+		if l.two[i] == string(line) {
+			l.newest = i
+			return l.two[i]
+		}
+	}
+	l.newest = 1 - l.newest
+	l.two[l.newest] = string(line)
+	return l.two[l.newest]
 }
 
 // mostLine is how much of a reply's line the log keeps (RFC 5321 4.5.3.1.5); a destination may send more.
 const mostLine = 512
 
 // firstLine cuts a reply to its first line.
-func firstLine(raw []byte) string {
+func firstLine(raw []byte) string { return string(cutToLine(raw)) }
+
+func cutToLine(raw []byte) []byte {
 	raw = raw[:min(len(raw), mostLine)]
 	for i, c := range raw {
 		if c == '\r' || c == '\n' {
-			return string(raw[:i])
+			return raw[:i]
 		}
 	}
-	return string(raw)
+	return raw
 }
 
 // leave says a last answer; always false.

@@ -27,6 +27,7 @@ type work struct {
 	known   comparison  // of the onward leg
 	verdict filter.Verdict
 	ending  ending
+	lines   lines
 	fed     time.Time // when the client last got what was ready, while a batch of recipients is answered
 }
 

@@ -160,7 +160,7 @@ func parsed(words []string) (*cobra.Command, error) {
 		return nil, err
 	}
 	err = c.ParseFlags(rest)
-	if err != nil && regexp.MustCompile(`needs an argument|invalid argument "[A-Z]+"|help requested`).MatchString(err.Error()) {
+	if err != nil && regexp.MustCompile(`needs an argument|invalid argument "[A-Z]+"|"[A-Z]+" is not |help requested`).MatchString(err.Error()) {
 		err = nil // a flag is named without a value, or with a word for one
 	}
 	return c, err

@@ -155,6 +155,9 @@ func figures(corpus string, parts []string, plotTo string) error {
 	if err != nil {
 		return err
 	}
+	if slices.Equal(parts, []string{"cost"}) && plotTo == "" {
+		return cost(w, all) // which needs no examples
+	}
 	j := content.NewJudge(learn.NewModel(""))
 	prepare(all, j)
 	extra, err := madeUp(j)

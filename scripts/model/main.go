@@ -2,6 +2,7 @@
 //
 //	go run ./scripts/model build -corpus DIR      the shipped model, of the training split of the sources that may be shipped
 //	go run ./scripts/model figures -corpus DIR    all figures, or those named: whole plain shipped online ablations raw cost peers crossed
+//	go run ./scripts/model figures -corpus DIR cost   what a judgement costs, in some seconds
 //	go run ./scripts/model campaigns -corpus DIR  each cluster of the corpus as a burst of copies, and what stops it
 //	go run ./scripts/model weights -corpus DIR    what the points of SpamAssassin and Rspamd add to what content says
 //	go run ./scripts/model synth -out DIR         the made-up mails, to look at them

@@ -43,11 +43,13 @@ func (p *plain) read(text []byte) {
 	p.edges = grown(p.edges, len(text)+1)
 	whole := len(text) / 8
 	normalise(p.text, text, p.word[:whole], p.digit)
-	for i := whole; i < 8*blocks; i++ { // behind the end nothing is of a kind
+	if rest := text[8*whole:]; len(rest) > 0 { // behind the end nothing is of a kind
 		last := [8]byte{0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f}
-		copy(last[:], text[min(8*i, len(text)):])
-		normalise(p.text[8*i:], last[:], p.word[i:i+1], p.digit[i:])
+		copy(last[:], rest)
+		normalise(p.text[8*whole:], last[:], p.word[whole:whole+1], p.digit[whole:])
+		whole++
 	}
+	clear(p.word[whole:])
 	p.text = p.text[:len(text)]
 	n := edges(p.edges, p.word)
 	if n%2 == 1 {
@@ -165,10 +167,19 @@ func (l *lengths) hash(p *plain, space byte, hashes []uint64) {
 			}
 			continue
 		}
+		for ; len(words) >= 4; words = words[4:] { // four at once, since each step of one waits for the last
+			a, b := p.text[p.edges[2*words[0]]:][:length], p.text[p.edges[2*words[1]]:][:length]
+			c, d := p.text[p.edges[2*words[2]]:][:length], p.text[p.edges[2*words[3]]:][:length]
+			ha, hb, hc, hd := seed, seed, seed, seed
+			for k := range length {
+				ha, hb = (ha^uint64(a[k]))*prime64, (hb^uint64(b[k]))*prime64
+				hc, hd = (hc^uint64(c[k]))*prime64, (hd^uint64(d[k]))*prime64
+			}
+			hashes[words[0]], hashes[words[1]], hashes[words[2]], hashes[words[3]] = ha, hb, hc, hd
+		}
 		for _, i := range words {
-			start := p.edges[2*i]
 			h := seed
-			for _, c := range p.text[start:][:length] {
+			for _, c := range p.text[p.edges[2*i]:][:length] {
 				h = (h ^ uint64(c)) * prime64
 			}
 			hashes[i] = h

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/filter"
 	"sluice/filter/message"
@@ -88,5 +89,31 @@ func TestGoodNamesCostNothing(t *testing.T) {
 	m.Helo, m.Envelope.To = "mail.customer.example", []message.Address{"x@rcpt.example"}
 	if n := testing.AllocsPerRun(100, func() { c.Check(context.Background(), filter.Data, m, nil) }); n > 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestHelloIsLookedAtAgain: what is remembered of a name holds for a second, for each way to say it, and not for the recipients.
+func TestHelloIsLookedAtAgain(t *testing.T) {
+	t.Parallel()
+	names := remembered{"mail.customer.example": true}
+	c := NewHello(&fixed{policy.Default()}, names, func(string) bool { return false })
+	at := time.Now()
+	doubts := func(after time.Duration, to message.Address) int {
+		m := letter("a@customer.example", "")
+		m.Helo, m.Received, m.Envelope.To = "Mail.customer.example", at.Add(after), []message.Address{to}
+		return len(c.Check(context.Background(), filter.Data, m, nil))
+	}
+	if n := doubts(0, "x@rcpt.example"); n != 0 {
+		t.Errorf("%d doubts", n)
+	}
+	names["mail.customer.example"] = false
+	if n := doubts(900*time.Millisecond, "x@rcpt.example"); n != 0 {
+		t.Errorf("within a second: %d doubts", n)
+	}
+	if n := doubts(900*time.Millisecond, "x@mail.CUSTOMER.example"); n != 1 {
+		t.Errorf("the recipient's own: %d doubts", n)
+	}
+	if n := doubts(1100*time.Millisecond, "x@rcpt.example"); n != 1 {
+		t.Errorf("after a second: %d doubts", n)
 	}
 }

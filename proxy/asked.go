@@ -89,13 +89,22 @@ func (s *session) relayAsked() *relay.Failure {
 		}
 		f = asFailure(err)
 		s.loseRemote(f)
-		earlier := errors.Is(f.Err, smtp.ErrUnsolicited) // it said more than was asked before this transaction: nothing was sent
-		if fresh || before != 0 || t.tried != 0 || f.Enh == (smtp.Enhanced{4, 5, 0}) && !earlier {
+		if fresh || before != 0 || t.tried != 0 || !replaceable(f) {
 			return f
 		}
 		fresh, f = s.reach(time.Time{}, true)
 	}
 	return f
+}
+
+// replaceable tells whether a failure of a session that was used before may be of that session alone. What a destination has said
+// beyond its answers is: nothing of this transaction was sent then. One that does not answer in time is not asked once more, as
+// the client waits no longer than that.
+func replaceable(f *relay.Failure) bool {
+	if errors.Is(f.Err, smtp.ErrUnsolicited) {
+		return true
+	}
+	return f.Enh != (smtp.Enhanced{4, 5, 0}) && !errors.Is(f.Err, smtp.ErrTimeout)
 }
 
 // Answer hears the destination's reply to recipient i of those asked.

@@ -117,6 +117,9 @@ func TestRemoteThatMisbehaves(t *testing.T) {
 					p.cmd("NOOP", "250") // the session is in step
 					p.cmd("QUIT", "221")
 				}
+				if n := len(mx.sessions()); n > 1 && strings.HasPrefix(c.name, "no reply to ") {
+					t.Errorf("it was asked in %d sessions, one after the other", n)
+				}
 				rec := r.log.wait(t, 1)[0]
 				last := strings.Split(c.want, "\n")[0]
 				if how == "together" && c.at == atRcpt {

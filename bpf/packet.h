@@ -72,7 +72,7 @@ static __always_inline int is_mail_port(const struct config *cfg, __be16 port)
 		return 1;
 #pragma unroll
 	for (int i = 0; i < EXTRA_PORTS; i++) {
-		if (usually(cfg->ports[i] == 0)) /* most gateways know port 25 alone */
+		if (cfg->ports[i] == 0)
 			return 0;
 		if (cfg->ports[i] == port)
 			return 1;
@@ -320,6 +320,12 @@ static __always_inline int is_plain_tcp6(const struct ipv6hdr *ip, const void *e
 	       usually(!ends_inside_tcp(ip->payload_len, 0));
 }
 
+/* Most gateways know port 25 alone. */
+static __always_inline int is_no_mail(const struct config *cfg, const struct tcphdr *tcp)
+{
+	return usually(!cfg->ports[0]) && usually(tcp->dest != bpf_htons(MAIL_PORT)) && usually(tcp->source != bpf_htons(MAIL_PORT));
+}
+
 /* TCP that is none of our business, as parse would say, likewise. */
 static __always_inline void let_tcp_go_on(struct __sk_buff *skb, const struct config *cfg, const __u32 l2)
 {
@@ -331,13 +337,17 @@ static __always_inline void let_tcp_go_on(struct __sk_buff *skb, const struct co
 	if (usually(protocol == bpf_htons(ETH_P_IP)) && is_plain_tcp4(ip, end)) {
 		struct tcphdr *tcp = (void *)(ip + 1);
 
-		if (usually(kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN))
+		if (usually(is_no_mail(cfg, tcp)))
 			GO_ON("IPv4");
+		if (kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN)
+			GO_ON("IPv4, other ports");
 	} else if (usually(protocol == bpf_htons(ETH_P_IPV6)) && is_plain_tcp6(ip6, end)) {
 		struct tcphdr *tcp = (void *)(ip6 + 1);
 
-		if (usually(kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN))
+		if (usually(is_no_mail(cfg, tcp)))
 			GO_ON("IPv6");
+		if (kind_of_ports(cfg, tcp->source, tcp->dest) == KIND_FOREIGN)
+			GO_ON("IPv6, other ports");
 	}
 }
 

@@ -197,7 +197,7 @@ static __always_inline int leave_room(struct __sk_buff *skb)
 	size = size_on_the_way(skb, &p);
 	set_mark(skb, cfg, cfg->mark_judged); /* for the guard: the room has one of its own */
 	w = way_of(cfg, &p);
-	if (w && w->until_ns > now && size <= w->mtu && same_way(w, &p, tos) && !(p.flags & TH_SYN))
+	if (size <= BORNE_ANYWHERE && w && w->until_ns > now && size <= w->mtu && same_way(w, &p, tos) && !(p.flags & TH_SYN))
 		return go_to(p.family, w->next, w->ifindex);
 	switch (ask_routes(skb, &p, tos, size, &f)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:

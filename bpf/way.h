@@ -12,6 +12,7 @@
 #define FIB_SKIP_NEIGH 4 /* BPF_FIB_LOOKUP_SKIP_NEIGH */
 #define WAYS 1024        /* a power of two */
 #define WAY_HOLDS (NSEC_PER_SEC / 10)
+#define BORNE_ANYWHERE 1280 /* bytes (RFC 8200 5); for what is larger the way's present MTU counts */
 
 /* What a look-up said. Each processor has its own, so nobody reads half of one. */
 struct way {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -319,6 +321,31 @@ func TestListenTakesOver(t *testing.T) {
 	}
 	if _, err := Listen(filepath.Join(dir, "no", "folder"), ""); err == nil || !strings.Contains(err.Error(), "does its folder exist") {
 		t.Errorf("a missing folder was told as %v", err)
+	}
+}
+
+// TestRequestsReachWhoServesNow: a client that spoke to a process finds the one that took over from it, while the older one still serves.
+func TestRequestsReachWhoServesNow(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "s")
+	c := NewClient(path)
+	for _, want := range []string{"older", "newer"} {
+		l, err := Listen(path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "%q", want) })}
+		go func() { _ = s.Serve(l) }()
+		defer s.Close()
+		var got string
+		if err := c.Do(t.Context(), "POST", "/v1/lock", nil, &got); err != nil || got != want {
+			t.Errorf("%q answered (%v), want the %s one", got, err, want)
+		}
 	}
 }
 

@@ -24,10 +24,11 @@ type Client struct {
 	http   http.Client
 }
 
-// NewClient returns a client of the API at socket. Nothing is opened before the first request.
+// NewClient returns a client of the API at socket. Nothing is opened before the first request, and each has a connection of its own: one
+// that stood idle may be a process's that has handed over and goes.
 func NewClient(socket string) *Client {
 	c := &Client{socket: socket}
-	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c.http.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}

@@ -147,23 +147,7 @@ func hashingMX(t *testing.T, l *Lab, name string) *hashing {
 	}
 	m := &hashing{got: map[[sha256.Size]byte]int{}}
 	for _, a := range s.mx.Addrs() {
-		ln, err := l.Listen(HostInternet, "["+a.String()+"]:25")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return // closed
-				}
-				go func() {
-					defer c.Close()
-					_ = m.serve(c) // whoever misses a message says so
-				}()
-			}
-		}()
+		serveEach(t, l, HostInternet, "["+a.String()+"]:25", func(c net.Conn) { _ = m.serve(c) }) // whoever misses a message says so
 	}
 	return m
 }

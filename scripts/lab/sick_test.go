@@ -52,32 +52,35 @@ func answered(ctx context.Context, t *testing.T, l *Lab, when, want string, n *a
 	}
 }
 
+// serveEach has a peer serve each connection to an address of a host, until the test ends.
+func serveEach(t *testing.T, l *Lab, host, address string, session func(net.Conn)) {
+	t.Helper()
+	ln, err := l.Listen(host, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return // closed
+			}
+			go func() { defer c.Close(); session(c) }()
+		}
+	}()
+}
+
 // sickPeers are programs that fail, on the gateway: one takes all and answers after 30 s, one talks nonsense.
 func sickPeers(t *testing.T, l *Lab) (slow, garbage string) {
 	t.Helper()
-	serve := func(address string, session func(c net.Conn)) {
-		ln, err := l.Listen(HostGateway, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = ln.Close() })
-		go func() {
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() { defer c.Close(); session(c) }()
-			}
-		}()
-	}
 	slow, garbage = "127.0.0.1:7001", "127.0.0.1:7002"
-	serve(slow, func(c net.Conn) {
+	serveEach(t, l, HostGateway, slow, func(c net.Conn) {
 		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second)) // a failure ends the copying
 		_, _ = io.Copy(io.Discard, c)
 		_, _ = io.WriteString(c, "stream: OK\x00")
 	})
-	serve(garbage, func(c net.Conn) {
+	serveEach(t, l, HostGateway, garbage, func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 1))
 		_, _ = io.WriteString(c, "\x00\x00\x00\x09?garbage\x00\r\n\r\n")
 		_, _ = io.Copy(io.Discard, c)

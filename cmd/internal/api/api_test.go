@@ -126,16 +126,21 @@ func (f *fake) Tail(ctx context.Context, _ Query, take func(*Message) error) err
 
 func (f *fake) Observed(context.Context) (*ObserveReport, error) { return &ObserveReport{}, nil }
 
-// serve starts the API of f on a socket of its own.
-func serve(t *testing.T, f *fake) *Client {
+// shortDir is a folder for sockets, whose paths are short: t.TempDir may be too long.
+func shortDir(t *testing.T) string {
 	t.Helper()
-	// A socket's path is short: t.TempDir may be too long.
 	dir, err := os.MkdirTemp("", "api")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
+	return dir
+}
+
+// serve starts the API of f on a socket of its own.
+func serve(t *testing.T, f *fake) *Client {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "s")
 	l, err := Listen(path, "")
 	if err != nil {
 		t.Fatal(err)
@@ -292,11 +297,7 @@ func TestUnreachable(t *testing.T) {
 
 func TestListenTakesOver(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "api")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := shortDir(t)
 	path := filepath.Join(dir, "s")
 	old, err := Listen(path, "")
 	if err != nil {
@@ -327,12 +328,7 @@ func TestListenTakesOver(t *testing.T) {
 // TestRequestsReachWhoServesNow: a client that spoke to a process finds the one that took over from it, while the older one still serves.
 func TestRequestsReachWhoServesNow(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "api")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "s")
+	path := filepath.Join(shortDir(t), "s")
 	c := NewClient(path)
 	for _, want := range []string{"older", "newer"} {
 		l, err := Listen(path, "")

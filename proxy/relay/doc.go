@@ -35,7 +35,7 @@ type Caps struct {
 // time-out and a quarter more, hence four minutes where the client is to be answered within five.
 type Timeouts struct {
 	Connect   time.Duration // TCP connect; 25 s
-	Greeting  time.Duration // greeting and EHLO; 2 min
+	Greeting  time.Duration // greeting and EHLO; 2 min, or Command where that is less
 	Handshake time.Duration // STARTTLS; 20 s, after which the client, who waits, gets on in plain text where that may be
 	Command   time.Duration // every other reply before the body, and each write (RFC 5321 4.5.3.2: 5 min); 4 min
 	Final     time.Duration // reply to the final dot (RFC 5321 4.5.3.2.6: 10 min); 9 min
@@ -48,9 +48,9 @@ func (t Timeouts) orDefaults() Timeouts {
 		}
 	}
 	or(&t.Connect, 25*time.Second)
-	or(&t.Greeting, 2*time.Minute)
-	or(&t.Handshake, 20*time.Second)
 	or(&t.Command, 4*time.Minute)
+	or(&t.Greeting, min(2*time.Minute, t.Command))
+	or(&t.Handshake, 20*time.Second)
 	or(&t.Final, 9*time.Minute)
 	return t
 }

@@ -50,13 +50,19 @@ type mx struct {
 
 	mu       sync.Mutex
 	tls      *tls.Config // nil: STARTTLS is not offered
-	starttls string      // another reply to STARTTLS than 220
+	starttls string      // another reply to STARTTLS than 220; or one of those below
 	silent   bool        // it says nothing in the handshake
 	under    []string    // extensions under TLS
 	bar      string      // all it says under TLS
 	conns    int
 	names    []string // that it was told
 }
+
+// What an mx does in place of a reply to STARTTLS.
+const (
+	leaves = "LEAVES"
+	stalls = "STALLS"
+)
 
 func newMX(t *testing.T, cfg *tls.Config) *mx {
 	t.Helper()
@@ -104,7 +110,14 @@ func (m *mx) serve(nc net.Conn) {
 		case "EHLO":
 			fmt.Fprintf(nc, "250-%s\r\n250 HELP\r\n", strings.Join(lines, "\r\n250-"))
 		case "STARTTLS":
-			if starttls != "" {
+			switch starttls {
+			case "":
+			case leaves:
+				return
+			case stalls:
+				_, _ = br.ReadString(0)
+				return
+			default:
 				fmt.Fprint(nc, starttls+"\r\n")
 				continue
 			}

@@ -206,3 +206,13 @@ func TestOwnDeliveryThatIsNotSetUp(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestGreetingHasNoLongerThanACommand: whoever shortens the wait for replies does not wait longer for the first ones.
+func TestGreetingHasNoLongerThanACommand(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ command, want time.Duration }{{0, 2 * time.Minute}, {10 * time.Second, 10 * time.Second}, {30 * time.Minute, 2 * time.Minute}} {
+		if got := (Timeouts{Command: c.command}).orDefaults().Greeting; got != c.want {
+			t.Errorf("with %v for a command a greeting has %v, want %v", c.command, got, c.want)
+		}
+	}
+}

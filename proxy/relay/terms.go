@@ -206,13 +206,19 @@ func (s *Session) meets(p *tlspolicy.Policy) *Failure {
 	return unmet(fmt.Sprintf("the destination's certificate is not what is required: %v", err), err)
 }
 
-// encrypt tries STARTTLS. A server that offers it and then refuses it is spoken to in plain text, where that may be.
+// encrypt tries STARTTLS. A server that offers it and then refuses it is spoken to in plain text, where that may be; one that
+// is silent then, or leaves, fails in the handshake.
 func (s *Session) encrypt(cfg *tls.Config) *Failure {
 	s.caps.Set &^= smtp.ExtStartTLS
 	plain := s.caps.Auth
+	s.conn.SetReadTimeout(s.timeouts.Handshake)
 	if f := s.command("STARTTLS"); f != nil {
+		if f.Raw == nil {
+			f = unreachable("the destination offers STARTTLS and fails at it", fmt.Errorf("%w: %w", errHandshake, f.Err))
+		}
 		return f
 	}
+	s.conn.SetReadTimeout(s.timeouts.Greeting)
 	if s.rep.Code != 220 {
 		s.refusedTLS = true
 		return nil

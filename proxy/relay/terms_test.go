@@ -31,7 +31,8 @@ func TestSessionsUnderPolicies(t *testing.T) {
 	dane := &tlspolicy.Policy{Level: tlspolicy.DANE, TLSA: tlsa(self), SNI: "mx.a.example"}
 	ancient := serverOf(right)
 	ancient.MinVersion, ancient.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-	refuse := func(m *mx) { m.starttls = "454 4.7.0 not now" }
+	at := func(starttls string) func(*mx) { return func(m *mx) { m.starttls = starttls } }
+	refuse := at("454 4.7.0 not now")
 	const (
 		opens = ""
 		plain = "plain"
@@ -48,11 +49,16 @@ func TestSessionsUnderPolicies(t *testing.T) {
 		{"TLS 1.1 at most: plain text is not worse", ancient, nil, nil, plain},
 		{"refused when asked", serverOf(right), refuse, nil, plain},
 		{"silent in the handshake", serverOf(right), func(m *mx) { m.silent = true }, nil, plain},
+		{"silent when asked", serverOf(right), at(stalls), nil, plain},
+		{"leaves when asked", serverOf(right), at(leaves), nil, plain},
+		{"babbles when asked", serverOf(right), at("what is that"), nil, plain},
 		{"not wanted", serverOf(right), nil, &tlspolicy.Policy{Level: tlspolicy.None}, plain},
 		{"required, self-signed", serverOf(self), nil, required, opens},
 		{"required, nothing offered", nil, nil, required, "does not offer it"},
 		{"required, refused when asked", serverOf(right), refuse, required, "refuses it"},
 		{"required, TLS 1.1 at most", ancient, nil, required, "handshake with the destination fails"},
+		{"required, silent when asked", serverOf(right), at(stalls), required, "handshake with the destination fails"},
+		{"required, leaves when asked", serverOf(right), at(leaves), required, "handshake with the destination fails"},
 		{"required, silent", serverOf(right), func(m *mx) { m.silent = true }, required, "handshake with the destination fails"},
 		{"verified", serverOf(right), nil, verified, opens},
 		{"verified, other name", serverOf(other), nil, verified, "is for mx.b.example, not for mx.a.example"},

@@ -21,7 +21,7 @@ type DataOptions struct {
 	// MaxSize is the largest body in bytes, dots unstuffed; 0: no bound. What is larger is read
 	// to its end and thrown away (ErrTooLarge).
 	MaxSize int64
-	// MaxMemory is how much of a body is kept in memory; default 1 MiB, rounded up to a power of four KiB.
+	// MaxMemory is how much memory a body takes; default 1 MiB, rounded up to a power of four KiB.
 	MaxMemory int
 	// OpenSpill opens the store for what is beyond MaxMemory; nil: such a body is ErrSpill.
 	OpenSpill func() (Spill, error)
@@ -51,9 +51,10 @@ type DataOptions struct {
 }
 
 // Body is a message body: lines that end in CRLF, dots not stuffed. It belongs to whoever got it,
-// who calls Release once. It may be read by several goroutines at once.
+// who calls Release once. It may be read by several goroutines at once, and sent by one.
 type Body struct {
-	mem      []byte // the first bytes, in a buffer of the pool
+	all      []byte // a buffer of the pool
+	mem      []byte // the first bytes, in that buffer
 	term     int    // length of the end of data that stands behind mem, within its capacity
 	f        filler
 	spill    Spill
@@ -90,7 +91,7 @@ func (b *Body) init(o *DataOptions, dots bool) {
 // BodyFromBytes makes a body of a message of ours or of a test; the same rules hold for it as for
 // a body from the network, and the errors are the same.
 func BodyFromBytes(msg []byte) (*Body, error) {
-	b := NewBody(&DataOptions{MaxMemory: len(msg) + minRoom})
+	b := NewBody(&DataOptions{MaxMemory: len(msg) + headroom + minRoom})
 	b.Append(msg) // its error comes again from Finish
 	if err := b.Finish(); err != nil {
 		b.Release()
@@ -176,13 +177,13 @@ func (b *Body) Release() {
 	if b == nil {
 		return
 	}
-	if b.mem != nil {
-		putBuf(b.mem)
+	if b.all != nil {
+		putBuf(b.all)
 	}
 	if b.f.buf != nil {
 		putBuf(b.f.buf)
 	}
-	b.mem, b.f, b.term = nil, filler{}, 0
+	b.all, b.mem, b.f, b.term = nil, nil, filler{}, 0
 	b.giveBack(b.reserved)
 	if b.spill != nil {
 		b.spill.Close()

@@ -7,6 +7,8 @@ const (
 	minRoom  = size4K   // grow rather than read less than this at once
 	maxRead  = size256K // most bytes of one read
 	window   = size256K // work buffer of a body beyond its memory
+	// headroom is left before a body, for pending output and trace fields that leave with it: then all is one piece.
+	headroom = 512
 	// leastWindow is what a body gets that may take no memory; only this is not counted.
 	leastWindow = size16K
 )
@@ -18,10 +20,11 @@ const (
 	toNowhere
 )
 
-// filler is the work buffer of a body being filled: buf[:w] is decoded, buf[p:e] is not. While
-// everything fits into memory it is the body's memory itself.
+// filler is the work buffer of a body being filled: buf[from:w] is decoded, buf[p:e] is not. While
+// everything fits into memory it is the body's memory itself, with the headroom before it.
 type filler struct {
 	buf     []byte
+	from    int
 	w, p, e int
 	counted int // bytes of the window that Reserve knows of
 	where   uint8
@@ -51,11 +54,13 @@ func (b *Body) grow(need int) {
 		return
 	}
 	n := getBuf(want)
-	copy(n, f.buf[:f.w])
-	raw := copy(n[f.w:], f.buf[f.p:f.e])
-	if f.buf != nil {
-		putBuf(f.buf)
+	if f.buf == nil {
+		*f = filler{buf: n, from: headroom, w: headroom, p: headroom, e: headroom}
+		return
 	}
+	copy(n[f.from:], f.buf[f.from:f.w])
+	raw := copy(n[f.w:], f.buf[f.p:f.e])
+	putBuf(f.buf)
 	f.buf, f.p, f.e = n, f.w, f.w+raw
 }
 
@@ -97,8 +102,8 @@ func (b *Body) leaveMemory() {
 	}
 	n := getBuf(max(size, 2*len(raw)+minRoom))
 	f.e = copy(n, raw)
-	b.mem, f.buf = f.buf[:f.w], n
-	f.w, f.p, f.where = 0, 0, toSpill
+	b.all, b.mem, f.buf = f.buf, f.buf[f.from:f.w], n
+	f.from, f.w, f.p, f.where = 0, 0, 0, toSpill
 	if b.o.OpenSpill == nil {
 		b.refuse(ErrSpill)
 		return
@@ -133,7 +138,7 @@ func (b *Body) leaveForNowhere() {
 	if f.buf != nil {
 		putBuf(f.buf)
 	}
-	f.buf, f.w, f.p = n, 0, 0
+	f.buf, f.from, f.w, f.p = n, 0, 0, 0
 }
 
 // took tells that n bytes were read into room, and decodes them.
@@ -215,7 +220,7 @@ func (b *Body) close() error {
 	f := &b.f
 	b.size = b.dec.pos
 	if f.where == toMemory {
-		b.mem = f.buf[:f.w]
+		b.all, b.mem = f.buf, f.buf[f.from:f.w]
 		b.term = terminate(b.mem)
 	} else if f.buf != nil {
 		putBuf(f.buf)

@@ -7,7 +7,7 @@ import (
 
 // WriteData sends a message after the remote's 354: pending output, prefix (header lines to stand
 // before the body, may be nil), the body with dots stuffed, and CRLF "." CRLF; a CRLF is added if
-// the body does not end in one. If no line begins with a dot nothing is copied on a plain TCP
+// the body does not end in one. If no line begins with a dot the body is not copied on a plain TCP
 // connection, and all leaves in one system call. It flushes.
 //
 // ErrNotCanonical, if body or prefix hold a bare CR, bare LF or NUL, or the prefix is not made of whole
@@ -59,7 +59,12 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 		return c.werr
 	}
 	_, known := b.spots()
+	whole := c.framed(prefix, b, dots)
 	switch plain := !c.encrypted && c.sock.vectored(); {
+	case whole != nil:
+		if c.werr = c.asked(); c.werr == nil {
+			c.werr = c.write(whole)
+		}
 	case b.Spilled() || dots && b.Dots() > 0 && !(plain && known):
 		c.werr = c.sendPieces(prefix, b, dots)
 	case !plain:
@@ -72,6 +77,22 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 		c.out = nil
 	}
 	return c.werr
+}
+
+// framed gives pending output, prefix, a body of at most 64 KiB and the end of data as one piece, where it can be put around
+// the body as that lies; else nil.
+func (c *Conn) framed(prefix []byte, b *Body, dots bool) []byte {
+	start, end := cap(b.all)-cap(b.mem), len(b.mem)
+	if dots {
+		end += b.term
+	}
+	from := start - len(c.out) - len(prefix)
+	if from < 0 || len(b.mem) == 0 || end > size64K || b.Spilled() || dots && (b.Dots() > 0 || b.term == 0) {
+		return nil
+	}
+	p := b.all[from : start+end]
+	copy(p[copy(p, c.out):], prefix)
+	return p
 }
 
 // isHeader tells whether p is empty or made of whole lines that end in CRLF and do not begin with a

@@ -47,7 +47,7 @@ func StoredBody(n int, fill func([]byte) error, rest Rest, size int64, f Facts) 
 		putBuf(buf)
 		return nil, err
 	}
-	b := &Body{mem: buf[:n], size: size}
+	b := &Body{all: buf, mem: buf[:n], size: size}
 	if rest != nil {
 		b.spill = stored{rest}
 	} else {

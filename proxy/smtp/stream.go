@@ -25,7 +25,7 @@ func (b *Body) Beginning(n int64) ([]byte, error) {
 // first gives what has come and lies in memory.
 func (b *Body) first() []byte {
 	if b.f.buf != nil && b.f.where == toMemory {
-		return b.f.buf[:b.f.w]
+		return b.f.buf[b.f.from:b.f.w]
 	}
 	return b.mem
 }

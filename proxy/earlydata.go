@@ -125,14 +125,14 @@ func (s *session) there(until time.Time) bool {
 	if s.remote.Streams() {
 		return true // it is seen to where the end is sent
 	}
-	sure := time.Second
 	if s.remote.Waits() {
 		s.remote.Bound(until)
-		if sure = surely; s.remote.Hear() != nil {
+		if s.remote.Hear() != nil {
 			return false
 		}
+		return time.Since(s.used) <= surely || !s.remote.Left() // what it says meanwhile is heard before the message goes
 	}
-	return time.Since(s.used) <= sure || s.remote.Alive()
+	return time.Since(s.used) <= time.Second || s.remote.Alive()
 }
 
 // breakOff closes an onward session that waits for a message which does not come, or not in time.

@@ -32,6 +32,7 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	if !s.Waits() && (s.binary || s.inChunk() && body.Size() <= mostChunk && !body.Spilled()) {
 		return s.deliverChunk(prefix, body, c)
 	}
+	ahead := s.Waits()
 	if f := s.begged(); f != nil {
 		return nil, f
 	}
@@ -39,7 +40,12 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 		s.conn.SetUntil(time.Time{})
 		return &s.rep, nil
 	}
-	if s.conn.Unread() {
+	switch {
+	case ahead:
+		if f := s.hushed(); f != nil {
+			return nil, f
+		}
+	case s.conn.Unread():
 		return nil, failed(smtp.ErrUnsolicited)
 	}
 	s.data, s.open = notAsked, false
@@ -48,6 +54,18 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	err := s.conn.WriteDataAsking(prefix, body, s.ask)
 	s.client = nil
 	return s.final(err)
+}
+
+// hushed makes sure, by a look at the socket, that a destination which waits for the message has not spoken meanwhile: that
+// would be taken for its answer. Why it wants none it may have said.
+func (s *Session) hushed() *Failure {
+	switch pending, err := s.conn.Probe(); {
+	case err != nil:
+		return failed(err)
+	case pending:
+		return s.early(smtp.ErrUnsolicited)
+	}
+	return nil
 }
 
 // mostChunk is the size of a message that is sent without having been asked for: a destination that does not want it has

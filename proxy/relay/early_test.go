@@ -136,6 +136,85 @@ func TestReplyNobodyAskedForIsSeenUnderTLS(t *testing.T) {
 	}
 }
 
+// TestWhatIsSaidBeforeTheMessageIsNoAnswerToIt: a reply too many, or in front of its time, that has come before the message
+// leaves. A destination that waits for the message may refuse it before it has it.
+func TestWhatIsSaidBeforeTheMessageIsNoAnswerToIt(t *testing.T) {
+	t.Parallel()
+	type sending func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error
+	chunk := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error {
+		if err := s.Recipients(mail, rcpts, ignore{}); err != nil {
+			return err
+		}
+		spoken()
+		_, err := s.Deliver(nil, body, time.Now().Add(wait), present{})
+		return err
+	}
+	stream := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, _ *smtp.Body, spoken func()) error {
+		mail.Body = smtp.BodyBinaryMIME
+		if err := s.Recipients(mail, rcpts, ignore{}); err != nil {
+			return err
+		}
+		spoken()
+		_, err := s.Stream([]byte("Received: x\r\n"), time.Now().Add(wait))
+		return err
+	}
+	ahead := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error {
+		if err := s.Group(mail, rcpts, ignore{}); err != nil {
+			return err
+		}
+		spoken()
+		_, err := s.Deliver(nil, body, time.Now().Add(wait), present{})
+		return err
+	}
+	for name, c := range map[string]struct {
+		ehlo    string
+		answers []string
+		send    sending
+	}{
+		"one chunk":   {"250-mx\r\n250 CHUNKING", []string{"250 ok", "250 ok"}, chunk},
+		"many chunks": {"250-mx\r\n250-BINARYMIME\r\n250-PIPELINING\r\n250 CHUNKING", []string{"250 ok", "250 ok"}, stream},
+		"DATA ahead":  {"250-mx\r\n250 PIPELINING", []string{"250 ok", "250 ok", "354 go"}, ahead},
+	} {
+		for says, want := range map[string]int{"250 2.0.0 taken": 451, "552 5.3.4 too large": 451, "421 4.3.2 leaving": 421} {
+			if name == "DATA ahead" && says[0] == '5' {
+				want = 552
+			}
+			t.Run(name+"/"+says, func(t *testing.T) {
+				t.Parallel()
+				answered := make(chan struct{})
+				target := script(t, func(nc net.Conn, br *bufio.Reader) {
+					_, _ = nc.Write([]byte("220 mx\r\n"))
+					say(nc, br, append([]string{c.ehlo}, c.answers...)...)
+					<-answered
+					_, _ = nc.Write([]byte(says + "\r\n"))
+					_, _ = br.ReadString(0)
+				})
+				s, err := NewDialer(Options{Chunks: name == "one chunk"}).Open(context.Background(), Route{Target: target, Helo: "gw.example"})
+				must(t, err)
+				defer s.Close()
+				mail, rcpts := envelope(t)
+				body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
+				must(t, err)
+				defer body.Release()
+				var f *Failure
+				if err := c.send(s, mail, rcpts, body, func() { close(answered); untilSpoken(t, s) }); !errors.As(err, &f) || f.Code != want || f.Sent || (f.Raw != nil) != (want != 451) {
+					t.Errorf("got %+v, want %d", err, want)
+				}
+			})
+		}
+	}
+}
+
+// untilSpoken waits until the destination has said more than it was asked.
+func untilSpoken(t *testing.T, s *Session) {
+	t.Helper()
+	for end := time.Now().Add(wait); s.Alive(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the destination says nothing")
+		}
+	}
+}
+
 // together is a connection that can send several writes in one segment.
 type together struct {
 	net.Conn

@@ -126,16 +126,21 @@ func (s *Session) read() *Failure {
 	return nil
 }
 
-// quiet makes sure that nothing is there which nobody asked for; a 421 may come at any time. A destination that waits for
-// a message would take a command for its text.
+// quiet makes sure, by a look at the socket, that nothing is there which nobody asked for, and which would be taken for the
+// reply to what is asked next; a 421 may come at any time. A destination that waits for a message would take a command for
+// its text.
 func (s *Session) quiet() *Failure {
 	if s.Waits() {
 		return failed(errWaits)
 	}
-	if !s.conn.Unread() {
+	switch pending, err := s.conn.Probe(); {
+	case err != nil:
+		return failed(err)
+	case !pending:
 		return nil
 	}
-	if s.conn.LineBuffered() && s.conn.LastReply(&s.rep, lastWords) == nil && s.rep.Code == 421 { // the rest of half a reply is not waited for
+	half := s.conn.Buffered() > 0 && !s.conn.LineBuffered() // the rest of half a reply is not waited for
+	if !half && s.conn.LastReply(&s.rep, lastWords) == nil && s.rep.Code == 421 {
 		return refusal(&s.rep)
 	}
 	return failed(smtp.ErrUnsolicited)
@@ -350,6 +355,9 @@ func (s *Session) Alive() bool {
 	pending, err := s.conn.Probe()
 	return err == nil && !pending
 }
+
+// Left tells, without waiting, whether the destination has ended the connection, whatever it said before.
+func (s *Session) Left() bool { return s.conn.HungUp() }
 
 // Caps returns what the destination can do.
 func (s *Session) Caps() *Caps { return s.caps }

@@ -28,6 +28,7 @@ func (s *Session) CanStream() bool {
 // *Failure.
 func (s *Session) Stream(prefix []byte, until time.Time) (*smtp.Reply, error) {
 	s.conn.SetUntil(until)
+	still := s.quiet
 	if !s.binary {
 		if f := s.begged(); f != nil {
 			return nil, f
@@ -36,9 +37,10 @@ func (s *Session) Stream(prefix []byte, until time.Time) (*smtp.Reply, error) {
 			s.conn.SetUntil(time.Time{})
 			return &s.rep, nil
 		}
+		still = s.hushed
 	}
-	if s.conn.Unread() {
-		return nil, failed(smtp.ErrUnsolicited)
+	if f := still(); f != nil {
+		return nil, f
 	}
 	out, err := s.conn.BeginStream(prefix, s.binary)
 	if err != nil {

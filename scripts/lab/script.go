@@ -26,7 +26,7 @@ import (
 //	ok               the answer that would be given without the rule
 //	reply 250 TEXT   that reply; \n begins a further line
 //	raw TEXT         those bytes; \r \n \t \0 and \xNN are understood
-//	drip 50ms TEXT   the bytes of a reply one by one, so long apart
+//	drip 50ms TEXT   the bytes of such a reply one by one, so long apart
 //	flood BYTES      a reply of many lines, that long, and its last line
 //	store            take the message over without saying so (step dot)
 //	stall 10s        wait; without a time until the peer leaves
@@ -146,7 +146,7 @@ func parseAction(text string) (action, error) {
 	case "drip":
 		gap, reply, _ := strings.Cut(rest, " ")
 		a.wait, err = time.ParseDuration(gap)
-		a.text = reply + "\r\n"
+		a.text = strings.ReplaceAll(reply, `\n`, "\r\n") + "\r\n"
 	case "flood":
 		a.size, err = strconv.Atoi(rest)
 	default:

@@ -18,11 +18,14 @@ const bucketCount = 8192
 
 var errBucket = errors.New("a bucket of the index is damaged")
 
-// posting says that a row has a key.
-type posting struct {
-	key uint64
-	row uint32
-}
+// posting says that a row has a key: half of the key and the row, which sort as they stand in a bucket. A segment has
+// millions.
+type posting uint64
+
+func postingOf(key uint64, row uint32) posting { return posting(key<<32 | uint64(row)) }
+
+func (p posting) tag() uint32 { return uint32(p >> 32) }
+func (p posting) row() uint32 { return uint32(p) }
 
 // postings are those of one key, as they stand in a bucket.
 type postings struct {
@@ -33,25 +36,29 @@ type postings struct {
 // bucketOf spreads keys over n buckets by their upper half; the lower one tells them apart.
 func bucketOf(key uint64, n uint32) uint32 { return uint32((key >> 32) * uint64(n) >> 32) }
 
-// buckets sorts postings, which come row by row, into n buckets, each in the order of its keys and then of rows. It
-// returns them in one slice, and where each bucket ends.
-func buckets(all []posting, n uint32) (sorted []posting, ends []uint32) {
+// buckets sorts the keys of rows into n buckets, each in the order of its keys and then of rows. It returns their postings in
+// one slice, and where each bucket ends.
+func buckets(all *rowKeys, n uint32) (sorted []posting, ends []uint32) {
 	ends = make([]uint32, n+1)
-	for i := range all {
-		ends[bucketOf(all[i].key, n)+1]++
+	for _, k := range all.keys {
+		ends[bucketOf(k, n)+1]++
 	}
 	for i := uint32(1); i <= n; i++ {
 		ends[i] += ends[i-1]
 	}
-	sorted = make([]posting, len(all))
-	for _, p := range all { // moves each bucket's start to its end
-		b := bucketOf(p.key, n)
-		sorted[ends[b]] = p
-		ends[b]++
-	}
+	sorted = make([]posting, len(all.keys))
 	from := uint32(0)
+	for row, end := range all.ends {
+		for _, k := range all.keys[from:end] { // moves each bucket's start to its end
+			b := bucketOf(k, n)
+			sorted[ends[b]] = postingOf(k, uint32(row))
+			ends[b]++
+		}
+		from = end
+	}
+	from = 0
 	for _, end := range ends[:n] {
-		slices.SortStableFunc(sorted[from:end], func(a, b posting) int { return cmp.Compare(uint32(a.key), uint32(b.key)) })
+		slices.Sort(sorted[from:end])
 		from = end
 	}
 	return sorted, ends[:n]
@@ -66,10 +73,10 @@ func appendBucket(dst []byte, ps []posting) []byte {
 	dst = append(dst, 0, 0, 0, 0)
 	var rows []byte
 	for len(ps) > 0 {
-		tag, n, last := uint32(ps[0].key), 0, uint32(0)
+		tag, n, last := ps[0].tag(), 0, uint32(0)
 		rows = rows[:0]
-		for len(ps) > 0 && uint32(ps[0].key) == tag {
-			if row := ps[0].row; n == 0 || row != last { // two recipients of one domain
+		for len(ps) > 0 && ps[0].tag() == tag {
+			if row := ps[0].row(); n == 0 || row != last { // two recipients of one domain
 				rows = binary.AppendUvarint(rows, uint64(row-last))
 				last = row
 				n++

@@ -195,12 +195,12 @@ type packer struct {
 	w     *bufio.Writer
 	enc   *zstd.Encoder
 	keys  *rowKeys
+	known bool // the keys are there; else they are read from the lines
 	at    int64
 	text  []byte // of the block that is being filled
 	cur   pack
 	packs []pack
 	buf   []byte
-	all   []posting
 	rows  uint32
 
 	low, high int64 // flows
@@ -208,10 +208,11 @@ type packer struct {
 
 func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(2*packBytes))
-	p := &packer{f: f, w: bufio.NewWriterSize(f, 256<<10), enc: enc, keys: keys}
-	if keys != nil {
-		p.all = make([]posting, 0, len(keys.keys))
+	p := &packer{f: f, w: bufio.NewWriterSize(f, 256<<10), enc: enc, keys: keys, known: keys != nil}
+	if p.known {
 		p.flows(keys.low, keys.high)
+	} else {
+		p.keys = &rowKeys{}
 	}
 	return p, err
 }
@@ -236,30 +237,19 @@ func (p *packer) block(h header, payload []byte) error {
 	return nil
 }
 
-// row notes the keys of the next row.
+// row notes the next row, and its keys where they are not known.
 func (p *packer) row(line []byte) error {
-	var keys []uint64
-	if p.keys == nil {
+	if !p.known {
 		r, err := decode(line)
 		if err != nil {
 			return err
 		}
-		e := encoder{}
+		e, id := encoder{}, int64(r.Flow.ID)
 		e.addKeys(r)
-		keys = e.keys
-		p.flows(int64(r.Flow.ID), int64(r.Flow.ID))
-	} else {
-		if int(p.rows) >= len(p.keys.ends) {
-			return errors.New("it has more lines than were written")
-		}
-		from := uint32(0)
-		if p.rows > 0 {
-			from = p.keys.ends[p.rows-1]
-		}
-		keys = p.keys.keys[from:p.keys.ends[p.rows]]
-	}
-	for _, k := range keys {
-		p.all = append(p.all, posting{k, p.rows})
+		p.keys.add(e.keys, []uint32{uint32(len(e.keys))}, id, id)
+		p.flows(id, id)
+	} else if int(p.rows) >= len(p.keys.ends) {
+		return errors.New("it has more lines than were written")
 	}
 	p.rows++
 	return nil
@@ -289,7 +279,7 @@ func (p *packer) put(b []byte) error {
 
 // finish writes the last block and all that stands behind the blocks.
 func (p *packer) finish() error {
-	if p.keys != nil && int(p.rows) != len(p.keys.ends) {
+	if int(p.rows) != len(p.keys.ends) {
 		return io.ErrUnexpectedEOF
 	}
 	if len(p.text) > 0 {
@@ -325,7 +315,7 @@ func (p *packer) directory() (footer, error) {
 // index writes buckets and table.
 func (p *packer) index(t *footer) error {
 	t.buckets, t.index = bucketCount, p.at
-	sorted, ends := buckets(p.all, t.buckets)
+	sorted, ends := buckets(p.keys, t.buckets)
 	table := make([]byte, 4, 4*(len(ends)+1))
 	from := uint32(0)
 	for _, end := range ends {

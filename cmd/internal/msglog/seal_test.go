@@ -307,19 +307,21 @@ func TestDamagedSealedSegments(t *testing.T) {
 func TestPostings(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 9))
-	var all []posting
+	var all rowKeys
 	want := map[uint64][]uint32{}
 	for row := range uint32(2000) {
+		var keys []uint64
 		for range rnd.IntN(6) {
 			k := hashNumber(keyUser, uint64(rnd.IntN(300)))
-			all = append(all, posting{k, row})
+			keys = append(keys, k)
 			if rs := want[k]; len(rs) == 0 || rs[len(rs)-1] != row {
 				want[k] = append(rs, row)
 			}
 		}
+		all.add(keys, []uint32{uint32(len(keys))}, 0, 0)
 	}
 	const n = 37
-	sorted, ends := buckets(all, n)
+	sorted, ends := buckets(&all, n)
 	bucket := func(k uint64) []byte {
 		b := bucketOf(k, n)
 		from := uint32(0)
@@ -349,7 +351,7 @@ func TestPostings(t *testing.T) {
 }
 
 func FuzzFindIn(f *testing.F) {
-	f.Add(appendBucket(nil, []posting{{1, 1}, {1, 5}, {2, 9}}), uint64(2))
+	f.Add(appendBucket(nil, []posting{postingOf(1, 1), postingOf(1, 5), postingOf(2, 9)}), uint64(2))
 	f.Fuzz(func(t *testing.T, b []byte, key uint64) {
 		if p, err := findIn(b, key); err == nil && len(p.list()) > len(p.rows) {
 			t.Errorf("%d rows in %d bytes", len(p.list()), len(p.rows))

@@ -21,13 +21,16 @@ type try struct {
 	ln  *lane
 	res Result
 	// told holds the last word on each recipient; those that were not asked have no code.
-	told   []Outcome
-	asked  []int // indices of the recipients of the transaction
-	missed string
-	cut    bool       // our own end came before a destination was reached: it was no try
-	hold   *hold      // of the worker; nil: none
-	up     *Upstream  // by which the message goes; nil: none
-	low    *smtp.Body // the message in 7 bits, once some destination needed it
+	told    []Outcome
+	asked   []int // indices of the recipients of the transaction
+	rest    []int // of those for whom there is no room in it
+	done    []int // of those of earlier ones in this try
+	through bool  // the last one went its whole way
+	missed  string
+	cut     bool       // our own end came before a destination was reached: it was no try
+	hold    *hold      // of the worker; nil: none
+	up      *Upstream  // by which the message goes; nil: none
+	low     *smtp.Body // the message in 7 bits, once some destination needed it
 }
 
 // one tries one delivery, and tells whether the worker may go on with the next. Where dead is not empty nothing is tried,
@@ -143,6 +146,7 @@ func (t *try) deliver() {
 	}
 	defer body.Release()
 	defer func() { t.low.Release() }()
+	defer t.gather()
 	waived := !env.RequireTLS && waivesTLS(body.Header())
 	tried := 0
 	for i := 0; i < len(r.ways); i++ {
@@ -152,7 +156,7 @@ func (t *try) deliver() {
 			continue
 		}
 		tried++
-		if t.cut = err != nil && t.q.ctx.Err() != nil; t.cut {
+		if t.cut = err != nil && t.q.ctx.Err() != nil && len(t.done) == 0; t.cut {
 			return
 		}
 		if err != nil {
@@ -164,13 +168,21 @@ func (t *try) deliver() {
 		t.missed = ""
 		used := s.Begun() > 0
 		if t.transfer(s, w, body) {
-			return
+			if !t.further() {
+				return
+			}
+			if t.q.ctx.Err() != nil { // what is written down so far is not put at risk
+				t.all(ours(451, smtp.Enhanced{4, 3, 2}, "the gateway is restarting"))
+				return
+			}
+			i--
+			continue
 		}
 		if used { // a session that stood from before has ended meanwhile, which says nothing of the host
 			i--
 		}
 	}
-	if tried == 0 {
+	if tried == 0 || t.told[t.asked[0]].Reply.Code == 0 {
 		t.all(ours(451, smtp.Enhanced{4, 4, 4}, "the gateway has no delivery address of the family that "+t.ln.domain+" has"))
 		t.missed = t.res.Note
 	}
@@ -281,6 +293,7 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 		t.end(s, true)
 		return r.Code/100 == 5
 	}
+	t.portion(s.Caps().Limits.RcptMax)
 	mail := t.mail(s.Caps(), body)
 	rcpts := t.rcpts(s.Caps().Has(smtp.ExtDSN))
 	h := &answers{t: t, host: w.host}
@@ -291,13 +304,14 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 	if len(taken) == 0 {
 		t.slow()
 		t.end(s, true)
+		t.through = true
 		return true
 	}
 	reply, err := s.Deliver(t.signatures(s.Caps(), body), body, time.Now().Add(10*time.Minute), t)
 	if err != nil {
 		f := asFailure(err)
 		t.res.Ambiguous = f.Sent
-		for _, i := range taken {
+		for _, i := range append(taken, t.rest...) {
 			t.told[i].Fate, t.told[i].Reply = Deferred, spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)}
 		}
 		if t.res.Note = f.Error(); !f.Sent {
@@ -305,6 +319,9 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 		}
 		t.end(s, false)
 		return true
+	}
+	if t.through = reply.Class() != 4; !t.through {
+		taken = append(taken, t.rest...)
 	}
 	for _, i := range taken {
 		t.told[i].Reply, t.told[i].Behind = replyOf(reply, w.host), true
@@ -321,6 +338,7 @@ func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
 // broken is a transaction that ended before its recipients were all heard; n of them were. False: another way is tried.
 func (t *try) broken(s *relay.Session, err error, n int) bool {
 	f := asFailure(err)
+	t.whole()
 	for k, i := range t.asked {
 		if k < n && t.told[i].Fate == Failed { // that one is certain
 			continue

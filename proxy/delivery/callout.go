@@ -112,7 +112,8 @@ func (c *Callouts) domain(ctx context.Context, asked *call, rcpts []smtp.Rcpt, a
 	c.remember("@"+asked.Domain, known{until: c.q.o.Now().Add(silentTime)})
 }
 
-// hear leads the beginning of a transaction and takes it back; nil: no answer to all.
+// hear leads the beginning of a transaction and takes it back. It gives the replies to the first recipients, to as many as the
+// server takes (RFC 9422 4.2); nil: no answer to all of these.
 func (c *Callouts) hear(ctx context.Context, asked *call, w *way) []spool.Reply {
 	s, err := c.q.open(ctx, asked, w)
 	if err != nil {
@@ -121,8 +122,12 @@ func (c *Callouts) hear(ctx context.Context, asked *call, w *way) []spool.Reply 
 	stop := context.AfterFunc(ctx, s.Cut)
 	h := &heard{host: w.host}
 	mail := smtp.Mail{Path: smtp.Path{Address: asked.From}}
-	err = s.Recipients(&mail, asked.rcpts, h)
-	if !stop() || err != nil || s.Refused() || len(h.replies) != len(asked.rcpts) { // a refused sender says nothing of recipients
+	rcpts := asked.rcpts
+	if most := s.Caps().Limits.RcptMax; most > 0 {
+		rcpts = rcpts[:min(len(rcpts), most)]
+	}
+	err = s.Recipients(&mail, rcpts, h)
+	if !stop() || err != nil || s.Refused() || len(h.replies) != len(rcpts) { // a refused sender says nothing of recipients
 		s.Close()
 		return nil
 	}
@@ -145,7 +150,7 @@ func (h *heard) Answer(_ int, r *smtp.Reply) { h.replies = append(h.replies, rep
 // learn notes what a server said.
 func (c *Callouts) learn(rcpts []smtp.Rcpt, replies []spool.Reply, at []int, out []spool.Reply) {
 	now := c.q.o.Now()
-	for k, i := range at {
+	for k, i := range at[:len(replies)] {
 		key, _ := keysOf(&rcpts[k])
 		switch r := replies[k]; {
 		case nobody(&r):

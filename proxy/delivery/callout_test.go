@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,31 @@ func TestCallouts(t *testing.T) {
 	stop()
 	if r := c.Ask(ctx, 7, "s@sender.example", asked("new@one.example")); r[0].Code != 0 {
 		t.Errorf("without time: %v", r)
+	}
+}
+
+// TestCalloutsKeepToWhatAServerTakes: of more recipients than it takes in one message the first ones are asked for.
+func TestCalloutsKeepToWhatAServerTakes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.host("one.example", "127.0.0.2")
+	b := bounded{room: 2, other: func(cmd string, _ [][]string) string {
+		if cmd == "RCPT TO:<gone@one.example>" {
+			return "550 5.1.1 no such user here"
+		}
+		return ""
+	}}
+	w.serve("127.0.0.2", b.answer).caps = "250-mx\r\n250 LIMITS RCPTMAX=2"
+	c := NewCallouts(w.q)
+	to := asked("a@one.example", "gone@one.example", "b@one.example", "gone@one.example")
+	for n, want := range []string{"[0 550 0 0]", "[0 550 0 550]"} {
+		var codes []int
+		for _, r := range c.Ask(t.Context(), 7, "s@sender.example", to) {
+			codes = append(codes, r.Code)
+		}
+		if got := fmt.Sprint(codes); got != want || b.most[0] > 2 {
+			t.Errorf("message %d: %s, want %s; at most %d recipients were asked for at once", n+1, got, want, b.most[0])
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // boundedPeer offers bounds of its own (RFC 9422).
@@ -18,11 +19,12 @@ const boundedPeer = "ehlo: reply 250-mx\\n250-PIPELINING\\n250-8BITMIME\\n250-EN
 
 // TestBoundsOfTheDestination: one that takes two messages in a session, three recipients in a message and one domain in a session
 // has its bounds kept, whatever clients say, and gets all of their mail. Recipients beyond them hear 452 4.5.3, to come in
-// another message; messages beyond them go by further sessions, of which the client sees nothing.
+// another message; messages beyond them go by further sessions, of which the client sees nothing. What the smarthost took goes to
+// all of its recipients at once.
 func TestBoundsOfTheDestination(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGatewayWith(t, l, unjudged)
+	startGatewayWith(t, l, unjudged+strings.TrimPrefix(smarthostConfig, GatewayConfig))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for i, c := range []struct {
@@ -42,6 +44,11 @@ func TestBoundsOfTheDestination(t *testing.T) {
 	wg.Go(func() {
 		if err := boundedServer(ctx, l); err != nil {
 			t.Errorf("a mail server: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if err := boundedQueue(ctx, l); err != nil {
+			t.Errorf("the smarthost: %v", err)
 		}
 	})
 }
@@ -206,4 +213,41 @@ func boundedServer(ctx context.Context, l *Lab) error {
 		}
 	}
 	return errors.Join(m.WaitEmpty(ctx), bounded(mx, to))
+}
+
+// boundedQueue has the smarthost take messages for more recipients than the destination does.
+func boundedQueue(ctx context.Context, l *Lab) error {
+	mx := l.Sink("peer06")
+	if err := mx.Script(boundedPeer); err != nil {
+		return err
+	}
+	var want []string
+	for i := range 2 {
+		x, err := l.Hello(ctx, "bob", "", "203.0.113.1:587")
+		if err != nil {
+			return err
+		}
+		defer x.Close()
+		var to []string
+		for n := range 5 + i {
+			to = append(to, fmt.Sprintf("q%d-%d@peer06.example", i, n))
+		}
+		if _, last, err := x.Send("a@bob.example", to, letter("bob", "bounds")); err != nil || last.Code != 250 {
+			return fmt.Errorf("it hears %s, %v", last, err)
+		}
+		want = append(want, to...)
+		if err := x.Quit(); err != nil {
+			return err
+		}
+	}
+	soon, cancel := context.WithTimeout(ctx, time.Minute) // the next try would be in a quarter of an hour
+	defer cancel()
+	_, err := mx.WaitMatch(soon, func(all []*Message) bool {
+		n := 0
+		for _, m := range all {
+			n += len(m.Recipients())
+		}
+		return n >= len(want)
+	})
+	return errors.Join(err, bounded(mx, want))
 }

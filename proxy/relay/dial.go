@@ -59,9 +59,10 @@ func NewDialer(o Options) *Dialer {
 	return &Dialer{timeouts: o.Timeouts.orDefaults(), own: o.Own, servers: o.Servers, roots: o.Roots, tls: onward(), keep: o.Keep, chunks: o.Chunks, leave: o.Leave}
 }
 
-// Known returns what the destination of r can do as far as it was seen in the last ten minutes.
+// Known returns what the destination of r can do as far as it was seen in the last ten minutes, and unless more could be seen
+// of it by now.
 func (d *Dialer) Known(r *Route) (Caps, bool) {
-	if k := d.cache.get(r.place(), time.Now()); k != nil {
+	if k := d.cache.get(r.place(), time.Now()); k != nil && !d.provable(&k.caps, r.Target) {
 		return k.caps, true
 	}
 	return Caps{}, false

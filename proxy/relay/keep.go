@@ -116,6 +116,7 @@ func (d *Dialer) Take(user uint32, r Route) *Session {
 		k.mu.Unlock()
 		one.timer.Stop()
 		if one.s.Alive() {
+			d.proveLater(one.s)
 			return one.s
 		}
 		one.s.Close()

@@ -171,6 +171,28 @@ func (d *Dialer) prove(s *Session, p *tlspolicy.Policy, now time.Time) {
 	s.caps.Verified = s.check(p, now) == nil
 }
 
+// proveLater does as prove for a session that was opened before it was known what would prove it.
+func (d *Dialer) proveLater(s *Session) {
+	now := time.Now()
+	if !d.provable(s.caps, s.route.Target) {
+		return
+	}
+	caps := *s.caps // the others' are not to be changed
+	s.caps = &caps
+	if d.prove(s, nil, now); caps.Verified {
+		s.caps = d.cache.put(s.route.place(), s.caps, now)
+	}
+}
+
+// provable tells whether what is known of a destination lacks nothing but the proof of who it is, which was not to be had then.
+func (d *Dialer) provable(c *Caps, target netip.AddrPort) bool {
+	if d.servers == nil || !c.Encrypted || c.Verified || !c.Has(smtp.ExtRequireTLS) {
+		return false
+	}
+	p, sure := d.servers.PolicyAt(target.Addr())
+	return sure && p != nil
+}
+
 // check compares the session with a policy.
 func (s *Session) check(p *tlspolicy.Policy, now time.Time) error {
 	st, encrypted := s.conn.TLS()

@@ -193,6 +193,48 @@ func TestWhoProvesItself(t *testing.T) {
 	}
 }
 
+// TestProofThatIsFoundLater: what would prove a destination is found out by its first mail. The session that had that mail is
+// then offered to be proven, and what is known of a destination that lacks the proof is asked again.
+func TestProofThatIsFoundLater(t *testing.T) {
+	t.Parallel()
+	roots := x509.NewCertPool()
+	ca := newIdentity(t, nil, time.Now().Add(time.Hour))
+	roots.AddCert(ca.cert)
+	for _, c := range []struct {
+		name  string
+		knows servers
+		want  bool
+	}{
+		{"its name", servers{&tlspolicy.Policy{SNI: "mx.a.example"}, true}, true},
+		{"another name", servers{&tlspolicy.Policy{SNI: "mx.b.example"}, true}, false},
+		{"its name, unsure", servers{&tlspolicy.Policy{SNI: "mx.a.example"}, false}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMX(t, serverOf(newIdentity(t, ca, time.Now().Add(time.Hour), "mx.a.example")))
+			m.set(func(m *mx) { m.under = []string{"REQUIRETLS"} })
+			var know servers
+			d, r := NewDialer(Options{Roots: roots, Servers: &know, Keep: wait}), Route{Target: m.addr, Helo: "gw.example"}
+			defer d.Close()
+			s := spoken(t, d, r)
+			if caps, known := d.Known(&r); !known || caps.Verified || !d.Keep(7, s) {
+				t.Fatal("verified before anything is known, or not kept")
+			}
+			know = c.knows
+			if _, known := d.Known(&r); known == know.sure {
+				t.Errorf("known %v", known)
+			}
+			if s = d.Take(7, r); s == nil || s.Caps().Verified != c.want {
+				t.Fatalf("%v", s)
+			}
+			defer s.Close()
+			if caps, known := d.Known(&r); known != (c.want || !know.sure) || caps.Verified != c.want {
+				t.Errorf("known %v: %+v", known, caps)
+			}
+		})
+	}
+}
+
 func TestHandshakesAreResumedAndRequestsNoted(t *testing.T) {
 	t.Parallel()
 	cfg := serverOf(newIdentity(t, nil, time.Now().Add(time.Hour), "mx.a.example"))

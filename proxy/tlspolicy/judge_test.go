@@ -98,8 +98,12 @@ func TestNobodyTakesAServersNameAway(t *testing.T) {
 	r.zone.domain("vain.example", "mx.vain.example", "192.0.2.1", false)
 	r.zone.domain("plain.example", "mx.plain.example", "192.0.2.2", false)
 	r.zone.domain("vain2.example", "mx.vain2.example", "192.0.2.2", false)
-	for _, d := range []string{"vain.example", "dane.example", "vain.example", "plain.example", "vain2.example"} {
+	r.zone.set("guest.example", MXs, Answer{MX: []MX{{Host: "mx.dane.example", Preference: 10}}})
+	for _, d := range []string{"vain.example", "dane.example", "vain.example", "guest.example", "plain.example", "vain2.example"} {
 		r.find(t, d)
+	}
+	if _, sure := r.PolicyAt(netip.MustParseAddr("192.0.2.1")); !sure {
+		t.Error("a domain that is not signed takes away what vouches for the server's name")
 	}
 	for a, want := range map[string]string{"192.0.2.1": "mx.dane.example", "192.0.2.2": "mx.plain.example"} {
 		if p, _ := r.PolicyAt(netip.MustParseAddr(a)); p.ServerName() != want {

@@ -22,7 +22,7 @@ type nameSeen struct {
 const mostAddresses = 1 << 16
 
 // learn takes the names of a domain's exchangers. One that is known stays for its time, unless a better one comes: with a
-// domain of his own anybody can give any address one more name.
+// domain of his own anybody can give any address one more name, or the same one without anything that vouches for it.
 func (t *nameTable) learn(d *Domain, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -40,7 +40,7 @@ func (t *nameTable) learn(d *Domain, now time.Time) {
 		}
 		for _, a := range h.Answer.Addrs {
 			old, there := t.m[a]
-			if there && now.Before(old.until) && (old.sure || !n.sure) && old.policy.SNI != n.policy.SNI {
+			if holds := there && now.Before(old.until); holds && (old.sure && !n.sure || old.sure == n.sure && old.policy.SNI != n.policy.SNI) {
 				continue
 			}
 			if !there {

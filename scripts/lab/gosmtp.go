@@ -39,7 +39,7 @@ func (l *Lab) goSMTPDoor(m MX, s *Sink, d Door) error {
 	server.ReadTimeout, server.WriteTimeout = 5*time.Minute, 5*time.Minute
 	server.MaxMessageBytes = 50 << 20
 	server.MaxLineLength = 1 << 20 // bodies may have long lines
-	server.EnableSMTPUTF8, server.EnableDSN = true, true
+	server.EnableSMTPUTF8, server.EnableDSN, server.EnableREQUIRETLS = true, true, true
 	if d.TLS {
 		server.TLSConfig = l.certs.config(m.Hostname())
 	}
@@ -91,8 +91,11 @@ func (x *goSMTPSession) Auth(mech string) (sasl.Server, error) {
 	}), nil
 }
 
-func (x *goSMTPSession) Mail(from string, _ *smtp.MailOptions) error {
+func (x *goSMTPSession) Mail(from string, o *smtp.MailOptions) error {
 	x.msg.Mail = "FROM:<" + from + ">"
+	if o.RequireTLS {
+		x.msg.Mail += " REQUIRETLS"
+	}
 	return nil
 }
 

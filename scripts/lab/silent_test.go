@@ -14,11 +14,15 @@ import (
 	"time"
 )
 
-// silentConfig has the shortest patience that may be set.
-var silentConfig = strings.Replace(unjudged, "[delivery]", "[delivery]\nconnect_timeout = \"1s\"\ncommand_timeout = \"10s\"\nanswer_timeout = \"30s\"", 1)
+// silentConfig has the shortest patience that may be set. Bob's mail leaves from his own address.
+var silentConfig = strings.NewReplacer(
+	"[delivery]", "[delivery]\nconnect_timeout = \"1s\"\ncommand_timeout = \"10s\"\nanswer_timeout = \"30s\"",
+	`name = "{{.Name}}"`, "name = \"{{.Name}}\"{{if eq .Name \"bob\"}}\ndelivery = \"own\"{{end}}",
+).Replace(unjudged)
 
 // silence is a destination that says nothing at some point, and what a client and the log make of it.
 type silence struct {
+	host   string
 	to     string
 	peer   string // the scripted one there; "" for none
 	script string
@@ -29,7 +33,7 @@ type silence struct {
 	left   bool // the message is at the destination
 }
 
-var silentWords = []string{"EHLO mallory.example", "MAIL FROM:<a@mallory.example>", "RCPT TO:<u@peer.example>", "DATA", "Subject: x\r\n\r\nx\r\n."}
+var silentWords = []string{"EHLO mail.mallory.example", "MAIL FROM:<a@mallory.example>", "RCPT TO:<u@peer.example>", "DATA", "Subject: x\r\n\r\nx\r\n."}
 
 // TestSilentDestinations: a destination that does not accept a connection, greet or answer is given up after the time that
 // is set, once. Before it is ready for mail the client hears 421 4.4.1 and is let go, so that he tries his next exchanger;
@@ -43,16 +47,20 @@ func TestSilentDestinations(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, c := range []silence{
-		{"198.51.100.42:25", "", "", 0, gone, time.Second, "no-message", false},
-		{"[2001:db8:100::42]:25", "", "", 0, gone, time.Second, "no-message", false},
-		{"198.51.100.101:25", "peer01", "connect: stall", 0, gone, 10 * time.Second, "no-message", false},
-		{"[2001:db8:100::102]:25", "peer02", "connect: raw 220-wait | stall", 0, gone, 10 * time.Second, "no-message", false},
-		{"198.51.100.103:25", "peer03", "ehlo: stall", 0, gone, 10 * time.Second, "no-message", false},
-		{"198.51.100.104:25", "peer04", "mail: stall", 2, lost, 10 * time.Second, "deferred", false},
-		{"[2001:db8:100::105]:25", "peer05", "rcpt: stall", 2, lost, 10 * time.Second, "deferred", false},
-		{"198.51.100.106:25", "peer06", "data: stall", 4, lost, 10 * time.Second, "deferred", false},
-		{"198.51.100.107:25", "peer07", "dot: stall", 4, lost, 30 * time.Second, "ambiguous", false},
-		{"[2001:db8:100::108]:25", "peer08", "dot: store | raw 250-wait | stall", 4, lost, 30 * time.Second, "ambiguous", true},
+		{"bob", "198.51.100.42:25", "", "", 0, gone, time.Second, "no-message", false},
+		{"bob", "[2001:db8:100::42]:25", "", "", 0, gone, time.Second, "no-message", false},
+		{"bob", "198.51.100.109:25", "peer09", "connect: stall", 0, gone, 10 * time.Second, "no-message", false},
+		{"bob", "[2001:db8:100::110]:25", "peer10", "dot: stall", 4, lost, 30 * time.Second, "ambiguous", false},
+		{"mallory", "198.51.100.42:25", "", "", 0, gone, time.Second, "no-message", false},
+		{"mallory", "[2001:db8:100::42]:25", "", "", 0, gone, time.Second, "no-message", false},
+		{"mallory", "198.51.100.101:25", "peer01", "connect: stall", 0, gone, 10 * time.Second, "no-message", false},
+		{"mallory", "[2001:db8:100::102]:25", "peer02", "connect: raw 220-wait | stall", 0, gone, 10 * time.Second, "no-message", false},
+		{"mallory", "198.51.100.103:25", "peer03", "ehlo: stall", 0, gone, 10 * time.Second, "no-message", false},
+		{"mallory", "198.51.100.104:25", "peer04", "mail: stall", 2, lost, 10 * time.Second, "deferred", false},
+		{"mallory", "[2001:db8:100::105]:25", "peer05", "rcpt: stall", 2, lost, 10 * time.Second, "deferred", false},
+		{"mallory", "198.51.100.106:25", "peer06", "data: stall", 4, lost, 10 * time.Second, "deferred", false},
+		{"mallory", "198.51.100.107:25", "peer07", "dot: stall", 4, lost, 30 * time.Second, "ambiguous", false},
+		{"mallory", "[2001:db8:100::108]:25", "peer08", "dot: store | raw 250-wait | stall", 4, lost, 30 * time.Second, "ambiguous", true},
 	} {
 		if c.peer != "" {
 			if err := l.Sink(c.peer).Script(c.script); err != nil {
@@ -61,7 +69,7 @@ func TestSilentDestinations(t *testing.T) {
 		}
 		wg.Go(func() {
 			if err := errors.Join(c.drive(ctx, l), c.logged(ctx, g)); err != nil {
-				t.Errorf("%s, %q: %v", c.to, c.script, err)
+				t.Errorf("%s to %s, %q: %v", c.host, c.to, c.script, err)
 			}
 		})
 	}
@@ -156,7 +164,7 @@ func triedAgain(ctx context.Context, g *Gateway, m *MTA, mx *Sink) error {
 
 // drive leads a dialogue up to the command that the destination leaves unanswered, and tries again once it answers.
 func (c *silence) drive(ctx context.Context, l *Lab) error {
-	x, err := l.SMTP(ctx, "mallory", "", c.to)
+	x, err := l.SMTP(ctx, c.host, "", c.to)
 	if err != nil {
 		return err
 	}
@@ -179,7 +187,7 @@ func (c *silence) drive(ctx context.Context, l *Lab) error {
 		return err
 	}
 	if c.let() {
-		if x, err = l.Hello(ctx, "mallory", "", c.to); err != nil {
+		if x, err = l.Hello(ctx, c.host, "", c.to); err != nil {
 			return err
 		}
 		defer x.Close()
@@ -241,7 +249,7 @@ func (c *silence) logged(ctx context.Context, g *Gateway) error {
 	says := ""
 	if !eventually(ctx, func() bool {
 		got, all = nil, nil
-		err := sluiceJSON(ctx, g, &all, "log", "--user", "mallory")
+		err := sluiceJSON(ctx, g, &all, "log", "--user", c.host)
 		for _, e := range all {
 			if e.Target == netip.MustParseAddrPort(c.to) {
 				got = append(got, e.Status)

@@ -264,3 +264,77 @@ func (c *silence) logged(ctx context.Context, g *Gateway) error {
 	}
 	return nil
 }
+
+// TestTheQueueAndSilence: a destination that is silent is given up after the time that is set, and its mail kept for the next try.
+// Where it was silent behind the final dot the log says that it may have the message, which is there twice then.
+func TestTheQueueAndSilence(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	smarthost := strings.Replace(strings.TrimPrefix(smarthostConfig, GatewayConfig), "callout = true\n", "", 1) // nobody waits at RCPT
+	g := startGatewayWith(t, l, silentConfig+smarthost)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, c := range []struct{ mx, script, status string }{
+		{"v4only", "dot: store | stall", "ambiguous"},
+		{"v6only", "connect: stall", "deferred"},
+		{"selfsigned", "rcpt: stall", "deferred"},
+	} {
+		if err := l.Sink(c.mx).Script(c.script); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := silentInTheQueue(ctx, l, g, c.mx, c.status); err != nil {
+				t.Errorf("%s, %q: %v", c.mx, c.script, err)
+			}
+		})
+	}
+}
+
+func silentInTheQueue(ctx context.Context, l *Lab, g *Gateway, name, status string) error {
+	mx := l.Sink(name)
+	x, err := l.Hello(ctx, "alice", "", "203.0.113.1:587")
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	if _, last, err := x.Send("a@alice.example", []string{"u@" + mx.mx.Domain()}, letter("alice", name)); err != nil || last.Code != 250 {
+		return fmt.Errorf("it hears %s, %v", last, err)
+	}
+	tried := func(status string) (notes []string) {
+		var all []struct {
+			Note string
+			To   []struct{ Address string }
+		}
+		eventually(ctx, func() bool {
+			all, notes = nil, nil
+			err := sluiceJSON(ctx, g, &all, "log", "--user", "alice", "--status", status, "--limit", "1000")
+			for _, e := range all {
+				if len(e.To) == 1 && e.To[0].Address == "u@"+mx.mx.Domain() {
+					notes = append(notes, e.Note)
+				}
+			}
+			return err != nil || len(notes) > 0
+		})
+		return notes
+	}
+	if notes := tried(status); len(notes) == 0 || !strings.Contains(notes[0], "did not answer in time") {
+		return fmt.Errorf("%s in the log: %q", status, notes)
+	}
+	if err := mx.Script(); err != nil {
+		return err
+	}
+	if out, err := g.Sluice(ctx, "queue", "retry", "--domain", mx.mx.Domain()); err != nil || out.Code != 0 { // its pause is a minute
+		return errors.Join(err, fmt.Errorf("retry: %s", out.Stderr))
+	}
+	if notes := tried("delivered"); len(notes) != 1 {
+		return fmt.Errorf("delivered %d times", len(notes))
+	}
+	want := 1
+	if status == "ambiguous" {
+		want++
+	}
+	if n := len(mx.Messages()); n != want {
+		return fmt.Errorf("%d messages arrived, want %d", n, want)
+	}
+	return nil
+}

@@ -20,19 +20,7 @@ func (b *Body) CutField(name string) bool {
 		}
 		at += n
 	}
-	if to == 0 {
-		return false
-	}
-	gone := to - from
-	b.dec.lines -= bytes.Count(b.mem[from:to], []byte("\n"))
-	whole := b.mem[:len(b.mem)+b.term] // the end of data may stand behind it already
-	copy(whole[from:], whole[to:])
-	b.mem = b.mem[:len(b.mem)-gone]
-	b.size -= int64(gone)
-	if b.dec.header >= 0 {
-		b.dec.header -= int64(gone)
-	}
-	return true
+	return to > 0 && b.CutHeader(from, to)
 }
 
 // fieldLen is the length of the header field at the start of h, its folded lines included.

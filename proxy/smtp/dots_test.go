@@ -58,16 +58,22 @@ func TestDotsAfterAFieldIsCut(t *testing.T) {
 	t.Parallel()
 	a, z := tcpPair(t)
 	out := NewConn(a, Options{})
-	b, err := BodyFromBytes([]byte("X-A: 1\r\nX-B: 2\r\n\r\n.dot\r\nend\r\n"))
-	if err != nil || !b.CutHeader(0, 8) {
-		t.Fatal(err)
-	}
-	if err := out.WriteData(nil, b); err != nil {
-		t.Fatal(err)
-	}
-	const want = "X-B: 2\r\n\r\n..dot\r\nend\r\n.\r\n"
-	got := make([]byte, len(want))
-	if _, err := io.ReadFull(z, got); err != nil || string(got) != want {
-		t.Errorf("sent %q, %v; want %q", got, err, want)
+	for name, cut := range map[string]func(*Body) bool{
+		"CutHeader": func(b *Body) bool { return b.CutHeader(0, 8) },
+		"CutField":  func(b *Body) bool { return b.CutField("X-A") },
+	} {
+		b, err := BodyFromBytes([]byte("X-A: 1\r\nX-B: 2\r\n\r\n.dot\r\n.\r\nend\r\n"))
+		if err != nil || !cut(b) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := out.WriteData(nil, b); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		const want = "X-B: 2\r\n\r\n..dot\r\n..\r\nend\r\n.\r\n"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(z, got); err != nil || string(got) != want {
+			t.Errorf("%s: sent %q, %v; want %q", name, got, err, want)
+		}
+		b.Release()
 	}
 }

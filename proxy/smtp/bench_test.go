@@ -78,6 +78,20 @@ func BenchmarkReadData10K(b *testing.B) {
 	}
 }
 
+// dotted10K is the same with a doubled dot before every 13th line.
+func dotted10K() []byte {
+	lines := bytes.SplitAfter(message10K(), []byte("\r\n"))
+	for i := range lines {
+		if i%13 == 12 {
+			lines[i] = append([]byte(".."), lines[i]...)
+		}
+	}
+	return bytes.Join(lines, nil)
+}
+
+// BenchmarkReadDataSomeDots has some lines unstuffed, and all behind the first of them moved.
+func BenchmarkReadDataSomeDots(b *testing.B) { benchRead(b, dotted10K()) }
+
 // BenchmarkReadDataDots is the worst case of unstuffing: every line is a doubled dot.
 func BenchmarkReadDataDots(b *testing.B) {
 	benchRead(b, bytes.Repeat([]byte("..\r\n"), 2500))
@@ -110,6 +124,29 @@ func BenchmarkWriteData10KTCP(b *testing.B) {
 	from, to := tcpPair(b)
 	go io.Copy(io.Discard, to)
 	benchWrite(b, NewConn(from, Options{}), message10K())
+}
+
+// BenchmarkWriteDataSomeDots has the system call in it, and what the peer's side does meanwhile.
+func BenchmarkWriteDataSomeDots(b *testing.B) {
+	from, to := tcpPair(b)
+	c, _ := script(string(dotted10K()), ".\r\n")
+	body, err := c.ReadData(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer body.Release()
+	out, prefix := NewConn(from, Options{}), bytes.Repeat([]byte("Received: from x by y; Sat, 21 Nov 2026\r\n"), 7)
+	got := make([]byte, len(prefix)+len(dotted10K())+len(".\r\n"))
+	b.SetBytes(int64(len(got)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := out.WriteData(prefix, body); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(to, got); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkWriteDataDots(b *testing.B) {

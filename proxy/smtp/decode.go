@@ -60,10 +60,13 @@ func (d *decoder) reset(dots, binary bool) {
 func (d *decoder) run(buf []byte, w, p, e int) (_, _ int, gap bool) {
 	from, ends := w, 0
 	for p < e && !d.done {
-		if d.at != inLine && w == p && !d.drop {
-			n := 0
-			p, n = d.usual(buf, p, e)
-			if w, ends = p, ends+n; p == e {
+		if d.at != inLine && !d.drop {
+			next, n := d.usual(buf, p, e)
+			if w < p {
+				copy(buf[w:], buf[p:next])
+			}
+			w, p, ends = w+next-p, next, ends+n
+			if p == e {
 				break
 			}
 		}
@@ -103,7 +106,7 @@ func (d *decoder) run(buf []byte, w, p, e int) (_, _ int, gap bool) {
 	return w, p, gap
 }
 
-// usual gives out those lines at the start of buf[p:e] that may stay as and where they are: they end in CRLF and do not begin with
+// usual gives out those lines at the start of buf[p:e] that may stay as they are: they end in CRLF and do not begin with
 // a dot. It gives where the next begins, and their number.
 func (d *decoder) usual(buf []byte, p, e int) (next, lines int) {
 	before, longest := d.pos-int64(p), int(d.longest)

@@ -27,6 +27,7 @@ func TestFramed(t *testing.T) {
 		"10 KiB":               {prefix: field(300), text: string(message10K()), whole: true},
 		"a field was cut out":  {prefix: field(300), text: short, cut: 12, whole: true},
 		"64 KiB":               {prefix: field(300), text: strings.Repeat("0123456789abcd\r\n", 1<<12)},
+		"64 KiB and a dot":     {prefix: field(300), text: strings.Repeat("0123456789abcd\r\n", 1<<12) + ".x\r\n"},
 		"a line with a dot":    {prefix: field(300), text: short + ".\r\n"},
 		"an empty body":        {prefix: field(300)},
 		"a chunk":              {prefix: field(300), text: short + ".\r\n", chunk: true, whole: true},

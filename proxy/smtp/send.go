@@ -59,11 +59,18 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 		return c.werr
 	}
 	_, known := b.spots()
-	whole := c.framed(prefix, b, dots)
+	whole, copied := c.framed(prefix, b, dots), false
+	if whole == nil && dots && b.Dots() > 0 && known {
+		whole = c.stuffed(prefix, b)
+		copied = whole != nil
+	}
 	switch plain := !c.encrypted && c.sock.vectored(); {
 	case whole != nil:
 		if c.werr = c.asked(); c.werr == nil {
 			c.werr = c.write(whole)
+		}
+		if copied {
+			putBuf(whole)
 		}
 	case b.Spilled() || dots && b.Dots() > 0 && !(plain && known):
 		c.werr = c.sendPieces(prefix, b, dots)
@@ -93,6 +100,25 @@ func (c *Conn) framed(prefix []byte, b *Body, dots bool) []byte {
 	p := b.all[from : start+end]
 	copy(p[copy(p, c.out):], prefix)
 	return p
+}
+
+// stuffed gives the same of a message of at most 64 KiB in a buffer of the pool, with the known lines that begin with a dot stuffed:
+// so much is copied sooner than the kernel gathers it from pieces. Else nil.
+func (c *Conn) stuffed(prefix []byte, b *Body) []byte {
+	spots, _ := b.spots()
+	end := endOf(b.mem)
+	n := len(c.out) + len(prefix) + len(b.mem) + len(spots) + len(end)
+	if n > size64K || b.Spilled() {
+		return nil
+	}
+	buf := getBuf(n)
+	p := append(append(buf[:0], c.out...), prefix...)
+	from := uint32(0)
+	for _, at := range spots {
+		p = append(append(p, b.mem[from:at]...), '.')
+		from = at
+	}
+	return append(append(p, b.mem[from:]...), end...)
 }
 
 // isHeader tells whether p is empty or made of whole lines that end in CRLF and do not begin with a

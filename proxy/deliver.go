@@ -79,7 +79,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 // transfer gives the message to the onward session, which is a new one where there is none any more, and returns the final
 // reply. Neither that nor an error: the client was answered.
 func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.Reply, error) {
-	for {
+	for again := false; ; {
 		if s.remote == nil || !s.there(until) {
 			if f := s.replay(until); f != nil {
 				s.undelivered(f, body, e)
@@ -102,7 +102,11 @@ func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.R
 		s.slot = -1
 		streams := s.remote.Streams()
 		reply, err := s.remote.Deliver(s.trace, body, until, s)
-		if !streams || !s.resend(err) {
+		switch {
+		case errors.Is(err, relay.ErrNoChunk) && !again:
+			again = true
+			s.landed() // with a word that it was not taken
+		case !streams || !s.resend(err):
 			return reply, err
 		}
 		s.closeRemote()
@@ -158,7 +162,12 @@ func (s *session) told(e *ending) {
 		e.status, e.note = Ambiguous, leftUnheard
 	}
 	s.finish(*e)
-	if s.slot >= 0 && s.srv.cfg.Inflight != nil { // not before the log has it: what is ambiguous must be in one of them
+	s.landed() // not before the log has it: what is ambiguous must be in one of them
+}
+
+// landed takes the message out of those in flight.
+func (s *session) landed() {
+	if s.slot >= 0 && s.srv.cfg.Inflight != nil {
 		s.srv.cfg.Inflight.Answered(s.slot)
 		s.slot = -1
 	}

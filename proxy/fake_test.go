@@ -29,6 +29,8 @@ type remote struct {
 	mu     sync.Mutex
 	said   []string // all commands, with the number of the connection: "1 MAIL FROM:<>"
 	mails  []string // what lay between 354 and dot
+	part   string   // of a message that comes in chunks
+	lines  bool     // it does not know chunks, whatever it offers: what is in one it takes for commands
 	conns  int
 	open   []net.Conn  // and some that are closed
 	event  chan string // every command and message as it comes
@@ -184,7 +186,7 @@ func (r *remote) serve(nc net.Conn, n int) {
 			before(verb)
 		}
 		reply := r.turn(verb, r.usual(verb))
-		if verb == "BDAT" && !r.chunk(br, line) || !answer(reply) {
+		if verb == "BDAT" && !r.lines && !r.chunk(br, line) || !answer(reply) {
 			return
 		}
 		switch {
@@ -229,14 +231,17 @@ func (r *remote) usual(verb string) string {
 
 // chunk reads what follows BDAT; each is kept as a message. False when the connection ended before.
 func (r *remote) chunk(br *bufio.Reader, line string) bool {
-	size, _, err := smtp.ParseBDAT(line[len("BDAT "):])
+	size, last, err := smtp.ParseBDAT(line[len("BDAT "):])
 	b := make([]byte, size)
 	if _, rerr := io.ReadFull(br, b); err != nil || rerr != nil {
 		r.event <- hungUp
 		return false
 	}
 	r.mu.Lock()
-	r.mails = append(r.mails, string(b))
+	if r.part += string(b); last {
+		r.mails = append(r.mails, r.part)
+		r.part = ""
+	}
 	r.mu.Unlock()
 	r.took(len(b))
 	return true

@@ -64,7 +64,7 @@ func newMailQueue(d *daemon, cfg *config.Config) (*mailQueue, error) {
 		return nil, err
 	}
 	m.relay.Store(&relays)
-	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Chunks: cfg.Delivery.Chunks, Servers: d.onward.finder, Roots: d.onward.roots, Own: d.link, Leave: d.pools.leave})
+	m.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Keep: cfg.Delivery.Reuse.D(), Servers: d.onward.finder, Roots: d.onward.roots, Own: d.link, Leave: d.pools.leave})
 	m.queue = delivery.New(delivery.Options{
 		Name: cfg.Gateway.Name, Domains: domains{d.onward}, Dialer: m.dialer, Log: m, Senders: m, Upstream: m.upstream, Terms: m.terms,
 		Choose: m.choose,

@@ -74,9 +74,6 @@ func (s *Session) Data() *smtp.Reply {
 // Waits tells whether the destination waits for the message, or may do so: the session is good for that and nothing else.
 func (s *Session) Waits() bool { return s.data == asked || s.data == waits }
 
-// inChunk tells whether small messages go as one chunk.
-func (s *Session) inChunk() bool { return s.chunks && s.caps.Has(smtp.ExtChunking) }
-
 // writeGroup writes recipients, and DATA where it goes with them.
 func (s *Session) writeGroup(rcpts []smtp.Rcpt, data bool) error {
 	err := s.writeRcpts(rcpts)

@@ -18,10 +18,10 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 // Deliver sends DATA, where it has not gone ahead, and, once it is taken, prefix, the body and the dot, and returns the final reply, which is valid
 // until the next call. The client is asked after 354, right before the last write of the message: one that is gone
 // stops everything with ErrGone, and the destination never sees the dot. until bounds it all. A reply to DATA that
-// refuses is a final reply too. The error is ErrGone or a *Failure.
+// refuses is a final reply too. The error is ErrGone, ErrNoChunk or a *Failure.
 //
 // After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then, and no round trip for it. So does a
-// small one where the destination can, unless that is off.
+// small one where the destination has shown that it can (chunks.go), unless that is off.
 //
 // Of a message that goes while it comes (Stream) it sends the rest and the end, and prefix is what was given then.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {
@@ -29,7 +29,7 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 	if s.stream != nil {
 		return s.deliverRest(body, c)
 	}
-	if !s.Waits() && (s.binary || s.inChunk() && body.Size() <= mostChunk && !body.Spilled()) {
+	if s.asChunk(prefix, body) {
 		return s.deliverChunk(prefix, body, c)
 	}
 	ahead := s.Waits()
@@ -66,27 +66,6 @@ func (s *Session) hushed() *Failure {
 		return s.early(smtp.ErrUnsolicited)
 	}
 	return nil
-}
-
-// mostChunk is the size of a message that is sent without having been asked for: a destination that does not want it has
-// had to take no more than that in vain.
-const mostChunk = 256 << 10
-
-// deliverChunk sends the message as one chunk.
-func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.Reply, error) {
-	if f := s.quiet(); f != nil {
-		return nil, f
-	}
-	s.open, s.reset = false, true // a refused chunk leaves the transaction in doubt
-	s.conn.SetReadTimeout(s.timeouts.Final)
-	s.client = c
-	err := s.conn.WriteChunkAsking(prefix, body, s.ask)
-	s.client = nil
-	r, err := s.final(err)
-	if err == nil && r.Class() == 2 {
-		s.reset = false
-	}
-	return r, err
 }
 
 // final reads the answer to a message that was written, or tells why it was not.

@@ -50,6 +50,7 @@ type Dialer struct {
 	legs     Legs
 	keep     time.Duration
 	chunks   bool
+	takers   takers
 	leave    func(ctx context.Context, source netip.Addr, target netip.AddrPort) (done func(), err error)
 	kept     keeper
 }
@@ -97,7 +98,7 @@ func (d *Dialer) leadOnce(ctx context.Context, r Route, start func(*Session) *Fa
 		done()
 		return nil, f
 	}
-	s := &Session{route: r, done: done, timeouts: &d.timeouts, roots: d.roots, chunks: d.chunks, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
+	s := &Session{route: r, done: done, timeouts: &d.timeouts, roots: d.roots, nc: nc, conn: smtp.NewConn(nc, smtp.Options{
 		ReadTimeout:      d.timeouts.Greeting,
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,

@@ -150,6 +150,9 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 		d.legs.Asked.Add(1)
 	}
 	s.caps = d.cache.put(s.route.place(), s.caps, now)
+	if d.chunks && s.caps.Has(smtp.ExtChunking) {
+		s.taker, s.takers = d.takers.of(site{s.route.Target, s.caps.Name, s.caps.Encrypted}, now), &d.takers
+	}
 }
 
 // prove finds whether the certificate proves who the destination is, where that matters: to who asks for REQUIRETLS, which

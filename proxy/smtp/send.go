@@ -45,6 +45,19 @@ func (c *Conn) WriteChunk(prefix []byte, b *Body) error {
 	return c.send(prefix, b, false)
 }
 
+// WriteFirstChunk sends fields, whole header lines, as a chunk that others follow. It flushes. ErrNotCanonical: they are none, and
+// nothing was written.
+func (c *Conn) WriteFirstChunk(fields []byte) error {
+	if !isHeader(fields) {
+		return ErrNotCanonical
+	}
+	if err := c.WriteCommand("BDAT ", strconv.Itoa(len(fields))); err != nil {
+		return err
+	}
+	c.WriteRaw(fields)
+	return c.Flush()
+}
+
 // WriteChunkAsking does as WriteChunk and asks as WriteDataAsking does.
 func (c *Conn) WriteChunkAsking(prefix []byte, b *Body, ask func() error) error {
 	c.ask = ask

@@ -61,7 +61,7 @@ func open(ctx context.Context, o options, dir string) (*bench, error) {
 }
 
 func (b *bench) start(ctx context.Context, o options) error {
-	if err := b.startSink(); err != nil {
+	if err := b.startSink(o.chunking); err != nil {
 		return err
 	}
 	for _, place := range b.bed.Gates {
@@ -77,8 +77,8 @@ func (b *bench) start(ctx context.Context, o options) error {
 	return nil
 }
 
-func (b *bench) startSink() error {
-	c := exec.Command(b.self, "sink")
+func (b *bench) startSink(chunking bool) error {
+	c := exec.Command(b.self, "sink", "-chunking="+strconv.FormatBool(chunking))
 	in, err := c.StdinPipe()
 	if err != nil {
 		return err

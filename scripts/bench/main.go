@@ -89,10 +89,11 @@ func runSink(args []string) error {
 	signal.Reset()
 	fs := flag.NewFlagSet("bench sink", flag.ContinueOnError)
 	listen := fs.String("listen", ":25", "`address:port` to listen on")
+	chunks := fs.Bool("chunking", true, "offer CHUNKING")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	return sink.Run(context.Background(), *listen, os.Stdin, os.Stdout)
+	return sink.Run(context.Background(), *listen, *chunks, os.Stdin, os.Stdout)
 }
 
 func runRelay(ctx context.Context, args []string) error {

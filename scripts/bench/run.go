@@ -28,6 +28,7 @@ type options struct {
 	more     bool
 	only     string // part of the name of the cells to measure
 	enforce  bool
+	chunking bool
 	binaries string
 	jsonPath string
 }
@@ -52,6 +53,7 @@ func parseOptions(args []string) (options, error) {
 	fs.DurationVar(&o.slice, "slice", 4*time.Second, "length of one sample")
 	fs.BoolVar(&o.more, "more", true, "also measure large messages, slow destinations and TLS")
 	fs.StringVar(&o.only, "only", "", "measure no other cells than those whose name has this `text`, as in pipelined")
+	fs.BoolVar(&o.chunking, "chunking", true, "the destinations offer CHUNKING, as Postfix, Exim and Exchange do unless told otherwise")
 	fs.BoolVar(&o.enforce, "enforce", false, "fail when Sluice misses a bound, not only when a message is lost, damaged or doubled")
 	fs.StringVar(&o.binaries, "binaries", "bin", "`directory` of sluiced and sluice-intercept")
 	fs.StringVar(&o.jsonPath, "json", "", "`file` for all samples and medians; - is standard output, after the table")

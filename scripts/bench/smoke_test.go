@@ -65,7 +65,7 @@ func TestDeadGatewayIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	o := options{modes: []string{"sluice"}, rounds: 1, slice: time.Second, binaries: dir}
+	o := options{modes: []string{"sluice"}, rounds: 1, slice: time.Second, binaries: dir, chunking: true}
 	_, err := measureAll(t.Context(), o, io.Discard)
 	if err == nil || !contains(err.Error(), "a program of sluice has ended", "cannot work today") {
 		t.Errorf("error is %v", err)

@@ -35,7 +35,7 @@ func TestEarlyData(t *testing.T) {
 	}
 	good := []byte("Subject: a letter\r\n\r\nhow are you\r\n")
 
-	sink, to := open(2001, SinkOptions{})
+	sink, to := open(2001, SinkOptions{NoChunks: true})
 	p := newEarly(ctx, t, l, "alice", to)
 	p.send("354 ", good, 250)
 	p.send("354 ", []byte("Subject: a test\r\n\r\n"+gtubeLine+"\r\n"), 550)
@@ -43,7 +43,7 @@ func TestEarlyData(t *testing.T) {
 	p.quit()
 	p.sees(sink, 2, "EHLO MAIL RCPT DATA MAIL RCPT DATA", "EHLO MAIL RCPT DATA")
 
-	sink, to = open(2002, SinkOptions{})
+	sink, to = open(2002, SinkOptions{NoChunks: true})
 	p = newEarly(ctx, t, l, "bob", to)
 	p.group("354 ")
 	p.write(good)
@@ -54,7 +54,7 @@ func TestEarlyData(t *testing.T) {
 	p.quit()
 	p.sees(sink, 1, "EHLO MAIL RCPT DATA", "EHLO MAIL RCPT DATA")
 
-	sink, to = open(2003, SinkOptions{})
+	sink, to = open(2003, SinkOptions{NoChunks: true})
 	if err := sink.Script(`data#1: reply 451 4.3.0 not now, says the sink`); err != nil {
 		t.Fatal(err)
 	}

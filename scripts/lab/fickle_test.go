@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"io"
 	"math/rand/v2"
@@ -118,12 +119,7 @@ func (f *fickle) session(nc net.Conn) {
 			}
 			say("250 2.0.0 taken")
 		case "BDAT":
-			size, _, _ := strings.Cut(line[len("BDAT "):], " ")
-			n, err := strconv.Atoi(size)
-			if err != nil {
-				return
-			}
-			if _, err := io.CopyN(io.Discard, br, int64(n)); err != nil {
+			if !f.chunk(line, br, nc) {
 				return
 			}
 			say("250 2.0.0 taken")
@@ -189,12 +185,37 @@ func (f *fickle) body(br *bufio.Reader, nc net.Conn) bool {
 			f.weak.Add(1)
 		}
 		if line == ".\r\n" {
-			if strong(nc) {
-				f.delivered.Add(1)
-			} else {
-				f.open.Add(1)
-			}
+			f.took(nc)
 			return true
 		}
+	}
+}
+
+// chunk reads what follows BDAT; false where it left before.
+func (f *fickle) chunk(line string, br *bufio.Reader, nc net.Conn) bool {
+	size, last, _ := strings.Cut(line[len("BDAT "):], " ")
+	n, err := strconv.Atoi(size)
+	if err != nil || f.chance(40) {
+		return false
+	}
+	text, err := io.ReadAll(io.LimitReader(br, int64(n)))
+	if err != nil || len(text) < n {
+		return false
+	}
+	if bytes.Contains(text, []byte(sealed)) && !strong(nc) {
+		f.weak.Add(1)
+	}
+	if last != "" {
+		f.took(nc)
+	}
+	return true
+}
+
+// took counts a message.
+func (f *fickle) took(nc net.Conn) {
+	if strong(nc) {
+		f.delivered.Add(1)
+	} else {
+		f.open.Add(1)
 	}
 }

@@ -164,7 +164,7 @@ func Hosts() []MX {
 		{Name: "dropped", Kind: KindDropped, Last: 42, Note: "silently dropped; first MX of slowfirst"},
 	}
 	for i := 1; i <= Scripted; i++ {
-		all = append(all, MX{Name: fmt.Sprintf("peer%02d", i), Last: 100 + i, Note: "scripted"})
+		all = append(all, MX{Name: fmt.Sprintf("peer%02d", i), Last: 100 + i, Note: "scripted, without CHUNKING", Sink: SinkOptions{NoChunks: true}})
 	}
 	return all
 }

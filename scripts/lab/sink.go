@@ -18,6 +18,7 @@ type SinkOptions struct {
 	TLS        bool // offer STARTTLS with a self-signed certificate
 	RequireTLS bool // 530 5.7.0 to MAIL without it
 	NoESMTP    bool // EHLO is an unknown command
+	NoChunks   bool // no CHUNKING
 	Grey       bool // refuse a new (network, sender, recipient) at first
 }
 

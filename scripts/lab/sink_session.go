@@ -148,7 +148,10 @@ func (x *sinkSession) hello(verb, arg string) error {
 	if verb == "helo" {
 		return x.step(verb, "", "250 "+x.sink.host)
 	}
-	lines := []string{x.sink.host, "PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES"}
+	lines := []string{x.sink.host, "PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}
+	if !x.sink.opts.NoChunks {
+		lines = append(lines, "CHUNKING")
+	}
 	if x.sink.encrypts() && !x.msg.TLS {
 		lines = append(lines, "STARTTLS")
 	}

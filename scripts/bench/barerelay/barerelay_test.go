@@ -42,7 +42,7 @@ func serve(t *testing.T, l net.Listener, run func() error) {
 
 func startSink(t *testing.T) (net.Listener, *sink.Tracker) {
 	l, tracker := listen(t), new(sink.Tracker)
-	serve(t, l, func() error { return sink.Serve(l, tracker) })
+	serve(t, l, func() error { return sink.Serve(l, tracker, true) })
 	return l, tracker
 }
 

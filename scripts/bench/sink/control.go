@@ -13,7 +13,7 @@ import (
 // Run listens on addr and obeys one-line orders from in until it ends: "begin
 // RUN" starts to count a run, "report N" tells what arrived of its first N
 // messages. Each order is answered by one line of JSON on out.
-func Run(ctx context.Context, addr string, in io.Reader, out io.Writer) error {
+func Run(ctx context.Context, addr string, chunks bool, in io.Reader, out io.Writer) error {
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(ctx, "tcp", addr)
@@ -22,7 +22,7 @@ func Run(ctx context.Context, addr string, in io.Reader, out io.Writer) error {
 	}
 	tracker := new(Tracker)
 	served := make(chan error, 1)
-	go func() { served <- Serve(l, tracker) }()
+	go func() { served <- Serve(l, tracker, chunks) }()
 	err = obey(tracker, in, out)
 	return errors.Join(err, l.Close(), <-served)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -20,13 +21,17 @@ const bufSize = 32 << 10
 
 var (
 	endOfData  = []byte("\r\n.\r\n")
+	lineDot    = []byte("\n.")
+	dot        = []byte(".")
 	errTooLong = errors.New("command line is longer than the buffer")
 )
 
 const (
 	greeting  = "220 sink.example ESMTP\r\n"
-	ehlo      = "250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n"
-	ehloTLS   = "250-sink.example\r\n250-STARTTLS\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n"
+	ehlo      = "250-sink.example\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ENHANCEDSTATUSCODES\r\n"
+	withTLS   = "250-STARTTLS\r\n"
+	chunking  = "250-CHUNKING\r\n"
+	ehloEnd   = "250 8BITMIME\r\n"
 	ready     = "220 2.0.0 Ready\r\n"
 	helo      = "250 sink.example\r\n"
 	okSender  = "250 2.1.0 Sender ok\r\n"
@@ -41,8 +46,8 @@ const (
 )
 
 // Serve answers connections of l until l is closed, and tells tracker of every
-// message. It returns after the last session ended.
-func Serve(l net.Listener, tracker *Tracker) error {
+// message; chunks tells whether it offers CHUNKING. It returns after the last session ended.
+func Serve(l net.Listener, tracker *Tracker, chunks bool) error {
 	secret, err := certificate()
 	if err != nil {
 		return err
@@ -63,7 +68,7 @@ func Serve(l net.Listener, tracker *Tracker) error {
 			defer c.Close()
 			s := pool.Get().(*session)
 			defer pool.Put(s)
-			s.reset(c, tracker, secret)
+			s.reset(c, tracker, secret, chunks)
 			s.run()
 		})
 	}
@@ -73,6 +78,7 @@ type session struct {
 	conn    net.Conn
 	kind    Kind
 	secret  *tls.Config // nil once the connection is encrypted
+	chunks  bool        // CHUNKING is offered
 	tracker *Tracker
 	check   message.Checker
 	buf     [bufSize]byte
@@ -82,8 +88,8 @@ type session struct {
 	done    bool
 }
 
-func (s *session) reset(c net.Conn, tracker *Tracker, secret *tls.Config) {
-	s.conn, s.tracker, s.secret, s.kind = c, tracker, secret, Plain
+func (s *session) reset(c net.Conn, tracker *Tracker, secret *tls.Config, chunks bool) {
+	s.conn, s.tracker, s.secret, s.chunks, s.kind = c, tracker, secret, chunks, Plain
 	if local, ok := c.LocalAddr().(*net.TCPAddr); ok {
 		s.kind = kindOf(local.AddrPort().Addr())
 	}
@@ -120,6 +126,8 @@ func (s *session) flush() error {
 	s.out = s.out[:0]
 	return err
 }
+
+var errNoChunk = errors.New("a BDAT that is not known here")
 
 var errNoLine = errors.New("no complete line is buffered")
 
@@ -172,11 +180,14 @@ func (s *session) command(line []byte) error {
 		if err := s.conn.SetDeadline(time.Now().Add(idle)); err != nil {
 			return err
 		}
+		s.out = append(s.out, ehlo...)
 		if s.kind == TLS && s.secret != nil {
-			s.out = append(s.out, ehloTLS...)
-		} else {
-			s.out = append(s.out, ehlo...)
+			s.out = append(s.out, withTLS...)
 		}
+		if s.chunks {
+			s.out = append(s.out, chunking...)
+		}
+		s.out = append(s.out, ehloEnd...)
 	case "HELO":
 		s.out = append(s.out, helo...)
 	case "MAIL":
@@ -187,6 +198,8 @@ func (s *session) command(line []byte) error {
 		s.out = append(s.out, okRcpt...)
 	case "DATA":
 		return s.data()
+	case "BDAT":
+		return s.chunk(line)
 	case "STAR":
 		return s.startTLS()
 	case "RSET":
@@ -244,6 +257,57 @@ func (s *session) data() error {
 			return err
 		}
 	}
+	return s.received()
+}
+
+// chunk takes a message that comes as one chunk (RFC 3030). Whatever else the command says ends the session, since what
+// follows it may be text.
+func (s *session) chunk(line []byte) error {
+	f := bytes.Fields(line)
+	if len(f) != 3 || !bytes.EqualFold(f[2], []byte("LAST")) {
+		return errNoChunk
+	}
+	size, err := strconv.Atoi(string(f[1]))
+	if err != nil || size < 0 {
+		return errNoChunk
+	}
+	if s.rcpts == 0 {
+		return errNoChunk
+	}
+	s.rcpts = 0
+	for begins := true; ; {
+		n := min(size, s.w-s.r)
+		begins = s.checkPlain(s.buf[s.r:s.r+n], begins)
+		s.r += n
+		if size -= n; size == 0 {
+			return s.received()
+		}
+		if err := s.fill(); err != nil {
+			return err
+		}
+	}
+}
+
+// checkPlain checks a piece of a message whose dots are not doubled: the sum is of one whose dots are. begins tells whether the
+// piece begins a line; given back is whether the next one does.
+func (s *session) checkPlain(p []byte, begins bool) bool {
+	for len(p) > 0 {
+		if begins && p[0] == '.' {
+			s.check.Write(dot)
+		}
+		i := bytes.Index(p, lineDot)
+		if i < 0 {
+			s.check.Write(p)
+			return p[len(p)-1] == '\n'
+		}
+		s.check.Write(p[:i+1])
+		p, begins = p[i+1:], true
+	}
+	return begins
+}
+
+// received answers a message that is here whole.
+func (s *session) received() error {
 	id, err := s.check.Finish()
 	if err != nil {
 		s.tracker.Damaged()

@@ -1,0 +1,179 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/proxy/smtp"
+)
+
+// Small messages go in one chunk (RFC 3030) to who offers CHUNKING: that saves the round trip of DATA. Who offers it without
+// knowing it, or stands behind a firewall that does not, would take the lines of the message for commands, and these are a
+// stranger's. So the first chunk that a destination gets from us holds nothing but header fields of ours, and is answered
+// before there is another; who does not take that one hears DATA, on a new connection, in the same transaction of the client.
+const (
+	mostChunk = 256 << 10 // a larger message is asked for first: who does not want it has had to take no more in vain
+	// firstWait is how long the answer to the first chunk is waited for. Nothing is to be looked at yet.
+	firstWait = 30 * time.Second
+	// chunkPause is how long somebody who did not take it is not tried again.
+	chunkPause = 24 * time.Hour
+	mostTakers = 1 << 14 // that are remembered
+)
+
+// ErrNoChunk: the destination offers CHUNKING and does not take a chunk. It has not got the message; the session is to be closed,
+// and the next one to it is given messages by DATA.
+var ErrNoChunk = errors.New("the destination offers CHUNKING and does not take a chunk")
+
+// What is known of how a destination takes chunks.
+const (
+	untried uint32 = iota
+	takes
+	refuses
+)
+
+// taker is one destination that offers CHUNKING, shared by its sessions.
+type taker struct {
+	state atomic.Uint32
+	since time.Time // of the refusal; of takers.mu
+}
+
+// takes tells whether the destination has taken a chunk.
+func (t *taker) takes() bool { return t != nil && t.state.Load() == takes }
+
+// site is what a destination is known by here: behind one address there may be several servers, and a firewall sees
+// nothing of what is encrypted.
+type site struct {
+	target    netip.AddrPort
+	name      string
+	encrypted bool
+}
+
+// takers remembers destinations that offer CHUNKING. It is safe for concurrent use.
+type takers struct {
+	mu sync.Mutex
+	m  map[site]*taker
+}
+
+// of gives what is known of a destination.
+func (k *takers) of(w site, now time.Time) *taker {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.m[w]
+	if t == nil {
+		if k.m == nil {
+			k.m = make(map[site]*taker)
+		}
+		for old := range k.m { // map order is as good as random
+			if len(k.m) < mostTakers {
+				break
+			}
+			delete(k.m, old)
+		}
+		t = new(taker)
+		k.m[w] = t
+	}
+	if t.state.Load() == refuses && now.Sub(t.since) > chunkPause {
+		t.state.Store(untried)
+	}
+	return t
+}
+
+// refused notes that a destination does not take chunks.
+func (k *takers) refused(t *taker, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t.since = now
+	t.state.Store(refuses)
+}
+
+// inChunk tells whether small messages go as one chunk.
+func (s *Session) inChunk() bool {
+	return s.taker != nil && s.taker.state.Load() != refuses && s.caps.Has(smtp.ExtChunking)
+}
+
+var lineEnd = []byte("\r\n")
+
+// asChunk tells whether a message goes as one chunk. One that ends within a line gets its end by DATA, as ever.
+func (s *Session) asChunk(prefix []byte, body *smtp.Body) bool {
+	switch {
+	case s.Waits():
+		return false
+	case s.binary:
+		return true
+	}
+	return s.inChunk() && body.Size() <= mostChunk && !body.Spilled() && bytes.HasSuffix(body.Bytes(), lineEnd) && (s.taker.takes() || len(prefix) > 0)
+}
+
+// deliverChunk sends the message as one chunk, or what stands before it as the first of two.
+func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.Reply, error) {
+	if f := s.quiet(); f != nil {
+		return nil, f
+	}
+	s.open, s.reset = false, true // a refused chunk leaves the transaction in doubt
+	if !s.binary && !s.taker.takes() {
+		if r, err := s.firstChunk(prefix); r != nil || err != nil {
+			return r, err
+		}
+		prefix = nil
+	}
+	s.conn.SetReadTimeout(s.timeouts.Final)
+	s.client = c
+	err := s.conn.WriteChunkAsking(prefix, body, s.ask)
+	s.client = nil
+	r, err := s.final(err)
+	switch {
+	case s.binary:
+	case err == nil && unknown(r.Code), err != nil && foreign(err):
+		return nil, s.noChunk()
+	case err != nil && !errors.Is(err, ErrGone):
+		s.taker.state.CompareAndSwap(takes, untried) // what came between may stay
+	}
+	if err == nil && r.Class() == 2 {
+		s.reset = false
+	}
+	return r, err
+}
+
+// firstChunk sends header fields of ours as a chunk that others follow, to see whether the destination knows chunks. Neither a
+// reply nor an error: it does. A reply is its answer to the message.
+func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
+	err := s.conn.WriteFirstChunk(fields)
+	if errors.Is(err, smtp.ErrNotCanonical) {
+		return nil, failed(err)
+	}
+	s.conn.SetReadTimeout(min(firstWait, s.timeouts.Command))
+	if err == nil {
+		err = s.conn.ReadReply(&s.rep)
+	}
+	switch {
+	case err != nil || unknown(s.rep.Code) || s.rep.Class() == 3:
+		return nil, s.noChunk()
+	case s.rep.Code == 421:
+		return nil, refusal(&s.rep)
+	case s.rep.Class() != 2:
+		s.conn.SetReadTimeout(s.timeouts.Command)
+		s.conn.SetUntil(time.Time{})
+		return &s.rep, nil
+	}
+	s.taker.state.Store(takes)
+	return nil, nil
+}
+
+// noChunk notes that the destination does not take chunks.
+func (s *Session) noChunk() error {
+	s.takers.refused(s.taker, time.Now())
+	return ErrNoChunk
+}
+
+// unknown tells whether a code speaks of the command and not of the message (RFC 5321 4.2.2: syntax, not implemented, bad sequence).
+func unknown(code int) bool { return code >= 500 && code <= 504 }
+
+// foreign tells whether the destination gave up in the midst of a chunk with words about the command.
+func foreign(err error) bool {
+	var f *Failure
+	return errors.As(err, &f) && f.Raw != nil && unknown(f.Code)
+}

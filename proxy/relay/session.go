@@ -163,8 +163,11 @@ func (s *Session) Recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 }
 
 func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener, data bool) *Failure {
-	if f := s.quiet(); f != nil {
-		return f
+	// A look at the socket is a system call: at the first recipients what has come unseen is left to show before the message goes.
+	if s.Waits() || s.open || s.refused != nil || s.conn.Unread() {
+		if f := s.quiet(); f != nil {
+			return f
+		}
 	}
 	s.data = notAsked
 	if s.open || s.refused != nil {

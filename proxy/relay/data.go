@@ -25,7 +25,7 @@ var errWaits = errors.New("the destination waits for a message")
 // (RFC 5321 4.1.1.4). The error is a *Failure, also where DATA was answered with 421 or by nothing; then all recipients have
 // been told.
 func (s *Session) Group(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) error {
-	chunk := mail.Body == smtp.BodyBinaryMIME || s.inChunk() // which needs no 354, and no closing
+	chunk := mail.Body == smtp.BodyBinaryMIME || s.inChunk() && s.taker.takes() // which needs no 354, and no closing
 	if f := s.recipients(mail, rcpts, told, !chunk); f != nil {
 		return f
 	}

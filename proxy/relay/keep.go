@@ -117,6 +117,7 @@ func (d *Dialer) Take(user uint32, r Route) *Session {
 		one.timer.Stop()
 		if one.s.Alive() {
 			d.proveLater(one.s)
+			one.s.another = true
 			return one.s
 		}
 		one.s.Close()

@@ -21,7 +21,8 @@ type Session struct {
 	conn     *smtp.Conn
 	caps     *Caps // shared with what is remembered of the destination once the session stands
 	rep      smtp.Reply
-	begun    int // transactions that MAIL opened
+	begun    int  // transactions that MAIL opened
+	another  bool // another client has it since
 
 	open    bool        // MAIL was accepted and not yet ended
 	refused *smtp.Reply // MAIL's refusal in this transaction; nil: none
@@ -163,8 +164,10 @@ func (s *Session) Recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) 
 }
 
 func (s *Session) recipients(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener, data bool) *Failure {
-	// A look at the socket is a system call: at the first recipients what has come unseen is left to show before the message goes.
-	if s.Waits() || s.open || s.refused != nil || s.conn.Unread() {
+	// A look at the socket is a system call. At the first recipients of a client's further mail what has come unseen shows before
+	// the message goes at the latest.
+	if s.Waits() || s.open || s.refused != nil || s.another || s.conn.Unread() {
+		s.another = false
 		if f := s.quiet(); f != nil {
 			return f
 		}

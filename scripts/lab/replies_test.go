@@ -117,9 +117,11 @@ func TestNoReplyIsSmuggledByADestination(t *testing.T) {
 			for i, group := range []bool{false, true} {
 				t.Run(fmt.Sprintf("in one write %v", group), func(t *testing.T) {
 					t.Parallel()
-					ctx, p := testContext(t), &listener{lab: l, host: []string{"alice", "bob"}[i], sink: l.Sink(fmt.Sprintf("peer%02d", i+1)), to: fmt.Sprintf("198.51.100.%d:25", 101+i), group: group}
+					ctx, p := testContext(t), &listener{lab: l, host: []string{"alice", "bob"}[i], sink: l.Sink(fmt.Sprintf("peer%02d", i+1)), to: fmt.Sprintf("198.51.100.%d:25", 101+i), group: group, chunks: chunks}
 					for _, c := range tales() {
+						p.prove(ctx, t)
 						p.hear(ctx, t, &c, c.heard(group, chunks))
+						p.prove(ctx, t)
 						p.hear(ctx, t, &tale{name: "after " + c.name}, (&tale{lockstep: []string{rcptOK, ourGoAhead, taken}}).heard(group, chunks))
 					}
 				})
@@ -145,7 +147,7 @@ func smtplibHears(ctx context.Context, t *testing.T, l *Lab, s *Sink, chunks boo
 		}
 		for i, rules := range [][]string{c.rules, nil} {
 			s.Reset()
-			if err := s.Script(rules...); err != nil {
+			if err := s.Script(withChunks(rules, chunks)...); err != nil {
 				t.Fatal(err)
 			}
 			want := 250
@@ -278,13 +280,31 @@ type listener struct {
 	host, to string
 	sink     *Sink
 	group    bool
+	chunks   bool
+}
+
+// withChunks has a destination offer CHUNKING where its rules say nothing of that.
+func withChunks(rules []string, chunks bool) []string {
+	if !chunks || slices.ContainsFunc(rules, func(r string) bool { return strings.HasPrefix(r, "ehlo:") }) {
+		return rules
+	}
+	return append([]string{`ehlo: reply 250-mx\n250-PIPELINING\n250-CHUNKING\n250 8BITMIME`}, rules...)
+}
+
+// prove has the destination take a chunk, where what is pipelined is to go in one.
+func (p *listener) prove(ctx context.Context, t *testing.T) {
+	if p.chunks && p.group {
+		q := *p
+		q.group = false
+		q.hear(ctx, t, &tale{name: "a chunk"}, []string{rcptOK, ourGoAhead, taken})
+	}
 }
 
 // hear sends one mail and compares what is heard with what is to be, and with what the destination has.
 func (p *listener) hear(ctx context.Context, t *testing.T, c *tale, want []string) {
 	t.Helper()
 	p.sink.Reset()
-	if err := p.sink.Script(c.rules...); err != nil {
+	if err := p.sink.Script(withChunks(c.rules, p.chunks)...); err != nil {
 		t.Fatal(err)
 	}
 	x, err := p.lab.SMTP(ctx, p.host, "", p.to)

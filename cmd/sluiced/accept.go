@@ -16,6 +16,10 @@ import (
 // beatEvery is how often the accept loop beats at most; the kernel takes a heartbeat for stale after a second.
 const beatEvery = 50 * time.Millisecond
 
+// polite is how long the queue may not have been sane for those who wait in it to come after those who are there: the
+// heartbeat, which is what a longer queue is about, has time left by far.
+const polite = 400 * time.Millisecond
+
 // calm is an accept queue so short that its growing means nothing: a burst that the loop is about to take.
 const calm = 32
 
@@ -27,6 +31,7 @@ type acceptor struct {
 	serve func(c *flow.Conn, done func()) // done is called when the session has ended
 	full  func() bool                     // as many sessions as are allowed
 	alive func()                          // called with each beat; may be nil
+	yield func()                          // lets all others go first who can; rear.stand, but in tests
 
 	beat     atomic.Pointer[control.Heartbeat] // nil: nobody listens to it
 	stopping atomic.Bool
@@ -40,11 +45,14 @@ type acceptor struct {
 // run accepts until stop.
 func (a *acceptor) run() {
 	defer close(a.done)
-	var last time.Time
+	defer a.prepare()()
+	var last, sane time.Time
 	for !a.stopping.Load() {
-		if now := time.Now(); now.Sub(last) >= beatEvery {
+		now := time.Now()
+		if now.Sub(last) >= beatEvery {
 			last = now
 			if a.sane() {
+				sane = now
 				a.pulse()
 			}
 			// The loop must come round to beat while nobody connects.
@@ -60,7 +68,28 @@ func (a *acceptor) run() {
 		if !a.one() {
 			return
 		}
+		// Of many who come at once each is let in as soon as the others need no processor: mail of the first is on its way
+		// when the last are greeted. Else all would be greeted first, then all asked for their sender, and none be early.
+		if a.l.AtOnce() && now.Sub(sane) < polite {
+			a.yield()
+		}
 	}
+}
+
+// prepare makes what the loop yields by, and returns what ends that.
+func (a *acceptor) prepare() (end func()) {
+	end = func() {}
+	if a.yield != nil {
+		return end
+	}
+	r, err := newRear()
+	if err != nil {
+		a.log.Warn("of connections that come at once none is let go first", "err", err)
+		a.yield = end
+		return end
+	}
+	a.yield = r.stand
+	return r.close
 }
 
 // one accepts one connection; false when the listener is closed.

@@ -66,6 +66,7 @@ type Listener struct {
 	raw    syscallConn
 	opt    Options
 	closed atomic.Bool
+	waited bool // the last Accept
 }
 
 // syscallConn is what Listener needs of a raw connection.
@@ -151,6 +152,7 @@ func (l *Listener) refuse(target netip.AddrPort) string {
 
 // accept speaks by package syscall, since x/sys asks each socket for its protocol before it reads an address.
 func (l *Listener) accept() (fd int, peer syscall.Sockaddr, err error) {
+	l.waited = false
 	rerr := l.raw.Read(func(lfd uintptr) bool {
 		for {
 			fd, peer, err = syscall.Accept4(int(lfd), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
@@ -158,6 +160,7 @@ func (l *Listener) accept() (fd int, peer syscall.Sockaddr, err error) {
 			case syscall.EINTR, syscall.ECONNABORTED: // the client left while it waited
 				continue
 			case syscall.EAGAIN:
+				l.waited = true
 				return false
 			}
 			return true
@@ -189,6 +192,9 @@ func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
+
+// AtOnce tells whether the last Accept did not wait, so that more may be there. It is for the goroutine that accepts.
+func (l *Listener) AtOnce() bool { return !l.waited }
 
 // SetDeadline makes a waiting and any later Accept return os.ErrDeadlineExceeded at t, so that its loop can beat while
 // nothing comes; the zero time waits for ever.

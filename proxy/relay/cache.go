@@ -91,3 +91,15 @@ func (c *cache) drop(p place) {
 	defer s.Unlock()
 	delete(s.m, p)
 }
+
+// dropAll forgets a destination as seen from any source.
+func (c *cache) dropAll(target netip.AddrPort) {
+	s := &c.parts[c.part(place{target: target})] // a part is by destination
+	s.Lock()
+	defer s.Unlock()
+	for p := range s.m {
+		if p.target == target {
+			delete(s.m, p)
+		}
+	}
+}

@@ -95,15 +95,17 @@ func (h *shakes) wantsCert(target netip.AddrPort) bool {
 	return b != nil && b.Cert
 }
 
-// worked forgets what is remembered of a destination.
-func (h *shakes) worked(target netip.AddrPort) {
+// worked forgets what is remembered of a destination; false where that is nothing.
+func (h *shakes) worked(target netip.AddrPort) bool {
 	if !h.some.Load() {
-		return
+		return false
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	_, there := h.m[target]
 	delete(h.m, target)
 	h.some.Store(len(h.m)+len(h.easy) > 0)
+	return there
 }
 
 // onlySimple remembers that the destination's handshake works with little in it: without a name that it does not know, or
@@ -141,13 +143,14 @@ func (d *Dialer) Broken() []Broken {
 	return out
 }
 
-// TryAgain forgets that a destination's handshake fails; false where nothing of the kind is remembered.
+// TryAgain forgets that a destination's handshake fails, and that it was seen without; false where nothing of the kind is
+// remembered.
 func (d *Dialer) TryAgain(target netip.AddrPort) bool {
 	d.shakes.mu.Lock()
-	_, there := d.shakes.m[target]
 	delete(d.shakes.easy, target)
 	d.shakes.mu.Unlock()
-	d.shakes.worked(target)
+	there := d.shakes.worked(target)
+	d.cache.dropAll(target)
 	return there
 }
 

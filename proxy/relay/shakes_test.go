@@ -60,17 +60,31 @@ func TestMemoryOfBrokenTLS(t *testing.T) {
 	if _, err := d.OpenUnder(context.Background(), r, &tlspolicy.Policy{Level: tlspolicy.Encrypt}); err == nil {
 		t.Error("what is required is lifted by the memory")
 	}
+	known := func() bool {
+		_, one := d.Known(&r)
+		_, two := d.Known(&other)
+		return one && two
+	}
 	m.set(func(m *mx) { m.tls = good })
 	open(false, 1) // not yet
-	if !d.TryAgain(m.addr) || d.TryAgain(m.addr) {
+	if !known() || !d.TryAgain(m.addr) || known() || d.TryAgain(m.addr) {
 		t.Error("forgetting by hand")
 	}
 	open(true, 1)
 	open(true, 1)
+	m.set(func(m *mx) { m.tls = ancient })
+	open(false, 3)
+	if s, err := d.Open(context.Background(), other); err != nil || s.Caps().Encrypted || !known() {
+		t.Error(err)
+	}
+	m.set(func(m *mx) { m.tls = good })
+	if s, err := d.OpenUnder(context.Background(), r, &tlspolicy.Policy{Level: tlspolicy.Encrypt}); err != nil || !s.Caps().Encrypted || known() {
+		t.Errorf("it works again, and is known from elsewhere as it was: %v", err)
+	}
 	if len(d.Broken()) != 0 {
 		t.Errorf("remembered after success: %+v", d.Broken())
 	}
-	if l := d.Legs(); l.Failed.Load() < 4 || l.Avoided.Load() < 8 || l.Encrypted.Load() != 2 || l.Plain.Load() != 0 {
+	if l := d.Legs(); l.Failed.Load() < 4 || l.Avoided.Load() < 8 || l.Encrypted.Load() != 3 || l.Plain.Load() != 0 {
 		t.Errorf("%d failed, %d avoided, %d encrypted, %d plain", l.Failed.Load(), l.Avoided.Load(), l.Encrypted.Load(), l.Plain.Load())
 	}
 }

@@ -129,7 +129,9 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 	switch {
 	case s.caps.Encrypted:
 		d.legs.Encrypted.Add(1)
-		d.shakes.worked(s.route.Target)
+		if d.shakes.worked(s.route.Target) {
+			d.cache.dropAll(s.route.Target) // other sources have seen it without
+		}
 		if st, _ := s.conn.TLS(); st.DidResume {
 			d.legs.Resumed.Add(1)
 			if k := d.cache.get(s.route.place(), now); k != nil {

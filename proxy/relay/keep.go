@@ -237,3 +237,21 @@ func (s *Session) leave() {
 	s.Quit()
 	s.Bye(quitPatience)
 }
+
+// Idle gives up what the session need not hold while nothing is said.
+func (s *Session) Idle() {
+	s.conn.Idle()
+	s.rep.Raw = nil
+}
+
+// Alive tells, without waiting, whether the destination is still there and has said nothing.
+func (s *Session) Alive() bool {
+	if s.conn.Buffered() > 0 {
+		return false
+	}
+	pending, err := s.conn.Probe()
+	return err == nil && !pending
+}
+
+// Left tells, without waiting, whether the destination has ended the connection, whatever it said before.
+func (s *Session) Left() bool { return s.conn.HungUp() }

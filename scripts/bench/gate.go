@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"sluice/filter/content"
+	"sluice/scripts/bench/matrix"
 	"sluice/scripts/bench/testbed"
 )
 
@@ -24,14 +25,15 @@ type gate struct {
 
 // starters put each way of forwarding to work in its gateway.
 var starters = map[string]func(context.Context, *bench, *gate, options) error{
-	"forward": func(context.Context, *bench, *gate, options) error { return nil },
-	"relay":   startRelay,
-	"sluice":  withContent(content.LearnedOff),
-	"content": withContent(content.LearnedNever),
+	"forward":     func(context.Context, *bench, *gate, options) error { return nil },
+	"relay":       startRelay,
+	"sluice":      withContent(content.LearnedOff),
+	"content":     withContent(content.LearnedNever),
+	matrix.Before: startBefore,
 }
 
 // greeters are the names by which clients are greeted: a gateway that is not ready yet may forward like any other.
-var greeters = map[string]string{"forward": "sink.example", "relay": "sink.example", "sluice": "gateway.example", "content": "gateway.example"}
+var greeters = map[string]string{"forward": "sink.example", "relay": "sink.example", "sluice": "gateway.example", "content": "gateway.example", matrix.Before: "gateway.example"}
 
 // launch starts a program of the gateway; its output goes to a log that explain shows.
 func (b *bench) launch(g *gate, name string, c *exec.Cmd) error {

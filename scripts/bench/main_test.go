@@ -31,7 +31,10 @@ func TestParseOptions(t *testing.T) {
 	if err != nil || o.rounds != 2 || o.slice != 1500*time.Millisecond || len(o.modes) != 2 || o.binaries != "x" {
 		t.Errorf("options %+v, %v", o, err)
 	}
-	for _, bad := range [][]string{{"-modes", "relay,relay"}, {"-modes", "postfix"}, {"-modes", ""}, {"-rounds", "0"}, {"stray"}} {
+	if o, err := parseOptions([]string{"-modes", "sluice", "-before", "old"}); err != nil || len(o.modes) != 2 || o.modes[1] != matrix.Before || o.before != "old" {
+		t.Errorf("beside an earlier build: options %+v, %v", o, err)
+	}
+	for _, bad := range [][]string{{"-modes", "before"}, {"-modes", "relay,relay"}, {"-modes", "postfix"}, {"-modes", ""}, {"-rounds", "0"}, {"stray"}} {
 		if o, err := parseOptions(bad); err == nil {
 			t.Errorf("%q was accepted as %+v", bad, o)
 		}

@@ -30,6 +30,7 @@ type options struct {
 	enforce  bool
 	chunking bool
 	binaries string
+	before   string // the binaries of an earlier build
 	jsonPath string
 }
 
@@ -56,6 +57,7 @@ func parseOptions(args []string) (options, error) {
 	fs.BoolVar(&o.chunking, "chunking", true, "the destinations offer CHUNKING, as Postfix, Exim and Exchange do unless told otherwise")
 	fs.BoolVar(&o.enforce, "enforce", false, "fail when Sluice misses a bound, not only when a message is lost, damaged or doubled")
 	fs.StringVar(&o.binaries, "binaries", "bin", "`directory` of sluiced and sluice-intercept")
+	fs.StringVar(&o.before, "before", "", "`directory` of an earlier build, measured beside the present one as one more way")
 	fs.StringVar(&o.jsonPath, "json", "", "`file` for all samples and medians; - is standard output, after the table")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -68,9 +70,12 @@ func parseOptions(args []string) (options, error) {
 	}
 	o.modes = strings.Split(*modes, ",")
 	for i, m := range o.modes {
-		if _, ok := starters[m]; !ok || slices.Contains(o.modes[:i], m) {
+		if _, ok := starters[m]; !ok || m == matrix.Before || slices.Contains(o.modes[:i], m) {
 			return o, fmt.Errorf("could not measure %q: the ways are forward, relay, sluice and content, each once", m)
 		}
+	}
+	if o.before != "" {
+		o.modes = append(o.modes, matrix.Before)
 	}
 	if len(o.cells()) == 0 {
 		return o, fmt.Errorf("could not measure nothing: no cell has %q in its name", o.only)
@@ -193,12 +198,24 @@ func report(o options, res result) error {
 	}
 	fmt.Printf("\nratios (×) are to %s, \"of forward\" to plain forwarding, in the same round; took %.0f s; load average %s before, %s after\n",
 		matrix.Yardstick, res.Took, res.Host.LoadAvg, res.LoadEnd)
+	if o.before != "" {
+		changes(o, res.Samples)
+	}
 	if o.jsonPath != "" {
 		if err := writeJSON(o.jsonPath, res); err != nil {
 			return err
 		}
 	}
 	return judge(o, res.Rows)
+}
+
+// changes prints what became of the CPU of a message since an earlier build.
+func changes(o options, samples []matrix.Sample) {
+	for _, c := range o.cells() {
+		if ratio, spread, ok := matrix.Change(samples, c, "sluice", matrix.Before); ok {
+			fmt.Printf("CPU of sluice to that of %s, %s: ×%.3f ± %.3f\n", o.before, c, ratio, ratio*spread)
+		}
+	}
 }
 
 func writeJSON(path string, res result) error {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/filter/content"
 )
 
 // daemonUser runs sluiced: any account without privileges will do.
@@ -87,6 +89,12 @@ func withContent(learned string) func(context.Context, *bench, *gate, options) e
 	return func(ctx context.Context, b *bench, g *gate, o options) error {
 		return startSluice(ctx, b, g, o, learned)
 	}
+}
+
+// startBefore runs an earlier build as the way "sluice" runs the present one.
+func startBefore(ctx context.Context, b *bench, g *gate, o options) error {
+	o.binaries = o.before
+	return startSluice(ctx, b, g, o, content.LearnedOff)
 }
 
 // startSluice runs the programs as they run on a real gateway: the helper as

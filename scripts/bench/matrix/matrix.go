@@ -4,6 +4,7 @@ package matrix
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"sluice/scripts/bench/load"
@@ -15,6 +16,9 @@ const Yardstick = "relay"
 
 // Filtered is Sluice with the content filter on, which the way "sluice" does without.
 const Filtered = "content"
+
+// Before is an earlier build, measured as the way "sluice" is.
+const Before = "before"
 
 // Cell is one kind of traffic.
 type Cell struct {
@@ -57,7 +61,7 @@ func (c Cell) Has(mode string) bool {
 	}
 	switch c.TLS {
 	case OnwardTLS:
-		return mode == "sluice"
+		return mode == "sluice" || mode == Before
 	case BothTLS:
 		return mode != Yardstick
 	}
@@ -266,6 +270,31 @@ func medianRatio(mine, yard []Sample, f func(Sample) float64) float64 {
 		}
 	}
 	return middle(ratios)
+}
+
+// Change tells what the gateway's CPU of a message in one way is to that in another, round by round, and how far that is from sure: the
+// geometric mean of the ratios, and its standard error as a part of it. Without two rounds of both there is none.
+func Change(samples []Sample, cell Cell, mode, beside string) (ratio, spread float64, ok bool) {
+	var logs []float64
+	for _, s := range of(samples, cell, mode) {
+		for _, b := range of(samples, cell, beside) {
+			if b.Round == s.Round && b.GatewayCPU > 0 && s.GatewayCPU > 0 {
+				logs = append(logs, math.Log(s.GatewayCPU/b.GatewayCPU))
+			}
+		}
+	}
+	n := float64(len(logs))
+	if n < 2 {
+		return 0, 0, false
+	}
+	mean, square := 0.0, 0.0
+	for _, l := range logs {
+		mean += l / n
+	}
+	for _, l := range logs {
+		square += (l - mean) * (l - mean)
+	}
+	return math.Exp(mean), math.Sqrt(square / (n - 1) / n), true
 }
 
 func middle(values []float64) float64 {

@@ -52,6 +52,26 @@ func TestRowsPairRounds(t *testing.T) {
 	}
 }
 
+func TestChange(t *testing.T) {
+	t.Parallel()
+	c := Cells(false)
+	samples := []Sample{
+		sample("sluice", c[0], 0, 1, 80, 1), sample(Before, c[0], 0, 1, 100, 1),
+		sample("sluice", c[0], 1, 1, 160, 1), sample(Before, c[0], 1, 1, 200, 1), // the machine is half as fast
+		sample("sluice", c[0], 2, 1, 1, 1), sample(Before, c[1], 2, 1, 1, 1), // no pair
+	}
+	if ratio, spread, ok := Change(samples, c[0], "sluice", Before); !ok || !near(ratio, 0.8) || !near(spread, 0) {
+		t.Errorf("change %v ± %v, %t", ratio, spread, ok)
+	}
+	samples[0].GatewayCPU = 125
+	if ratio, spread, ok := Change(samples, c[0], "sluice", Before); !ok || !near(ratio, 1) || math.Abs(spread-math.Log(1.25)) > 1e-9 {
+		t.Errorf("change %v ± %v, %t", ratio, spread, ok)
+	}
+	if _, _, ok := Change(samples, c[1], "sluice", Before); ok {
+		t.Error("a change of one cell was found without pairs")
+	}
+}
+
 func near(a, b float64) bool { return math.Abs(a-b) < 1e-9 }
 
 func TestLoss(t *testing.T) {
@@ -80,7 +100,7 @@ func TestCells(t *testing.T) {
 func TestCellsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, c := range Cells(true) {
-		if !c.Has("sluice") || c.Has(Yardstick) != (c.TLS == NoTLS) || c.Has("forward") != (c.TLS != OnwardTLS) {
+		if !c.Has("sluice") || c.Has(Yardstick) != (c.TLS == NoTLS) || c.Has("forward") != (c.TLS != OnwardTLS) || !c.Has(Before) {
 			t.Errorf("%v: ways %v %v %v", c, c.Has("sluice"), c.Has(Yardstick), c.Has("forward"))
 		}
 		if (BoundsOf(c) == Bounds{}) != (c.TLS != NoTLS) {

@@ -108,6 +108,7 @@ func (s *session) endAuth(accepted bool) {
 		s.srv.cfg.Guard.Authenticated(s.flow, accepted)
 	}
 	if accepted {
+		s.remote.ByData() // one that does not take a chunk would have to be replaced, and this session cannot be
 		// Encryption begun now would not cover what was said before it (RFC 3207 4.2): a client that wants it says so first.
 		s.offer.Set &^= smtp.ExtStartTLS | smtp.ExtAuth
 		s.offer.Auth = nil

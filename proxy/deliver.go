@@ -79,12 +79,15 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 // transfer gives the message to the onward session, which is a new one where there is none any more, and returns the final
 // reply. Neither that nor an error: the client was answered.
 func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.Reply, error) {
-	for again := false; ; {
+	for byData := false; ; {
 		if s.remote == nil || !s.there(until) {
 			if f := s.replay(until); f != nil {
 				s.undelivered(f, body, e)
 				return nil, nil
 			}
+		}
+		if byData {
+			s.remote.ByData() // it may be another server behind the same address
 		}
 		if a := s.lossy(body); a != nil {
 			s.say(*a)
@@ -103,8 +106,8 @@ func (s *session) transfer(body *smtp.Body, until time.Time, e *ending) (*smtp.R
 		streams := s.remote.Streams()
 		reply, err := s.remote.Deliver(s.trace, body, until, s)
 		switch {
-		case errors.Is(err, relay.ErrNoChunk) && !again:
-			again = true
+		case errors.Is(err, relay.ErrNoChunk):
+			byData = true
 			s.landed() // with a word that it was not taken
 		case !streams || !s.resend(err):
 			return reply, err

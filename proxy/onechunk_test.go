@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -87,11 +88,7 @@ func TestWhoTakesChunksForCommandsSeesNoMessage(t *testing.T) {
 	p.envelope()
 	p.send(goodMail, "250 2.0.0 queued as X1")
 	p.cmd("QUIT", "221")
-	for _, rec := range r.log.wait(t, 2) {
-		if rec.Status != Delivered {
-			t.Errorf("record %+v", rec)
-		}
-	}
+	bothDelivered(t, r)
 	for _, c := range mx.commands() {
 		if strings.Contains(c, "evil") || strings.Contains(c, "not filtered") {
 			t.Errorf("the destination took %q of the message for a command", c)
@@ -99,6 +96,17 @@ func TestWhoTakesChunksForCommandsSeesNoMessage(t *testing.T) {
 	}
 	if all := mx.messages(); len(all) != 2 || !strings.HasSuffix(all[0], evil+"\r\n") {
 		t.Errorf("it has %d messages: %.500q", len(all), all)
+	}
+}
+
+// bothDelivered holds the log to two messages, which were delivered.
+func bothDelivered(t *testing.T, r *rig) {
+	t.Helper()
+	all := r.log.wait(t, 2)
+	for _, rec := range all {
+		if len(all) != 2 || rec.Status != Delivered {
+			t.Errorf("of %d records %+v", len(all), rec)
+		}
 	}
 }
 
@@ -139,26 +147,76 @@ func TestWhatIsSaidToTheFirstChunkOfTheMessage(t *testing.T) {
 	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "1 RSET", "1 MAIL", "1 BDAT", "1 RSET", "1 MAIL", "1 BDAT", "1 BDAT LAST")
 }
 
-// TestWhoTakesChunksNoMoreHearsDATA: the message is there once, and in flight no more.
+// TestServersThatAllTakeNoChunk: behind one address there may be several, each of which has not been tried. The message is not
+// put off for that.
+func TestServersThatAllTakeNoChunk(t *testing.T) {
+	t.Parallel()
+	const offers = ".sink.example\r\n250-PIPELINING\r\n250 CHUNKING"
+	mx := newRemote(t, reply("EHLO", "250-mx1"+offers, "250-mx2"+offers), reply("BDAT", "502 5.5.2 unknown command"))
+	r := newRig(t, mx.addr(), chunking)
+	r.mail("250 2.0.0 queued as X1")
+	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "2 EHLO", "2 MAIL", "2 DATA", "2 .")
+}
+
+// TestNoChunkIsTriedBehindAUTH: the session in which the customer authenticated cannot be replaced.
+func TestNoChunkIsTriedBehindAUTH(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, submission("PLAIN", reply("AUTH", "235 2.7.0 welcome"), reply("BDAT", "502 5.5.2 unknown command"))...)
+	r := newRig(t, mx.addr(), func(r *rig) {
+		r.cfg.Dialer = relay.NewDialer(relay.Options{Own: ownDialer{src: make(chan string, 100)}, Chunks: true})
+	})
+	p := r.dial()
+	p.cmd("EHLO client.example", "250")
+	p.cmd("AUTH PLAIN AHVzZXIAcGFzcw==", "235 2.7.0 welcome")
+	p.envelope()
+	p.send(goodMail, "250 2.0.0 queued as X1")
+	p.cmd("QUIT", "221")
+	if said := mx.commands(); slices.ContainsFunc(said, func(c string) bool { return strings.Contains(c, "BDAT") }) {
+		t.Errorf("the destination heard %q", said)
+	}
+}
+
+// TestWhoLeavesAtTheFirstChunk: 421 is what the client hears, and says nothing of chunks.
+func TestWhoLeavesAtTheFirstChunk(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, reply("BDAT", "421 4.3.2 leaving", "250 2.0.0 so far", "250 2.0.0 queued as C1"))
+	r := newRig(t, mx.addr(), chunking)
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "421 4.3.2 leaving")
+	p.closed()
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Deferred {
+		t.Errorf("record %+v", rec)
+	}
+	r.mail("250 2.0.0 queued as C1")
+	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "2 EHLO", "2 MAIL", "2 BDAT", "2 BDAT LAST")
+}
+
+// TestWhoTakesChunksNoMoreHearsDATA: the message is there once, and what was not taken is in flight no more when it goes again.
 func TestWhoTakesChunksNoMoreHearsDATA(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t, reply("BDAT", "250 2.0.0 so far", "250 2.0.0 queued as C1", "500 5.5.1 what?"))
-	r := newRig(t, mx.addr(), chunking)
+	j, landed := &journal{}, make(chan int32, 2)
+	mx.before = func(verb string) {
+		if verb == "EHLO" {
+			landed <- j.answered.Load()
+		}
+	}
+	r := newRig(t, mx.addr(), chunking, func(r *rig) { r.cfg.Inflight = j })
 	p := r.hello()
 	p.envelope()
 	p.send(goodMail, "250 2.0.0 queued as C1")
 	p.envelope()
 	p.send(goodMail, "250 2.0.0 queued as X1")
 	p.cmd("QUIT", "221")
-	for _, rec := range r.log.wait(t, 2) {
-		if rec.Status != Delivered {
-			t.Errorf("record %+v", rec)
-		}
-	}
+	bothDelivered(t, r)
 	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "1 BDAT LAST", "1 MAIL", "1 BDAT LAST", "2 EHLO", "2 MAIL", "2 DATA", "2 .")
+	if first, again := <-landed, <-landed; first != 0 || again != 2 || j.sent.Load() != 3 {
+		t.Errorf("at the second session slot %d had landed, and in all %d were taken; want 2 and 3", again, j.sent.Load())
+	}
 }
 
-// TestChunkWithoutAnAnswer is as ambiguous as a dot without one, and a client that left has nothing sent.
+// TestChunkWithoutAnAnswer is as ambiguous as a dot without one.
 func TestChunkWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t, reply("BDAT", "250 2.0.0 so far", closeNow))
@@ -168,5 +226,26 @@ func TestChunkWithoutAnAnswer(t *testing.T) {
 	p.send(goodMail, "451 4.4.2")
 	if rec := r.log.wait(t, 1)[0]; rec.Status != Ambiguous {
 		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestWhoLeavesBeforeTheChunkSendsNothing: a client that is gone once the first chunk is taken has no message there.
+func TestWhoLeavesBeforeTheChunkSendsNothing(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	var p *peer
+	mx.before = func(verb string) {
+		if verb == "BDAT" {
+			_ = p.nc.(*net.TCPConn).SetLinger(0) // a reset is no half-closed client
+			_ = p.nc.Close()
+		}
+	}
+	r := newRig(t, mx.addr(), chunking)
+	p = r.hello()
+	p.envelope()
+	p.cmd("DATA", "354")
+	p.write(goodMail + ".\r\n")
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Lost || len(mx.messages()) != 0 {
+		t.Errorf("record %+v, and %d messages arrived", rec, len(mx.messages()))
 	}
 }

@@ -24,25 +24,27 @@ const (
 	mostTakers = 1 << 14 // that are remembered
 )
 
-// ErrNoChunk: the destination offers CHUNKING and does not take a chunk. It has not got the message; the session is to be closed,
-// and the next one to it is given messages by DATA.
+// ErrNoChunk: the destination offers CHUNKING and does not take a chunk. It has not got the message, which may go once more by another
+// session (ByData); this one is to be closed.
 var ErrNoChunk = errors.New("the destination offers CHUNKING and does not take a chunk")
 
-// What is known of how a destination takes chunks.
+// What is known of how a destination takes chunks. Anything else is when it did not take one, by Unix seconds.
 const (
-	untried uint32 = iota
-	takes
-	refuses
+	untried int64 = 0
+	takes   int64 = -1
 )
 
 // taker is one destination that offers CHUNKING, shared by its sessions.
-type taker struct {
-	state atomic.Uint32
-	since time.Time // of the refusal; of takers.mu
-}
+type taker struct{ state atomic.Int64 }
 
 // takes tells whether the destination has taken a chunk.
 func (t *taker) takes() bool { return t != nil && t.state.Load() == takes }
+
+// refuses tells whether it has not taken one.
+func (t *taker) refuses() bool { return t.state.Load() > 0 }
+
+// refused notes that it has not taken one.
+func (t *taker) refused(now time.Time) { t.state.Store(now.Unix()) }
 
 // site is what a destination is known by here: behind one address there may be several servers, and a firewall sees
 // nothing of what is encrypted.
@@ -76,24 +78,17 @@ func (k *takers) of(w site, now time.Time) *taker {
 		t = new(taker)
 		k.m[w] = t
 	}
-	if t.state.Load() == refuses && now.Sub(t.since) > chunkPause {
-		t.state.Store(untried)
+	if at := t.state.Load(); at > 0 && now.Sub(time.Unix(at, 0)) > chunkPause {
+		t.state.CompareAndSwap(at, untried)
 	}
 	return t
 }
 
-// refused notes that a destination does not take chunks.
-func (k *takers) refused(t *taker, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	t.since = now
-	t.state.Store(refuses)
-}
-
 // inChunk tells whether small messages go as one chunk.
-func (s *Session) inChunk() bool {
-	return s.taker != nil && s.taker.state.Load() != refuses && s.caps.Has(smtp.ExtChunking)
-}
+func (s *Session) inChunk() bool { return s.taker != nil && !s.taker.refuses() }
+
+// ByData has small messages go by DATA from here on.
+func (s *Session) ByData() { s.taker = nil }
 
 var lineEnd = []byte("\r\n")
 
@@ -130,7 +125,7 @@ func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.
 	case err == nil && unknown(r.Code), err != nil && foreign(err):
 		return nil, s.noChunk()
 	case err != nil && !errors.Is(err, ErrGone):
-		s.taker.state.CompareAndSwap(takes, untried) // what came between may stay
+		s.taker.state.CompareAndSwap(takes, untried) // what another session has found meanwhile stays
 	}
 	if err == nil && r.Class() == 2 {
 		s.reset = false
@@ -165,7 +160,7 @@ func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
 
 // noChunk notes that the destination does not take chunks.
 func (s *Session) noChunk() error {
-	s.takers.refused(s.taker, time.Now())
+	s.taker.refused(time.Now())
 	return ErrNoChunk
 }
 

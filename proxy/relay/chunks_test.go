@@ -15,12 +15,12 @@ func TestWhoRefusedAChunkIsTriedAgainAfterADay(t *testing.T) {
 	other := at
 	other.name = "b.example"
 	k.of(other, now).state.Store(takes)
-	k.refused(k.of(at, now), now)
+	k.of(at, now).refused(now)
 	for _, c := range []struct {
 		of    site
 		after time.Duration
-		want  uint32
-	}{{at, 0, refuses}, {at, chunkPause, refuses}, {other, 0, takes}, {at, chunkPause + time.Second, untried}, {other, chunkPause + time.Second, takes}} {
+		want  int64
+	}{{at, 0, now.Unix()}, {at, chunkPause - time.Second, now.Unix()}, {other, 0, takes}, {at, chunkPause + time.Second, untried}, {other, chunkPause + time.Second, takes}} {
 		if got := k.of(c.of, now.Add(c.after)).state.Load(); got != c.want {
 			t.Errorf("%s after %v: state %d, want %d", c.of.name, c.after, got, c.want)
 		}

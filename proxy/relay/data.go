@@ -20,12 +20,12 @@ const (
 var errWaits = errors.New("the destination waits for a message")
 
 // Group does as Recipients, and sends DATA behind the recipients in the same write where the destination takes PIPELINING
-// and the message would not go as a chunk in any case. What it said to DATA, Data tells. From then on the destination may
+// and has not shown that it takes chunks. What it said to DATA, Data tells. From then on the destination may
 // wait for the message (Waits): it can have that by Deliver, or the session is to be closed, which it takes for no message
 // (RFC 5321 4.1.1.4). The error is a *Failure, also where DATA was answered with 421 or by nothing; then all recipients have
 // been told.
 func (s *Session) Group(mail *smtp.Mail, rcpts []smtp.Rcpt, told Listener) error {
-	chunk := mail.Body == smtp.BodyBinaryMIME || s.inChunk() && s.taker.takes() // which needs no 354, and no closing
+	chunk := mail.Body == smtp.BodyBinaryMIME || s.taker.takes() // which needs no 354, and no closing
 	if f := s.recipients(mail, rcpts, told, !chunk); f != nil {
 		return f
 	}

@@ -21,7 +21,7 @@ func (s *Session) Bound(t time.Time) { s.conn.SetUntil(t) }
 // refuses is a final reply too. The error is ErrGone, ErrNoChunk or a *Failure.
 //
 // After BODY=BINARYMIME the message leaves as one chunk (RFC 3030): there is no 354 then, and no round trip for it. So does a
-// small one where the destination has shown that it can (chunks.go), unless that is off.
+// small one where the destination has shown that it can, and prefix alone where it is to show that (chunks.go), unless that is off.
 //
 // Of a message that goes while it comes (Stream) it sends the rest and the end, and prefix is what was given then.
 func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Client) (*smtp.Reply, error) {

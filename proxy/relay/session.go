@@ -29,7 +29,6 @@ type Session struct {
 	reset   bool        // RSET is owed before the next MAIL
 	limits  limits      // what counts towards the destination's own bounds
 	taker   *taker      // the destination, where small messages may go as one chunk; else nil
-	takers  *takers     // of it
 	binary  bool        // MAIL said BODY=BINARYMIME: no DATA (RFC 3030 3)
 	data    dataState   // what became of a DATA that went ahead of the message
 	stream  *streaming  // the message goes while it comes; nil: it does not

@@ -153,7 +153,7 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 	}
 	s.caps = d.cache.put(s.route.place(), s.caps, now)
 	if d.chunks && s.caps.Has(smtp.ExtChunking) {
-		s.taker, s.takers = d.takers.of(site{s.route.Target, s.caps.Name, s.caps.Encrypted}, now), &d.takers
+		s.taker = d.takers.of(site{s.route.Target, s.caps.Name, s.caps.Encrypted}, now)
 	}
 }
 

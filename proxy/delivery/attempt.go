@@ -24,7 +24,7 @@ type try struct {
 	told    []Outcome
 	asked   []int // indices of the recipients of the transaction
 	rest    []int // of those for whom there is no room in it
-	done    []int // of those of earlier ones in this try
+	done    []int // of those of earlier ones, in this try or before it was interrupted
 	through bool  // the last one went its whole way
 	missed  string
 	cut     bool       // our own end came before a destination was reached: it was no try
@@ -100,6 +100,7 @@ func (t *try) begin() {
 		}
 		t.told = append(t.told, Outcome{Rcpt: r})
 	}
+	t.resume()
 }
 
 // all gives every open recipient the same answer.
@@ -146,7 +147,6 @@ func (t *try) deliver() {
 	}
 	defer body.Release()
 	defer func() { t.low.Release() }()
-	defer t.gather()
 	waived := !env.RequireTLS && waivesTLS(body.Header())
 	tried := 0
 	for i := 0; i < len(r.ways); i++ {
@@ -171,8 +171,8 @@ func (t *try) deliver() {
 			if !t.further() {
 				return
 			}
-			if t.q.ctx.Err() != nil { // what is written down so far is not put at risk
-				t.all(ours(451, smtp.Enhanced{4, 3, 2}, "the gateway is restarting"))
+			if r := t.keep(); r.Code != 0 {
+				t.all(r)
 				return
 			}
 			i--

@@ -2,11 +2,14 @@ package delivery
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"sluice/proxy/smtp"
 )
 
 // bounded is a server with room for few recipients in a message. It counts connections and keeps who was accepted, message by
@@ -163,5 +166,56 @@ func TestTheEndBetweenPortions(t *testing.T) {
 	defer b.mu.Unlock()
 	if got := fmt.Sprint(b.mails); got != "[[d0@one.example d1@one.example] [d2@one.example]]" {
 		t.Errorf("accepted were %s", got)
+	}
+}
+
+// TestKillBetweenPortions: what stands on disk when the second transaction of a try begins is enough for the next process to ask
+// only those who have nothing yet, and to tell of all of them in the end.
+func TestKillBetweenPortions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.host("one.example", "127.0.0.2")
+	w.host("sender.example", "127.0.0.3")
+	sender := w.serve("127.0.0.3", nil)
+	killed, copied := t.TempDir(), false // the folder as a kill would leave it
+	b := bounded{room: 2, other: func(cmd string, mails [][]string) string {
+		switch {
+		case strings.HasPrefix(cmd, "MAIL") && len(mails) == 1 && !copied:
+			copied = true
+			if err := os.CopyFS(killed, os.DirFS(w.dir)); err != nil {
+				t.Error(err)
+			}
+			w.stop() // of the one that goes on nothing is looked at
+			return "421 4.3.2 later"
+		case strings.HasPrefix(cmd, "RCPT TO:<no"):
+			return "550 5.1.1 nobody"
+		}
+		return ""
+	}}
+	w.serve("127.0.0.2", b.answer).caps = "250-mx\r\n250 LIMITS RCPTMAX=3"
+	env := w.mail("d0@one.example", "no@one.example", "d1@one.example", "d2@one.example")
+	env.Rcpts[2].Notify = smtp.NotifySuccess
+	w.send(env, text)
+	w.next()
+	w.dir = killed
+	w.again()
+	r := w.next()
+	var got []string
+	for _, o := range r.Rcpts {
+		got = append(got, fmt.Sprintf("%s %v %d %t", o.Rcpt.Address, o.Fate, o.Reply.Code, o.Behind))
+	}
+	if want := []string{"d0@one.example delivered 250 true", "no@one.example failed 550 false", "d1@one.example relayed 250 true", "d2@one.example delivered 250 true"}; !slices.Equal(got, want) {
+		t.Errorf("after the kill: %q, want %q", got, want)
+	}
+	w.next()
+	w.empty()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if got := fmt.Sprint(b.mails); got != "[[d0@one.example d1@one.example] [d2@one.example]]" {
+		t.Errorf("accepted were %s", got)
+	}
+	n := sender.taken()
+	if len(n) != 1 || strings.Count(n[0], "Action: relayed") != 1 || strings.Count(n[0], "Action: failed") != 1 {
+		t.Errorf("the sender has %q", n)
 	}
 }

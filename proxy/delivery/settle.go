@@ -20,6 +20,7 @@ func (t *try) settle() {
 		t.tell()
 		return
 	}
+	t.gather()
 	e, st := &t.l.Envelope, t.l.State
 	age := now.Sub(e.Received)
 	expired, late := age >= t.q.set.Load().Schedule.Until, age >= t.q.set.Load().Schedule.Delayed && !st.Delayed

@@ -169,6 +169,12 @@ func (f *life) try(r *rand.Rand) error {
 		f.t.Errorf("delivery %v holds another message", id)
 	}
 	st := l.State
+	if st.Left&(st.Left-1) != 0 && r.IntN(2) == 0 { // the first of several, and the try goes on
+		st.Left &= st.Left - 1
+		if err := f.note(id, st.Left, func() error { return l.Progress(st) }); err != nil {
+			return err
+		}
+	}
 	st.Attempts++
 	how := r.IntN(10)
 	switch {

@@ -156,11 +156,11 @@ func seconds(t time.Time) uint32 {
 
 func fromSeconds(s uint32) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
 
-// apply takes over a state that is newer.
+// apply takes over a state that is newer. Whether the delivery is leased is another thing.
 func (s *slot) apply(st *state) {
 	s.ver, s.left, s.due = st.ver, st.Left, seconds(st.Due)
 	s.attempts, s.crashes, s.kills = uint16(min(st.Attempts, 1<<16-1)), uint8(min(st.Crashes, 1<<8-1)), uint8(min(st.Kills, 1<<8-1))
-	s.flags &^= held | delayed | leased | owed
+	s.flags &^= held | delayed | owed
 	if st.Owed() {
 		s.flags |= owed
 	}

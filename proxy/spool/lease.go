@@ -110,16 +110,24 @@ func (s *Spool) Lease(id ID) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	note := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, uint64(id)), l.ver)
-	s.mu.Lock()
-	l.noted = &op{kind: kLease, meta: note, done: make(chan struct{})}
-	err = s.push(l.noted)
-	s.mu.Unlock()
-	if err != nil {
+	if err := l.note(); err != nil {
 		s.unlease(id)
 		return nil, err
 	}
 	return l, nil
+}
+
+// note has it written that the delivery, as it is now, is being tried.
+func (l *Lease) note() error {
+	meta := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint64(nil, uint64(l.ID)), l.ver)
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	o := &op{kind: kLease, meta: meta, done: make(chan struct{})}
+	if err := l.s.push(o); err != nil {
+		return err
+	}
+	l.noted = o
+	return nil
 }
 
 // Claim gives the delivery to a caller who will not try it. Errors are those of Lease.

@@ -14,6 +14,19 @@ func (l *Lease) Settle(st State) error {
 	return l.s.settle(l, &st, true)
 }
 
+// Progress writes down what came of the try so far, some recipient being left, and returns once that is on disk. The lease goes
+// on, and the end of the program will not hide that the delivery was being tried further.
+func (l *Lease) Progress(st State) error {
+	x := l.next(&st)
+	x.on = true
+	l.s.prepare(x)
+	if err := l.s.write1(x, true); err != nil {
+		return err
+	}
+	l.ver, l.State = x.ver, st
+	return l.note()
+}
+
 // Return ends the lease as if there had been none: nothing was tried. It does not wait for the disk.
 func (l *Lease) Return() error {
 	return l.s.settle(l, &l.State, false)
@@ -74,9 +87,7 @@ func (s *Spool) prepare(x *state) {
 	if slot == nil || x.done {
 		return
 	}
-	was := slot.flags & leased
 	s.countHeld(slot, func() { slot.apply(x) })
-	slot.flags |= was
 }
 
 func (s *Spool) countHeld(slot *slot, f func()) {
@@ -117,6 +128,9 @@ func (s *Spool) stateLanded(x *state, p place, g *segment) {
 		return
 	}
 	s.countHeld(slot, func() { slot.apply(x) })
+	if !x.on {
+		slot.flags &^= leased
+	}
 	s.deadState(slot)
 	slot.state = p
 	if p != slot.at {

@@ -104,6 +104,49 @@ func TestStateIsKept(t *testing.T) {
 	}
 }
 
+// TestProgressIsKept: what a try has come to so far outlives a kill, with that it went on; until then the delivery is nobody else's.
+func TestProgressIsKept(t *testing.T) {
+	t.Parallel()
+	d := newSimDisk(1)
+	s, err := Open("simulated", Options{disk: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := commit(t, s, to("a@example.net", "b@example.net", "c@example.net"), message(1))[0]
+	l := lease(t, s, id)
+	st := l.State
+	st.Left, st.Replies = 0b110, []Reply{{Code: 250, Text: "taken", Taken: true, Relayed: true}}
+	if err := l.Progress(st); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Lease(id); !errors.Is(err, ErrBusy) {
+		t.Errorf("it is leased twice: %v", err)
+	}
+	if err := l.Noted(); err != nil || l.Open(0) || !l.Open(1) {
+		t.Errorf("%v, %b", err, l.State.Left)
+	}
+	defer s.Close()
+	d.restart(false)
+	if s, err = Open("simulated", Options{disk: d, Keep: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	rep, err := s.Takeover()
+	if err != nil || len(rep.Interrupted) != 1 || !slices.Equal(rep.Interrupted[0].To, []string{"b@example.net", "c@example.net"}) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	l = lease(t, s, id)
+	if l.State.Left != 0b110 || l.State.Attempts != 0 || l.State.Kills != 1 || !reflect.DeepEqual(l.State.Replies, st.Replies) {
+		t.Errorf("the state is %+v", l.State)
+	}
+	if err := l.Progress(State{Left: 0b100}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Settle(State{}); err != nil || len(all(s)) != 0 {
+		t.Errorf("%v, %d are left", err, len(all(s)))
+	}
+}
+
 func TestOperatorsChanges(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

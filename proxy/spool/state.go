@@ -16,7 +16,7 @@ type State struct {
 	Hold     string    // why it is on hold; "": it is not
 	Delayed  bool      // the sender was told that it takes long
 	Left     uint64    // bit i: recipient i of the delivery is not settled
-	Replies  []Reply   // the last answer that each unsettled recipient had, as far as there was one
+	Replies  []Reply   // the last answer that each unsettled recipient had, as far as there was one, and each that is Taken
 	Last     time.Time // of the last try
 	Note     string    // what hindered the last try as a whole
 }
@@ -30,6 +30,9 @@ type Reply struct {
 	Host string // who said so
 	// Final: it is the last word on the recipient, of which the sender has not heard; Expired: after as many tries as there are.
 	Final, Expired bool
+	// Taken: the destination has the message for the recipient, who is settled, while the try goes on for others (see Progress).
+	// Relayed: it will not tell the sender, who asked for that.
+	Taken, Relayed bool
 }
 
 // Owed tells whether something is final of which the sender has not heard.
@@ -42,6 +45,7 @@ type state struct {
 	id   ID
 	ver  uint32 // the highest counts
 	done bool   // final, whatever the version
+	on   bool   // the lease goes on; it stands in no record
 	State
 }
 
@@ -68,6 +72,8 @@ const (
 	pHost    = 5
 	pFinal   = 6
 	pExpired = 7
+	pTaken   = 8
+	pRelayed = 9
 )
 
 // mostReply bounds what is kept of a stranger's words.
@@ -100,6 +106,8 @@ func (s *state) append(b fields) fields {
 		one.text(pHost, r.Host)
 		one.flag(pFinal, r.Final)
 		one.flag(pExpired, r.Expired)
+		one.flag(pTaken, r.Taken)
+		one.flag(pRelayed, r.Relayed)
 		b.bytes(sReply, one)
 	}
 	return b
@@ -160,6 +168,10 @@ func parseReply(b []byte) (r Reply) {
 			r.Final = true
 		case pExpired:
 			r.Expired = true
+		case pTaken:
+			r.Taken = true
+		case pRelayed:
+			r.Relayed = true
 		}
 	})
 	return r

@@ -228,10 +228,7 @@ func boundedQueue(ctx context.Context, l *Lab) error {
 			return err
 		}
 		defer x.Close()
-		var to []string
-		for n := range 5 + i {
-			to = append(to, fmt.Sprintf("q%d-%d@peer06.example", i, n))
-		}
+		to := numbered(5+i, fmt.Sprintf("q%d-", i), "peer06.example")
 		if _, last, err := x.Send("a@bob.example", to, letter("bob", "bounds")); err != nil || last.Code != 250 {
 			return fmt.Errorf("it hears %s, %v", last, err)
 		}
@@ -250,4 +247,58 @@ func boundedQueue(ctx context.Context, l *Lab) error {
 		return n >= len(want)
 	})
 	return errors.Join(err, bounded(mx, want))
+}
+
+// TestKillBetweenTransactions: a destination takes three recipients in a message, and sluiced is killed when it has had two of three
+// transactions of one: after the start the third goes out, and nobody has the message twice.
+func TestKillBetweenTransactions(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, queueLoadConfig)
+	mx := l.Sink("peer07")
+	if err := mx.Script("ehlo: reply 250-mx\\n250 LIMITS RCPTMAX=3", "mail#3: stall"); err != nil {
+		t.Fatal(err)
+	}
+	x, err := l.Hello(ctx, "bob", "", "203.0.113.1:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	to := numbered(8, "k", "peer07.example")
+	if _, last, err := x.Send("a@bob.example", to, letter("bob", "portions")); err != nil || last.Code != 250 {
+		t.Fatalf("it hears %s, %v", last, err)
+	}
+	mails := func() (n int) {
+		for _, s := range mx.Sessions() {
+			for _, line := range s.Lines {
+				if strings.HasPrefix(line, "C: MAIL ") {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	if !eventually(ctx, func() bool { return mails() == 3 }) {
+		t.Fatalf("%d transactions began", mails())
+	}
+	if err := g.Sluiced.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mx.Script("ehlo: reply 250-mx\\n250 LIMITS RCPTMAX=3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.StartSluiced(ctx); err != nil {
+		t.Fatal(err)
+	}
+	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	var got []string
+	for _, m := range mx.Messages() {
+		got = append(got, m.Recipients()...)
+	}
+	if slices.Sort(got); !slices.Equal(got, to) {
+		t.Errorf("%v have mail, want %v", got, to)
+	}
+	if r := interrupted(t, g); len(r) != 1 || r[0] != to[6] { // the first that is named
+		t.Errorf("interrupted is the mail to %v", r)
+	}
 }

@@ -12,7 +12,7 @@ import (
 // Status is how a message, or a session without one, ended.
 type Status uint8
 
-// The statuses.
+// The statuses. The message log keeps the numbers: new ones go to the end.
 const (
 	Delivered   Status = iota // the remote's 250 was given to the client
 	Refused                   // 5xx to the client

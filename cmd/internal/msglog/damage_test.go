@@ -1,6 +1,7 @@
 package msglog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -153,7 +154,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-func FuzzLine(f *testing.F) {
+func FuzzRow(f *testing.F) {
 	f.Add("a@example.org", "250 ok", "note \xff\x00\u2028", int64(5), uint64(7))
 	f.Fuzz(func(t *testing.T, from, reply, note string, us int64, id uint64) {
 		r := rec(1)
@@ -162,16 +163,35 @@ func FuzzLine(f *testing.F) {
 		r.Duration = time.Duration(us%(1<<40)) * time.Microsecond
 		var e encoder
 		e.encode(r)
-		if n := strings.Count(string(e.line), "\n"); n != 1 {
-			t.Fatalf("a record has %d line ends", n)
+		if row, rest, err := cutRow(append(e.row, rowMark)); len(row) != len(e.row) || len(rest) != 1 || err != nil {
+			t.Fatalf("%d bytes are cut into %d and %d: %v", len(e.row), len(row), len(rest), err)
 		}
-		got, err := decode(e.line)
+		got, err := decode(e.row)
 		if err != nil {
-			t.Fatalf("%s: %v", e.line, err)
+			t.Fatalf("%q: %v", e.row, err)
 		}
 		clean := func(s string) string { return string([]rune(s)) } // what is no UTF-8 becomes U+FFFD, byte by byte
 		if got.From != clean(from) || got.Reply != clean(reply) || got.Note != clean(note) || got.Flow.ID != r.Flow.ID || got.Duration != r.Duration {
 			t.Errorf("came back as %+v", got)
+		}
+	})
+}
+
+// FuzzDecode: any bytes may be found on a disk.
+func FuzzDecode(f *testing.F) {
+	var e encoder
+	for _, r := range kinds() {
+		e.encode(r)
+		f.Add(e.row)
+	}
+	f.Add([]byte(`{"id":"x","status":"delivered","flow":"z"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decode(b)
+		if err == nil {
+			_, _, _ = r.Status.String(), r.Verdict.Class.String(), r.Verdict.Decisive()
+		}
+		if rows, err := cutRows(nil, b); err == nil && len(bytes.Join(rows, nil)) != len(b) {
+			t.Errorf("%d bytes are cut into %d", len(b), len(bytes.Join(rows, nil)))
 		}
 	})
 }

@@ -2,162 +2,244 @@ package msglog
 
 import (
 	"encoding/binary"
+	"math"
+	"math/bits"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
-	"unicode/utf8"
 
 	"sluice/filter"
-	"sluice/filter/campaign"
+	"sluice/intercept/flow"
 	"sluice/proxy"
 )
 
-// encoder makes a line of JSON of a record, and the keys by which it will be found. Written by hand because the log may
-// cost no more than a few microseconds a message; line.go reads the same names.
+// A row is a record as it stands in a segment: rowMark, four bytes with the length of what follows, and its fields. A field is
+// a byte that names it and a varint: its number, or how many bytes follow as its value. Which of the two, the name tells, so
+// that a reader passes over fields that it does not know. A field that is absent has its zero value. row.go reads them.
+const (
+	rowMark = 1 // earlier versions wrote lines of JSON, which begin with a brace
+	rowHead = 5
+)
+
+// field names a field. The names stand on the disk: new ones go to the end of their list.
+type field byte
+
+// Fields with a value of some bytes.
+const (
+	fieldID field = iota + 1 // where no ordinal tells it
+	fieldClient
+	fieldTarget
+	fieldName
+	fieldPrefix
+	fieldHelo
+	fieldIdentity
+	fieldFrom
+	fieldTo // begins a recipient
+	fieldToReply
+	fieldHit // begins a hit: its check
+	fieldHitCode
+	fieldHitEnhanced
+	fieldHitText
+	fieldHitEvidence
+	fieldReply
+	fieldRemote
+	fieldSource
+	fieldWay
+	fieldSigned
+	fieldOutVersion
+	fieldOutCipher
+	fieldInVersion
+	fieldInCipher
+	fieldTerms
+	fieldTrust
+	fieldAsks
+	fieldMet
+	fieldTicket
+	fieldWould
+	fieldObstacle
+	fieldNote
+)
+
+// Fields with a number.
+const (
+	fieldNumber   field = iota + 0x80 // none has a lower name
+	fieldStart                        // nanoseconds since 1970
+	fieldDuration                     // microseconds
+	fieldStatus
+	fieldFlow
+	fieldOrdinal // the message's in its flow
+	fieldBegan   // microseconds before fieldStart
+	fieldUser
+	fieldMade
+	fieldToCode
+	fieldSize
+	fieldAction
+	fieldClass
+	fieldCause // one more than the index
+	fieldHitClass
+	fieldHitAction
+	fieldHitPoints // the bits of the float, in reverse
+	fieldHitScore  // in percent
+	fieldHitSMTP
+	fieldHitOutside
+	fieldHitNoLock
+	fieldSame // the destination's reply is what the client was told
+	fieldUnreadOut
+	fieldUnreadIn
+	fieldGroup
+	fieldForwarded
+	fieldLikely // in percent
+	fieldShadow
+	fieldWaited // microseconds
+)
+
+// encoder makes a row of a record, and the keys by which it will be found. Written by hand because the log may cost no more
+// than a few microseconds a message.
 type encoder struct {
-	line []byte
+	row  []byte
 	keys []uint64
 }
 
 var encoders = sync.Pool{New: func() any { return &encoder{} }}
 
+// encode puts first what is of this message alone, then what those of one sender share, and last what most have, so that rows
+// are alike in long pieces.
 func (e *encoder) encode(r *proxy.Record) {
-	e.line, e.keys = append(e.line[:0], '{'), e.keys[:0]
-	e.text("id", r.ID)
-	e.name("start")
-	e.line = append(e.line, '"')
-	e.line = r.Start.UTC().AppendFormat(e.line, time.RFC3339Nano)
-	e.line = append(e.line, '"')
-	e.number("us", r.Duration.Microseconds())
-	e.text("status", r.Status.String())
+	e.row, e.keys = append(e.row[:0], rowMark, 0, 0, 0, 0), e.keys[:0]
+	if !r.Start.IsZero() {
+		e.number(fieldStart, r.Start.UnixNano())
+	}
+	e.number(fieldDuration, r.Duration.Microseconds())
+	e.number(fieldSize, r.Size)
+	e.number(fieldWaited, r.Waited.Microseconds())
+	e.number(fieldUnreadOut, r.Unread.Out)
+	e.number(fieldUnreadIn, r.Unread.In)
+	e.number(fieldGroup, int64(r.Group))
 	e.flow(r)
-	e.text("helo", r.Helo)
-	e.text("identity", r.Identity)
-	e.text("from", r.From)
-	e.recipients(r.To)
-	e.number("size", r.Size)
+	e.text(fieldIdentity, r.Identity)
+	e.text(fieldFrom, r.From)
+	for i := range r.To {
+		e.value(fieldTo, r.To[i].Address)
+		e.number(fieldToCode, int64(r.To[i].Code))
+		e.text(fieldToReply, r.To[i].Reply)
+	}
+	e.number(fieldStatus, int64(r.Status))
 	e.verdict(&r.Verdict)
-	e.text("reply", r.Reply)
-	e.text("remote", r.Remote)
-	if r.Source.IsValid() {
-		e.name("source")
-		e.line = append(r.Source.AppendTo(append(e.line, '"')), '"')
+	e.text(fieldWay, r.Way)
+	e.text(fieldSigned, r.Signed)
+	e.text(fieldOutVersion, r.Out.Version)
+	e.text(fieldOutCipher, r.Out.Cipher)
+	e.text(fieldInVersion, r.In.Version)
+	e.text(fieldInCipher, r.In.Cipher)
+	e.text(fieldTerms, r.Terms)
+	e.text(fieldTrust, r.Asks.Trust)
+	e.text(fieldAsks, r.Asks.Policy)
+	e.text(fieldMet, r.Asks.Result)
+	e.flag(fieldForwarded, r.Forwarded)
+	e.number(fieldLikely, int64(r.Likely))
+	e.text(fieldTicket, r.Ticket)
+	e.flag(fieldShadow, r.Shadow)
+	e.text(fieldWould, r.Would)
+	e.text(fieldObstacle, string(r.Obstacle))
+	e.text(fieldNote, r.Note)
+	if r.Remote == r.Reply {
+		e.flag(fieldSame, r.Remote != "")
+	} else {
+		e.text(fieldRemote, r.Remote)
 	}
-	e.text("way", r.Way)
-	e.text("signed", r.Signed)
-	e.tls("out", r.Out)
-	e.tls("in", r.In)
-	e.text("terms", r.Terms)
-	e.text("trust", r.Asks.Trust)
-	e.text("asks", r.Asks.Policy)
-	e.text("met", r.Asks.Result)
-	e.number("unread_out", r.Unread.Out)
-	e.number("unread_in", r.Unread.In)
-	if r.Group != 0 {
-		e.text("campaign", campaign.ID(r.Group))
-	}
-	e.flag("forwarded", r.Forwarded)
-	e.number("likely", int64(r.Likely))
-	e.text("ticket", r.Ticket)
-	e.flag("shadow", r.Shadow)
-	e.text("would", r.Would)
-	e.number("waited", r.Waited.Microseconds())
-	e.text("obstacle", string(r.Obstacle))
-	e.text("note", r.Note)
-	e.line = append(e.line, '}', '\n')
+	e.text(fieldReply, r.Reply)
+	binary.LittleEndian.PutUint32(e.row[1:], uint32(len(e.row)-rowHead))
 	e.addKeys(r)
 }
 
 func (e *encoder) flow(r *proxy.Record) {
 	f := &r.Flow
-	e.name("flow")
-	e.line = append(strconv.AppendUint(append(e.line, '"'), uint64(f.ID), 36), '"')
+	if n := ordinal(r.ID, f.ID); n > 0 {
+		e.number(fieldOrdinal, n)
+	} else {
+		e.text(fieldID, r.ID)
+	}
+	e.number(fieldFlow, int64(f.ID))
 	if !f.Start.IsZero() {
-		e.number("began", f.Start.UnixMicro())
+		e.row = binary.AppendUvarint(append(e.row, byte(fieldBegan)), uint64(r.Start.UnixMicro()-f.Start.UnixMicro()))
 	}
-	e.addrPort("client", f.Client)
-	e.addrPort("target", f.Target)
-	e.number("user", int64(f.User.ID))
-	e.text("name", f.User.Name)
+	e.addrPort(fieldClient, f.Client)
+	e.addrPort(fieldTarget, f.Target)
+	e.number(fieldUser, int64(f.User.ID))
+	e.text(fieldName, f.User.Name)
 	if f.User.Prefix.IsValid() {
-		e.name("prefix")
-		e.line = append(f.User.Prefix.AppendTo(append(e.line, '"')), '"')
+		at := e.open(fieldPrefix)
+		e.row, _ = f.User.Prefix.AppendBinary(e.row) // it knows no error
+		e.close(at)
 	}
-	if f.User.Made {
-		e.name("made")
-		e.line = append(e.line, "true"...)
+	e.flag(fieldMade, f.User.Made)
+	e.text(fieldHelo, r.Helo)
+	if r.Source.IsValid() {
+		at := e.open(fieldSource)
+		e.row, _ = r.Source.AppendBinary(e.row) // likewise
+		e.close(at)
 	}
 }
 
-func (e *encoder) recipients(to []proxy.Recipient) {
-	if len(to) == 0 {
-		return
+// ordinal is the number of a message in its flow, where its id is made of both, as ids of messages are; else 0.
+func ordinal(id string, f flow.ID) (n int64) {
+	var of uint64
+	i := 0
+	for ; i < len(id) && id[i] != '.'; i++ {
+		c := id[i]
+		switch {
+		case c-'0' < 10:
+			c -= '0'
+		case c-'a' < 26:
+			c -= 'a' - 10
+		default:
+			return 0
+		}
+		of = of*flow.Base + uint64(c)
 	}
-	e.name("to")
-	e.line = append(e.line, '[')
-	for i := range to {
-		e.open()
-		e.text("a", to[i].Address)
-		e.number("c", int64(to[i].Code))
-		e.text("r", to[i].Reply)
-		e.line = append(e.line, '}')
+	if of != uint64(f) || i == 0 || id[0] == '0' || len(id)-i-1 > 9 {
+		return 0
 	}
-	e.line = append(e.line, ']')
+	for i++; i < len(id); i++ {
+		c := id[i] - '0'
+		if c > 9 || n == 0 && c == 0 {
+			return 0
+		}
+		n = 10*n + int64(c)
+	}
+	return n
 }
 
 func (e *encoder) verdict(v *filter.Verdict) {
-	e.number("action", int64(v.Action))
-	e.number("class", int64(v.Class))
+	e.number(fieldAction, int64(v.Action))
+	e.number(fieldClass, int64(v.Class))
 	if len(v.Hits) == 0 {
 		return
 	}
-	if v.Cause >= 0 {
-		e.number("cause", int64(v.Cause)+1)
-	}
-	e.name("hits")
-	e.line = append(e.line, '[')
+	e.number(fieldCause, int64(v.Cause)+1)
 	for i := range v.Hits {
 		h := &v.Hits[i]
-		e.open()
-		e.text("check", h.Check)
-		e.text("code", h.Code)
-		e.number("class", int64(h.Class))
-		e.number("action", int64(h.Action))
-		if h.Points != 0 {
-			e.name("points")
-			e.line = strconv.AppendFloat(e.line, finite(h.Points), 'g', -1, 64)
-		}
-		e.number("score", int64(100*finite(h.Score)))
-		e.number("smtp", int64(h.SMTP))
-		e.text("enhanced", h.Enhanced)
-		e.text("text", h.Text)
-		e.text("evidence", h.Evidence)
-		e.flag("outside", h.Outside)
-		e.flag("nolock", h.NoLock)
-		e.line = append(e.line, '}')
+		e.value(fieldHit, h.Check)
+		e.text(fieldHitCode, h.Code)
+		e.number(fieldHitClass, int64(h.Class))
+		e.number(fieldHitAction, int64(h.Action))
+		e.number(fieldHitPoints, int64(bits.Reverse64(math.Float64bits(finite(h.Points)))))
+		e.number(fieldHitScore, int64(100*finite(h.Score)))
+		e.number(fieldHitSMTP, int64(h.SMTP))
+		e.text(fieldHitEnhanced, h.Enhanced)
+		e.text(fieldHitText, h.Text)
+		e.text(fieldHitEvidence, h.Evidence)
+		e.flag(fieldHitOutside, h.Outside)
+		e.flag(fieldHitNoLock, h.NoLock)
 	}
-	e.line = append(e.line, ']')
 }
 
-// finite keeps what JSON cannot say out of the log.
+// finite keeps what JSON cannot say out of the log: the API shows records as JSON.
 func finite(f float64) float64 {
 	if f-f != 0 {
 		return 0
 	}
 	return f
-}
-
-func (e *encoder) tls(name string, t proxy.TLS) {
-	if t == (proxy.TLS{}) {
-		return
-	}
-	e.name(name)
-	e.line = append(e.line, '{')
-	e.text("v", t.Version)
-	e.text("c", t.Cipher)
-	e.line = append(e.line, '}')
 }
 
 // addKeys notes what the record can be found by.
@@ -193,90 +275,42 @@ func (e *encoder) addKeys(r *proxy.Record) {
 
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
-// open begins an object in a list.
-func (e *encoder) open() {
-	if e.line[len(e.line)-1] == '}' {
-		e.line = append(e.line, ',')
-	}
-	e.line = append(e.line, '{')
-}
-
-// name begins a member of an object.
-func (e *encoder) name(n string) {
-	if e.line[len(e.line)-1] != '{' {
-		e.line = append(e.line, ',')
-	}
-	e.line = append(append(append(e.line, '"'), n...), '"', ':')
-}
-
-// number writes a member, unless it is 0.
-func (e *encoder) number(n string, v int64) {
+// number writes a field, unless it is 0.
+func (e *encoder) number(f field, v int64) {
 	if v != 0 {
-		e.name(n)
-		e.line = strconv.AppendInt(e.line, v, 10)
+		e.row = binary.AppendUvarint(append(e.row, byte(f)), uint64(v))
 	}
 }
 
-func (e *encoder) flag(n string, is bool) {
+func (e *encoder) flag(f field, is bool) {
 	if is {
-		e.number(n, 1)
+		e.row = append(e.row, byte(f), 1)
 	}
 }
 
-func (e *encoder) addrPort(n string, a netip.AddrPort) {
-	if a.IsValid() {
-		e.name(n)
-		e.line = append(a.AppendTo(append(e.line, '"')), '"')
-	}
-}
-
-// text writes a member, unless it is empty.
-func (e *encoder) text(n, s string) {
+// text writes a field, unless it is empty.
+func (e *encoder) text(f field, s string) {
 	if s != "" {
-		e.name(n)
-		e.line = appendString(e.line, s)
+		e.value(f, s)
 	}
 }
 
-// plainText is how many bytes of s are known to stand in a JSON string as they are: eight at a time are looked at.
-func plainText(s string) (n int) {
-	const each, high = 0x0101010101010101, 0x8080808080808080
-	for ; len(s)-n >= 8; n += 8 {
-		w := binary.LittleEndian.Uint64([]byte(s[n : n+8]))
-		quote, back := w^each*'"', w^each*'\\'
-		// The highest bit of a byte is set where it is above 127, and, by a borrow, where it is below ' ' or 0.
-		if (w|(w-each*' ')|(quote-each)|(back-each))&high != 0 {
-			return n
-		}
-	}
-	return n
+func (e *encoder) value(f field, s string) {
+	e.row = append(binary.AppendUvarint(append(e.row, byte(f)), uint64(len(s))), s...)
 }
 
-// appendString appends s as a JSON string. Bytes that are no UTF-8 become U+FFFD.
-func appendString(b []byte, s string) []byte {
-	const hex = "0123456789abcdef"
-	b = append(b, '"')
-	from := 0
-	for i := plainText(s); i < len(s); {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r != utf8.RuneError || n != 1 {
-				i += n
-				continue
-			}
-			b = append(append(b, s[from:i]...), `\ufffd`...)
-		} else if c >= ' ' {
-			b = append(append(b, s[from:i]...), '\\', c)
-		} else {
-			b = append(append(b, s[from:i]...), '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		i++
-		from = i
+func (e *encoder) addrPort(f field, a netip.AddrPort) {
+	if a.IsValid() {
+		at := e.open(f)
+		e.row, _ = a.AppendBinary(e.row) // it knows no error
+		e.close(at)
 	}
-	return append(append(b, s[from:]...), '"')
 }
+
+// open begins a field of less than 128 bytes, as addresses are, and close ends it.
+func (e *encoder) open(f field) (at int) {
+	e.row = append(e.row, byte(f), 0)
+	return len(e.row)
+}
+
+func (e *encoder) close(at int) { e.row[at-1] = byte(len(e.row) - at) }

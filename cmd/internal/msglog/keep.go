@@ -1,7 +1,6 @@
 package msglog
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -21,7 +20,7 @@ import (
 // and what stands there outlives a killed process. The next one to open the log writes it to a segment.
 type keeper struct {
 	file *os.File
-	mem  []byte // the length of what follows, then lines
+	mem  []byte // the length of what follows, then rows
 }
 
 const (
@@ -59,18 +58,18 @@ func (k *keeper) mapFile() (err error) {
 	return err
 }
 
-// length is where the length stands; it is written last, so that a line is there whole or not at all.
+// length is where the length stands; it is written last, so that a row is there whole or not at all.
 func (k *keeper) length() *uint64 { return (*uint64)(unsafe.Pointer(&k.mem[0])) }
 
-// put keeps a line. One for which there is no room, since the disk has taken nothing for long, is not kept.
-func (k *keeper) put(line []byte) {
+// put keeps a row. One for which there is no room, since the disk has taken nothing for long, is not kept.
+func (k *keeper) put(row []byte) {
 	if k == nil {
 		return
 	}
 	n := *k.length()
-	if room := k.mem[keepHead+n:]; len(line) <= len(room) {
-		copy(room, line)
-		atomic.StoreUint64(k.length(), n+uint64(len(line)))
+	if room := k.mem[keepHead+n:]; len(row) <= len(room) {
+		copy(room, row)
+		atomic.StoreUint64(k.length(), n+uint64(len(row)))
 	}
 }
 
@@ -136,11 +135,14 @@ func (l *Log) takeOver(b []byte) error {
 	if len(b) < keepHead {
 		return nil
 	}
-	lines := b[keepHead:]
-	lines = lines[:min(binary.NativeEndian.Uint64(b), uint64(len(lines)))]
+	text := b[keepHead:]
+	rows, err := cutRows(nil, text[:min(binary.NativeEndian.Uint64(b), uint64(len(text)))])
+	if err != nil {
+		l.failed(err)
+	}
 	var left []*proxy.Record
-	for line := range bytes.Lines(lines) {
-		r, err := decode(line)
+	for _, row := range rows {
+		r, err := decode(row)
 		if err != nil {
 			l.failed(err)
 			continue

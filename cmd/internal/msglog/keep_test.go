@@ -63,7 +63,7 @@ func TestKeptRecordsThatASegmentHasComeOnce(t *testing.T) {
 	var e1, e2 encoder
 	e1.encode(rec(1))
 	e2.encode(rec(2))
-	lines := append(e1.line, e2.line...)
+	lines := append(e1.row, e2.row...)
 	b := append(binary.NativeEndian.AppendUint64(nil, uint64(len(lines))), append(lines, "torn"...)...)
 	kept := filepath.Join(dir, "dead"+keepSuffix)
 	if err := os.WriteFile(kept, b, 0o600); err != nil {

@@ -14,7 +14,7 @@ import (
 	"sluice/proxy/tlspolicy"
 )
 
-// line is how a record stands in a segment; encode.go writes it. A field that is absent has its zero value.
+// line is how earlier versions wrote a record: a line of JSON. A field that is absent has its zero value.
 type line struct {
 	ID     string         `json:"id"`
 	Start  time.Time      `json:"start"`
@@ -83,8 +83,8 @@ func statusOf(name string) (proxy.Status, bool) {
 	return 0, false
 }
 
-// decode makes a record of a line.
-func decode(text []byte) (*proxy.Record, error) {
+// decodeLine makes a record of a line.
+func decodeLine(text []byte) (*proxy.Record, error) {
 	var l line
 	if err := json.Unmarshal(text, &l); err != nil {
 		return nil, fmt.Errorf("could not read a line of the message log: %w", err)

@@ -1,4 +1,4 @@
-// Package msglog keeps the record of every message and session in append-only segment files that find their lines again.
+// Package msglog keeps the record of every message and session in append-only segment files that find their records again.
 package msglog
 
 import (
@@ -15,7 +15,7 @@ import (
 // Options set up a log. The zero value has the defaults.
 type Options struct {
 	Keep         time.Duration // how long records are kept; 0 means 35 days (LOG1)
-	SegmentBytes int64         // a segment that has grown so large is followed by a new one; 0 means 64 MiB
+	SegmentBytes int64         // a segment that has grown so large is followed by a new one; 0 means 32 MiB
 	FlushEvery   time.Duration // how long a record may wait in memory; 0 means 100 ms
 	MaxQueued    int           // bytes that wait in memory while the disk takes nothing; 0 means 64 MiB
 	Failed       func(error)   // hears of a write that failed and will be tried again; must not block; may be nil
@@ -65,7 +65,7 @@ type Log struct {
 
 // block is a batch of records on its way to the disk.
 type block struct {
-	payload []byte   // lines of JSON
+	payload []byte   // rows
 	keys    []uint64 // of all its records
 	ends    []uint32 // where the keys of each record end
 	count   int
@@ -89,7 +89,7 @@ func Open(dir string, o Options) (*Log, error) {
 		o.Keep = 35 * 24 * time.Hour
 	}
 	if o.SegmentBytes <= 0 {
-		o.SegmentBytes = 64 << 20
+		o.SegmentBytes = 32 << 20
 	}
 	if o.FlushEvery <= 0 {
 		o.FlushEvery = 100 * time.Millisecond
@@ -153,15 +153,15 @@ func (l *Log) Put(r *proxy.Record) {
 
 // add appends what e holds to the current block and returns who is to be woken. l.mu is held.
 func (l *Log) add(e *encoder, r *proxy.Record) (wake chan struct{}) {
-	if l.queued+len(e.line) > l.o.MaxQueued {
+	if l.queued+len(e.row) > l.o.MaxQueued {
 		l.stats.lost.Add(1)
 		l.gap.add(r.Start)
 		return nil
 	}
 	b := l.cur
 	b.add(e, r)
-	l.keep.put(e.line)
-	l.queued += len(e.line)
+	l.keep.put(e.row)
+	l.queued += len(e.row)
 	if len(b.payload) >= blockBytes {
 		l.full = append(l.full, b)
 		l.cur = l.fresh()
@@ -191,7 +191,7 @@ func (b *block) add(e *encoder, r *proxy.Record) {
 	}
 	b.first, b.last = min(b.first, at), max(b.last, at)
 	b.low, b.high = min(b.low, id), max(b.high, id)
-	b.payload = append(b.payload, e.line...)
+	b.payload = append(b.payload, e.row...)
 	b.keys = append(b.keys, e.keys...)
 	b.ends = append(b.ends, uint32(len(b.keys)))
 	b.count++
@@ -289,7 +289,7 @@ func (l *Log) Flush() error {
 			e, r := &encoder{}, l.gap.record()
 			e.encode(r)
 			l.cur.add(e, r)
-			l.queued += len(e.line)
+			l.queued += len(e.row)
 			l.gap = gap{}
 		}
 		l.mu.Unlock()

@@ -1,7 +1,6 @@
 package msglog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,26 +157,27 @@ func (s *search) numbered(g *sealed, i int, wanted []uint32) error {
 
 // pack looks at the wanted rows of one block, or at all where nothing is asked that has a key.
 func (s *search) pack(g *sealed, p *pack, end uint32, wanted []uint32) error {
-	text, err := s.unpack.lines(g, p)
+	text, err := s.unpack.text(g, p)
 	if err != nil {
 		return err
 	}
-	for row := end; len(text) > 0 && !s.done; {
-		row--
-		start := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
-		switch n := len(wanted); {
-		case len(s.indexed) == 0:
-			err = s.line(text[start : len(text)-1])
-		case n > 0 && wanted[n-1] == row:
+	if s.rows, err = cutRows(s.rows[:0], text); err != nil || uint32(len(s.rows)) != end-p.row {
+		return errors.Join(errSealed, err)
+	}
+	for i := len(s.rows) - 1; i >= 0 && !s.done; i-- {
+		if len(s.indexed) > 0 {
+			n := len(wanted)
+			if n == 0 {
+				return nil
+			}
+			if wanted[n-1] != p.row+uint32(i) {
+				continue
+			}
 			wanted = wanted[:n-1]
-			err = s.line(text[start : len(text)-1])
-		case n == 0:
-			return nil
 		}
-		if err != nil {
+		if err := s.row(s.rows[i]); err != nil {
 			return err
 		}
-		text = text[:start]
 	}
 	return nil
 }

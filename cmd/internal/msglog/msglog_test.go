@@ -74,10 +74,8 @@ func ids(all []*proxy.Record) string {
 	return strings.Join(s, " ")
 }
 
-func TestRecordsComeBackWhole(t *testing.T) {
-	t.Parallel()
-	l := openAt(t, t.TempDir(), Options{})
-	defer l.Close()
+// kinds are an ordinary record, one with all that is rare, and that of a session without a message.
+func kinds() []*proxy.Record {
 	odd := rec(7)
 	odd.Forwarded, odd.Likely, odd.Shadow, odd.Would = true, 57, true, "550 5.7.1 gw.example: [GTUBE] \"no\""
 	odd.Status, odd.Ticket, odd.Note = proxy.Refused, "4K7M-2QXB", "quote \" backslash \\ tab \t nul \x00 del \x7f umlaut ü, line\r\nend </script>"
@@ -88,19 +86,31 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{Check: "content", Code: "GTUBE", Class: filter.Spam, Action: filter.Reject, SMTP: 550, Enhanced: "5.7.1", Text: "spam", Evidence: "byte 7", NoLock: true},
 	})
 	session := &proxy.Record{ID: "zz", Flow: flow.Flow{ID: 35*36 + 35, Client: odd.Flow.Client}, Start: t0, Status: proxy.NoMessage, Verdict: filter.Judge(nil)}
-	want := []*proxy.Record{session, odd, rec(1)}
-	for i := range want {
-		l.Put(want[len(want)-1-i])
+	return []*proxy.Record{rec(1), odd, session}
+}
+
+// same compares records found, the newest first, with those that were put.
+func same(t *testing.T, got, put []*proxy.Record) {
+	t.Helper()
+	if len(got) != len(put) {
+		t.Fatalf("%d records came back, want %d", len(got), len(put))
 	}
-	got := find(t, l, Query{})
-	if len(got) != len(want) {
-		t.Fatalf("%d records came back, want %d", len(got), len(want))
-	}
-	for i := range want {
-		if !reflect.DeepEqual(got[i], want[i]) {
-			t.Errorf("record %d came back as\n%+v, want\n%+v", i, got[i], want[i])
+	for i, r := range put {
+		if g := got[len(got)-1-i]; !reflect.DeepEqual(g, r) {
+			t.Errorf("record %d came back as\n%+v, want\n%+v", i, g, r)
 		}
 	}
+}
+
+func TestRecordsComeBackWhole(t *testing.T) {
+	t.Parallel()
+	l := openAt(t, t.TempDir(), Options{})
+	defer l.Close()
+	put := kinds()
+	for _, r := range put {
+		l.Put(r)
+	}
+	same(t, find(t, l, Query{}), put)
 	if st := l.Stats(); st.Records != 3 || st.Blocks == 0 || st.Bytes == 0 || st.Lost != 0 || st.Queued != 0 {
 		t.Errorf("stats are %+v", st)
 	}

@@ -13,7 +13,7 @@ import (
 // rows, the bytes they take, then the distances from row to row as varints. In front of it stands its CRC-32C.
 
 // bucketCount is so small that the table of buckets stays in memory once it was read, and so large that a bucket is read at
-// once: of 64 MiB of lines some hundred postings fall into each, of segments that were merged some thousand.
+// once: of 32 MiB of rows some hundred postings fall into each, of segments that were merged some thousand.
 const bucketCount = 8192
 
 var errBucket = errors.New("a bucket of the index is damaged")

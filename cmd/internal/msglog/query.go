@@ -1,7 +1,6 @@
 package msglog
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -190,7 +189,8 @@ type search struct {
 	done    bool // take wants no more
 	errs    []error
 	unpack  *unpacker
-	flow    int64 // 0: any
+	rows    [][]byte // of the block that is looked at
+	flow    int64    // 0: any
 }
 
 // mostAtOnce is how many indexes are asked at once: each answer may have to wait for the disk.
@@ -357,9 +357,9 @@ func (s *search) within(first, last int64) bool {
 	return (s.q.From.IsZero() || last >= s.q.From.UnixMicro()) && (s.q.Until.IsZero() || first <= s.q.Until.UnixMicro())
 }
 
-// line looks at one record.
-func (s *search) line(text []byte) error {
-	r, err := decode(text)
+// row looks at one record.
+func (s *search) row(row []byte) error {
+	r, err := decode(row)
 	if err == nil && s.q.match(r) {
 		s.done = !s.take(r)
 	}
@@ -376,13 +376,14 @@ func (s *search) block(f *os.File, p place) error {
 	if h, ok := parseHeader(b); !ok || h != p.h || sumOf(b, b[headerSize:headerSize+p.h.filter], payload) != p.h.sum {
 		return errors.New("a block is damaged")
 	}
-	for len(payload) > 0 && !s.done {
-		payload = payload[:len(payload)-1] // the line end
-		start := bytes.LastIndexByte(payload, '\n') + 1
-		if err := s.line(payload[start:]); err != nil {
+	var err error
+	if s.rows, err = cutRows(s.rows[:0], payload); err != nil {
+		return err
+	}
+	for i := len(s.rows) - 1; i >= 0 && !s.done; i-- {
+		if err := s.row(s.rows[i]); err != nil {
 			return err
 		}
-		payload = payload[:start]
 	}
 	return nil
 }

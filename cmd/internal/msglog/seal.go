@@ -2,7 +2,6 @@ package msglog
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,7 +46,7 @@ func (r *rowKeys) add(keys []uint64, ends []uint32, low, high int64) {
 // finished is a segment that nobody writes to any more.
 type finished struct {
 	name string
-	keys *rowKeys // nil: they are read from its lines
+	keys *rowKeys // nil: they are read from its rows
 }
 
 // sealer seals finished segments, this process's at once and those that others left when it has run for a while; from then
@@ -195,7 +194,7 @@ type packer struct {
 	w     *bufio.Writer
 	enc   *zstd.Encoder
 	keys  *rowKeys
-	known bool // the keys are there; else they are read from the lines
+	known bool // the keys are there; else they are read from the rows
 	at    int64
 	text  []byte // of the block that is being filled
 	cur   pack
@@ -217,7 +216,7 @@ func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
 	return p, err
 }
 
-// block adds the lines of a block of the segment.
+// block adds the rows of a block of the segment.
 func (p *packer) block(h header, payload []byte) error {
 	if len(p.text) > 0 && len(p.text)+len(payload) > packBytes {
 		if err := p.pack(); err != nil {
@@ -229,29 +228,27 @@ func (p *packer) block(h header, payload []byte) error {
 	}
 	p.cur.first, p.cur.last = min(p.cur.first, h.first), max(p.cur.last, h.last)
 	p.text = append(p.text, payload...)
-	for line := range bytes.Lines(payload) {
-		if err := p.row(line); err != nil {
-			return err
-		}
+	p.rows += h.count
+	if p.known {
+		return nil
 	}
-	return nil
+	rows, err := cutRows(nil, payload)
+	for _, row := range rows {
+		err = errors.Join(err, p.note(row))
+	}
+	return err
 }
 
-// row notes the next row, and its keys where they are not known.
-func (p *packer) row(line []byte) error {
-	if !p.known {
-		r, err := decode(line)
-		if err != nil {
-			return err
-		}
-		e, id := encoder{}, int64(r.Flow.ID)
-		e.addKeys(r)
-		p.keys.add(e.keys, []uint32{uint32(len(e.keys))}, id, id)
-		p.flows(id, id)
-	} else if int(p.rows) >= len(p.keys.ends) {
-		return errors.New("it has more lines than were written")
+// note reads the keys of a row that are not known.
+func (p *packer) note(row []byte) error {
+	r, err := decode(row)
+	if err != nil {
+		return err
 	}
-	p.rows++
+	e, id := encoder{}, int64(r.Flow.ID)
+	e.addKeys(r)
+	p.keys.add(e.keys, []uint32{uint32(len(e.keys))}, id, id)
+	p.flows(id, id)
 	return nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A sealed segment, name.seg, takes the place of a finished segment and its index: the same lines in the same order,
+// A sealed segment, name.seg, takes the place of a finished segment and its index: the same rows in the same order,
 // compressed, with an index that tells for every key the rows that have it. It begins with the blocks; then come the
 // directory of blocks, the buckets, the table of where each bucket ends, and the footer. Numbers are little-endian.
 const (
@@ -163,7 +163,7 @@ func (s *sealed) having(keys []uint64) ([]uint32, error) {
 	return common(all), nil
 }
 
-// pack returns a line of the directory, and the row behind its last.
+// pack returns an entry of the directory, and the row behind its last.
 func (s *sealed) pack(i int) (p pack, end uint32, err error) {
 	n := int64(2)
 	if end = s.rows; i == int(s.blocks)-1 {
@@ -185,7 +185,7 @@ func (s *sealed) pack(i int) (p pack, end uint32, err error) {
 	return p, end, nil
 }
 
-// packs returns n lines of the directory.
+// packs returns n entries of the directory.
 func (s *sealed) packs(from, n int) ([]pack, error) {
 	b, err := s.read(s.dir+int64(from)*entrySize, int64(n)*entrySize)
 	if err != nil {
@@ -226,8 +226,8 @@ func newUnpacker() (*unpacker, error) {
 	return &unpacker{dec: d}, err
 }
 
-// lines returns the lines of a block, which hold until the next call.
-func (u *unpacker) lines(s *sealed, p *pack) ([]byte, error) {
+// text returns the rows of a block, which hold until the next call.
+func (u *unpacker) text(s *sealed, p *pack) ([]byte, error) {
 	b, err := s.read(p.at, int64(p.size))
 	if err != nil {
 		return nil, err

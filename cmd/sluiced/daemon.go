@@ -88,6 +88,7 @@ type daemon struct {
 	lifts      sync.Map // of user ids: *store.Lift, what holds for a time
 	elsewhere  elsewhere
 	plugins    *scanner.Plugins
+	alarmed    pluginAlarms
 	lists      *reputation.Lists
 	checks     *filter.Pipeline // made once: its checks count, and read the policy as it changes
 	busy       *filter.Turns    // of what keeps a processor busy, sessions and checks alike

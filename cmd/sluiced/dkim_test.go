@@ -1,12 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,19 +191,8 @@ func TestRotation(t *testing.T) {
 // TestUnreadableKeyIsTold: a program of the operator's hears of it.
 func TestUnreadableKeyIsTold(t *testing.T) {
 	t.Parallel()
-	told := make(chan event, 10)
-	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var e event
-		if err := json.NewDecoder(r.Body).Decode(&e); err == nil {
-			told <- e
-		}
-	}))
-	defer hook.Close()
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte("0123456789abcdef"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	g := newGateway(t, user+fmt.Sprintf("\n[[webhook]]\nname = \"panel\"\nurl = %q\nsecret_file = %q\n", hook.URL, secret))
+	hook, told := webhook(t)
+	g := newGateway(t, user+hook)
 	g.start()
 	defer g.end()
 	g.daemon.dkim.unreadable("s._domainkey.alice.example", errors.New("others may read it"))

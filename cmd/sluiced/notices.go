@@ -202,8 +202,12 @@ type event struct {
 	Gateway string      `json:"gateway"`
 	Lock    *api.Lock   `json:"lock,omitempty"`
 	Appeal  *api.Appeal `json:"appeal,omitempty"`
-	Key     string      `json:"key,omitempty"`   // that cannot be read, as its record in the DNS is named
-	Error   string      `json:"error,omitempty"` // why
+	Key     string      `json:"key,omitempty"` // that cannot be read, as its record in the DNS is named
+	Plugin  string      `json:"plugin,omitempty"`
+	Address string      `json:"address,omitempty"` // of its instance
+	State   string      `json:"state,omitempty"`   // of that, as in the status: dead or alive
+	Then    string      `json:"then,omitempty"`    // what becomes of mail meanwhile
+	Error   string      `json:"error,omitempty"`   // why
 }
 
 // keyAlarm tells programs of a key that cannot be read; its mail goes unsigned. It waits for nothing.

@@ -43,6 +43,7 @@ func classOf(name string) filter.Class {
 
 // pluginEvent alarms about plug-ins that die, and tells when they are back.
 func (d *daemon) pluginEvent(e scanner.Event) {
+	d.audits.Go(func() { d.tellOfPlugins(time.Now()) })
 	if e.Dead {
 		d.log.Error("a plug-in does not answer", "plugin", e.Plugin, "kind", string(e.Kind), "address", e.Address, "err", e.Err, "meanwhile", e.Then)
 		return
@@ -56,6 +57,7 @@ func (d *daemon) keepOpinions(ctx context.Context) {
 	defer t.Stop()
 	for {
 		d.lookAtOpinions(ctx)
+		d.tellOfPlugins(time.Now())
 		select {
 		case <-t.C:
 		case <-d.opined:

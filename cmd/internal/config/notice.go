@@ -32,7 +32,7 @@ type Webhook struct {
 	Name       string   `toml:"name" required:"true" doc:"Name of it in log and status."`
 	URL        string   `toml:"url" required:"true" doc:"Where events are POSTed as JSON: https, or http on this host."`
 	SecretFile string   `toml:"secret_file" required:"true" doc:"File with the secret, of at least 16 bytes, that signs them: webhook-signature is \"v1,\" and the base64 of the HMAC-SHA256 of webhook-id, webhook-timestamp and the body with dots between them."`
-	Events     []string `toml:"events" doc:"Which of lock, unlock, alarm, brake and appeal it hears. Left out: all. What it does not answer with 2xx is told again for three days."`
+	Events     []string `toml:"events" doc:"Which of lock, unlock, alarm, brake and appeal it hears. Left out: all. An alarm is of a sender of bad mail whom nothing locks, a key that cannot be read, or a plug-in that does not answer, or does again. What it does not answer with 2xx is told again for three days."`
 }
 
 // Events are what webhooks may hear of.

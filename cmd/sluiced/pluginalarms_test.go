@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/filter/scanner"
+)
+
+// webhook is a server that hears of events, and the configuration that tells it.
+func webhook(t *testing.T) (config string, told chan event) {
+	t.Helper()
+	told = make(chan event, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e event
+		if err := json.NewDecoder(r.Body).Decode(&e); err == nil {
+			told <- e
+		}
+	}))
+	t.Cleanup(hook.Close)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("\n[[webhook]]\nname = \"panel\"\nurl = %q\nsecret_file = %q\n", hook.URL, secret), told
+}
+
+// pinged is a clamd that answers pings and knows nothing else, at an address.
+func pinged(t *testing.T, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadFull(c, make([]byte, len("zPING\x00")))
+			_, _ = io.WriteString(c, "PONG\x00")
+			c.Close()
+		}
+	}()
+	return l
+}
+
+// TestDeadPluginIsTold: a program of the operator's hears of a plug-in that does not answer and that it does again; of one that comes
+// and goes once an hour at most, and then as it is.
+func TestDeadPluginIsTold(t *testing.T) {
+	t.Parallel()
+	hook, told := webhook(t)
+	clamd := pinged(t, "127.77.0.1:0") // nobody else takes its port while it is away
+	address := clamd.Addr().String()
+	clamd.Close()
+	g := newGateway(t, user+hook+fmt.Sprintf("[[plugin]]\nname = \"av\"\nkind = \"clamd\"\naddress = [%q]\n", address))
+	g.start()
+	defer g.end()
+	d := g.daemon
+	become := func(s scanner.State) {
+		for d.plugins.Figures()[0].Instances[0].State != s {
+			d.plugins.Look(t.Context())
+			time.Sleep(time.Millisecond)
+		}
+	}
+	die := func() {
+		clamd.Close()
+		become(scanner.Dead)
+	}
+	heard := func(state string) (e event) {
+		t.Helper()
+		select {
+		case e = <-told:
+			if e.Type != "alarm" || e.Plugin != "av" || e.Address != address || e.State != state || e.Gateway == "" || (e.Error != "" && e.Then != "") != (state == "dead") {
+				t.Errorf("told: %+v, want that it is %s", e, state)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("nobody is told that it is %s", state)
+		}
+		return e
+	}
+	revive := func() {
+		clamd = pinged(t, address)
+		become(scanner.Alive)
+	}
+	die()
+	heard("dead")
+	revive()
+	heard("alive")
+	die()
+	revive()
+	die()
+	d.tellOfPlugins(time.Now())
+	later := time.Now().Add(pluginAgain)
+	d.tellOfPlugins(later)
+	if e := heard("dead"); !e.Time.Equal(later) {
+		t.Errorf("told at %v of one that comes and goes, want %v", e.Time, later)
+	}
+	if n := strings.Count(g.log.String(), "a plug-in does not answer"); n != 3 {
+		t.Errorf("the log tells it %d times, want 3", n)
+	}
+}

@@ -71,9 +71,9 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 	if c.werr != nil {
 		return c.werr
 	}
-	_, known := b.spots()
+	dotted := dots && b.Dots() > 0
 	whole, copied := c.framed(prefix, b, dots), false
-	if whole == nil && dots && b.Dots() > 0 && known {
+	if dotted {
 		whole = c.stuffed(prefix, b)
 		copied = whole != nil
 	}
@@ -85,7 +85,7 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 		if copied {
 			putBuf(whole)
 		}
-	case b.Spilled() || dots && b.Dots() > 0 && !(plain && known):
+	case b.Spilled() || dotted:
 		c.werr = c.sendPieces(prefix, b, dots)
 	case !plain:
 		c.werr = c.sendJoined(prefix, b, dots)
@@ -115,13 +115,13 @@ func (c *Conn) framed(prefix []byte, b *Body, dots bool) []byte {
 	return p
 }
 
-// stuffed gives the same of a message of at most 64 KiB in a buffer of the pool, with the known lines that begin with a dot stuffed:
-// so much is copied sooner than the kernel gathers it from pieces. Else nil.
+// stuffed gives the same of a message of at most 64 KiB, of whose lines that begin with a dot all are known, in a buffer of the
+// pool, with these stuffed: they need not be looked for. Else nil.
 func (c *Conn) stuffed(prefix []byte, b *Body) []byte {
-	spots, _ := b.spots()
+	spots, known := b.spots()
 	end := endOf(b.mem)
 	n := len(c.out) + len(prefix) + len(b.mem) + len(spots) + len(end)
-	if n > size64K || b.Spilled() {
+	if !known || n > size64K || b.Spilled() {
 		return nil
 	}
 	buf := getBuf(n)
@@ -157,8 +157,8 @@ func (c *Conn) asked() error {
 	return ask()
 }
 
-// sendWhole writes everything with one vectored write, or two where somebody is to be asked before the end of a body
-// that a slow remote may take minutes for.
+// sendWhole writes everything as it is with one vectored write, or two where somebody is to be asked before the end of a
+// body that a slow remote may take minutes for.
 func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 	mem := b.mem
 	apart := dots && c.ask != nil && len(mem) > size64K
@@ -171,16 +171,10 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 		mem = b.mem[:len(b.mem)+b.term]
 	}
 	g := newGather()
-	for _, p := range [...][]byte{c.out, prefix} {
+	for _, p := range [...][]byte{c.out, prefix, mem} {
 		if len(p) > 0 {
 			g.add(p)
 		}
-	}
-	if dots {
-		mem = g.stuffed(mem, b)
-	}
-	if len(mem) > 0 {
-		g.add(mem)
 	}
 	if dots && b.term == 0 && !apart {
 		g.add([]byte(endOf(b.mem)))
@@ -196,20 +190,6 @@ func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 		return err
 	}
 	return c.write([]byte(endOf(b.mem)))
-}
-
-// stuffed adds the lines of mem up to the last that begins with a dot, each of those with one more before it, and gives the rest.
-func (g *gather) stuffed(mem []byte, b *Body) (rest []byte) {
-	spots, _ := b.spots()
-	from := uint32(0)
-	for _, at := range spots {
-		if at > from {
-			g.add(mem[from:at])
-		}
-		g.add(dotByte)
-		from = at
-	}
-	return mem[from:]
 }
 
 // sendJoined writes everything from one buffer: for TLS, where each write makes a record of its

@@ -8,7 +8,7 @@ import (
 // gather is the slices of one vectored write. It is apart from Conn, since a connection seldom writes, and taken from a
 // pool, since it escapes.
 type gather struct {
-	parts [4 + 2*mostSpots][]byte
+	parts [4][]byte
 	n     int
 	out   sending // of parts
 }

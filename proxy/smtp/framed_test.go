@@ -54,7 +54,7 @@ func TestFramed(t *testing.T) {
 				out := NewConn(a, Options{})
 				out.WriteRaw([]byte(c.pending))
 				if whole := out.framed([]byte(c.prefix), b, !c.chunk); whole != nil != c.whole || c.whole && string(whole) != want {
-					t.Errorf("%s: in one piece %q, want %t %q", name, whole, c.whole, want)
+					t.Errorf("%s: in one piece %.500q, want %t %.500q", name, whole, c.whole, want)
 				}
 				if err := send(out, []byte(c.prefix), b); err != nil || out.Writes() != 1+c.more {
 					t.Fatalf("%s: %d writes, %v", name, out.Writes(), err)
@@ -65,7 +65,7 @@ func TestFramed(t *testing.T) {
 					got = got[i+len(" LAST\r\n"):]
 				}
 				if err != nil || string(got) != want {
-					t.Errorf("%s: sent %q, %v; want %q", name, got, err, want)
+					t.Errorf("%s: sent %.500q, %v; want %.500q", name, got, err, want)
 				}
 			}
 			b.Release()

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,5 +115,92 @@ func noTrace(ctx context.Context, t *testing.T, g *Gateway) {
 	}
 	if who := st.Sys().(*syscall.Stat_t).Uid; who != 0 {
 		t.Errorf("sluiced's memory belongs to user %d, and may be dumped", who)
+	}
+}
+
+// TestWhichAuthIsOffered: what the destination offers in the client's own state of TLS, less what is tied to a channel that ends
+// here, and nothing to whom it is refused.
+func TestWhichAuthIsOffered(t *testing.T) {
+	t.Parallel()
+	ctx, l := testContext(t), ForTest(t, Options{})
+	startGatewayWith(t, l, strings.Replace(soonGoodbye, `name = "{{.Name}}"`, "name = \"{{.Name}}\"{{if eq .Name \"bob\"}}\nauth = \"refuse\"{{end}}", 1))
+	const bound = " SCRAM-SHA-256 SCRAM-SHA-256-PLUS EXTERNAL NTLM GSSAPI"
+	ehlo := func(step, auth string) string {
+		return step + `: reply 250-mx\n250-PIPELINING` + auth + `\n250 8BITMIME`
+	}
+	for i, c := range []struct {
+		name        string
+		rules       []string
+		tls         bool
+		plain, over string // offered in plain text, and under TLS
+	}{
+		{"another list under TLS", []string{ehlo("ehlo#2", `\n250-AUTH PLAIN LOGIN`+bound), ehlo("ehlo", `\n250-STARTTLS\n250-AUTH LOGIN CRAM-MD5`)}, true, "AUTH LOGIN", "AUTH PLAIN LOGIN"},
+		{"only under TLS", []string{ehlo("ehlo#2", `\n250-AUTH PLAIN`), ehlo("ehlo", `\n250-STARTTLS`)}, true, "", "AUTH PLAIN"},
+		{"nothing but what is bound", []string{ehlo("ehlo#2", `\n250-AUTH`+bound), ehlo("ehlo", `\n250-STARTTLS`)}, true, "", ""},
+		{"without TLS", []string{ehlo("ehlo", `\n250-AUTH PLAIN`+bound)}, false, "AUTH PLAIN" + bound, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, to := l.Sink(fmt.Sprintf("peer%02d", i+1)), fmt.Sprintf("198.51.100.%d:25", 101+i)
+			if c.tls {
+				s.Encrypt(nil)
+			}
+			if err := s.Script(append(c.rules, "auth: reply 235 2.7.0 welcome")...); err != nil {
+				t.Fatal(err)
+			}
+			for _, host := range []string{"bob", "alice"} {
+				x, err := l.SMTP(ctx, host, "", to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer x.Close()
+				authOffered(t, x, host, c.plain)
+				if c.tls {
+					if x, _, err = underTLS(ctx, t, l, host, to, anyCertificate); err != nil {
+						t.Fatal(err)
+					}
+					authOffered(t, x, host, c.over)
+				}
+				if host == "bob" && slices.ContainsFunc(s.Sessions(), func(x Session) bool { return strings.Contains(strings.Join(x.Lines, "\n"), "C: AUTH") }) {
+					t.Error("the destination heard AUTH of who is refused it")
+				}
+			}
+		})
+	}
+}
+
+// authOffered holds a client's EHLO to the line about AUTH, "" for none, and tries what is said there; it may not be tried elsewhere.
+func authOffered(t *testing.T, x *Client, host, want string) {
+	t.Helper()
+	if host == "bob" {
+		want = ""
+	}
+	r, err := x.Cmd("EHLO mail." + host + ".example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, line := range r.Lines {
+		if strings.HasPrefix(line, "AUTH") {
+			got = line
+		}
+	}
+	if got != want {
+		t.Errorf("%s is offered %q, want %q", host, got, want)
+	}
+	for _, mechanism := range []string{"EXTERNAL", "PLAIN"} {
+		code := 504
+		switch {
+		case want == "":
+			code = 502
+		case slices.Contains(strings.Fields(want), mechanism):
+			code = 235
+		}
+		if r, err := x.Cmd("AUTH " + mechanism + " AHVzZXIAcGFzcw=="); err != nil || r.Code != code {
+			t.Errorf("%s, to whom %q is offered, says AUTH %s and hears %s, %v; want %d", host, want, mechanism, r, err, code)
+		}
+		if code == 235 {
+			return
+		}
 	}
 }

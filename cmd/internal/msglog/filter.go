@@ -2,6 +2,7 @@ package msglog
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 )
 
@@ -74,18 +75,20 @@ func mix(h uint64) uint64 {
 	return h ^ h>>29
 }
 
-// A filter says of a key that it is surely not in a block, or that it may be: a Bloom filter of ten bits a key and four
-// probes, wrong once in about eighty times.
+// A filter says of a key that it is surely not in a block, or that it may be: a Bloom filter of at least ten bits a key and four
+// probes, wrong once in eighty times or less.
 const (
 	bitsPerKey = 10
 	probes     = 4
 )
 
+// newFilter makes a filter whose bits are a power of two: no probe needs a division.
 func newFilter(keys []uint64) []byte {
-	f := make([]byte, max(8, (len(keys)*bitsPerKey+63)/64*8))
+	f := make([]byte, 8<<bits.Len(uint(max(0, len(keys)*bitsPerKey-1)/64)))
+	mask := uint32(8*len(f) - 1)
 	for _, k := range keys {
 		for i := range uint32(probes) {
-			bit := probe(k, i, len(f))
+			bit := (uint32(k) + i*(uint32(k>>32)|1)) & mask
 			f[bit/8] |= 1 << (bit % 8)
 		}
 	}

@@ -40,23 +40,31 @@ func bucketOf(key uint64, n uint32) uint32 { return uint32((key >> 32) * uint64(
 // one slice, and where each bucket ends.
 func buckets(all *rowKeys, n uint32) (sorted []posting, ends []uint32) {
 	ends = make([]uint32, n+1)
-	for _, k := range all.keys {
-		ends[bucketOf(k, n)+1]++
+	keys := 0
+	for _, b := range all.batches {
+		for _, k := range b.keys {
+			ends[bucketOf(k, n)+1]++
+		}
+		keys += len(b.keys)
 	}
 	for i := uint32(1); i <= n; i++ {
 		ends[i] += ends[i-1]
 	}
-	sorted = make([]posting, len(all.keys))
-	from := uint32(0)
-	for row, end := range all.ends {
-		for _, k := range all.keys[from:end] { // moves each bucket's start to its end
-			b := bucketOf(k, n)
-			sorted[ends[b]] = postingOf(k, uint32(row))
-			ends[b]++
+	sorted = make([]posting, keys)
+	row := uint32(0)
+	for _, batch := range all.batches {
+		from := uint32(0)
+		for _, end := range batch.ends {
+			for _, k := range batch.keys[from:end] { // moves each bucket's start to its end
+				b := bucketOf(k, n)
+				sorted[ends[b]] = postingOf(k, row)
+				ends[b]++
+			}
+			from = end
+			row++
 		}
-		from = end
 	}
-	from = 0
+	from := uint32(0)
 	for _, end := range ends[:n] {
 		slices.Sort(sorted[from:end])
 		from = end

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -23,24 +24,27 @@ const (
 	foreignAfter = 10 * time.Minute
 )
 
-// rowKeys are the keys of rows, one row after the other.
+// rowKeys are the keys of rows, in batches: one slice of all would be copied again and again while it grows.
 type rowKeys struct {
-	keys []uint64
-	ends []uint32 // where each row's keys end
+	batches []batch
+	rows    uint32
 
 	low, high int64 // flows
 }
 
+// batch are the keys of some rows, one row after the other.
+type batch struct {
+	keys []uint64
+	ends []uint32 // where each row's keys end
+}
+
 func (r *rowKeys) add(keys []uint64, ends []uint32, low, high int64) {
-	if len(r.ends) == 0 {
+	if r.rows == 0 {
 		r.low, r.high = low, high
 	}
 	r.low, r.high = min(r.low, low), max(r.high, high)
-	base := uint32(len(r.keys))
-	r.keys = append(r.keys, keys...)
-	for _, e := range ends {
-		r.ends = append(r.ends, base+e)
-	}
+	r.batches = append(r.batches, batch{slices.Clone(keys), slices.Clone(ends)})
+	r.rows += uint32(len(ends))
 }
 
 // finished is a segment that nobody writes to any more.
@@ -232,23 +236,28 @@ func (p *packer) block(h header, payload []byte) error {
 	if p.known {
 		return nil
 	}
-	rows, err := cutRows(nil, payload)
-	for _, row := range rows {
-		err = errors.Join(err, p.note(row))
-	}
-	return err
+	return p.note(payload)
 }
 
-// note reads the keys of a row that are not known.
-func (p *packer) note(row []byte) error {
-	r, err := decode(row)
+// note reads the keys of rows that are not known.
+func (p *packer) note(text []byte) error {
+	rows, err := cutRows(nil, text)
 	if err != nil {
 		return err
 	}
-	e, id := encoder{}, int64(r.Flow.ID)
-	e.addKeys(r)
-	p.keys.add(e.keys, []uint32{uint32(len(e.keys))}, id, id)
-	p.flows(id, id)
+	var e encoder
+	var b block
+	for _, row := range rows {
+		r, err := decode(row)
+		if err != nil {
+			return err
+		}
+		e.keys = e.keys[:0]
+		e.addKeys(r)
+		b.add(&e, r)
+	}
+	p.keys.add(b.keys, b.ends, b.low, b.high)
+	p.flows(b.low, b.high)
 	return nil
 }
 
@@ -276,7 +285,7 @@ func (p *packer) put(b []byte) error {
 
 // finish writes the last block and all that stands behind the blocks.
 func (p *packer) finish() error {
-	if int(p.rows) != len(p.keys.ends) {
+	if p.rows != p.keys.rows {
 		return io.ErrUnexpectedEOF
 	}
 	if len(p.text) > 0 {

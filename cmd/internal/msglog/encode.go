@@ -100,85 +100,92 @@ type encoder struct {
 	keys []uint64
 }
 
+// row is a row that is being made.
+type row []byte
+
 var encoders = sync.Pool{New: func() any { return &encoder{} }}
 
 // encode puts first what is of this message alone, then what those of one sender share, and last what most have, so that rows
 // are alike in long pieces.
 func (e *encoder) encode(r *proxy.Record) {
-	e.row, e.keys = append(e.row[:0], rowMark, 0, 0, 0, 0), e.keys[:0]
+	b := append(row(e.row[:0]), rowMark, 0, 0, 0, 0)
 	if !r.Start.IsZero() {
-		e.number(fieldStart, r.Start.UnixNano())
+		b = b.number(fieldStart, r.Start.UnixNano())
 	}
-	e.number(fieldDuration, r.Duration.Microseconds())
-	e.number(fieldSize, r.Size)
-	e.number(fieldWaited, r.Waited.Microseconds())
-	e.number(fieldUnreadOut, r.Unread.Out)
-	e.number(fieldUnreadIn, r.Unread.In)
-	e.number(fieldGroup, int64(r.Group))
-	e.flow(r)
-	e.text(fieldIdentity, r.Identity)
-	e.text(fieldFrom, r.From)
+	b = b.number(fieldDuration, r.Duration.Microseconds())
+	b = b.number(fieldSize, r.Size)
+	b = b.number(fieldWaited, r.Waited.Microseconds())
+	b = b.number(fieldUnreadOut, r.Unread.Out)
+	b = b.number(fieldUnreadIn, r.Unread.In)
+	b = b.number(fieldGroup, int64(r.Group))
+	b = b.flow(r)
+	b = b.text(fieldIdentity, r.Identity)
+	b = b.text(fieldFrom, r.From)
 	for i := range r.To {
-		e.value(fieldTo, r.To[i].Address)
-		e.number(fieldToCode, int64(r.To[i].Code))
-		e.text(fieldToReply, r.To[i].Reply)
+		b = b.value(fieldTo, r.To[i].Address)
+		b = b.number(fieldToCode, int64(r.To[i].Code))
+		b = b.text(fieldToReply, r.To[i].Reply)
 	}
-	e.number(fieldStatus, int64(r.Status))
-	e.verdict(&r.Verdict)
-	e.text(fieldWay, r.Way)
-	e.text(fieldSigned, r.Signed)
-	e.text(fieldOutVersion, r.Out.Version)
-	e.text(fieldOutCipher, r.Out.Cipher)
-	e.text(fieldInVersion, r.In.Version)
-	e.text(fieldInCipher, r.In.Cipher)
-	e.text(fieldTerms, r.Terms)
-	e.text(fieldTrust, r.Asks.Trust)
-	e.text(fieldAsks, r.Asks.Policy)
-	e.text(fieldMet, r.Asks.Result)
-	e.flag(fieldForwarded, r.Forwarded)
-	e.number(fieldLikely, int64(r.Likely))
-	e.text(fieldTicket, r.Ticket)
-	e.flag(fieldShadow, r.Shadow)
-	e.text(fieldWould, r.Would)
-	e.text(fieldObstacle, string(r.Obstacle))
-	e.text(fieldNote, r.Note)
+	b = b.number(fieldStatus, int64(r.Status))
+	b = b.verdict(&r.Verdict)
+	b = b.text(fieldWay, r.Way)
+	b = b.text(fieldSigned, r.Signed)
+	b = b.text(fieldOutVersion, r.Out.Version)
+	b = b.text(fieldOutCipher, r.Out.Cipher)
+	b = b.text(fieldInVersion, r.In.Version)
+	b = b.text(fieldInCipher, r.In.Cipher)
+	b = b.text(fieldTerms, r.Terms)
+	b = b.text(fieldTrust, r.Asks.Trust)
+	b = b.text(fieldAsks, r.Asks.Policy)
+	b = b.text(fieldMet, r.Asks.Result)
+	b = b.flag(fieldForwarded, r.Forwarded)
+	b = b.number(fieldLikely, int64(r.Likely))
+	b = b.text(fieldTicket, r.Ticket)
+	b = b.flag(fieldShadow, r.Shadow)
+	b = b.text(fieldWould, r.Would)
+	b = b.text(fieldObstacle, string(r.Obstacle))
+	b = b.text(fieldNote, r.Note)
 	if r.Remote == r.Reply {
-		e.flag(fieldSame, r.Remote != "")
+		b = b.flag(fieldSame, r.Remote != "")
 	} else {
-		e.text(fieldRemote, r.Remote)
+		b = b.text(fieldRemote, r.Remote)
 	}
-	e.text(fieldReply, r.Reply)
-	binary.LittleEndian.PutUint32(e.row[1:], uint32(len(e.row)-rowHead))
+	b = b.text(fieldReply, r.Reply)
+	binary.LittleEndian.PutUint32(b[1:], uint32(len(b)-rowHead))
+	e.row, e.keys = b, e.keys[:0]
 	e.addKeys(r)
 }
 
-func (e *encoder) flow(r *proxy.Record) {
+func (b row) flow(r *proxy.Record) row {
 	f := &r.Flow
 	if n := ordinal(r.ID, f.ID); n > 0 {
-		e.number(fieldOrdinal, n)
+		b = b.number(fieldOrdinal, n)
 	} else {
-		e.text(fieldID, r.ID)
+		b = b.text(fieldID, r.ID)
 	}
-	e.number(fieldFlow, int64(f.ID))
+	b = b.number(fieldFlow, int64(f.ID))
 	if !f.Start.IsZero() {
-		e.row = binary.AppendUvarint(append(e.row, byte(fieldBegan)), uint64(r.Start.UnixMicro()-f.Start.UnixMicro()))
+		b = binary.AppendUvarint(append(b, byte(fieldBegan)), uint64(r.Start.UnixMicro()-f.Start.UnixMicro()))
 	}
-	e.addrPort(fieldClient, f.Client)
-	e.addrPort(fieldTarget, f.Target)
-	e.number(fieldUser, int64(f.User.ID))
-	e.text(fieldName, f.User.Name)
+	b = b.addrPort(fieldClient, f.Client)
+	b = b.addrPort(fieldTarget, f.Target)
+	b = b.number(fieldUser, int64(f.User.ID))
+	b = b.text(fieldName, f.User.Name)
 	if f.User.Prefix.IsValid() {
-		at := e.open(fieldPrefix)
-		e.row, _ = f.User.Prefix.AppendBinary(e.row) // it knows no error
-		e.close(at)
+		b = append(b, byte(fieldPrefix), 0)
+		at := len(b)
+		b, _ = f.User.Prefix.AppendBinary(b) // it knows no error
+		b[at-1] = byte(len(b) - at)
 	}
-	e.flag(fieldMade, f.User.Made)
-	e.text(fieldHelo, r.Helo)
+	b = b.flag(fieldMade, f.User.Made)
+	b = b.text(fieldHelo, r.Helo)
 	if r.Source.IsValid() {
-		at := e.open(fieldSource)
-		e.row, _ = r.Source.AppendBinary(e.row) // likewise
-		e.close(at)
+		b = append(b, byte(fieldSource), 0)
+		at := len(b)
+		b, _ = r.Source.AppendBinary(b) // likewise
+		b[at-1] = byte(len(b) - at)
 	}
+	return b
 }
 
 // ordinal is the number of a message in its flow, where its id is made of both, as ids of messages are; else 0.
@@ -210,28 +217,29 @@ func ordinal(id string, f flow.ID) (n int64) {
 	return n
 }
 
-func (e *encoder) verdict(v *filter.Verdict) {
-	e.number(fieldAction, int64(v.Action))
-	e.number(fieldClass, int64(v.Class))
+func (b row) verdict(v *filter.Verdict) row {
+	b = b.number(fieldAction, int64(v.Action))
+	b = b.number(fieldClass, int64(v.Class))
 	if len(v.Hits) == 0 {
-		return
+		return b
 	}
-	e.number(fieldCause, int64(v.Cause)+1)
+	b = b.number(fieldCause, int64(v.Cause)+1)
 	for i := range v.Hits {
 		h := &v.Hits[i]
-		e.value(fieldHit, h.Check)
-		e.text(fieldHitCode, h.Code)
-		e.number(fieldHitClass, int64(h.Class))
-		e.number(fieldHitAction, int64(h.Action))
-		e.number(fieldHitPoints, int64(bits.Reverse64(math.Float64bits(finite(h.Points)))))
-		e.number(fieldHitScore, int64(100*finite(h.Score)))
-		e.number(fieldHitSMTP, int64(h.SMTP))
-		e.text(fieldHitEnhanced, h.Enhanced)
-		e.text(fieldHitText, h.Text)
-		e.text(fieldHitEvidence, h.Evidence)
-		e.flag(fieldHitOutside, h.Outside)
-		e.flag(fieldHitNoLock, h.NoLock)
+		b = b.value(fieldHit, h.Check)
+		b = b.text(fieldHitCode, h.Code)
+		b = b.number(fieldHitClass, int64(h.Class))
+		b = b.number(fieldHitAction, int64(h.Action))
+		b = b.number(fieldHitPoints, int64(bits.Reverse64(math.Float64bits(finite(h.Points)))))
+		b = b.number(fieldHitScore, int64(100*finite(h.Score)))
+		b = b.number(fieldHitSMTP, int64(h.SMTP))
+		b = b.text(fieldHitEnhanced, h.Enhanced)
+		b = b.text(fieldHitText, h.Text)
+		b = b.text(fieldHitEvidence, h.Evidence)
+		b = b.flag(fieldHitOutside, h.Outside)
+		b = b.flag(fieldHitNoLock, h.NoLock)
 	}
+	return b
 }
 
 // finite keeps what JSON cannot say out of the log: the API shows records as JSON.
@@ -265,52 +273,56 @@ func (e *encoder) addKeys(r *proxy.Record) {
 		e.keys = append(e.keys, hashText(keyTicket, r.Ticket))
 	}
 	if r.From != "" {
-		e.keys = append(e.keys, hashText(keySender, r.From), hashText(keySenderDomain, domainOf(r.From)))
+		whole, domain := hashAddress(keySender, keySenderDomain, r.From)
+		e.keys = append(e.keys, whole, domain)
 	}
 	for i := range r.To {
-		a := r.To[i].Address
-		e.keys = append(e.keys, hashText(keyRecipient, a), hashText(keyRecipientDomain, domainOf(a)))
+		whole, domain := hashAddress(keyRecipient, keyRecipientDomain, r.To[i].Address)
+		e.keys = append(e.keys, whole, domain)
 	}
 }
 
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // number writes a field, unless it is 0.
-func (e *encoder) number(f field, v int64) {
-	if v != 0 {
-		e.row = binary.AppendUvarint(append(e.row, byte(f)), uint64(v))
+func (b row) number(f field, v int64) row {
+	if v == 0 {
+		return b
 	}
+	return binary.AppendUvarint(append(b, byte(f)), uint64(v))
 }
 
-func (e *encoder) flag(f field, is bool) {
-	if is {
-		e.row = append(e.row, byte(f), 1)
+func (b row) flag(f field, is bool) row {
+	if !is {
+		return b
 	}
+	return append(b, byte(f), 1)
 }
 
 // text writes a field, unless it is empty.
-func (e *encoder) text(f field, s string) {
-	if s != "" {
-		e.value(f, s)
+func (b row) text(f field, s string) row {
+	if s == "" {
+		return b
 	}
+	return b.value(f, s)
 }
 
-func (e *encoder) value(f field, s string) {
-	e.row = append(binary.AppendUvarint(append(e.row, byte(f)), uint64(len(s))), s...)
-}
-
-func (e *encoder) addrPort(f field, a netip.AddrPort) {
-	if a.IsValid() {
-		at := e.open(f)
-		e.row, _ = a.AppendBinary(e.row) // it knows no error
-		e.close(at)
+func (b row) value(f field, s string) row {
+	if len(s) < 0x80 {
+		b = append(b, byte(f), byte(len(s)))
+	} else {
+		b = binary.AppendUvarint(append(b, byte(f)), uint64(len(s)))
 	}
+	return append(b, s...)
 }
 
-// open begins a field of less than 128 bytes, as addresses are, and close ends it.
-func (e *encoder) open(f field) (at int) {
-	e.row = append(e.row, byte(f), 0)
-	return len(e.row)
+func (b row) addrPort(f field, a netip.AddrPort) row {
+	if !a.IsValid() {
+		return b
+	}
+	b = append(b, byte(f), 0)
+	at := len(b)
+	b, _ = a.AppendBinary(b) // it knows no error
+	b[at-1] = byte(len(b) - at)
+	return b
 }
-
-func (e *encoder) close(at int) { e.row[at-1] = byte(len(e.row) - at) }

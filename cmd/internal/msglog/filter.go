@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"strings"
 )
 
 // keyKind says what a key is of, so that equal texts in different fields differ.
@@ -34,20 +35,37 @@ const (
 )
 
 func hashText(k keyKind, s string) uint64 {
-	h := (uint64(fnvOffset) ^ uint64(k)) * fnvPrime
+	h := hashSeed(k)
 	for i := range len(s) {
-		c := s[i]
-		if c >= 'A' && c <= 'Z' {
-			c |= 0x20
-		}
-		h = (h ^ uint64(c)) * fnvPrime
+		h = (h ^ hashed(s[i])) * fnvPrime
 	}
 	return mix(h)
 }
 
-func hashNumber(k keyKind, n uint64) uint64 {
-	h := (uint64(fnvOffset) ^ uint64(k)) * fnvPrime
-	return mix((h ^ n) * fnvPrime)
+// hashAddress is hashText of an address and of its domain, which are made beside each other: a byte waits for the one before.
+func hashAddress(whole, domain keyKind, s string) (w, d uint64) {
+	w, d = hashSeed(whole), hashSeed(domain)
+	at := strings.LastIndexByte(s, '@') + 1
+	for i := range at {
+		w = (w ^ hashed(s[i])) * fnvPrime
+	}
+	for i := at; i < len(s); i++ {
+		c := hashed(s[i])
+		w, d = (w^c)*fnvPrime, (d^c)*fnvPrime
+	}
+	return mix(w), mix(d)
+}
+
+func hashNumber(k keyKind, n uint64) uint64 { return mix((hashSeed(k) ^ n) * fnvPrime) }
+
+func hashSeed(k keyKind) uint64 { return (fnvOffset ^ uint64(k)) * fnvPrime }
+
+// hashed is a byte as it is hashed.
+func hashed(c byte) uint64 {
+	if c-'A' < 26 {
+		c |= 0x20
+	}
+	return uint64(c)
 }
 
 func hashAddr(k keyKind, a netip.Addr) uint64 {

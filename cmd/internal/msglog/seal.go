@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// packBytes is how much text a block of a sealed segment holds: more compresses better, less is read faster.
+	// packBytes is how much text a block of a sealed segment holds at least: more compresses better, less is read faster.
 	packBytes = 32 << 10
 	// foreignAfter is how long after its start a process leaves segments of others alone: no hand-over lasts so long, and
 	// versions that took no lock of what they write are gone by then.
@@ -210,7 +210,7 @@ type packer struct {
 }
 
 func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(2*packBytes))
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(4*packBytes))
 	p := &packer{f: f, w: bufio.NewWriterSize(f, 256<<10), enc: enc, keys: keys, known: keys != nil}
 	if p.known {
 		p.flows(keys.low, keys.high)
@@ -222,21 +222,21 @@ func newPacker(f *os.File, keys *rowKeys) (*packer, error) {
 
 // block adds the rows of a block of the segment.
 func (p *packer) block(h header, payload []byte) error {
-	if len(p.text) > 0 && len(p.text)+len(payload) > packBytes {
-		if err := p.pack(); err != nil {
-			return err
-		}
-	}
 	if len(p.text) == 0 {
 		p.cur = pack{at: p.at, row: p.rows, first: h.first, last: h.last}
 	}
 	p.cur.first, p.cur.last = min(p.cur.first, h.first), max(p.cur.last, h.last)
 	p.text = append(p.text, payload...)
 	p.rows += h.count
-	if p.known {
+	if !p.known {
+		if err := p.note(payload); err != nil {
+			return err
+		}
+	}
+	if len(p.text) < packBytes {
 		return nil
 	}
-	return p.note(payload)
+	return p.pack()
 }
 
 // note reads the keys of rows that are not known.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/filter"
 	"sluice/filter/limit"
@@ -103,6 +104,18 @@ type toldCounts struct {
 
 func (c toldCounts) Settle(k limit.Key, reserved, n int) {
 	c.Counts.Settle(k, reserved, n)
+	c.tell(k, n)
+}
+
+func (c toldCounts) SettleHour(user uint32, reserved, n limit.Hour) {
+	c.Counts.SettleHour(user, reserved, n)
+	if n != (limit.Hour{}) && c.d.retired() {
+		c.tell(limit.Key{User: user, What: limit.Messages, Window: time.Hour}, n.Messages)
+		c.tell(limit.Key{User: user, What: limit.Recipients, Window: time.Hour}, n.Recipients)
+	}
+}
+
+func (c toldCounts) tell(k limit.Key, n int) {
 	if n > 0 && c.d.retired() {
 		c.d.tellOthers(note{Booked: &booked{k, n}})
 	}

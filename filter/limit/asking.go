@@ -14,7 +14,7 @@ type asking struct {
 	r    *Rate
 	p    filter.Phase
 	m    *message.Message
-	h    held
+	h    *message.Reserved
 	to   int // recipients to be covered
 	hits []filter.Hit
 	done bool // a limit refuses
@@ -56,7 +56,7 @@ func (a *asking) all(set *policy.Settings) {
 
 // limits asks about those of one owner.
 func (a *asking) limits(l *policy.Limits, o owner) {
-	if o.scope == policy.OfUser && a.p == filter.Rcpt && a.h.messages == 0 {
+	if o.scope == policy.OfUser && a.p == filter.Rcpt && a.h.Messages == 0 {
 		a.past(l, o)
 	}
 	if o.scope == policy.OfUser && a.p == filter.Rcpt {
@@ -195,9 +195,9 @@ func (a *asking) holds(k Key) *int {
 	if k.Scope == policy.OfUser && k.Window == time.Hour {
 		switch k.What {
 		case Messages:
-			return &a.h.messages
+			return &a.h.Messages
 		case Recipients:
-			return &a.h.recipients
+			return &a.h.Recipients
 		}
 	}
 	w := a.more()
@@ -211,10 +211,12 @@ func (a *asking) holds(k Key) *int {
 }
 
 func (a *asking) more() *more {
-	if a.h.more == nil {
-		a.h.more = &more{}
+	w, ok := a.h.More.(*more)
+	if !ok {
+		w = &more{}
+		a.h.More = w
 	}
-	return a.h.more
+	return w
 }
 
 // refuse adds the hit of a limit that is met.

@@ -45,15 +45,26 @@ type Counter interface {
 	ReserveNew(k Key, hash uint64, limit int) (wait time.Duration, taken, ok bool)
 	// SettleNew gives back n reserved of k and books the recipients that were really sent to.
 	SettleNew(k Key, reserved int, booked []uint64)
+	// ReserveHour takes n of a user's hour where all of it stays within most, and what became of his mail there within bad;
+	// else it takes nothing and returns false. It is Reserve and Count for the limits that nearly everybody has, at once.
+	ReserveHour(user uint32, n, most Hour, bad Past) bool
+	// SettleHour gives back what is reserved of a user's hour and books what was really sent.
+	SettleHour(user uint32, reserved, booked Hour)
 }
 
-// Counts is the Counter of one gateway, in memory. It forgets keys that have nothing in their window and holds at most
-// a fixed number. Safe for concurrent use.
+// Hour is so much of what a user sends in an hour.
+type Hour struct{ Messages, Recipients int }
+
+// Past is what became of so much of it: both are less.
+type Past struct{ Invalid, Failed int }
+
+// Counts is the Counter of one gateway, in memory. It forgets who has nothing in his windows and holds at most a fixed number
+// of users, identities and budgets. Safe for concurrent use.
 type Counts struct {
 	start  time.Time     // only differences of the monotonic clock are used
 	epoch  time.Duration // from 1970 to start, so that the slots of windows are the same after a restart
 	booked atomic.Bool   // since the last Save
-	most   int           // keys per shard
+	most   int           // accounts per shard
 	shards [shards]shard
 
 	distinct distincts
@@ -61,35 +72,30 @@ type Counts struct {
 
 const (
 	shards = 64
-	// DefaultKeys bounds the keys in memory: half a million users in one window with two quantities, about 150 MB if all
-	// of them send in every slot and a tenth of that as users are.
-	DefaultKeys = 1 << 20
-	sweepEvery  = time.Minute
+	// DefaultAccounts bounds what is in memory: half a million users with the limits of an hour, about 150 MB if all of them
+	// send in every slot and a tenth of that as users are.
+	DefaultAccounts = 1 << 19
+	sweepEvery      = time.Minute
 )
 
 type shard struct {
-	mu    sync.Mutex
-	keys  map[Key]*count
-	swept time.Duration
-	_     [64]byte // keeps neighbours' locks off one cache line
+	mu       sync.Mutex
+	accounts map[whose]*account
+	swept    time.Duration
+	_        [64]byte // keeps neighbours' locks off one cache line
 }
 
-type count struct {
-	window   Window
-	reserved int
-}
-
-// NewCounts returns a counter that holds at most maxKeys keys; 0 means DefaultKeys.
-func NewCounts(maxKeys int) *Counts {
-	if maxKeys <= 0 {
-		maxKeys = DefaultKeys
+// NewCounts returns a counter that holds at most so many accounts; 0 means DefaultAccounts.
+func NewCounts(most int) *Counts {
+	if most <= 0 {
+		most = DefaultAccounts
 	}
-	c := &Counts{start: time.Now(), most: max(1, maxKeys/shards)}
+	c := &Counts{start: time.Now(), most: max(1, most/shards)}
 	c.epoch = time.Duration(c.start.UnixNano())
 	for i := range c.shards {
-		c.shards[i].keys = map[Key]*count{}
+		c.shards[i].accounts = map[whose]*account{}
 	}
-	c.distinct.init(max(1, maxKeys/shards/16))
+	c.distinct.init(max(1, most/shards/8))
 	return c
 }
 
@@ -98,10 +104,10 @@ func (c *Counts) now() time.Duration { return c.epoch + time.Since(c.start) }
 
 // Reserve implements Counter.
 func (c *Counts) Reserve(k Key, n, limit int) (time.Duration, bool) {
-	s, now := c.shard(k), c.now()
+	s, now := c.shard(k.User), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := c.entry(s, k, now)
+	e := c.account(s, k.whose(), now).open(k)
 	over := e.window.Sum(now, k.Window) + e.reserved + n - limit
 	if over <= 0 {
 		e.reserved += n
@@ -112,28 +118,63 @@ func (c *Counts) Reserve(k Key, n, limit int) (time.Duration, bool) {
 
 // Settle implements Counter.
 func (c *Counts) Settle(k Key, reserved, booked int) {
-	s, now := c.shard(k), c.now()
+	s, now := c.shard(k.User), c.now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := c.entry(s, k, now)
-	e.reserved = max(0, e.reserved-reserved)
+	c.account(s, k.whose(), now).open(k).settle(now, k.Window, reserved, booked)
+	s.mu.Unlock()
 	if booked > 0 {
-		e.window.Add(now, k.Window, booked)
-		if !c.booked.Load() {
-			c.booked.Store(true)
-		}
+		c.touch()
+	}
+}
+
+// touch notes that something was booked, where that is not noted yet: all users share it.
+func (c *Counts) touch() {
+	if !c.booked.Load() {
+		c.booked.Store(true)
 	}
 }
 
 // Count implements Counter.
 func (c *Counts) Count(k Key) (booked, reserved int) {
-	s, now := c.shard(k), c.now()
+	s, now := c.shard(k.User), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e, ok := s.keys[k]; ok {
-		return e.window.Sum(now, k.Window), e.reserved
+	if a, ok := s.accounts[k.whose()]; ok {
+		if e := a.find(k.What, k.Window); e != nil {
+			return e.window.Sum(now, k.Window), e.reserved
+		}
 	}
 	return 0, 0
+}
+
+// ReserveHour implements Counter.
+func (c *Counts) ReserveHour(user uint32, n, most Hour, bad Past) bool {
+	s, now := c.shard(user), c.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := c.account(s, whose{user: user}, now)
+	messages, recipients := &a.hour[Messages], &a.hour[Recipients]
+	if messages.window.Sum(now, time.Hour)+messages.reserved+n.Messages > most.Messages ||
+		recipients.window.Sum(now, time.Hour)+recipients.reserved+n.Recipients > most.Recipients ||
+		len(a.more) > 0 && (a.sum(now, Invalid) >= bad.Invalid || a.sum(now, Failed) >= bad.Failed) {
+		return false
+	}
+	messages.reserved += n.Messages
+	recipients.reserved += n.Recipients
+	return true
+}
+
+// SettleHour implements Counter.
+func (c *Counts) SettleHour(user uint32, reserved, booked Hour) {
+	s, now := c.shard(user), c.now()
+	s.mu.Lock()
+	a := c.account(s, whose{user: user}, now)
+	a.hour[Messages].settle(now, time.Hour, reserved.Messages, booked.Messages)
+	a.hour[Recipients].settle(now, time.Hour, reserved.Recipients, booked.Recipients)
+	s.mu.Unlock()
+	if booked.Messages+booked.Recipients > 0 {
+		c.touch()
+	}
 }
 
 // ReserveNew implements Counter.
@@ -145,7 +186,7 @@ func (c *Counts) ReserveNew(k Key, hash uint64, limit int) (wait time.Duration, 
 func (c *Counts) SettleNew(k Key, reserved int, booked []uint64) {
 	c.distinct.settle(k, reserved, booked, c.now())
 	if len(booked) > 0 {
-		c.booked.Store(true)
+		c.touch()
 	}
 }
 
@@ -153,61 +194,61 @@ func (c *Counts) SettleNew(k Key, reserved int, booked []uint64) {
 // share: 0 up to Exact of them.
 func (c *Counts) Different(k Key) (n int, wrong float64) { return c.distinct.count(k, c.now()) }
 
-// Len returns how many keys are held.
+// Len returns how many accounts are held.
 func (c *Counts) Len() int {
 	n := 0
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		n += len(s.keys)
+		n += len(s.accounts)
 		s.mu.Unlock()
 	}
 	return n
 }
 
-func (c *Counts) shard(k Key) *shard {
-	return &c.shards[k.User*0x9E3779B1>>26%shards] // Fibonacci hashing: user ids are consecutive
+func (c *Counts) shard(user uint32) *shard {
+	return &c.shards[user*0x9E3779B1>>26%shards] // Fibonacci hashing: user ids are consecutive
 }
 
-// entry returns the count of k, making it, and room for it, where it is missing. The shard is locked.
-func (c *Counts) entry(s *shard, k Key, now time.Duration) *count {
+// account returns what is counted of one, making it, and room for it, where it is missing. The shard is locked.
+func (c *Counts) account(s *shard, w whose, now time.Duration) *account {
 	if now-s.swept > sweepEvery {
 		s.sweep(now)
 	}
-	e, ok := s.keys[k]
+	a, ok := s.accounts[w]
 	if !ok {
-		if len(s.keys) >= c.most {
+		if len(s.accounts) >= c.most {
 			s.evict(now)
 		}
-		e = &count{}
-		s.keys[k] = e
+		a = &account{}
+		s.accounts[w] = a
 	}
-	return e
+	return a
 }
 
 // sweep forgets what counts nothing any more.
 func (s *shard) sweep(now time.Duration) {
 	s.swept = now
-	for k, e := range s.keys {
-		if e.reserved == 0 && e.window.Sum(now, k.Window) == 0 {
-			delete(s.keys, k)
+	for w, a := range s.accounts {
+		if a.tidy(now) {
+			delete(s.accounts, w)
 		}
 	}
 }
 
-// evict makes room when the shard is full: of a few keys met at random the one with the smallest count goes, so that
-// a flood of new users does not wash out those who are near their limit.
+// evict makes room when the shard is full: of a few accounts met at random the one that counts least goes, so that a flood of
+// new users does not wash out those who are near their limit.
 func (s *shard) evict(now time.Duration) {
 	const tries = 16
-	var victim Key
+	var victim whose
 	least, left := -1, tries
-	for k, e := range s.keys {
-		if n := e.window.Sum(now, k.Window) + e.reserved; least < 0 || n < least {
-			victim, least = k, n
+	for w, a := range s.accounts {
+		if n := a.weight(now); least < 0 || n < least {
+			victim, least = w, n
 		}
 		if left--; left == 0 {
 			break
 		}
 	}
-	delete(s.keys, victim)
+	delete(s.accounts, victim)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,12 +54,12 @@ func TestWindowAgainstExact(t *testing.T) {
 			if got := w.Sum(now, length); got < least || got > most {
 				t.Fatalf("window %v at %v counts %d, want %d to %d", length, now, got, least, most)
 			}
-			if len(w.marks) > Slots+1 {
-				t.Fatalf("window holds %d marks", len(w.marks))
+			if w.len() > Slots+1 {
+				t.Fatalf("window holds %d marks", w.len())
 			}
 			if sum := w.Sum(now, length); sum > 0 {
 				after := now + w.Wait(now, length, 1)
-				cp := Window{marks: append([]mark(nil), w.marks...), sum: w.sum}
+				cp := Window{newest: w.newest, older: slices.Clone(w.older), sum: w.sum}
 				if cp.Sum(after, length) >= sum {
 					t.Fatalf("nothing left the window of %v after the wait", length)
 				}
@@ -111,7 +112,7 @@ func TestIdleAndTooManyUsersAreForgotten(t *testing.T) {
 			c.Settle(Key{User: u + 2, What: Messages, Window: time.Hour}, 0, 1)
 		}
 		if n := c.Len(); n > shards*8 {
-			t.Errorf("%d keys are held, want at most %d", n, shards*8)
+			t.Errorf("%d accounts are held, want at most %d", n, shards*8)
 		}
 		if b, _ := c.Count(heavy); b != 400 {
 			t.Errorf("a flood of users washed out the heavy one: %d booked", b)
@@ -125,7 +126,7 @@ func TestIdleAndTooManyUsersAreForgotten(t *testing.T) {
 			c.Reserve(Key{User: u, What: Recipients, Window: time.Minute}, 1, 0)
 		}
 		if n := c.Len(); n > shards*4 {
-			t.Errorf("%d keys are held after two idle hours", n)
+			t.Errorf("%d accounts are held after two idle hours", n)
 		}
 	})
 }
@@ -188,20 +189,19 @@ func TestBytesOfABeginning(t *testing.T) {
 	c, ctx := NewCounts(0), context.Background()
 	r, size := NewRate(c, policy.NewTable(set), nil), NewSize(policy.NewTable(set))
 	k := Key{User: 9, What: Bytes, Window: policy.BytesDay.Window()}
+	m := mail(1, 9)
 	for _, x := range []struct {
 		n              int64
 		p              filter.Phase
 		over, tooLarge bool
 		reserved       int
 	}{{600, filter.Part, false, false, 600}, {800, filter.Part, false, false, 800}, {800, filter.Data, false, false, 800}, {1100, filter.Part, true, true, 800}} {
-		m := mail(1, 9)
 		m.DataSize = x.n
 		h := r.Check(ctx, x.p, m, nil)
 		if _, n := c.Count(k); n != x.reserved || (len(h) > 0) != x.over || (len(size.Check(ctx, x.p, m, nil)) > 0) != x.tooLarge {
 			t.Errorf("%d bytes: %d reserved, %+v", x.n, n, h)
 		}
 	}
-	m := mail(1, 9)
 	m.DataSize = 800
 	r.Settle(m, filter.Outcome{Accepted: 1})
 	if booked, reserved := c.Count(k); booked != 800 || reserved != 0 {
@@ -267,10 +267,8 @@ func TestRateOfRecipients(t *testing.T) {
 		t.Errorf("message 4 of 3 got %v", hits)
 	}
 	r.Settle(m, filter.Outcome{})
-	for i := range r.open {
-		if len(r.open[i].held) != 0 {
-			t.Errorf("reservations are left: %v", r.open[i].held)
-		}
+	if m.Reserved != (message.Reserved{}) {
+		t.Errorf("reservations are left: %v", m.Reserved)
 	}
 }
 

@@ -403,3 +403,60 @@ func BenchmarkAllLimits(b *testing.B) {
 		r.Settle(m, filter.Outcome{Accepted: 1})
 	}
 }
+
+// slowly answers nothing at once, so that each limit is asked by itself.
+type slowly struct{ *Counts }
+
+func (slowly) ReserveHour(uint32, Hour, Hour, Past) bool { return false }
+
+// TestHourAtOnce: the limits of an hour that are asked at once decide, and count, as each of them by itself.
+func TestHourAtOnce(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			l := &policy.Limits{}
+			for k, most := range [policy.LimitKinds]int{policy.MessagesHour: 12, policy.RecipientsHour: 30, policy.InvalidHour: 8, policy.InvalidShare: 60, policy.FailedHour: 4, policy.NullHour: 2} {
+				if most > 0 && rnd.IntN(2) == 0 {
+					l.Max[k], l.Shadow[k] = int64(1+rnd.IntN(most)), rnd.IntN(8) == 0
+				}
+			}
+			set := &fixed{policy.Settings{Limits: l}}
+			counts := [2]*Counts{NewCounts(0), NewCounts(0)}
+			rates := [2]*Rate{NewRate(counts[0], set, nil), NewRate(slowly{counts[1]}, set, nil)}
+			for i := range 60 {
+				rcpts, out := 1+rnd.IntN(4), filter.Outcome{Invalid: rnd.IntN(4), Failed: rnd.IntN(8) / 7}
+				from, lost, sent := message.Address("a@b.example"), rnd.IntN(5) == 0, rnd.IntN(5) > 0
+				if rnd.IntN(6) == 0 {
+					from = ""
+				}
+				var said [2]string
+				for j, r := range rates {
+					m, o := mail(flow.ID(i), 7), out
+					m.Envelope.From = from
+					for n := range rcpts {
+						was := len(m.Envelope.To)
+						if refused(r, m, message.Address(fmt.Sprint(n, "@sink.example"))) {
+							said[j] += fmt.Sprint(" ", n, " refused")
+						}
+						if lost && len(m.Envelope.To) > was && n == 0 {
+							m.Envelope.To = m.Envelope.To[:was] // the destination does not take him
+						}
+					}
+					if sent {
+						o.Accepted = len(m.Envelope.To)
+					}
+					r.Settle(m, o)
+					for q := Messages; q <= Failed; q++ {
+						booked, reserved := counts[j].Count(hourly(7, q))
+						said[j] += fmt.Sprint(" ", booked, "+", reserved)
+					}
+				}
+				if said[0] != said[1] {
+					t.Fatalf("seed %d, message %d, limits %v: at once%s, each%s", seed, i, l.Max, said[0], said[1])
+				}
+				time.Sleep(time.Duration(rnd.IntN(4)) * time.Minute)
+			}
+		})
+	}
+}

@@ -3,7 +3,7 @@ package limit
 import (
 	"context"
 	"fmt"
-	"sync"
+	"math"
 	"time"
 
 	"sluice/filter"
@@ -24,7 +24,6 @@ type Rate struct {
 	over     func(Over) // may be nil
 	// Waiting bounds what waits in the queue; nil: nothing does. It is set before the first message.
 	Waiting *Waiting
-	open    [shards]openShard
 }
 
 // Over is a limit that was met.
@@ -43,19 +42,6 @@ type Over struct {
 	Evidence string
 }
 
-// openShard holds the reservations of transactions under way. A flow has one at a time, so its id is the key.
-type openShard struct {
-	mu   sync.Mutex
-	held map[flow.ID]held
-}
-
-// held is what a transaction reserved: of its user's hour, which nearly everybody has limits for, and of anything else.
-type held struct {
-	messages, recipients int
-	waits                uint32 // the user whose place in the queue it is; 0: none
-	more                 *more
-}
-
 // more is what few transactions reserve.
 type more struct {
 	taken   []taken
@@ -72,11 +58,7 @@ type taken struct {
 // NewRate returns the check that counts with c by the limits of s. Whoever wants to hear of limits that were met gives
 // over, which must not block; it may be nil.
 func NewRate(c Counter, s policy.Resolver, over func(Over)) *Rate {
-	r := &Rate{counter: c, settings: s, over: over}
-	for i := range r.open {
-		r.open[i].held = map[flow.ID]held{}
-	}
-	return r
+	return &Rate{counter: c, settings: s, over: over}
 }
 
 // Check implements filter.Check in phases rcpt and data; in phase part it reserves what has come so far.
@@ -85,41 +67,66 @@ func (r *Rate) Check(_ context.Context, p filter.Phase, m *message.Message, hits
 	if set.Limits == nil && set.PerIdentity == nil && set.Budgets == nil {
 		return hits
 	}
-	o := r.shard(m.Flow.ID)
-	had := o.get(m.Flow.ID)
-	if p >= filter.Data && had.more == nil && set.PerIdentity == nil && set.Budgets == nil && set.Limits.Max[policy.BytesDay] == 0 {
+	h := &m.Reserved
+	if p >= filter.Data && h.More == nil && set.PerIdentity == nil && set.Budgets == nil && set.Limits.Max[policy.BytesDay] == 0 {
 		return hits // all was asked before
 	}
-	a := asking{r: r, p: p, m: m, h: had, to: len(m.Envelope.To), hits: hits}
+	if p == filter.Rcpt && r.usual(set, m) {
+		return hits
+	}
+	a := asking{r: r, p: p, m: m, h: h, to: len(m.Envelope.To), hits: hits}
 	if p == filter.Rcpt {
 		a.to++ // the one that is asked about
 	}
 	a.all(set)
-	if a.h != had {
-		o.set(m.Flow.ID, a.h)
-	}
-	if p == filter.Data && a.h.more != nil {
-		a.hits = append(a.hits, a.h.more.shadows...)
+	if w, ok := h.More.(*more); ok && p == filter.Data {
+		a.hits = append(a.hits, w.shadows...)
 	}
 	return a.hits
 }
 
+// usual reserves for a recipient where the limits are those of an hour alone, and all of them let it pass, as nearly always.
+// Where it returns false nothing was reserved, and each limit is asked by itself.
+func (r *Rate) usual(set *policy.Settings, m *message.Message) bool {
+	l, h := set.Limits, &m.Reserved
+	if set.PerIdentity != nil || set.Budgets != nil || h.More != nil || m.HandedIn || m.Envelope.From == "" || !l.Hourly() {
+		return false
+	}
+	n, most := Hour{}, Hour{math.MaxInt, math.MaxInt}
+	if v := l.Max[policy.MessagesHour]; v != 0 {
+		n.Messages, most.Messages = max(0, 1-h.Messages), int(v)
+	}
+	if v := l.Max[policy.RecipientsHour]; v != 0 {
+		n.Recipients, most.Recipients = max(0, len(m.Envelope.To)+1-h.Recipients), int(v)
+	}
+	bad := Past{math.MaxInt, math.MaxInt}
+	if v := l.Max[policy.InvalidHour]; v != 0 {
+		bad.Invalid = int(v)
+	}
+	if l.Max[policy.InvalidShare] != 0 {
+		bad.Invalid = min(bad.Invalid, policy.LeastInvalid)
+	}
+	if v := l.Max[policy.FailedHour]; v != 0 {
+		bad.Failed = int(v)
+	}
+	if n != (Hour{}) && !r.counter.ReserveHour(m.Flow.User.ID, n, most, bad) {
+		return false
+	}
+	h.Messages += n.Messages
+	h.Recipients += n.Recipients
+	return true
+}
+
 // Settle implements filter.Settler.
 func (r *Rate) Settle(m *message.Message, out filter.Outcome) {
-	o := r.shard(m.Flow.ID)
-	o.mu.Lock()
-	h := o.held[m.Flow.ID] // without limits nothing was reserved; what was sent still counts for one that may be set later
-	delete(o.held, m.Flow.ID)
-	o.mu.Unlock()
-	if h.waits != 0 {
-		r.Waiting.Give(h.waits)
+	h := m.Reserved // without limits nothing was reserved; what was sent still counts for one that may be set later
+	m.Reserved = message.Reserved{}
+	if h.Waits != 0 {
+		r.Waiting.Give(h.Waits)
 	}
-	user, sent := m.Flow.User.ID, min(1, out.Accepted)
-	if h.messages+sent > 0 {
-		r.counter.Settle(hourly(user, Messages), h.messages, sent)
-	}
-	if h.recipients+out.Accepted > 0 {
-		r.counter.Settle(hourly(user, Recipients), h.recipients, out.Accepted)
+	user, reserved, booked := m.Flow.User.ID, Hour{h.Messages, h.Recipients}, Hour{min(1, out.Accepted), out.Accepted}
+	if reserved != (Hour{}) || booked != (Hour{}) {
+		r.counter.SettleHour(user, reserved, booked)
 	}
 	if out.Invalid > 0 {
 		r.counter.Settle(hourly(user, Invalid), 0, out.Invalid)
@@ -127,8 +134,8 @@ func (r *Rate) Settle(m *message.Message, out filter.Outcome) {
 	if out.Failed > 0 {
 		r.counter.Settle(hourly(user, Failed), 0, out.Failed)
 	}
-	if h.more != nil {
-		h.more.settle(r.counter, m, &out)
+	if w, ok := h.More.(*more); ok {
+		w.settle(r.counter, m, &out)
 	}
 }
 
@@ -168,21 +175,6 @@ func Undelivered(c Counter, user uint32, failed, invalid int) {
 		c.Settle(hourly(user, Invalid), 0, invalid)
 	}
 }
-
-// get returns what is held for a flow. A flow's dialogue is one sequence, so nothing changes it until set.
-func (o *openShard) get(id flow.ID) held {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.held[id]
-}
-
-func (o *openShard) set(id flow.ID, h held) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.held[id] = h
-}
-
-func (r *Rate) shard(id flow.ID) *openShard { return &r.open[id%shards] }
 
 func hourly(user uint32, what Quantity) Key { return Key{User: user, What: what, Window: time.Hour} }
 

@@ -25,9 +25,11 @@ func (c *Counts) Append(dst []byte) []byte {
 		s := &c.shards[i]
 		s.mu.Lock()
 		now := c.now()
-		for k, e := range s.keys {
-			if e.window.Sum(now, k.Window) > 0 {
-				dst = appendCount(dst, k, &e.window)
+		for whose, a := range s.accounts {
+			for k, e := range a.all(whose) {
+				if e.window.Sum(now, k.Window) > 0 {
+					dst = appendCount(dst, k, &e.window)
+				}
 			}
 		}
 		s.mu.Unlock()
@@ -48,9 +50,9 @@ func appendKey(dst []byte, k Key) []byte {
 
 func appendCount(dst []byte, k Key, w *Window) []byte {
 	dst = appendKey(dst, k)
-	dst = binary.AppendUvarint(dst, uint64(len(w.marks)))
+	dst = binary.AppendUvarint(dst, uint64(w.len()))
 	before := int64(0)
-	for _, m := range w.marks {
+	for m := range w.marks {
 		dst = binary.AppendUvarint(dst, uint64(m.slot-before))
 		dst = binary.AppendUvarint(dst, uint64(m.n))
 		before = m.slot
@@ -100,10 +102,10 @@ func (c *Counts) Restore(b []byte) error {
 
 // restore adds the n marks that come next to the count of k.
 func (c *Counts) restore(k Key, n uint64, r *reader) {
-	s, now := c.shard(k), c.now()
+	s, now := c.shard(k.User), c.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := c.entry(s, k, now)
+	e := c.account(s, k.whose(), now).open(k)
 	slot := int64(0)
 	for range n {
 		slot += int64(r.next())

@@ -59,7 +59,7 @@ func (w *Waiting) full(user uint32, most int64) bool {
 func (a *asking) waits(l *policy.Limits, o owner) {
 	const kind = policy.QueuedMessages
 	w, most := a.r.Waiting, l.Max[kind]
-	if w == nil || most == 0 || !a.m.HandedIn || o.id == 0 || a.h.waits != 0 || a.done {
+	if w == nil || most == 0 || !a.m.HandedIn || o.id == 0 || a.h.Waits != 0 || a.done {
 		return
 	}
 	if l.Shadow[kind] {
@@ -75,5 +75,5 @@ func (a *asking) waits(l *policy.Limits, o owner) {
 		}
 		return
 	}
-	a.h.waits = o.id
+	a.h.Waits = o.id
 }

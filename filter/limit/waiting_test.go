@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sluice/filter"
+	"sluice/filter/message"
 	"sluice/filter/policy"
 	"sluice/intercept/flow"
 )
@@ -25,13 +26,18 @@ func TestMessagesThatWait(t *testing.T) {
 		return held
 	})
 	ctx := context.Background()
+	mails := map[flow.ID]*message.Message{}
 	ask := func(id flow.ID, user uint32, handedIn bool) *filter.Verdict {
-		m := mail(id, user)
+		m := mails[id]
+		if m == nil {
+			m = mail(id, user)
+			mails[id] = m
+		}
 		m.HandedIn, m.Rcpt = handedIn, "x@sink.example"
 		v := filter.Judge(r.Check(ctx, filter.Rcpt, m, nil))
 		return &v
 	}
-	settle := func(id flow.ID) { r.Settle(mail(id, 1), filter.Outcome{}) }
+	settle := func(id flow.ID) { r.Settle(mails[id], filter.Outcome{}) }
 	for range 2 { // a further recipient takes no further place
 		if v := ask(1, 1, true); v.Refused() {
 			t.Fatalf("the second message: %+v", v)
@@ -76,7 +82,7 @@ func TestMessagesThatWait(t *testing.T) {
 	if v := filter.Judge(hits); v.Refused() || len(hits) != 1 || hits[0].Evidence != "only reported: queued_messages 3 of the user" {
 		t.Errorf("only reported: %+v", hits)
 	}
-	settle(9)
+	r.Settle(m, filter.Outcome{})
 	if settle(5); len(r.Waiting.coming) != 0 {
 		t.Errorf("places are not given back: %v", r.Waiting.coming)
 	}

@@ -33,7 +33,7 @@ type Envelope struct {
 
 // Message is one mail on its way through the phases. Fields fill up as the dialogue goes on: a check of phase connect
 // sees Flow only. Nothing in it may be kept by a check after it returned, nor changed, but for what the content filter leaves to
-// the checks behind it.
+// the checks behind it, and what is reserved for it.
 type Message struct {
 	ID       string // <flow id>.<n>, the id of the transaction in log and replies
 	Flow     *flow.Flow
@@ -50,8 +50,9 @@ type Message struct {
 	Whole    io.ReaderAt // all DataSize bytes of it, where Data is only the beginning; nil where there is no more than Data
 	Received time.Time
 
-	Fields Fields // of the header in Data, where somebody has looked
-	Found  Found  // in phase data, behind the content filter
+	Fields   Fields   // of the header in Data, where somebody has looked
+	Found    Found    // in phase data, behind the content filter
+	Reserved Reserved // from phase rcpt on
 
 	Forwarded bool // it came from elsewhere and is only passed on (ATT10): before phase data as far as the envelope sender shows it, then see PassedOn
 }
@@ -63,6 +64,14 @@ type Found struct {
 	Group  uint64  // the same for all copies of a message; 0 where nothing is known of copies
 	Passes string  // why nothing that was learnt may stop it; "" where it may
 	Likely uint8   // how likely it is bad, in percent, where that may stop it; else 0
+}
+
+// Reserved is what the check of limits holds for a message until it is settled. It belongs to that check alone, and stands
+// here so that it need not be looked for.
+type Reserved struct {
+	Messages, Recipients int    // of its user's hour
+	Waits                uint32 // the user whose place in the queue it has; 0: none
+	More                 any    // of other counts; nil: nothing
 }
 
 // Reader reads the first most bytes of the message, in phase data; size is how many there are to read.

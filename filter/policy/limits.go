@@ -144,6 +144,26 @@ type Limits struct {
 	Text   [LimitKinds]string // for the reply, in place of ours
 }
 
+// Hourly tells whether nothing but what goes out within an hour, or came to nothing there, is bounded, and that in earnest. The
+// null sender's mail and the queue have limits beside these.
+func (l *Limits) Hourly() bool {
+	for k, most := range l.Max {
+		if most == 0 {
+			continue
+		}
+		switch LimitKind(k) {
+		case NullHour, QueuedMessages:
+		case MessagesHour, RecipientsHour, InvalidHour, InvalidShare, FailedHour:
+			if l.Shadow[k] {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // DefaultLimits are those of a user for whom nothing else is said.
 func DefaultLimits() *Limits {
 	l := &Limits{}

@@ -280,7 +280,7 @@ func (l *Locks) Standing(whom Scope) Standing {
 // Clear tells whether nothing speaks against a user: neither a lock nor probation nor anything found in his mail lately.
 func (l *Locks) Clear(user uint32) bool {
 	_, locked := l.Locked(user)
-	return !locked && !l.tallies.marked(Scope{User: user})
+	return !locked && !l.tallies.marked(user)
 }
 
 func (l *Locks) reasonOf(whom Scope) string {

@@ -30,7 +30,7 @@ func (sh *tallyShard) append(dst []byte, t *tallies) []byte {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	now := t.now()
-	for whom, u := range sh.senders {
+	for whom, u := range sh.known.all {
 		if !u.Marked(now) {
 			continue
 		}
@@ -96,6 +96,7 @@ func (l *Locks) restore(whom Scope, evidence, sender []byte) error {
 	have := t.sender(sh, whom, now, s)
 	if rung, _ := have.Judge(now, s); rung == ladder.Free && !have.OnProbation(now) {
 		*have = u
+		t.suspect(whom.User)
 	}
 	return nil
 }

@@ -30,9 +30,11 @@ type tallies struct {
 }
 
 type tallyShard struct {
-	mu      sync.Mutex
-	senders map[Scope]*tally
-	swept   time.Duration
+	mu    sync.Mutex
+	known senders
+	swept time.Duration
+
+	suspects suspects
 }
 
 // tally is what one user or identity did lately.
@@ -71,7 +73,7 @@ func newTallies() *tallies {
 	t := &tallies{start: time.Now()}
 	t.epoch = time.Duration(t.start.UnixNano())
 	for i := range t.shards {
-		t.shards[i].senders = map[Scope]*tally{}
+		t.shards[i].known = newSenders()
 	}
 	return t
 }
@@ -168,7 +170,7 @@ func (t *tallies) judge(u *tally, whom Scope, e ladder.Event, ev Evidence, now t
 	if ev.Code != "" {
 		u.remember(ev, e)
 	}
-	t.dirty.Store(true)
+	t.suspect(whom.User)
 	rung, cause := u.Judge(now, s)
 	if rung != ladder.Locked {
 		return u.disreputable(whom, ev, now, s)
@@ -215,11 +217,9 @@ func (t *tallies) sender(sh *tallyShard, whom Scope, now time.Duration, s *polic
 	if now-sh.swept > sweepEvery {
 		t.sweep(sh, now, s)
 	}
-	u, ok := sh.senders[whom]
-	if !ok {
-		u = &tally{}
-		whom.Identity = strings.Clone(whom.Identity)
-		sh.senders[whom] = u
+	u := sh.known.find(whom)
+	if u == nil {
+		u = sh.known.add(whom)
 		if whom.Identity == "" {
 			t.n.Add(1)
 		}
@@ -229,22 +229,24 @@ func (t *tallies) sender(sh *tallyShard, whom Scope, now time.Duration, s *polic
 
 func (t *tallies) sweep(sh *tallyShard, now time.Duration, s *policy.Lock) {
 	sh.swept = now
-	for whom, u := range sh.senders {
+	var marked [suspectWords]uint64
+	for whom, u := range sh.known.all {
 		switch {
 		case u.quiet <= now && u.Quiet(now, s):
 			t.drop(sh, whom)
 		case !u.Marked(now):
 			u.evidence = nil
+		default:
+			i, bit := suspectAt(whom.User)
+			marked[i] |= bit
 		}
 	}
+	sh.suspects.replace(&marked)
 }
 
 func (t *tallies) drop(sh *tallyShard, whom Scope) {
-	if _, ok := sh.senders[whom]; ok {
-		delete(sh.senders, whom)
-		if whom.Identity == "" {
-			t.n.Add(-1)
-		}
+	if sh.known.drop(whom) && whom.Identity == "" {
+		t.n.Add(-1)
 	}
 }
 
@@ -265,16 +267,26 @@ func (t *tallies) release(now time.Duration, whom Scope, s *policy.Lock) {
 	u := t.sender(sh, whom, now, s)
 	u.Release(now, s)
 	u.evidence = nil
-	t.dirty.Store(true)
+	t.suspect(whom.User)
 }
 
-// marked tells whether something speaks against a sender.
-func (t *tallies) marked(whom Scope) bool {
-	sh, now := t.shard(whom.User), t.now()
+// suspect notes that something may speak against a user. The shard is locked.
+func (t *tallies) suspect(user uint32) {
+	t.dirty.Store(true)
+	t.shard(user).suspects.put(user)
+}
+
+// marked tells whether something speaks against a user.
+func (t *tallies) marked(user uint32) bool {
+	sh := t.shard(user)
+	if !sh.suspects.has(user) {
+		return false
+	}
+	now := t.now()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	u, ok := sh.senders[whom]
-	return ok && u.Marked(now)
+	u := sh.known.find(Scope{User: user})
+	return u != nil && u.Marked(now)
 }
 
 // of returns where a sender stands now.
@@ -282,8 +294,8 @@ func (t *tallies) of(whom Scope, s *policy.Lock) Standing {
 	sh, now := t.shard(whom.User), t.now()
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	u, ok := sh.senders[whom]
-	if !ok {
+	u := sh.known.find(whom)
+	if u == nil {
 		return Standing{}
 	}
 	rung, cause := u.Judge(now, s)

@@ -40,9 +40,24 @@ type shelf struct {
 }
 
 type person struct {
-	boxes map[string]*use
-	hour  int64 // in hours since 1970, to which fresh belongs
-	fresh int
+	latest *box // the mailbox noted last: mostly the next message is of it, too
+	boxes  map[string]*box
+	hour   int64 // in hours since 1970, to which fresh belongs
+	fresh  int
+}
+
+// box is a mailbox.
+type box struct {
+	name string
+	use
+}
+
+// box returns a mailbox, nil where it is not noted.
+func (p *person) box(mailbox []byte) *box {
+	if p.latest != nil && p.latest.name == string(mailbox) {
+		return p.latest
+	}
+	return p.boxes[string(mailbox)]
 }
 
 // use is how a mailbox was used. Times are unix seconds.
@@ -86,7 +101,7 @@ func (b *Book) Found(user uint32, mailbox []byte, now time.Time) bool {
 	if p == nil {
 		return false
 	}
-	u := p.boxes[string(mailbox)]
+	u := p.box(mailbox)
 	return u != nil && u.found() && !u.over(now)
 }
 
@@ -121,15 +136,16 @@ func (b *Book) note(user uint32, mailbox []byte, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.person(user)
-	u := p.boxes[string(mailbox)]
+	u := p.box(mailbox)
 	if u != nil && u.over(now) {
-		*u = use{First: at}
+		u.use = use{First: at}
 	}
 	if u == nil {
 		if u = s.add(p, string(mailbox), now, b.most); u == nil {
 			return
 		}
 	}
+	p.latest = u
 	u.Last = max(u.Last, at)
 	u.Messages = min(u.Messages+1, 1<<31)
 	if at-u.Counted >= int64(apart/time.Second) {
@@ -151,7 +167,7 @@ func (b *Book) doubt(user uint32, mailbox []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.all[user]; p != nil {
-		if u := p.boxes[string(mailbox)]; u != nil && !u.found() {
+		if u := p.box(mailbox); u != nil && !u.found() {
 			s.drop(p, string(mailbox))
 			b.touch()
 		}
@@ -162,14 +178,14 @@ func (b *Book) doubt(user uint32, mailbox []byte) {
 func (s *shelf) person(user uint32) *person {
 	p := s.all[user]
 	if p == nil {
-		p = &person{boxes: map[string]*use{}}
+		p = &person{boxes: map[string]*box{}}
 		s.all[user] = p
 	}
 	return p
 }
 
 // add notes one more mailbox, if need be in the place of one that is not found; nil where there is no place. s.mu is held.
-func (s *shelf) add(p *person, mailbox string, now time.Time, most int) *use {
+func (s *shelf) add(p *person, mailbox string, now time.Time, most int) *box {
 	if hour := now.Unix() / 3600; hour != p.hour {
 		p.hour, p.fresh = hour, 0
 	}
@@ -177,7 +193,7 @@ func (s *shelf) add(p *person, mailbox string, now time.Time, most int) *use {
 		return nil
 	}
 	p.fresh++
-	u := &use{First: now.Unix()}
+	u := &box{mailbox, use{First: now.Unix()}}
 	p.boxes[mailbox] = u
 	s.n++
 	return u
@@ -213,6 +229,9 @@ func (s *shelf) busiest() (most *person) {
 }
 
 func (s *shelf) drop(p *person, mailbox string) {
+	if p.latest != nil && p.latest.name == mailbox {
+		p.latest = nil
+	}
 	delete(p.boxes, mailbox)
 	s.n--
 }

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"testing"
 	"time"
@@ -207,6 +208,32 @@ func TestManySendersAreBounded(t *testing.T) {
 	}
 	if s := b.shelf(0); s.n != 40 {
 		t.Errorf("%d of all users are noted, want 40", s.n)
+	}
+}
+
+// TestLatestIsNoted: the mailbox that is found without a search is always one of those that are noted.
+func TestLatestIsNoted(t *testing.T) {
+	t.Parallel()
+	rnd, now, b := rand.New(rand.NewPCG(1, 2)), begin, NewBook(nil)
+	b.most = 20
+	for i := range 20_000 {
+		name := fmt.Appendf(nil, "x%d@customer.example", rnd.IntN(12))
+		user := shards * rnd.Uint32N(3)
+		b.settle(user, name, now, rnd.IntN(3) == 0)
+		if rnd.IntN(100) == 0 {
+			b.shelf(0).sweep(now)
+		}
+		n := 0
+		for _, p := range b.shelf(0).all {
+			n += len(p.boxes)
+			if l := p.latest; l != nil && p.boxes[l.name] != l {
+				t.Fatalf("step %d: %q is the latest, and not noted", i, l.name)
+			}
+		}
+		if n != b.shelf(0).n {
+			t.Fatalf("step %d: %d are noted, and %d counted", i, n, b.shelf(0).n)
+		}
+		now = now.Add(time.Duration(rnd.IntN(48)) * time.Hour)
 	}
 }
 

@@ -27,7 +27,7 @@ func (b *Book) Append(dst []byte) []byte {
 				dst = binary.LittleEndian.AppendUint32(dst, user)
 				dst = append(dst, byte(len(name))) // 254 at most
 				dst = append(dst, name...)
-				dst, _ = binary.Append(dst, binary.LittleEndian, u) // of fixed size: it always has a form
+				dst, _ = binary.Append(dst, binary.LittleEndian, &u.use) // of fixed size: it always has a form
 			}
 		}
 		s.mu.Unlock()
@@ -50,8 +50,8 @@ func (b *Book) Restore(saved []byte) error {
 		if binary.Read(r, binary.LittleEndian, &head) != nil {
 			return errForm
 		}
-		name, u := make([]byte, head.Len), new(use)
-		if _, err := io.ReadFull(r, name); err != nil || binary.Read(r, binary.LittleEndian, u) != nil {
+		name, u := make([]byte, head.Len), use{}
+		if _, err := io.ReadFull(r, name); err != nil || binary.Read(r, binary.LittleEndian, &u) != nil {
 			return errForm
 		}
 		b.restore(head.User, string(name), u)
@@ -59,13 +59,13 @@ func (b *Book) Restore(saved []byte) error {
 	return nil
 }
 
-func (b *Book) restore(user uint32, name string, u *use) {
+func (b *Book) restore(user uint32, name string, u use) {
 	s := b.shelf(user)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.person(user)
 	if p.boxes[name] == nil && len(p.boxes) < mostOfUser && s.n < b.most {
-		p.boxes[name] = u
+		p.boxes[name] = &box{name, u}
 		s.n++
 	}
 }

@@ -191,8 +191,8 @@ func fromHeader(data []byte) (from []message.Address, list bool) {
 }
 
 // plainAuthor is the address of a From field that has a single one in the usual form, Name <address> or the address alone.
+// There are no blanks around value.
 func plainAuthor(value []byte) (address []byte, ok bool) {
-	value = bytes.TrimSpace(value)
 	if bytes.Count(value, []byte("@")) != 1 || bytes.ContainsAny(value, "\"(),:;\\\r\n") {
 		return nil, false
 	}

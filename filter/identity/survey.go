@@ -3,8 +3,10 @@ package identity
 import (
 	"math"
 	"math/bits"
+	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"sluice/filter/message"
 	"sluice/filter/policy"
@@ -21,9 +23,12 @@ const (
 )
 
 const (
-	// surveyFirst messages of a user are looked at, then one in surveyEach: it costs each that is looked at some microseconds.
+	// surveyFirst messages of a user are looked at, then about one in surveyEach: it costs each that is looked at some microseconds.
 	surveyFirst = 128
 	surveyEach  = 16
+	// settledWords is room for a bit of each of 65,536 users; where there are more some share one, and new ones are looked at as
+	// seldom as those.
+	settledWords = 1 << 10
 	// surveyMost is the number of messages at which all counts are halved, so that what a user sends now counts most.
 	surveyMost = 2048
 	// surveyMasks bounds the combinations of candidates that are told apart of one user.
@@ -34,13 +39,14 @@ const (
 
 // Survey notes what the mail of users could tell about identities, whether a rule reads it or not. Safe for concurrent use.
 type Survey struct {
-	mu    sync.Mutex
-	users map[uint32]*surveyed
+	mu      sync.Mutex
+	users   map[uint32]*surveyed
+	settled [settledWords]atomic.Uint64 // users of whom enough was looked at; for most messages nothing else is touched
 }
 
 // surveyed is one user's mail.
 type surveyed struct {
-	seen     uint64 // messages, looked at or not
+	looked   int    // at so many messages
 	host     string // that signs his trace fields
 	masks    []masked
 	names    [len(candidates)]sketch
@@ -77,18 +83,24 @@ func (s *sketch) estimate() int {
 
 // Look notes a message, or lets it pass.
 func (s *Survey) Look(m *message.Message) {
-	s.mu.Lock()
-	u := s.user(m.Flow.User.ID)
-	u.seen++
-	look := u.seen <= surveyFirst || u.seen%surveyEach == 0
-	s.mu.Unlock()
-	if !look {
+	user := m.Flow.User.ID
+	settled, bit := s.bit(user)
+	if settled.Load()&bit != 0 && rand.Uint32()%surveyEach != 0 {
 		return
 	}
 	told, host := tell(m)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.user(m.Flow.User.ID).note(told, host)
+	u := s.user(user)
+	u.note(told, host)
+	if u.looked++; u.looked >= surveyFirst && settled.Load()&bit == 0 {
+		settled.Or(bit)
+	}
+}
+
+// bit is where it stands that enough was looked at of a user.
+func (s *Survey) bit(user uint32) (settled *atomic.Uint64, bit uint64) {
+	return &s.settled[user/64%settledWords], 1 << (user % 64)
 }
 
 // user returns what is known of a user. Where there are too many, one met at random goes. s.mu is held.
@@ -101,6 +113,8 @@ func (s *Survey) user(id uint32) *surveyed {
 		if len(s.users) >= surveyUsers {
 			for other := range s.users {
 				delete(s.users, other)
+				settled, bit := s.bit(other)
+				settled.And(^bit)
 				break
 			}
 		}

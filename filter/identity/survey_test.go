@@ -196,6 +196,33 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
+// TestEachUserIsLookedAtFirst: the first messages of a user all, then few, whatever others send, and anew when he was forgotten.
+func TestEachUserIsLookedAtFirst(t *testing.T) {
+	t.Parallel()
+	var s Survey
+	for _, user := range []uint32{1, 2, surveyUsers + 3} {
+		for range 128 {
+			s.Look(letter(user, "a@x.example", ""))
+		}
+		if n := s.users[user].looked; n != 128 {
+			t.Errorf("%d of the first 128 messages of user %d were looked at", n, user)
+		}
+		for range 16_000 {
+			s.Look(letter(user, "a@x.example", ""))
+		}
+		if n := s.users[user].looked - 128; n < 800 || n > 1200 { // 1000, give or take six deviations
+			t.Errorf("%d of 16000 further messages of user %d were looked at", n, user)
+		}
+	}
+	for i := uint32(1000); s.users[1] != nil; i++ {
+		s.Look(letter(i, "a@x.example", ""))
+	}
+	s.Look(letter(1, "a@x.example", ""))
+	if u := s.users[1]; u == nil || u.looked != 1 {
+		t.Errorf("who was forgotten is not looked at: %+v", u)
+	}
+}
+
 func BenchmarkLook(b *testing.B) {
 	var s Survey
 	m := letter(1, "a@x.example", "Received: by web7.customer.example (Postfix, from userid 33)\r\n\tid 4F2C81A0B; Sun, 22 Nov 2026 08:00:00 +0000\r\nX-AuthUser: shop\r\n")

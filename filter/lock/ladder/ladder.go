@@ -71,15 +71,15 @@ type Cause struct {
 // Sender is what is known of one sender. Its zero value is one who has done nothing. Times are those of one clock that
 // never goes back, and events are told in their order. Not safe for concurrent use.
 type Sender struct {
-	marks     []mark // what speaks against him, latest last
-	short     ring   // messages against which nothing was found
+	marks     []mark        // what speaks against him, latest last
+	probation time.Duration // until then
+	doubts    *doubts       // nil: nothing of his looked bad lately
+	likely    *ring         // how likely bad those messages are that went on and are likelier bad than good; nil: none was
+	short     ring          // messages against which nothing was found
 	hour      ring
 	day       ring
 	known     ring // recipients
 	unknown   ring
-	probation time.Duration // until then
-	doubts    *doubts       // nil: nothing of his looked bad lately
-	likely    *ring         // how likely bad those messages are that went on and are likelier bad than good; nil: none was
 }
 
 // mark is one thing that speaks against a sender.

@@ -3,6 +3,7 @@ package ladder
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -48,8 +49,9 @@ func (r *ring) append(dst []byte) []byte {
 	}
 	dst = binary.AppendUvarint(dst, uint64(r.length))
 	dst = binary.AppendUvarint(dst, uint64(r.last))
-	for _, n := range r.n {
-		dst = binary.AppendUvarint(dst, uint64(n))
+	for i := range int64(slots + 1) { // each at its number modulo slots+1
+		slot := r.last - (r.last-i+slots+1)%(slots+1)
+		dst = binary.AppendUvarint(dst, uint64(r.at(slot)))
 	}
 	return dst
 }
@@ -92,28 +94,44 @@ func (g *ring) restore(r *reader, now time.Duration) {
 	if r.bad || total == 0 {
 		return
 	}
+	if total > math.MaxUint32 {
+		r.bad = true
+		return
+	}
 	g.length, g.last = time.Duration(r.next()), int64(r.next())
 	if g.length <= 0 || g.length > day || g.last < 0 {
 		r.bad = true
 		return
 	}
-	for i := range g.n {
+	sum, saved := uint64(0), [slots + 1]uint32{}
+	for i := range saved {
 		n := r.next()
 		if n > total {
 			r.bad = true
 			return
 		}
-		g.n[i] = uint32(n)
-		g.total += int(n)
+		saved[i] = uint32(n)
+		sum += n
 	}
-	if uint64(g.total) != total {
+	if sum != total {
 		r.bad = true
 		return
 	}
-	if later := g.last - slotOf(now, g.length); later > 0 { // it counts as of now
-		*g = ring{length: g.length, last: slotOf(now, g.length), total: g.total}
-		g.n[g.last%(slots+1)] = uint32(g.total)
+	g.fill(&saved, uint32(total), slotOf(now, g.length))
+}
+
+// fill takes over what was saved, not later than in slot.
+func (g *ring) fill(saved *[slots + 1]uint32, total uint32, slot int64) {
+	g.total = total
+	if g.last > slot { // it counts as of now
+		g.last, g.present = slot, total
+		return
 	}
+	g.older = new([slots]uint32)
+	for s := max(0, g.last-slots); s < g.last; s++ {
+		g.older[s%slots] = saved[s%(slots+1)]
+	}
+	g.present = saved[g.last%(slots+1)]
 }
 
 // reader reads numbers until they end too early.

@@ -165,7 +165,7 @@ func (b row) flow(r *proxy.Record) row {
 	}
 	b = b.number(fieldFlow, int64(f.ID))
 	if !f.Start.IsZero() {
-		b = binary.AppendUvarint(append(b, byte(fieldBegan)), uint64(r.Start.UnixMicro()-f.Start.UnixMicro()))
+		b = b.tagged(fieldBegan, uint64(r.Start.UnixMicro()-f.Start.UnixMicro()))
 	}
 	b = b.addrPort(fieldClient, f.Client)
 	b = b.addrPort(fieldTarget, f.Target)
@@ -252,34 +252,36 @@ func finite(f float64) float64 {
 
 // addKeys notes what the record can be found by.
 func (e *encoder) addKeys(r *proxy.Record) {
-	e.keys = append(e.keys, hashNumber(keyFlow, uint64(r.Flow.ID)), hashNumber(keyUser, uint64(r.Flow.User.ID)),
+	k := e.keys
+	k = append(k, hashNumber(keyFlow, uint64(r.Flow.ID)), hashNumber(keyUser, uint64(r.Flow.User.ID)),
 		hashNumber(keyStatus, uint64(r.Status)))
 	if r.Flow.Client.IsValid() {
-		e.keys = append(e.keys, hashAddr(keyClient, r.Flow.Client.Addr()), hashNet(r.Flow.Client.Addr()))
+		k = append(k, hashAddr(keyClient, r.Flow.Client.Addr()), hashNet(r.Flow.Client.Addr()))
 	}
 	if r.Flow.Target.IsValid() {
-		e.keys = append(e.keys, hashAddr(keyTarget, r.Flow.Target.Addr()))
+		k = append(k, hashAddr(keyTarget, r.Flow.Target.Addr()))
 	}
 	if h := r.Verdict.Decisive(); h != nil && h.Code != "" {
-		e.keys = append(e.keys, hashText(keyCode, h.Code))
+		k = append(k, hashText(keyCode, h.Code))
 	}
 	if r.Identity != "" {
-		e.keys = append(e.keys, hashText(keyIdentity, r.Identity))
+		k = append(k, hashText(keyIdentity, r.Identity))
 	}
 	if r.Group != 0 {
-		e.keys = append(e.keys, hashNumber(keyCampaign, r.Group))
+		k = append(k, hashNumber(keyCampaign, r.Group))
 	}
 	if r.Ticket != "" {
-		e.keys = append(e.keys, hashText(keyTicket, r.Ticket))
+		k = append(k, hashText(keyTicket, r.Ticket))
 	}
 	if r.From != "" {
 		whole, domain := hashAddress(keySender, keySenderDomain, r.From)
-		e.keys = append(e.keys, whole, domain)
+		k = append(k, whole, domain)
 	}
 	for i := range r.To {
 		whole, domain := hashAddress(keyRecipient, keyRecipientDomain, r.To[i].Address)
-		e.keys = append(e.keys, whole, domain)
+		k = append(k, whole, domain)
 	}
+	e.keys = k
 }
 
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
@@ -289,8 +291,13 @@ func (b row) number(f field, v int64) row {
 	if v == 0 {
 		return b
 	}
-	return binary.AppendUvarint(append(b, byte(f)), uint64(v))
+	return b.tagged(f, uint64(v))
 }
+
+// tagged is not inlined, like value: with a hundred sessions no code is in the caches, and what is there once is read once.
+//
+//go:noinline
+func (b row) tagged(f field, v uint64) row { return binary.AppendUvarint(append(b, byte(f)), v) }
 
 func (b row) flag(f field, is bool) row {
 	if !is {
@@ -307,11 +314,12 @@ func (b row) text(f field, s string) row {
 	return b.value(f, s)
 }
 
+//go:noinline
 func (b row) value(f field, s string) row {
 	if len(s) < 0x80 {
 		b = append(b, byte(f), byte(len(s)))
 	} else {
-		b = binary.AppendUvarint(append(b, byte(f)), uint64(len(s)))
+		b = b.tagged(f, uint64(len(s)))
 	}
 	return append(b, s...)
 }

@@ -171,9 +171,12 @@ func (s *session) stranger() bool { return s.house != nil && s.flow.User.ID == 0
 // report (DEL3).
 const houseSkills = smtp.ExtSize | smtp.Ext8BitMIME | smtp.ExtSMTPUTF8 | smtp.ExtDSN | smtp.ExtEnhanced | smtp.ExtPipelining | smtp.ExtChunking
 
-// offerHouse offers what a smarthost can do. AUTH is for encrypted sessions alone (AUT2).
+// offerHouse offers what a smarthost can do. AUTH is for encrypted sessions alone (AUT2), as is REQUIRETLS (RFC 8689 2).
 func (s *session) offerHouse() {
 	s.offer = smtp.Extensions{Set: houseSkills, Size: s.maxSize()}
+	if s.secure.Load() {
+		s.offer.Set |= smtp.ExtRequireTLS
+	}
 	switch {
 	case s.house.TLS == nil || s.who.Login != "":
 	case !s.secure.Load():
@@ -236,7 +239,8 @@ func (s *session) houseRcpt(r *smtp.Rcpt, refuse func(answer)) bool {
 func (s *session) answerAsked() {
 	t := &s.tx
 	var said []Nobody
-	if c := s.house.Callout; c != nil && !s.unclaimed() && t.ticket == "" { // whoever is locked learns nothing
+	// Whoever is locked learns nothing, and who asks for REQUIRETLS has his recipients named to nobody whom that does not bind.
+	if c := s.house.Callout; c != nil && !s.unclaimed() && t.ticket == "" && !t.mail.RequireTLS {
 		said = c.Ask(&s.ctx, s.flow.User.ID, t.mail.Address, t.asked)
 	}
 	for i := range t.asked {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"sluice/proxy/auth"
 	"sluice/proxy/cert"
 	"sluice/proxy/smtp"
+	"sluice/proxy/tlspolicy"
 )
 
 // keeper keeps messages in memory.
@@ -35,7 +37,7 @@ type kept struct {
 	from, login, text string
 	to                []string
 	user              uint32
-	secure            bool
+	secure, required  bool
 	withheld          *filter.Verdict
 	as                sign.As
 }
@@ -67,7 +69,7 @@ func (k *keeper) keep(_ context.Context, m *Kept) error {
 	if err != nil {
 		return err
 	}
-	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure, withheld: m.Withheld, as: m.As}
+	x := kept{from: m.Mail.Address, login: m.Login, text: string(m.Trace) + string(b), user: m.Flow.User.ID, secure: m.Secure, required: m.Mail.RequireTLS, withheld: m.Withheld, as: m.As}
 	for _, r := range m.Rcpts {
 		x.to = append(x.to, r.Address)
 	}
@@ -146,6 +148,40 @@ func (r *rig) inTLS() *peer {
 
 func plain(login, password string) string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + login + "\x00" + password))
+}
+
+// knowsNobody is a Callout that knows nobody.
+type knowsNobody struct{}
+
+func (knowsNobody) Ask(_ context.Context, _ uint32, _ string, rcpts []smtp.Rcpt) []Nobody {
+	return slices.Repeat([]Nobody{{Code: 550, Enh: smtp.Enhanced{5, 1, 1}, Text: "nobody"}}, len(rcpts))
+}
+
+// TestASmarthostTakesREQUIRETLS within TLS: nobody is asked for the recipients then. What each domain asks for is the queue's to meet.
+func TestASmarthostTakesREQUIRETLS(t *testing.T) {
+	t.Parallel()
+	terms := &fakeOnward{terms: map[string]*tlspolicy.Policy{"strict.example": {Level: tlspolicy.Encrypt}}}
+	r, k := newHouse(t, houseUser.ID, func(r *rig, h *House) { r.cfg.Onward, h.Callout = terms, knowsNobody{} })
+	p := r.visit()
+	if offer := p.cmd("EHLO client.example", "250"); strings.Contains(offer, "REQUIRETLS") {
+		t.Errorf("in plain text it offers %q", offer)
+	}
+	p.cmd("MAIL FROM:<a@customer.example> REQUIRETLS", "555 5.5.4")
+	p.startTLS()
+	if offer := p.cmd("EHLO client.example", "250"); !strings.Contains(offer, "REQUIRETLS") {
+		t.Errorf("in TLS it offers %q", offer)
+	}
+	p.cmd("MAIL FROM:<a@customer.example>", "250")
+	p.cmd("RCPT TO:<b@sink.example>", "550 5.1.1")
+	p.cmd("RSET", "250")
+	p.cmd("MAIL FROM:<a@customer.example> REQUIRETLS", "250")
+	for _, domain := range []string{"sink", "strict", "unknown"} {
+		p.cmd("RCPT TO:<b@"+domain+".example>", "250")
+	}
+	p.send(goodMail, "250 2.0.0 gw.example: kept as ")
+	if all := k.messages(); len(all) != 1 || !all[0].required || len(all[0].to) != 3 {
+		t.Errorf("kept is %+v", all)
+	}
 }
 
 func TestASmarthostKeepsWhatACustomerHandsIn(t *testing.T) {

@@ -28,10 +28,10 @@ type Onward interface {
 }
 
 // agree finds what the onward leg must be for a recipient. One for whom it must be more than for the first is put off:
-// the client sends him a message of his own.
+// the client sends him a message of his own. What is kept here goes to each domain as that asks for, by the queue.
 func (s *session) agree(r *smtp.Rcpt, refuse func(answer)) bool {
 	t := &s.tx
-	if s.srv.cfg.Onward == nil {
+	if s.srv.cfg.Onward == nil || s.house != nil {
 		return true
 	}
 	var p *tlspolicy.Policy

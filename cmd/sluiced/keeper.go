@@ -130,7 +130,7 @@ func tooManyWait(most int64) error {
 func envelopeOf(m *proxy.Kept) spool.Envelope {
 	env := spool.Envelope{
 		Message: m.ID, User: m.Flow.User.ID, UserName: m.Flow.User.Name, Identity: m.Login, Client: m.Flow.Client.Addr(), Received: m.At,
-		From: m.Mail.Address, UTF8: m.Mail.UTF8, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
+		From: m.Mail.Address, UTF8: m.Mail.UTF8, RequireTLS: m.Mail.RequireTLS, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
 		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
 		As:       m.As,
 		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),

@@ -247,7 +247,7 @@ func (q *Queue) notice(l *spool.Lease, st *spool.State, rep *dsn.Report, to stri
 	body, err := l.Body()
 	if err == nil {
 		defer body.Release()
-		rep.Original, rep.Full, err = returned(body, e.Ret)
+		rep.Original, rep.Full, err = returned(body, e.Ret == "FULL" && !e.RequireTLS) // RFC 8689 5: the notice may go anywhere
 	}
 	if err != nil {
 		return nil, err
@@ -272,9 +272,9 @@ func (q *Queue) notice(l *spool.Lease, st *spool.State, rep *dsn.Report, to stri
 const mostReturned = 64 << 10
 
 // returned gives what of the message a notice holds: all where that was asked for and it is small, else its header.
-func returned(b *smtp.Body, ret string) (text []byte, full bool, err error) {
+func returned(b *smtp.Body, whole bool) (text []byte, full bool, err error) {
 	n := b.HeaderLen()
-	if full = ret == "FULL" && b.Size() <= mostReturned && b.Canonical(); full {
+	if full = whole && b.Size() <= mostReturned && b.Canonical(); full {
 		n = b.Size()
 	}
 	text = make([]byte, min(n, mostReturned))

@@ -29,13 +29,14 @@ func TestWhatComesBack(t *testing.T) {
 	const header, body = "Subject: hello\r\n", "the text\r\n"
 	for n, c := range []struct {
 		ret, body, kind string
-		full            bool
+		full, protected bool
 	}{
-		{"", body, "text/rfc822-headers", false}, {"HDRS", body, "text/rfc822-headers", false}, {"FULL", body, "message/rfc822", true},
-		{"FULL", strings.Repeat(body, mostReturned/len(body)), "text/rfc822-headers", false},
+		{"", body, "text/rfc822-headers", false, false}, {"HDRS", body, "text/rfc822-headers", false, false}, {"FULL", body, "message/rfc822", true, false},
+		{"FULL", strings.Repeat(body, mostReturned/len(body)), "text/rfc822-headers", false, false},
+		{"FULL", body, "text/rfc822-headers", false, true},
 	} {
 		env := w.mail("no@one.example")
-		env.Ret, env.Rcpts[0].ORcpt = c.ret, "rfc822;list+2Bowner@lists.example"
+		env.Ret, env.Rcpts[0].ORcpt, env.RequireTLS = c.ret, "rfc822;list+2Bowner@lists.example", c.protected
 		w.send(env, header+"\r\n"+c.body)
 		for w.next().Envelope.From != "" {
 		}

@@ -85,7 +85,8 @@ reason = "contract"
 servers = ["` + ValidatingResolver + `"]
 `
 
-func startProtectLab(t *testing.T) *protectLab {
+// startProtectLab starts them, with more settings.
+func startProtectLab(t *testing.T, more ...string) *protectLab {
 	t.Helper()
 	l, ca := ForTest(t, Options{}), newIssuer(t)
 	roots := filepath.Join(l.Dir(), "roots.pem")
@@ -98,7 +99,7 @@ func startProtectLab(t *testing.T) *protectLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := startGatewayWith(t, l, strings.Replace(GatewayConfig, "[delivery]\n", fmt.Sprintf("[delivery]\ntls_roots = %q\n", roots), 1)+protectRules)
+	g := startGatewayWith(t, l, strings.Replace(GatewayConfig, "[delivery]\n", fmt.Sprintf("[delivery]\ntls_roots = %q\n", roots), 1)+protectRules+strings.Join(more, ""))
 	return &protectLab{l, g, pub, ca}
 }
 

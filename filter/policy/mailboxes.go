@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -157,16 +158,17 @@ func AppendMailbox[T string | []byte](dst []byte, address T) ([]byte, bool) {
 
 // appendDomain appends a domain as A-labels, or gives dst back to begin.
 func appendDomain[T string | []byte](dst []byte, begin int, domain T) ([]byte, bool) {
-	from, dots, easy := len(dst), 0, len(domain) > 0
+	from, dots, easy, hyphens := len(dst), 0, len(domain) > 0, false
 	for i := range len(domain) {
 		c := small(domain[i])
+		hyphens = hyphens || c == '-' && i > 0 && domain[i-1] == '-'
 		easy = easy && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' && i > 0 && domain[i-1] != '.')
 		if c == '.' {
 			dots++
 		}
 		dst = append(dst, c)
 	}
-	if d := dst[from:]; easy && dots > 0 && d[len(d)-1] != '.' && !strings.Contains(string(d), "xn--") {
+	if d := dst[from:]; easy && dots > 0 && d[len(d)-1] != '.' && !(hyphens && bytes.Contains(d, []byte("xn--"))) {
 		return dst, true
 	}
 	a, err := ALabel(string(domain))
@@ -178,11 +180,11 @@ func appendDomain[T string | []byte](dst []byte, begin int, domain T) ([]byte, b
 
 // untagged takes away what stands before a local part to prove who sent it, prvs=tag=local (BATV).
 func untagged(dst []byte, begin int) []byte {
-	rest, ok := strings.CutPrefix(string(dst[begin:]), "prvs=")
+	rest, ok := bytes.CutPrefix(dst[begin:], []byte("prvs="))
 	if !ok {
 		return dst
 	}
-	if _, local, ok := strings.Cut(rest, "="); ok && local != "" {
+	if _, local, ok := bytes.Cut(rest, []byte("=")); ok && len(local) > 0 {
 		return append(dst[:begin], local...)
 	}
 	return dst

@@ -49,7 +49,14 @@ var ErrUTF8 = errors.New("it is not ASCII and SMTPUTF8 was not asked for")
 
 // Valid returns why a is no mailbox (RFC 5321 4.1.2), or nil. With utf8 it may hold non-ASCII text (RFC 6531 3.3).
 func Valid(a message.Address, utf8ok bool) error {
-	s := string(a)
+	if usual(string(a)) {
+		return nil
+	}
+	return valid(string(a), utf8ok)
+}
+
+// valid looks at every kind of address.
+func valid(s string, utf8ok bool) error {
 	if !utf8ok && !ascii(s) {
 		return ErrUTF8
 	}
@@ -64,6 +71,64 @@ func Valid(a message.Address, utf8ok bool) error {
 		return err
 	}
 	return domain(s[at+1:])
+}
+
+// What may stand in an address of the usual form.
+const (
+	inLocal  = 1 << iota // before the @, beside dots
+	inDomain             // behind it, beside dots
+	inNumber
+)
+
+var usualBytes = func() (all [256]uint8) {
+	for c := range all {
+		switch c := byte(c); {
+		case '0' <= c && c <= '9':
+			all[c] = inLocal | inDomain | inNumber
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', c == '-', c == '_':
+			all[c] = inLocal | inDomain
+		case c == '+', c == '=':
+			all[c] = inLocal
+		}
+	}
+	return all
+}()
+
+// usual tells of nearly every address in one pass that it is a mailbox: it is short, and of letters, digits and few marks. Others
+// are looked at closer.
+func usual(s string) bool {
+	at, dot := 0, true // a dot may not come now
+	for ; at < len(s) && s[at] != '@'; at++ {
+		if isDot := s[at] == '.'; isDot && dot || !isDot && usualBytes[s[at]]&inLocal == 0 {
+			return false
+		}
+		dot = s[at] == '.'
+	}
+	if dot || at > 64 || len(s)-at > 254 {
+		return false
+	}
+	label, number := at+1, true
+	for i := at + 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '.':
+			if !hostPart(s[label:i]) {
+				return false
+			}
+			label, number = i+1, true
+		case usualBytes[c]&inDomain == 0:
+			return false
+		case c == '-' && s[i-1] == '-': // it may be punycode
+			return false
+		default:
+			number = number && usualBytes[c]&inNumber != 0
+		}
+	}
+	return label <= len(s) && hostPart(s[label:]) && !number
+}
+
+// hostPart tells of a label of the right characters whether it may stand in a domain.
+func hostPart(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 // longestLocal is beyond the 64 octets that every server has to take (RFC 5321 4.5.3.1.1): rewritten senders (SRS, BATV, VERP) are

@@ -114,11 +114,26 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestUsual(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"alice@example.org", "bounces-1234=x=example.net@lists.example.org", "a.b+c_d@x1.example", "a@localhost"} {
+		if !usual(s) {
+			t.Errorf("%q is not usual", s)
+		}
+	}
+}
+
 func FuzzValid(f *testing.F) {
 	for _, s := range []string{"a@example.org", `"\"@x`, "a@[IPv6:::]", "a@xn--a.b", "ü@ü"} {
 		f.Add(s, true)
 	}
+	for _, s := range []string{"a.b-c_d+e=1@mail.example.org", "a@1.2", "a@b.-c", "a@b-.c", "a..b@c.d", ".a@b.c", "a.@b.c", "a@b..c", "a@.c", "a@b.", "a@", "a", "a@b@c.d", "a@" + strings.Repeat("b", 64) + ".c"} {
+		f.Add(s, false)
+	}
 	f.Fuzz(func(t *testing.T, s string, u bool) {
+		if err := valid(s, u); err != nil && usual(s) {
+			t.Errorf("%q is usual, though %v", s, err)
+		}
 		if Valid(message.Address(s), u) != nil {
 			return
 		}

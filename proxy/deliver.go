@@ -35,6 +35,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		s.undelivered(f, body, e)
 		return
 	}
+	s.fit(body)
 	reply, err := s.transfer(body, until, e)
 	if reply == nil && err == nil {
 		return
@@ -42,6 +43,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	s.used = time.Now()
 	switch {
 	case err == nil:
+		s.srv.paces.took(s.flow.Target.Addr(), s.used.Sub(at))
 		if s.heard = ""; reply.Class() == 4 {
 			if s.heard = firstLine(reply.Raw); s.keepDeferred(body, e) {
 				return
@@ -73,6 +75,19 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 			t.rec.Source = netip.Addr{}
 		}
 		s.undelivered(f, body, e)
+	}
+}
+
+// fit has the session take as little memory as it can until the destination has answered, where that is slow.
+func (s *session) fit(body *smtp.Body) {
+	if !s.srv.paces.slow(s.flow.Target.Addr()) {
+		return
+	}
+	s.conn.Idle()
+	m := &s.tx.msg
+	if body.Fit() {
+		m.Fields.Moved(m.Data, body.Bytes())
+		m.Data = body.Bytes()
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *session) dialEarly() {
 	e := &early{route: route, stop: stop, done: make(chan struct{})}
 	s.early = e
 	go func() {
-		settleStack(false)
+		settleOpener(false)
 		e.remote, e.err = s.srv.cfg.Dialer.Open(ctx, route)
 		e.at = time.Now()
 		if !e.owner.CompareAndSwap(undecided, published) && e.remote != nil {

@@ -26,6 +26,7 @@ type Server struct {
 	admin     adminBudget
 	ways      ways
 	doubts    doubts
+	paces     paces
 	signers   pool.Signers
 	noiseStep time.Duration   // noiseStep, but in tests
 	parkAfter time.Duration   // parkAfter, but in tests
@@ -81,7 +82,7 @@ func (s *Server) Configure(set Settings) error {
 // one first; while the client is silent there is none, so ServeConn may return long before done is called. The session
 // ends early when ctx ends.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, f *flow.Flow, done func()) {
-	settleStack(false)
+	settleSession(false)
 	ss := newSession(s, nc, f)
 	s.serve(ctx, ss, ss.greet, done)
 }

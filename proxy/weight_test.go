@@ -3,9 +3,11 @@
 package proxy
 
 import (
+	"bytes"
 	"net"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,7 +41,7 @@ func (p rawPeer) say(t *testing.T, line string) {
 		n, err = unix.Read(int(p), buf[:])
 	}
 	must(t, err)
-	if n == 0 || buf[0] != '2' {
+	if n == 0 || buf[0] != '2' && buf[0] != '3' {
 		t.Fatalf("%q is answered %q", line, buf[:n])
 	}
 }
@@ -78,5 +80,80 @@ func TestIdleSessionsWeighLittle(t *testing.T) { // not parallel: the process is
 	r.parked(many + 1)
 	if each := (weigh() - before) / many; each > 4<<10 {
 		t.Errorf("%d bytes for each idle session, at most 4 KiB", each)
+	}
+}
+
+// TestWaitingSessionsWeighLittle holds what a session costs whose message of 10 KiB has left, while its destination takes its
+// time: stacks of 8 KiB, and the message in as little memory as it needs.
+func TestWaitingSessionsWeighLittle(t *testing.T) { // not parallel: the process is weighed
+	const many = 500
+	mx, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer mx.Close()
+	heard := make(chan struct{})
+	go muse(t, mx, heard)
+	r := newRig(t, mx.Addr().(*net.TCPAddr).AddrPort(), func(r *rig) { r.cfg.Log = nullLog{} })
+	at := r.ln.Addr().(*net.TCPAddr)
+	message := []byte("Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 62)+"\r\n", 160) + ".\r\n")
+	r.srv.paces.took(r.target.Addr(), slowAnswer)
+	send := func() {
+		p := dialRaw(t, at)
+		t.Cleanup(func() { _ = unix.Close(int(p)) })
+		for _, line := range []string{"", "EHLO client.example\r\n", "MAIL FROM:<a@client.example>\r\n", "RCPT TO:<b@sink.example>\r\n", "DATA\r\n"} {
+			p.say(t, line)
+		}
+		_, err := unix.Write(int(p), message)
+		must(t, err)
+		select {
+		case <-heard:
+		case <-time.After(wait):
+			t.Fatal("the message did not reach the destination")
+		}
+	}
+	send()
+	before := weigh()
+	for range many {
+		send()
+	}
+	if each := (weigh() - before) / many; each > 34<<10 {
+		t.Errorf("%d bytes for each session that waits for its destination, at most 34 KiB", each)
+	}
+}
+
+// muse is a destination that answers everything but messages. It leads one session after the other, so that next to nothing
+// of it is weighed.
+func muse(t *testing.T, ln net.Listener, heard chan<- struct{}) {
+	var buf [32 << 10]byte
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { _ = nc.Close() })
+		reply := "220 mx\r\n"
+		for reply != "" {
+			if _, err = nc.Write([]byte(reply)); err != nil {
+				break
+			}
+			n := 0
+			for n == 0 || buf[n-1] != '\n' {
+				var more int
+				if more, err = nc.Read(buf[n:]); err != nil {
+					break
+				}
+				n += more
+			}
+			switch said := buf[:n]; {
+			case bytes.HasPrefix(said, []byte("EHLO")):
+				reply = "250-mx\r\n250 PIPELINING\r\n"
+			case bytes.HasSuffix(said, []byte("\r\n.\r\n")):
+				reply = ""
+				heard <- struct{}{}
+			case bytes.HasSuffix(said, []byte("DATA\r\n")):
+				reply = strings.Repeat("250 ok\r\n", bytes.Count(said, []byte("\n"))-1) + "354 go\r\n"
+			default:
+				reply = strings.Repeat("250 ok\r\n", bytes.Count(said, []byte("\n")))
+			}
+		}
 	}
 }

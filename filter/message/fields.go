@@ -27,6 +27,14 @@ func Look(data []byte) Fields {
 	return f
 }
 
+// Moved has what is part of one slice be that part of another with the same content.
+func (f *Fields) Moved(from, to []byte) {
+	if n := len(f.From); n > 0 {
+		at := cap(from) - cap(f.From)
+		f.From = to[at : at+n]
+	}
+}
+
 func (f *Fields) note(name, value []byte) {
 	switch len(name) {
 	case len("From"):

@@ -37,6 +37,22 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestFieldsMoved: what was found in a message is found in its copy, however much lies before or behind either.
+func TestFieldsMoved(t *testing.T) {
+	t.Parallel()
+	text := []byte("before Subject: x\r\nFrom:  a@b.example \r\n\r\nbehind")[len("before "):]
+	for _, to := range [][]byte{append(make([]byte, 0, 300), text...), bytes.Clone(text)} {
+		f := Look(text)
+		if f.Moved(text, to); string(f.From) != "a@b.example" || cap(to)-cap(f.From) != bytes.IndexByte(to, 'a') {
+			t.Errorf("the author is %q", f.From)
+		}
+	}
+	none := Look([]byte("Subject: x\r\n\r\n"))
+	if none.Moved(nil, nil); none.From != nil {
+		t.Errorf("an author came of nothing: %q", none.From)
+	}
+}
+
 // FuzzLook: one look finds what those find that go over the header field by field.
 func FuzzLook(f *testing.F) {
 	f.Add([]byte("Received: from a (b [192.0.2.1]) by c with ESMTP\r\nFrom: a\r\n\r\n"))

@@ -6,7 +6,10 @@ import "sync"
 const (
 	size1K   = 1 << 10
 	size4K   = 4 << 10
+	size8K   = 8 << 10
+	size12K  = 12 << 10
 	size16K  = 16 << 10
+	size32K  = 32 << 10
 	size64K  = 64 << 10
 	size256K = 256 << 10
 	size1M   = 1 << 20
@@ -16,7 +19,10 @@ const (
 var (
 	pool1K   = sync.Pool{New: func() any { return new([size1K]byte) }}
 	pool4K   = sync.Pool{New: func() any { return new([size4K]byte) }}
+	pool8K   = sync.Pool{New: func() any { return new([size8K]byte) }}
+	pool12K  = sync.Pool{New: func() any { return new([size12K]byte) }}
 	pool16K  = sync.Pool{New: func() any { return new([size16K]byte) }}
+	pool32K  = sync.Pool{New: func() any { return new([size32K]byte) }}
 	pool64K  = sync.Pool{New: func() any { return new([size64K]byte) }}
 	pool256K = sync.Pool{New: func() any { return new([size256K]byte) }}
 	pool1M   = sync.Pool{New: func() any { return new([size1M]byte) }}
@@ -31,8 +37,14 @@ func getBuf(n int) []byte {
 		return pool1K.Get().(*[size1K]byte)[:]
 	case n <= size4K:
 		return pool4K.Get().(*[size4K]byte)[:]
+	case n <= size8K:
+		return pool8K.Get().(*[size8K]byte)[:]
+	case n <= size12K:
+		return pool12K.Get().(*[size12K]byte)[:]
 	case n <= size16K:
 		return pool16K.Get().(*[size16K]byte)[:]
+	case n <= size32K:
+		return pool32K.Get().(*[size32K]byte)[:]
 	case n <= size64K:
 		return pool64K.Get().(*[size64K]byte)[:]
 	case n <= size256K:
@@ -52,8 +64,14 @@ func putBuf(b []byte) {
 		pool1K.Put((*[size1K]byte)(b[:size1K]))
 	case size4K:
 		pool4K.Put((*[size4K]byte)(b[:size4K]))
+	case size8K:
+		pool8K.Put((*[size8K]byte)(b[:size8K]))
+	case size12K:
+		pool12K.Put((*[size12K]byte)(b[:size12K]))
 	case size16K:
 		pool16K.Put((*[size16K]byte)(b[:size16K]))
+	case size32K:
+		pool32K.Put((*[size32K]byte)(b[:size32K]))
 	case size64K:
 		pool64K.Put((*[size64K]byte)(b[:size64K]))
 	case size256K:

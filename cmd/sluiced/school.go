@@ -64,12 +64,12 @@ func (j lessonJournal) clear() error {
 
 // openSchool opens what was learnt here, or begins with the shipped model.
 func openSchool(dir string, cfg *config.Content, log *slog.Logger) (*schoolFile, error) {
-	m, err := shipped.Model()
+	m, later, err := firstModel(cfg, log)
 	if err != nil {
 		return nil, err
 	}
 	journal := lessonJournal(filepath.Join(dir, "lessons.journal"))
-	s := school.New(m, school.Options{Budget: cfg.Lessons, Journal: journal})
+	s := school.New(m, school.Options{Budget: cfg.Lessons, Journal: journal, Model: later})
 	f := &schoolFile{keptFile: keptFile{what: s}, School: s, path: filepath.Join(dir, "learned.model"), journal: journal}
 	err = f.load()
 	if errors.Is(err, learn.ErrOtherVersion) { // the weights mean nothing here, and mail has to flow
@@ -85,6 +85,23 @@ func openSchool(dir string, cfg *config.Content, log *slog.Logger) (*schoolFile,
 	}
 	f.loadRest(log)
 	return f, f.open(dir, "content")
+}
+
+// firstModel gives the shipped model. Where the learned part looks at no message it is read once somebody asks for it all the
+// same: it takes 12 MiB.
+func firstModel(cfg *config.Content, log *slog.Logger) (*learn.Model, func() *learn.Model, error) {
+	if cfg.Learned != content.LearnedOff {
+		m, err := shipped.Model()
+		return m, nil, err
+	}
+	return nil, func() *learn.Model {
+		m, err := shipped.Model()
+		if err != nil {
+			log.Error("the content filter begins with a model that knows nothing", "err", err)
+			return learn.NewModel("empty")
+		}
+		return m
+	}, nil
 }
 
 // previous is the file of the model to go back to.

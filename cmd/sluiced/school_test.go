@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"sluice/cmd/internal/config"
+	"sluice/filter/content"
+	"sluice/filter/content/shipped"
 )
 
 // TestLearntByAnotherVersion: what another version of the filter learnt stops no start and is not lost; what is damaged stops it.
@@ -48,6 +50,25 @@ func TestLearntByAnotherVersion(t *testing.T) {
 	}
 	if _, err := open(); err == nil || !strings.Contains(err.Error(), "; ") {
 		t.Errorf("with a damaged file: %v", err)
+	}
+}
+
+// TestNoModelWhereItLooksAtNothing: with the learned part off the shipped model is read when somebody asks for it, and not before.
+func TestNoModelWhereItLooksAtNothing(t *testing.T) {
+	t.Parallel()
+	want, err := shipped.Model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, learned := range []string{content.LearnedOff, content.LearnedAuto} {
+		m, later, err := firstModel(&config.Content{Learned: learned}, slog.New(slog.DiscardHandler))
+		if off := learned == content.LearnedOff; err != nil || (m == nil) != off || (later == nil) == off {
+			t.Fatalf("%s: at once %t, later %t, %v", learned, m != nil, later != nil, err)
+		}
+		f, err := openSchool(t.TempDir(), &config.Content{Learned: learned, Lessons: 10}, slog.New(slog.DiscardHandler))
+		if err != nil || f.Report().Model.Name != want.Info().Name {
+			t.Errorf("%s: begins with %q, want %q, %v", learned, f.Report().Model.Name, want.Info().Name, err)
+		}
 	}
 }
 

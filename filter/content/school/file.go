@@ -50,7 +50,7 @@ func (s *School) Unwritten() {
 func (s *School) Save(w io.Writer) (seq int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.seq, write(w, fileLine{Seq: s.seq, Day: s.day, Spent: s.spent}, &state{s.judge.Load().Model(), s.lessons, s.order})
+	return s.seq, write(w, fileLine{Seq: s.seq, Day: s.day, Spent: s.spent}, &state{s.Judge().Model(), s.lessons, s.order})
 }
 
 // SavePrevious writes what Back goes back to; false where there is nothing, or nothing new since the last time.

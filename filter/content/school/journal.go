@@ -80,7 +80,7 @@ func (s *School) repeat(x *note) error {
 		s.day, s.spent = day, map[string]int{}
 		s.keep()
 	}
-	if err := s.judge.Load().Repeat(x.IDs, x.Lesson.Steps, x.Lesson.Bad, x.Forget); err != nil {
+	if err := s.Judge().Repeat(x.IDs, x.Lesson.Steps, x.Lesson.Bad, x.Forget); err != nil {
 		return fmt.Errorf("a lesson in the journal is damaged: %w; those behind it are lost", err)
 	}
 	s.shadow.Load().repeat(x)

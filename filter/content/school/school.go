@@ -31,6 +31,8 @@ type Options struct {
 	Budget  int     // lessons of one source a day; 0 is 50
 	Journal Journal // may be nil: what is not saved is lost at a kill
 	Now     func() time.Time
+	// Model gives the model to begin with where New got none, once somebody asks for it: until then it takes no memory.
+	Model func() *learn.Model
 }
 
 // maxLessons bounds how many lessons can be taken back one by one; of older ones only the effect stays.
@@ -39,7 +41,8 @@ const maxLessons = 20000
 // School holds the model in use. Safe for concurrent use.
 type School struct {
 	o      Options
-	judge  atomic.Pointer[content.Judge]
+	first  sync.Once
+	judge  atomic.Pointer[content.Judge] // nil: the first model has not been asked for
 	trust  atomic.Pointer[trust]
 	shadow atomic.Pointer[shadow] // nil: none
 
@@ -61,7 +64,7 @@ type state struct {
 	order   []string
 }
 
-// New returns a school that begins with model.
+// New returns a school that begins with model, or, if that is nil, with that of the options.
 func New(model *learn.Model, o Options) *School {
 	if o.Budget == 0 {
 		o.Budget = 50
@@ -71,12 +74,20 @@ func New(model *learn.Model, o Options) *School {
 	}
 	s := &School{o: o, lessons: map[string]Lesson{}, spent: map[string]int{}}
 	s.trust.Store(newTrust())
-	s.judge.Store(content.NewJudge(model))
+	if model != nil {
+		s.judge.Store(content.NewJudge(model))
+	}
 	return s
 }
 
 // Judge returns the judge in use.
-func (s *School) Judge() *content.Judge { return s.judge.Load() }
+func (s *School) Judge() *content.Judge {
+	if j := s.judge.Load(); j != nil {
+		return j
+	}
+	s.first.Do(func() { s.judge.CompareAndSwap(nil, content.NewJudge(s.o.Model())) })
+	return s.judge.Load()
+}
 
 // The ways in which a lesson is refused.
 var (
@@ -103,7 +114,7 @@ func (s *School) Train(data []byte, bad bool, source string, operator bool) (Les
 	if err := s.spend(source, operator, now); err != nil {
 		return Lesson{}, err
 	}
-	j := s.judge.Load()
+	j := s.Judge()
 	var notes []note
 	if known {
 		notes = append(notes, note{Forget: true, Lesson: old, IDs: j.Forget(data, old.Steps, old.Bad)})
@@ -159,7 +170,7 @@ func (s *School) spend(source string, operator bool, now time.Time) error {
 
 // keep remembers the model as it is, for Back.
 func (s *School) keep() {
-	s.previous = &state{s.judge.Load().Model().Clone(), maps.Clone(s.lessons), append([]string(nil), s.order...)}
+	s.previous = &state{s.Judge().Model().Clone(), maps.Clone(s.lessons), append([]string(nil), s.order...)}
 	s.kept = true
 }
 
@@ -172,7 +183,7 @@ func (s *School) Untrain(data []byte) (Lesson, error) {
 	if !ok {
 		return l, ErrUnknown
 	}
-	j := s.judge.Load()
+	j := s.Judge()
 	ids := j.Forget(data, l.Steps, l.Bad)
 	if err := s.record(note{Forget: true, Lesson: l, IDs: ids}); err != nil {
 		_ = j.Repeat(ids, l.Steps, l.Bad, false) // they were just made
@@ -212,7 +223,7 @@ func (s *School) Back() (learn.Info, error) {
 	}
 	s.keep()
 	t := newTrust()
-	if p.model.Info().Name == s.judge.Load().Model().Info().Name {
+	if p.model.Info().Name == s.Judge().Model().Info().Name {
 		t = s.trust.Load()
 	}
 	s.use(p, t)
@@ -228,7 +239,7 @@ func (s *School) use(st *state, t *trust) {
 }
 
 // Export writes the model in use.
-func (s *School) Export(w io.Writer) error { return s.judge.Load().Model().Save(w) }
+func (s *School) Export(w io.Writer) error { return s.Judge().Model().Save(w) }
 
 // Report tells what there is.
 type Report struct {
@@ -243,7 +254,7 @@ type Report struct {
 func (s *School) Report() Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Report{Model: s.judge.Load().Model().Info(), Lessons: len(s.lessons), Trust: s.trust.Load().report(), Shadow: s.shadow.Load().report()}
+	r := Report{Model: s.Judge().Model().Info(), Lessons: len(s.lessons), Trust: s.trust.Load().report(), Shadow: s.shadow.Load().report()}
 	if s.previous != nil {
 		i := s.previous.model.Info()
 		r.Previous = fmt.Sprintf("%s (%d good and %d bad learnt)", i.Name, i.Good, i.Bad)

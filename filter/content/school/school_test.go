@@ -23,6 +23,30 @@ func open(t *testing.T, o Options) *School {
 	return New(m, o)
 }
 
+// TestFirstModelWhenAskedFor: a school that got none asks for its first model once, and not where one was taken over before.
+func TestFirstModelWhenAskedFor(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	o := Options{Model: func() *learn.Model { asked++; return learn.NewModel("late") }}
+	s := New(nil, o)
+	if asked != 0 {
+		t.Error("asked for before anybody wanted it")
+	}
+	for range 2 {
+		if name := s.Judge().Model().Info().Name; name != "late" || asked != 1 {
+			t.Errorf("model %q, asked for %d times", name, asked)
+		}
+	}
+	var saved bytes.Buffer
+	if _, err := open(t, Options{}).Save(&saved); err != nil {
+		t.Fatal(err)
+	}
+	s = New(nil, o)
+	if err := s.Load(&saved); err != nil || s.Judge().Model().Info().Name == "late" || asked != 1 {
+		t.Errorf("%v, model %q, asked for %d times", err, s.Judge().Model().Info().Name, asked)
+	}
+}
+
 func mail(n int) []byte {
 	return fmt.Appendf(nil, "From: a@example.org\nSubject: turnips\n\nour turnips number %s are the best in the county, have a look at the stall of mister %s\n", strings.Repeat("x", n), strings.Repeat("y", n))
 }

@@ -64,7 +64,7 @@ func (s *School) Use() (learn.Info, error) {
 	sh.trust.weigh()
 	s.use(&state{sh.judge.Model(), sh.lessons, sh.order}, sh.trust)
 	s.shadow.Store(nil)
-	return s.judge.Load().Model().Info(), nil
+	return s.Judge().Model().Info(), nil
 }
 
 // Drop ends the shadow.

@@ -69,7 +69,7 @@ bench: deps build bench-kernel bench-memory ## packets, idle sessions, then CPU 
 	$(GO) run ./scripts/bench --binaries $(BIN) $(BENCHFLAGS)
 
 .PHONY: bench-memory
-bench-memory: deps build ## what 10,000 idle sessions cost the gateway, process and kernel (three minutes)
+bench-memory: deps build ## what 10,000 idle sessions cost the gateway, and 1,000 to slow destinations, process and kernel (four minutes)
 	$(GO) run ./scripts/bench memory --binaries $(BIN) $(MEMORYFLAGS)
 
 .PHONY: bench-containment

@@ -23,6 +23,15 @@ func (p *Process) Memory() (int64, error) {
 	return field(text, "RssAnon:", 1024)
 }
 
+// Resident is what of the process is in memory, its program's text included, in bytes.
+func (p *Process) Resident() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	return field(text, "VmRSS:", 1024)
+}
+
 // field reads the number behind a word of a file of lines.
 func field(text []byte, word string, unit int64) (int64, error) {
 	lines := bufio.NewScanner(bytes.NewReader(text))

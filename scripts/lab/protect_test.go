@@ -209,7 +209,7 @@ func TestOnwardEncryption(t *testing.T) {
 	t.Parallel()
 	p := startProtectLab(t)
 	for name, test := range map[string]func(*protectLab, context.Context, *testing.T){
-		"DANE": testDANE, "MTA-STS": testMTASTS, "expired": testExpired, "old": testOldTLS, "hangs": testHangingTLS, "refused": testRefusedTLS, "postfix": testPostfixDANE,
+		"DANE": testDANE, "MTA-STS": testMTASTS, "expired": testExpired, "old": testOldTLS, "hangs": testHangingTLS, "refused": testRefusedTLS, "apart": testTermsApart, "postfix": testPostfixDANE,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -358,6 +358,35 @@ func testRefusedTLS(p *protectLab, ctx context.Context, t *testing.T) {
 	_, _, bare := p.peer(t, 9) // offers nothing
 	if r := p.send(ctx, t, bare, "bare@required.example"); r.Code != 451 || !strings.Contains(r.Raw, "does not offer it") {
 		t.Errorf("%s", r)
+	}
+}
+
+// testTermsApart: a recipient whose mail must be more than the first one's comes in a message of his own.
+func testTermsApart(p *protectLab, ctx context.Context, t *testing.T) {
+	s, domain, address := p.peer(t, 10)
+	s.Encrypt(nil)
+	c, err := p.l.Hello(ctx, "alice", "", address+":25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, to := range [][]string{{"u@" + domain, "v@required.example", "w@" + domain}, {"v@required.example", "x@" + domain}} {
+		rcpts, last, err := c.Send("a@alice.example", to, letter("alice", "apart"))
+		if err != nil || last.Code != 250 {
+			t.Fatalf("%v, %v", last, err)
+		}
+		for i, r := range rcpts {
+			want := "250 "
+			if i > 0 && strings.HasPrefix(to[i], "v@") {
+				want = "452 4.5.3 gw.example: "
+			}
+			if !strings.HasPrefix(r.Raw, want) {
+				t.Errorf("%s beside %s hears %s", to[i], to[0], r)
+			}
+		}
+	}
+	if m := s.Messages(); len(m) != 2 || len(m[0].Rcpts) != 2 || len(m[1].Rcpts) != 2 {
+		t.Errorf("%d messages arrived", len(m))
 	}
 }
 

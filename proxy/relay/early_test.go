@@ -141,13 +141,15 @@ func TestReplyNobodyAskedForIsSeenUnderTLS(t *testing.T) {
 func TestWhatIsSaidBeforeTheMessageIsNoAnswerToIt(t *testing.T) {
 	t.Parallel()
 	type sending func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error
-	chunk := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error {
-		if err := s.Recipients(mail, rcpts, ignore{}); err != nil {
+	whole := func(begin func(*Session, *smtp.Mail, []smtp.Rcpt, Listener) error) sending {
+		return func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error {
+			if err := begin(s, mail, rcpts, ignore{}); err != nil {
+				return err
+			}
+			spoken()
+			_, err := s.Deliver([]byte("Received: x\r\n"), body, time.Now().Add(wait), present{})
 			return err
 		}
-		spoken()
-		_, err := s.Deliver(nil, body, time.Now().Add(wait), present{})
-		return err
 	}
 	stream := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, _ *smtp.Body, spoken func()) error {
 		mail.Body = smtp.BodyBinaryMIME
@@ -158,22 +160,14 @@ func TestWhatIsSaidBeforeTheMessageIsNoAnswerToIt(t *testing.T) {
 		_, err := s.Stream([]byte("Received: x\r\n"), time.Now().Add(wait))
 		return err
 	}
-	ahead := func(s *Session, mail *smtp.Mail, rcpts []smtp.Rcpt, body *smtp.Body, spoken func()) error {
-		if err := s.Group(mail, rcpts, ignore{}); err != nil {
-			return err
-		}
-		spoken()
-		_, err := s.Deliver(nil, body, time.Now().Add(wait), present{})
-		return err
-	}
 	for name, c := range map[string]struct {
 		ehlo    string
 		answers []string
 		send    sending
 	}{
-		"one chunk":   {"250-mx\r\n250 CHUNKING", []string{"250 ok", "250 ok"}, chunk},
+		"one chunk":   {"250-mx\r\n250 CHUNKING", []string{"250 ok", "250 ok"}, whole((*Session).Recipients)},
 		"many chunks": {"250-mx\r\n250-BINARYMIME\r\n250-PIPELINING\r\n250 CHUNKING", []string{"250 ok", "250 ok"}, stream},
-		"DATA ahead":  {"250-mx\r\n250 PIPELINING", []string{"250 ok", "250 ok", "354 go"}, ahead},
+		"DATA ahead":  {"250-mx\r\n250 PIPELINING", []string{"250 ok", "250 ok", "354 go"}, whole((*Session).Group)},
 	} {
 		for says, want := range map[string]int{"250 2.0.0 taken": 451, "552 5.3.4 too large": 451, "421 4.3.2 leaving": 421} {
 			if name == "DATA ahead" && says[0] == '5' {

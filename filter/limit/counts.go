@@ -72,8 +72,8 @@ type Counts struct {
 
 const (
 	shards = 64
-	// DefaultAccounts bounds what is in memory: half a million users with the limits of an hour, about 150 MB if all of them
-	// send in every slot and a tenth of that as users are.
+	// DefaultAccounts bounds what is in memory: half a million users with the limits of an hour, about 100 MB, and a gigabyte if
+	// all of them send in every slot.
 	DefaultAccounts = 1 << 19
 	sweepEvery      = time.Minute
 )

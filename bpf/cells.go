@@ -121,8 +121,7 @@ func usual(what uint64) mailUserReason {
 	return 0
 }
 
-// take moves what a cell counted to the slot of whom it said that it was. A connection that is counted at that very moment may be
-// missed.
+// take moves what a cell counted to the slot of whom it said that it was.
 func (u *userSlots) take(b *quickBucket, cell int, what uint64) error {
 	n := atomic.SwapUint32(&b.count[cell], 0)
 	user := uint32(what)

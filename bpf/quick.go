@@ -13,7 +13,7 @@ import (
 
 // quickTable holds the entries of source_hosts once more, in memory that the programs read in one go; see host_cells. It is
 // written through a mapping while they read: of a cell the address first, then, as one word, what is said of it. They write
-// there how many connections went as that says; before it changes, those are added to the user's.
+// there how many connections went as that says; before it changes, those are added to the user's (see turn).
 type quickTable struct {
 	m       *ebpf.Map
 	memory  []byte
@@ -22,6 +22,7 @@ type quickTable struct {
 	free    []uint32      // of them, the longest unused first
 	seed    uint64
 	slots   *userSlots
+	turning map[*quickCell]inTurn
 }
 
 // quickBucket is struct host_bucket, of which a cell is struct host_cell.
@@ -115,14 +116,59 @@ func (t *quickTable) put(k mailHostKey, s mailSource) error {
 		return nil
 	}
 	t.unline(what)
+	for i := range b.cell { // it is not enough any more to look here
+		if w, is := t.turning[&b.cell[i]]; is && w.what == 0 {
+			w.what = uint64(mailNumberQUICK_GONE) << mailNumberQUICK_KIND
+			t.turning[&b.cell[i]] = w
+		}
+	}
 	return nil
 }
 
-// turn changes what a cell says.
+// inTurn is a cell that is about to say something else.
+type inTurn struct {
+	b         *quickBucket
+	i         int
+	was, what uint64
+}
+
+const mostTurning = 1 << 16 // at once, for each of which memory has some 100 bytes
+
+// turn changes what a cell says. Where connections are counted in it, a program may be about to count one more of who stood there:
+// until none is, which settle waits for, the cell sends all programs to source_hosts. A packet waits for nothing.
 func (t *quickTable) turn(b *quickBucket, i int, what uint64) error {
-	was := atomic.SwapUint64(&b.cell[i].what, what)
-	t.unline(was)
-	return t.slots.take(b, i, was)
+	c := &b.cell[i]
+	if w, is := t.turning[c]; is {
+		t.unline(w.what)
+		w.what = what
+		t.turning[c] = w
+		return nil
+	}
+	was := c.what
+	if was == what {
+		return nil
+	}
+	if usual(was) == 0 {
+		atomic.StoreUint64(&c.what, what)
+		t.unline(was)
+		return nil
+	}
+	atomic.StoreUint64(&c.what, was>>mailNumberQUICK_KIND<<mailNumberQUICK_KIND|1<<mailNumberQUICK_BOUND) // in no line
+	if t.turning == nil {
+		t.turning = map[*quickCell]inTurn{}
+	}
+	t.turning[c] = inTurn{b, i, was, what}
+	return t.slots.take(b, i, was) // most of it, should the process end meanwhile
+}
+
+// turnAll has cells say what they were to, once no program is left that counts in them for what they said.
+func (t *quickTable) turnAll() (err error) {
+	for c, w := range t.turning {
+		err = errors.Join(err, t.slots.take(w.b, w.i, w.was))
+		atomic.StoreUint64(&c.what, w.what)
+	}
+	clear(t.turning)
+	return err
 }
 
 // line writes a bound source and returns the number of its line, 0 where there is none left.
@@ -197,7 +243,7 @@ func (d *Datapath) quicken(hosts, bound int) error {
 	old := d.quick
 	d.quick = t
 	if old != nil {
-		err = errors.Join(old.takeAll(), old.close())
+		err = errors.Join(old.turnAll(), old.takeAll(), old.close())
 	}
 	return errors.Join(err, d.setFlags(mailConfigFlagCONFIG_QUICK, 0))
 }
@@ -206,8 +252,28 @@ func (d *Datapath) quicken(hosts, bound int) error {
 func (d *Datapath) slowly(why error) error {
 	err := d.setFlags(0, mailConfigFlagCONFIG_QUICK)
 	if d.quick != nil {
-		err = errors.Join(err, d.quick.takeAll(), d.quick.close())
+		err = errors.Join(err, d.outrun(), d.quick.turnAll(), d.quick.takeAll(), d.quick.close())
 		d.quick = nil
 	}
 	return errors.Join(why, err)
+}
+
+// settle ends the changes of cells where there are at least so many. Should that fail, they stay as they are, which is right, if slow.
+func (d *Datapath) settle(err *error, least int) {
+	if d.quick == nil || len(d.quick.turning) < least {
+		return
+	}
+	more := d.outrun()
+	if more == nil {
+		more = d.quick.turnAll()
+	}
+	*err = errors.Join(*err, more)
+}
+
+// outrun returns once no program runs any more that began before: the kernel waits for that after each change of a map of maps.
+func (d *Datapath) outrun() error {
+	if err := d.objects.HostCells.Put(uint32(0), d.quick.m); err != nil {
+		return fmt.Errorf("could not write map host_cells: %w", err)
+	}
+	return nil
 }

@@ -11,6 +11,9 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // neighbours gives prefixes of hosts whose places in the quick table are one bucket.
@@ -199,6 +202,79 @@ func TestCellsCount(t *testing.T) {
 	l.slots.put(9, mailUserSlot{Passed: 1<<32 - 1})
 	passed[9] = 1<<32 - 1 + l.quick.sum(9)
 	step("beyond 32 bits", 9, func() error { return l.ForgetUsers() })
+}
+
+// TestCellsCountWhileTheyChange: what one processor counts in a cell at the moment when another says something else there is the user's
+// all the same.
+func TestCellsCountWhileTheyChange(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, Options{})
+	l.reset()
+	host := Source{Prefix: prefix("192.0.2.10/32"), User: 7, Mode: ModePass}
+	l.sources(host)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		o := ebpf.RunOptions{Data: readdress(v4.build(), gwMAC, l.address(0)), Context: skb{}, Repeat: 500}
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if _, err := l.Program(MailIngress).Run(&o); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	changes, began := 0, time.Now()
+	for ; time.Since(began) < 2*time.Second; changes++ {
+		host.Mode = []Mode{ModeDrop, ModePass, ModeObserve}[changes%3]
+		l.must(l.PutSources(host))
+	}
+	close(stop)
+	l.must(<-ended)
+	got, err := l.UserCounters()
+	l.must(err)
+	var sent uint64 // by what each processor counted for itself
+	for _, n := range l.counts() {
+		sent += n
+	}
+	t.Logf("%d connections, %d changes, %v each", sent, changes, time.Since(began)/time.Duration(changes))
+	if got[7].SYN != sent {
+		t.Errorf("%d of %d connections are counted", got[7].SYN, sent)
+	}
+}
+
+// TestABucketThatEmptiesAndFills: a host that finds no place beside one that is just leaving is found all the same.
+func TestABucketThatEmptiesAndFills(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, Options{})
+	l.reset()
+	hosts := l.neighbours(4, false)
+	l.sources(Source{Prefix: hosts[0], User: 2, Mode: ModePass}, Source{Prefix: hosts[1], User: 3, Mode: ModePass})
+	l.must(deleteKeys(l.objects.SourceHosts, []mailHostKey{hostKey(hosts[0])}))
+	l.must(l.quick.remove(hostKey(hosts[0])))
+	for i, p := range hosts[2:] {
+		v, err := checkedSource(Source{Prefix: p, User: uint32(4 + i), Mode: ModePass})
+		l.must(err)
+		l.must(l.objects.SourceHosts.Put(hostKey(p), v))
+		l.must(l.quick.put(hostKey(p), v))
+	}
+	var err error
+
+	l.must(err)
+	for _, p := range hosts {
+		l.run(MailIngress, with(v4, func(f *frame) { f.src = p.Addr().String() }).build(), skb{})
+	}
+	got, err := l.UserCounters()
+	l.must(err)
+	for user, want := range map[uint32]uint64{2: 0, 3: 1, 4: 1, 5: 1} {
+		if got[user].SYN != want {
+			t.Errorf("user %d has %d connections, want %d", user, got[user].SYN, want)
+		}
+	}
 }
 
 // sum is what the cells counted of a user.

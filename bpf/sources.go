@@ -10,7 +10,7 @@ import (
 
 // ReplaceSources makes the kernel's source table equal to the list, whatever stood there before; each prefix changes at
 // once and without a gap. A prefix given twice is an error and nothing is changed.
-func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
+func (d *Datapath) ReplaceSources(list []Source) (c Change, err error) {
 	hosts := make(map[mailHostKey]mailSource)
 	nets := make(map[mailNetKey]mailSource)
 	var single []netip.Prefix
@@ -36,13 +36,14 @@ func (d *Datapath) ReplaceSources(list []Source) (Change, error) {
 	}
 	d.sourcing.Lock()
 	defer d.sourcing.Unlock()
+	defer d.settle(&err, 1)
 	// The flag goes up before such prefixes come and down after they went.
 	if long {
 		if err := d.setLong6(true); err != nil {
 			return Change{}, err
 		}
 	}
-	c, err := d.hinted(mailNumberHINTED_HOSTS6, mailConfigFlagCONFIG_HINT_HOSTS6, single, func() (Change, error) { return d.replaceBoth(hosts, nets) })
+	c, err = d.hinted(mailNumberHINTED_HOSTS6, mailConfigFlagCONFIG_HINT_HOSTS6, single, func() (Change, error) { return d.replaceBoth(hosts, nets) })
 	if err != nil {
 		return Change{}, err
 	}
@@ -73,7 +74,8 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 			return err
 		}
 		for _, k := range h.fresh {
-			if err := d.quick.put(k, hosts[k]); err != nil {
+			err := d.quick.put(k, hosts[k])
+			if d.settle(&err, mostTurning); err != nil {
 				return err
 			}
 		}
@@ -84,7 +86,8 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 			return err
 		}
 		for _, k := range h.gone {
-			if err := d.quick.remove(k); err != nil {
+			err := d.quick.remove(k)
+			if d.settle(&err, mostTurning); err != nil {
 				return err
 			}
 		}
@@ -104,9 +107,10 @@ func (d *Datapath) replaceBoth(hosts map[mailHostKey]mailSource, nets map[mailNe
 }
 
 // PutSources adds or changes single sources.
-func (d *Datapath) PutSources(list ...Source) error {
+func (d *Datapath) PutSources(list ...Source) (err error) {
 	d.sourcing.Lock()
 	defer d.sourcing.Unlock()
+	defer d.settle(&err, 1)
 	for _, s := range list {
 		v, err := checkedSource(s)
 		if err != nil {
@@ -141,9 +145,10 @@ func (d *Datapath) PutSources(list ...Source) error {
 }
 
 // DeleteSources takes single sources away; one that is not there is no error.
-func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) error {
+func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) (err error) {
 	d.sourcing.Lock()
 	defer d.sourcing.Unlock()
+	defer d.settle(&err, 1)
 	for _, p := range prefixes {
 		if err := deleteKeys(d.sourceMap(p), []any{sourceKey(p)}); err != nil {
 			return err

@@ -7,10 +7,17 @@ const (
 	canRead   = false
 )
 
-type iovec struct{}
+type (
+	iovec  struct{}
+	pollFd struct{}
+)
 
 func (s *sending) attempt(uintptr) bool { return true }
 
 func (s *socketWork) receive(uintptr) bool { return true }
+
+func (s *socketWork) say(uintptr) bool { return true }
+
+func (s *socketWork) lookBoth(uintptr) {}
 
 func (s *socket) hungUp() bool { return false }

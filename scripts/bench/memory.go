@@ -52,7 +52,7 @@ func runMemory(ctx context.Context, args []string) error {
 		return err
 	}
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "idle sessions, KiB each\tway\tsessions\tprocess\tkernel\tboth\tat most\t")
+	header := "idle sessions, KiB each\tway\tsessions\tprocess\tkernel\tboth\tat most\t\n"
 	var wrong []error
 	for _, kind := range idles {
 		if !strings.Contains(kind.name, *only) {
@@ -81,7 +81,8 @@ func runMemory(ctx context.Context, args []string) error {
 					wrong = append(wrong, fmt.Errorf("sluice, %s: %.1f KiB, at most %.0f", kind.name, c.process+c.kernel, kind.bound))
 				}
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t%s\t\n", kind.name, mode, n, c.process, c.kernel, c.process+c.kernel, bound)
+			fmt.Fprintf(tw, "%s%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t%s\t\n", header, kind.name, mode, n, c.process, c.kernel, c.process+c.kernel, bound)
+			header = ""
 		}
 	}
 	if err := tw.Flush(); err != nil {

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -145,6 +146,8 @@ func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
 		err = s.conn.ReadReply(&s.rep)
 	}
 	switch {
+	case errors.Is(err, net.ErrClosed): // it was cut here, which says nothing of the destination
+		return nil, failed(err)
 	case err != nil || unknown(s.rep.Code) || s.rep.Class() == 3:
 		return nil, s.noChunk()
 	case s.rep.Code == 421:

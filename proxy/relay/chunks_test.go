@@ -1,10 +1,42 @@
 package relay
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"sluice/proxy/smtp"
 )
+
+// TestASessionThatIsCutSaysNothingOfChunks: who is cut off while the first one is answered has not seen it refused.
+func TestASessionThatIsCutSaysNothingOfChunks(t *testing.T) {
+	t.Parallel()
+	var s *Session
+	target := script(t, func(nc net.Conn, br *bufio.Reader) {
+		_, _ = nc.Write([]byte("220 mx\r\n"))
+		say(nc, br, "250-mx\r\n250 CHUNKING", "250 ok", "250 ok")
+		_, _ = br.ReadString('\n') // BDAT
+		s.Cut()
+		_, _ = br.ReadString(0)
+	})
+	var err error
+	s, err = NewDialer(Options{Chunks: true}).Open(context.Background(), Route{Target: target, Helo: "gw.example"})
+	must(t, err)
+	defer s.Close()
+	mail, rcpts := envelope(t)
+	must(t, s.Recipients(mail, rcpts, ignore{}))
+	body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
+	must(t, err)
+	defer body.Release()
+	var f *Failure
+	if _, err := s.Deliver([]byte("Received: x\r\n"), body, time.Now().Add(wait), present{}); !errors.As(err, &f) || s.taker.refuses() {
+		t.Errorf("got %v, and no more chunks: %t", err, s.taker.refuses())
+	}
+}
 
 // TestWhoRefusedAChunkIsTriedAgainAfterADay, and another server at the same address is another one.
 func TestWhoRefusedAChunkIsTriedAgainAfterADay(t *testing.T) {

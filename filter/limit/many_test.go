@@ -404,11 +404,6 @@ func BenchmarkAllLimits(b *testing.B) {
 	}
 }
 
-// slowly answers nothing at once, so that each limit is asked by itself.
-type slowly struct{ *Counts }
-
-func (slowly) ReserveHour(uint32, Hour, Hour, Past) bool { return false }
-
 // TestHourAtOnce: the limits of an hour that are asked at once decide, and count, as each of them by itself.
 func TestHourAtOnce(t *testing.T) {
 	t.Parallel()
@@ -421,9 +416,11 @@ func TestHourAtOnce(t *testing.T) {
 					l.Max[k], l.Shadow[k] = int64(1+rnd.IntN(most)), rnd.IntN(8) == 0
 				}
 			}
-			set := &fixed{policy.Settings{Limits: l}}
 			counts := [2]*Counts{NewCounts(0), NewCounts(0)}
-			rates := [2]*Rate{NewRate(counts[0], set, nil), NewRate(slowly{counts[1]}, set, nil)}
+			rates := [2]*Rate{ // who shares budgets, if only none, is asked limit by limit
+				NewRate(counts[0], &fixed{policy.Settings{Limits: l}}, nil),
+				NewRate(counts[1], &fixed{policy.Settings{Limits: l, Budgets: &policy.Budgets{}}}, nil),
+			}
 			for i := range 60 {
 				rcpts, out := 1+rnd.IntN(4), filter.Outcome{Invalid: rnd.IntN(4), Failed: rnd.IntN(8) / 7}
 				from, lost, sent := message.Address("a@b.example"), rnd.IntN(5) == 0, rnd.IntN(5) > 0

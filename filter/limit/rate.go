@@ -99,7 +99,8 @@ func (r *Rate) usual(set *policy.Settings, m *message.Message) bool {
 	if v := l.Max[policy.RecipientsHour]; v != 0 {
 		n.Recipients, most.Recipients = max(0, len(m.Envelope.To)+1-h.Recipients), int(v)
 	}
-	bad := Past{math.MaxInt, math.MaxInt}
+	unbound := Past{math.MaxInt, math.MaxInt}
+	bad := unbound
 	if v := l.Max[policy.InvalidHour]; v != 0 {
 		bad.Invalid = int(v)
 	}
@@ -109,7 +110,7 @@ func (r *Rate) usual(set *policy.Settings, m *message.Message) bool {
 	if v := l.Max[policy.FailedHour]; v != 0 {
 		bad.Failed = int(v)
 	}
-	if n != (Hour{}) && !r.counter.ReserveHour(m.Flow.User.ID, n, most, bad) {
+	if (n != (Hour{}) || bad != unbound) && !r.counter.ReserveHour(m.Flow.User.ID, n, most, bad) {
 		return false
 	}
 	h.Messages += n.Messages

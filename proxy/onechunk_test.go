@@ -113,7 +113,7 @@ func bothDelivered(t *testing.T, r *rig) {
 // TestWhoDoesNotTakeTheFirstChunkHearsDATA: with a word, without one, or too late; once, on a new connection.
 func TestWhoDoesNotTakeTheFirstChunkHearsDATA(t *testing.T) {
 	t.Parallel()
-	for _, says := range []string{"502 5.5.2 unknown command", "503 5.5.1 bad sequence", "354 go ahead", closeNow, stall} {
+	for _, says := range []string{"502 5.5.2 unknown command", "503 5.5.1 bad sequence", "550 5.7.1 what?", "354 go ahead", closeNow, stall} {
 		t.Run(says, func(t *testing.T) {
 			t.Parallel()
 			mx := newRemote(t, reply("BDAT", says))
@@ -132,19 +132,34 @@ func TestWhoDoesNotTakeTheFirstChunkHearsDATA(t *testing.T) {
 	}
 }
 
-// TestWhatIsSaidToTheFirstChunkOfTheMessage is the client's answer.
+// TestWhatIsSaidToTheFirstChunkOfTheMessage is the client's answer, if it may try again.
 func TestWhatIsSaidToTheFirstChunkOfTheMessage(t *testing.T) {
 	t.Parallel()
-	mx := newRemote(t, reply("BDAT", "452 4.3.1 full", "554 5.7.1 not from you", "250 2.0.0 so far", "250 2.0.0 queued as C1"))
+	mx := newRemote(t, reply("BDAT", "452 4.3.1 full", "250 2.0.0 so far", "250 2.0.0 queued as C1"))
 	r := newRig(t, mx.addr(), chunking)
 	p := r.hello()
-	for _, want := range []string{"452 4.3.1 full", "554 5.7.1 not from you", "250 2.0.0 queued as C1"} {
+	for _, want := range []string{"452 4.3.1 full", "250 2.0.0 queued as C1"} {
 		p.envelope()
 		p.send(goodMail, want)
 	}
 	p.cmd("QUIT", "221")
-	r.log.wait(t, 3)
-	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "1 RSET", "1 MAIL", "1 BDAT", "1 RSET", "1 MAIL", "1 BDAT", "1 BDAT LAST")
+	r.log.wait(t, 2)
+	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "1 RSET", "1 MAIL", "1 BDAT", "1 BDAT LAST")
+}
+
+// TestWhoRefusesTheFirstChunkForGoodIsAskedByDATA: that may have been the command's refusal; if it was the message's, the client
+// hears it.
+func TestWhoRefusesTheFirstChunkForGoodIsAskedByDATA(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t, reply("BDAT", "554 5.7.1 not from you"), reply("DATA", "554 5.7.1 not from you either"))
+	r := newRig(t, mx.addr(), chunking)
+	p := r.hello()
+	p.envelope()
+	p.send(goodMail, "554 5.7.1 not from you either")
+	if rec := r.log.wait(t, 1)[0]; rec.Status != Refused {
+		t.Errorf("record %+v", rec)
+	}
+	heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "2 EHLO", "2 MAIL", "2 DATA")
 }
 
 // TestServersThatAllTakeNoChunk: behind one address there may be several, each of which has not been tried. The message is not

@@ -135,7 +135,7 @@ func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.
 }
 
 // firstChunk sends header fields of ours as a chunk that others follow, to see whether the destination knows chunks. Neither a
-// reply nor an error: it does. A reply is its answer to the message.
+// reply nor an error: it does. A reply is its answer to the message, for now.
 func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
 	err := s.conn.WriteFirstChunk(fields)
 	if errors.Is(err, smtp.ErrNotCanonical) {
@@ -148,7 +148,7 @@ func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
 	switch {
 	case errors.Is(err, net.ErrClosed): // it was cut here, which says nothing of the destination
 		return nil, failed(err)
-	case err != nil || unknown(s.rep.Code) || s.rep.Class() == 3:
+	case err != nil || s.rep.Class() == 3 || s.rep.Class() == 5: // a refusal for good may be the command's, whatever its code
 		return nil, s.noChunk()
 	case s.rep.Code == 421:
 		return nil, refusal(&s.rep)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// slowAnswer is from when on a destination is slow: so long is what a message lies in worth as much as the half microsecond
-// in which it is moved into less.
+// slowAnswer is from when on a destination is slow: for so long, less memory is worth the half microsecond in which a message
+// is moved into it.
 const slowAnswer = 20 * time.Millisecond
 
 // paces remembers which destinations were slow to answer a message. Some share a place; it is the last one's then.

@@ -42,8 +42,8 @@ func (d countingDialer) DialOwn(ctx context.Context, _ netip.Addr, dst netip.Add
 // TestOneMessageCostsFewCalls holds what the proxy's cost mostly is: reads and writes. Four and four with the client,
 // three and three with the destination, which gets MAIL and RCPT in one write; two each where the client sends MAIL, RCPT
 // and DATA in one. The one read more from the client is the look whether it is still there before the message leaves, the one
-// more from the destination is the look whether it has said what nobody asked; on sockets that are not hidden in a wrapper both
-// are one system call.
+// more from the destination is the look whether it has said what nobody asked; on a socket that is not hidden in a wrapper each
+// is a peek.
 func TestOneMessageCostsFewCalls(t *testing.T) {
 	t.Parallel()
 	t.Run("lockstep", func(t *testing.T) {

@@ -62,14 +62,12 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		e.status, e.ticket = Deferred, s.overtaken
 		s.overtaken = ""
 		s.finish(*e)
-		s.landed()
 	case errors.Is(err, relay.ErrGone):
 		s.closeRemote() // the destination waits for a body: without its dot there is no message
 		t.rec.Source = netip.Addr{}
 		s.note, s.gone = "client left before the message went onward", true
 		e.status, e.lost, e.note = Lost, true, s.note
 		s.finish(*e)
-		s.landed()
 	default:
 		f := asFailure(err)
 		s.loseRemote(f)

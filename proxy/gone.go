@@ -3,8 +3,6 @@ package proxy
 import (
 	"io"
 	"time"
-
-	"sluice/proxy/smtp"
 )
 
 // longWait is how long a client must have waited for its answer that it is looked at once more: clients that are killed
@@ -13,18 +11,10 @@ const longWait = 100 * time.Millisecond
 
 const leftUnheard = "client left before it heard that the message was delivered"
 
-// Conn is what is looked at right before the message leaves.
-func (s *session) Conn() *smtp.Conn { return s.conn }
-
-// Left tells whether the client is not there any more to hear the answer.
-func (s *session) Left() bool {
-	_, err := s.conn.Probe()
-	return err != nil && !s.halfClosed(err)
-}
-
-// Gone tells whether the message must not leave, since a lock has come since the verdict. From here on it is in flight.
+// Gone tells, right before the message leaves, whether its client is still there to hear the answer, and whether no lock
+// has come since the verdict. From here on the message is in flight.
 func (s *session) Gone() bool {
-	if !s.dot() {
+	if _, err := s.conn.Probe(); err != nil && !s.halfClosed(err) || !s.dot() {
 		return true
 	}
 	if ticket, is := s.srv.cfg.Locks.Stopped(&s.tx.msg); is && !s.tx.admin {

@@ -118,7 +118,7 @@ func (s *Session) deliverChunk(prefix []byte, body *smtp.Body, c Client) (*smtp.
 	}
 	s.conn.SetReadTimeout(s.timeouts.Final)
 	s.client = c
-	err := s.conn.WriteChunkAsking(prefix, body, guard{s})
+	err := s.conn.WriteChunkAsking(prefix, body, s.ask)
 	s.client = nil
 	r, err := s.final(err)
 	switch {

@@ -7,18 +7,9 @@ import (
 	"sluice/proxy/smtp"
 )
 
-// Client is asked right before the message leaves.
+// Client is asked whether it is still there.
 type Client interface {
-	// Gone tells whether it does not want the answer any more, or is not to get it; from here on the message is on its way.
 	Gone() bool
-}
-
-// Watched is a Client whose connection is looked at then.
-type Watched interface {
-	Client
-	Conn() *smtp.Conn
-	// Left looks whether it has left, also after Gone.
-	Left() bool
 }
 
 // Bound bounds all that follows by the moment t, until Deliver has succeeded.
@@ -49,53 +40,20 @@ func (s *Session) Deliver(prefix []byte, body *smtp.Body, until time.Time, c Cli
 		s.conn.SetUntil(time.Time{})
 		return &s.rep, nil
 	}
-	s.listens = ahead && body.Size() <= smtp.OneWrite // the look comes right before that, else before the first of many
 	switch {
-	case !ahead && s.conn.Unread():
-		return nil, failed(smtp.ErrUnsolicited)
-	case ahead && !s.listens:
+	case ahead:
 		if f := s.hushed(); f != nil {
 			return nil, f
 		}
+	case s.conn.Unread():
+		return nil, failed(smtp.ErrUnsolicited)
 	}
 	s.data, s.open = notAsked, false
 	s.conn.SetReadTimeout(s.timeouts.Final)
 	s.client = c
-	err := s.conn.WriteDataAsking(prefix, body, guard{s})
-	s.client, s.listens = nil, false
+	err := s.conn.WriteDataAsking(prefix, body, s.ask)
+	s.client = nil
 	return s.final(err)
-}
-
-// guard asks for its session, right before the last write of a message.
-type guard struct{ s *Session }
-
-// Beside gives the client's connection.
-func (g guard) Beside() *smtp.Conn {
-	if w, ok := g.s.client.(Watched); ok {
-		return w.Conn()
-	}
-	return nil
-}
-
-// Quiet looks at both.
-func (g guard) Quiet() error {
-	if g.s.listens {
-		if f := g.s.hushed(); f != nil {
-			return f
-		}
-	}
-	if w, ok := g.s.client.(Watched); ok && w.Left() {
-		return ErrGone
-	}
-	return nil
-}
-
-// Go asks the client.
-func (g guard) Go() error {
-	if g.s.client.Gone() {
-		return ErrGone
-	}
-	return nil
 }
 
 // hushed makes sure, by a look at the socket, that a destination which waits for the message has not spoken meanwhile: that
@@ -116,10 +74,6 @@ func (s *Session) final(err error) (*smtp.Reply, error) {
 		return nil, ErrGone
 	}
 	if err != nil { // the last byte is what makes it a message: it has not left
-		var f *Failure
-		if errors.As(err, &f) {
-			return nil, f
-		}
 		return nil, s.early(err)
 	}
 	if f := s.read(); f != nil {
@@ -147,6 +101,14 @@ func (s *Session) early(err error) *Failure {
 	f := refusal(&s.rep)
 	f.Close = f.Code == 421
 	return f
+}
+
+// stillThere asks the client.
+func (s *Session) stillThere() error {
+	if s.client.Gone() {
+		return ErrGone
+	}
+	return nil
 }
 
 // ErrGone: the client left, so the message was not sent.

@@ -103,6 +103,7 @@ func (d *Dialer) leadOnce(ctx context.Context, r Route, start func(*Session) *Fa
 		WriteTimeout:     d.timeouts.Command,
 		HandshakeTimeout: d.timeouts.Handshake,
 	})}
+	s.ask = s.stillThere
 	stop := context.AfterFunc(ctx, s.Cut)
 	f = start(s)
 	if !stop() && f == nil {

@@ -38,9 +38,9 @@ type Session struct {
 	leg        *tlspolicy.Leg    // made once
 	refusedTLS bool              // STARTTLS was offered, and refused
 
-	done    func() // the session has ended
-	client  Client // of the message on its way
-	listens bool   // what the destination says before the end of the message is not its answer, and is looked for there
+	done   func()       // the session has ended
+	client Client       // of the message on its way
+	ask    func() error // stillThere, made once
 }
 
 // begin reads the greeting and says EHLO.

@@ -114,7 +114,7 @@ func (s *Session) deliverRest(body *smtp.Body, c Client) (*smtp.Reply, error) {
 		}
 	}
 	s.client = c
-	err := st.out.End(guard{s})
+	err := st.out.End(s.ask)
 	s.client = nil
 	if err == nil && st.chunks {
 		r, err := s.answered(1)

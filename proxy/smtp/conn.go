@@ -54,8 +54,8 @@ type Conn struct {
 	in, sent        int64
 	nreads, nwrites uint32
 
-	tick  *tickState // of the body that is being read; may be nil
-	guard Guard      // see WriteDataAsking
+	tick *tickState   // of the body that is being read; may be nil
+	ask  func() error // see WriteDataAsking
 }
 
 // NewConn makes a Conn of nc; it takes no buffer until there is something to read or write.
@@ -159,17 +159,12 @@ func (c *Conn) receive(p []byte) (int, error) {
 		return c.nc.Read(p)
 	}
 	n, err := c.sock.read(p)
-	return n, c.told(err)
-}
-
-// told gives what an error of a read shall be.
-func (c *Conn) told(err error) error {
 	if err != nil {
-		if t, ok := c.nc.(interface{ ReadFailed(error) error }); ok {
-			return t.ReadFailed(err)
+		if told, ok := c.nc.(interface{ ReadFailed(error) error }); ok {
+			err = told.ReadFailed(err)
 		}
 	}
-	return err
+	return n, err
 }
 
 // readFailed gives nil if a deadline passed that was only a slice of the time-out.

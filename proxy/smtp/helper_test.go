@@ -119,10 +119,3 @@ func gone(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && !op.Timeout()
 }
-
-// guardFunc is a Guard that looks at nothing.
-type guardFunc func() error
-
-func (guardFunc) Beside() *Conn { return nil }
-func (guardFunc) Quiet() error  { return nil }
-func (g guardFunc) Go() error   { return g() }

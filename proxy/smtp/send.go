@@ -20,16 +20,13 @@ func (c *Conn) WriteData(prefix []byte, b *Body) error {
 	return c.send(prefix, b, true)
 }
 
-// OneWrite is the size up to which a message leaves in one write.
-const OneWrite = size64K
-
-// WriteDataAsking does as WriteData and asks g right before the last write, of which a body of
+// WriteDataAsking does as WriteData and calls ask right before the last write, of which a body of
 // more than 64 KiB needs several: what the remote has by then is not a message yet. An error of
-// g is given back, and the connection must be closed.
-func (c *Conn) WriteDataAsking(prefix []byte, b *Body, g Guard) error {
-	c.guard = g
+// ask is given back, and the connection must be closed.
+func (c *Conn) WriteDataAsking(prefix []byte, b *Body, ask func() error) error {
+	c.ask = ask
 	err := c.WriteData(prefix, b)
-	c.guard = nil
+	c.ask = nil
 	return err
 }
 
@@ -62,10 +59,10 @@ func (c *Conn) WriteFirstChunk(fields []byte) error {
 }
 
 // WriteChunkAsking does as WriteChunk and asks as WriteDataAsking does.
-func (c *Conn) WriteChunkAsking(prefix []byte, b *Body, g Guard) error {
-	c.guard = g
+func (c *Conn) WriteChunkAsking(prefix []byte, b *Body, ask func() error) error {
+	c.ask = ask
 	err := c.WriteChunk(prefix, b)
-	c.guard = nil
+	c.ask = nil
 	return err
 }
 
@@ -82,7 +79,9 @@ func (c *Conn) send(prefix []byte, b *Body, dots bool) error {
 	}
 	switch plain := !c.encrypted && c.sock.vectored(); {
 	case whole != nil:
-		c.werr = c.last(whole)
+		if c.werr = c.asked(); c.werr == nil {
+			c.werr = c.write(whole)
+		}
 		if copied {
 			putBuf(whole)
 		}
@@ -148,11 +147,21 @@ func isHeader(p []byte) bool {
 	return true
 }
 
+// asked calls ask, if there is one, once.
+func (c *Conn) asked() error {
+	if c.ask == nil {
+		return nil
+	}
+	ask := c.ask
+	c.ask = nil
+	return ask()
+}
+
 // sendWhole writes everything as it is with one vectored write, or two where somebody is to be asked before the end of a
 // body that a slow remote may take minutes for.
 func (c *Conn) sendWhole(prefix []byte, b *Body, dots bool) error {
 	mem := b.mem
-	apart := dots && c.guard != nil && len(mem) > size64K
+	apart := dots && c.ask != nil && len(mem) > size64K
 	if !apart {
 		if err := c.asked(); err != nil {
 			return err
@@ -257,7 +266,7 @@ func (s *sender) flush() error {
 
 // end writes what is left, after the end of data for a dot stream that ends in tail.
 func (s *sender) end(tail []byte, dots bool) error {
-	if dots && s.c.guard != nil && s.n > 0 && s.flushed { // a chunk has no end of data: its last bytes are what is held back
+	if dots && s.c.ask != nil && s.n > 0 && s.flushed { // a chunk has no end of data: its last bytes are what is held back
 		if err := s.flush(); err != nil {
 			return err
 		}

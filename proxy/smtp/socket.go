@@ -91,13 +91,8 @@ func (s *socket) read(p []byte) (int, error) {
 		return 0, nil
 	}
 	w := s.work()
-	return s.take(w, w.take, p)
-}
-
-// take reads into p by a function of w.
-func (s *socket) take(w *socketWork, by func(fd uintptr) bool, p []byte) (int, error) {
 	w.into, w.seen, w.err = p, 0, nil
-	failed := s.raw.Read(by)
+	failed := s.raw.Read(w.take)
 	n, err := w.seen, w.err
 	w.into, w.err = nil, nil
 	switch {
@@ -115,28 +110,18 @@ func (s *socket) take(w *socketWork, by func(fd uintptr) bool, p []byte) (int, e
 
 // socketWork is what one system call on a descriptor needs. It is apart from the socket, since most connections are idle.
 type socketWork struct {
-	take func(fd uintptr) bool // receive
-	into []byte
 	seen int
 	err  error
-	look func(fd uintptr) // peekAt
-
-	out sending
-	one [1][]byte // that is sent
-
-	speak  func(fd uintptr) bool // say
-	both   func(fd uintptr)      // lookBoth
-	said   []byte                // what say has not written yet
-	werr   error                 // why it could not
-	beside syscall.RawConn       // that is looked at before; may be nil
-	polled [2]pollFd
-	quiet  bool
+	look func(fd uintptr)      // peekAt
+	take func(fd uintptr) bool // receive
+	into []byte
+	out  sending
+	one  [1][]byte // that is sent
 }
 
 var sockets = sync.Pool{New: func() any {
 	w := new(socketWork)
 	w.look, w.take = w.peekAt, w.receive
-	w.speak, w.both = w.say, w.lookBoth
 	w.out.try = w.out.attempt
 	return w
 }}

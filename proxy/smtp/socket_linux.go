@@ -13,10 +13,7 @@ const (
 	canRead   = true
 )
 
-type (
-	iovec  = unix.Iovec
-	pollFd = unix.PollFd
-)
+type iovec = unix.Iovec
 
 // atOnce is how much is written without telling Go's scheduler of the call. To tell it wakes the runtime's watcher of threads,
 // which costs a gateway with little to do more than the call; not to tell it keeps a processor for as long as the copy takes.

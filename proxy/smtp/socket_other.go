@@ -7,17 +7,10 @@ const (
 	canRead   = false
 )
 
-type (
-	iovec  struct{}
-	pollFd struct{}
-)
+type iovec struct{}
 
 func (s *sending) attempt(uintptr) bool { return true }
 
 func (s *socketWork) receive(uintptr) bool { return true }
-
-func (s *socketWork) say(uintptr) bool { return true }
-
-func (s *socketWork) lookBoth(uintptr) {}
 
 func (s *socket) hungUp() bool { return false }

@@ -93,17 +93,16 @@ func (s *Stream) add(p []byte) error {
 // Flush writes what was taken.
 func (s *Stream) Flush() error { return s.failed(s.s.flush()) }
 
-// End asks g and writes the end of the message, of which all was taken: the final dot, or the last chunk. An error of g
+// End calls ask and writes the end of the message, of which all was taken: the final dot, or the last chunk. An error of ask
 // is given back.
-func (s *Stream) End(g Guard) error {
+func (s *Stream) End(ask func() error) error {
 	dots := s.s.out == nil
 	if dots {
 		if err := s.Flush(); err != nil {
 			return err
 		}
 	}
-	s.s.c.guard = g
-	if err := s.s.c.asked(); err != nil {
+	if err := ask(); err != nil {
 		return err
 	}
 	s.s.c.sock.abrupt(false)

@@ -41,7 +41,7 @@ func streamed(t *testing.T, wire string, n, from int, chunks bool) (body *Body, 
 	if err := st.Pass(b); err != nil {
 		t.Fatal(err)
 	}
-	if err := st.End(guardFunc(func() error { before = sc.out.String(); return nil })); err != nil {
+	if err := st.End(func() error { before = sc.out.String(); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return b, before, sc.out.String()
@@ -163,7 +163,7 @@ func TestStreamThatIsNotEnded(t *testing.T) {
 		if err := st.Pass(b); err != nil {
 			t.Fatal(err)
 		}
-		if err := st.End(guardFunc(func() error { return no })); err != no {
+		if err := st.End(func() error { return no }); err != no {
 			t.Errorf("End gives %v", err)
 		}
 		if s := sc.out.String(); strings.Contains(s, "\r\n.\r\n") || strings.Contains(s, "LAST") {

@@ -23,6 +23,16 @@ type bounded struct {
 	other func(cmd string, mails [][]string) string // another answer; "" for the usual one
 }
 
+// accepted compares the recipients of each transaction that were accepted.
+func (b *bounded) accepted(t *testing.T, want string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if got := fmt.Sprint(b.mails); got != want {
+		t.Errorf("accepted were %s, want %s", got, want)
+	}
+}
+
 func (b *bounded) answer(cmd string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -162,11 +172,7 @@ func TestTheEndBetweenPortions(t *testing.T) {
 	w.pass(time.Hour)
 	w.next()
 	w.empty()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if got := fmt.Sprint(b.mails); got != "[[d0@one.example d1@one.example] [d2@one.example]]" {
-		t.Errorf("accepted were %s", got)
-	}
+	b.accepted(t, "[[d0@one.example d1@one.example] [d2@one.example]]")
 }
 
 // TestKillBetweenPortions: what stands on disk when the second transaction of a try begins is enough for the next process to ask
@@ -209,11 +215,7 @@ func TestKillBetweenPortions(t *testing.T) {
 	}
 	w.next()
 	w.empty()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if got := fmt.Sprint(b.mails); got != "[[d0@one.example d1@one.example] [d2@one.example]]" {
-		t.Errorf("accepted were %s", got)
-	}
+	b.accepted(t, "[[d0@one.example d1@one.example] [d2@one.example]]")
 	n := sender.taken()
 	if len(n) != 1 || strings.Count(n[0], "Action: relayed") != 1 || strings.Count(n[0], "Action: failed") != 1 {
 		t.Errorf("the sender has %q", n)

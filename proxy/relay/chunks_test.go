@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"sluice/proxy/smtp"
 )
 
 // TestASessionThatIsCutSaysNothingOfChunks: who is cut off while the first one is answered has not seen it refused.
@@ -29,9 +27,7 @@ func TestASessionThatIsCutSaysNothingOfChunks(t *testing.T) {
 	defer s.Close()
 	mail, rcpts := envelope(t)
 	must(t, s.Recipients(mail, rcpts, ignore{}))
-	body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
-	must(t, err)
-	defer body.Release()
+	body := letter(t)
 	var f *Failure
 	if _, err := s.Deliver([]byte("Received: x\r\n"), body, time.Now().Add(wait), present{}); !errors.As(err, &f) || s.taker.refuses() {
 		t.Errorf("got %v, and no more chunks: %t", err, s.taker.refuses())

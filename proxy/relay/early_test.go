@@ -64,6 +64,15 @@ func envelope(t *testing.T) (*smtp.Mail, []smtp.Rcpt) {
 	return &m, []smtp.Rcpt{r}
 }
 
+// letter is a small message.
+func letter(t *testing.T) *smtp.Body {
+	t.Helper()
+	body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
+	must(t, err)
+	t.Cleanup(body.Release)
+	return body
+}
+
 func TestRefusalInTheMidstOfTheBodyIsHeard(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -127,9 +136,7 @@ func TestReplyNobodyAskedForIsSeenUnderTLS(t *testing.T) {
 	defer s.Close()
 	mail, rcpts := envelope(t)
 	must(t, s.Recipients(mail, rcpts, ignore{}))
-	body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
-	must(t, err)
-	defer body.Release()
+	body := letter(t)
 	_, err = s.Deliver(nil, body, time.Now().Add(wait), present{})
 	if !errors.Is(err, smtp.ErrUnsolicited) {
 		t.Errorf("got %v, want %v", err, smtp.ErrUnsolicited)
@@ -187,9 +194,7 @@ func TestWhatIsSaidBeforeTheMessageIsNoAnswerToIt(t *testing.T) {
 				must(t, err)
 				defer s.Close()
 				mail, rcpts := envelope(t)
-				body, err := smtp.BodyFromBytes([]byte("Subject: x\r\n\r\nx\r\n"))
-				must(t, err)
-				defer body.Release()
+				body := letter(t)
 				var f *Failure
 				if err := c.send(s, mail, rcpts, body, func() { close(answered); untilSpoken(t, s) }); !errors.As(err, &f) || f.Code != want || f.Sent || (f.Raw != nil) != (want != 451) {
 					t.Errorf("got %+v, want %d", err, want)

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/proxy/durable"
 )
 
 // folder is a real one.
@@ -84,8 +86,13 @@ func (d folder) lock(name string) (io.Closer, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return locked{f}, nil
 }
+
+// locked is a file whose lock goes with closing it.
+type locked struct{ f *os.File }
+
+func (l locked) Close() error { return durable.Release(l.f) }
 
 func (d folder) take(name string) (io.Closer, error) {
 	path := filepath.Join(string(d), name)
@@ -104,11 +111,11 @@ func (d folder) take(name string) (io.Closer, error) {
 	if err == nil {
 		var now os.FileInfo
 		if now, err = os.Stat(path); err == nil && os.SameFile(mine, now) {
-			return f, nil
+			return locked{f}, nil
 		}
 	}
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return nil, errors.Join(err, f.Close())
+	return nil, errors.Join(err, durable.Release(f))
 }

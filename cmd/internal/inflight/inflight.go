@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/proxy/durable"
 )
 
 const (
@@ -155,7 +157,7 @@ func adopt(dir string, record func([]Entry) error) error {
 	var dead []*os.File
 	defer func() {
 		for _, f := range dead {
-			f.Close()
+			_ = durable.Release(f) // the journal is gone, or is read again at the next start
 		}
 	}()
 	for _, name := range names {

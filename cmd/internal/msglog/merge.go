@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/proxy/durable"
 )
 
 // fan is how many sealed segments are merged into one: a search for somebody who writes seldom asks the index of each
@@ -113,12 +115,12 @@ func (s *sealed) tidy(dir string) error {
 
 // merge puts one sealed segment in the place of several, oldest first. Whatever moment it is interrupted at, each record is
 // in one of them; until the next start it may be in two.
-func (l *Log) merge(names []string) error {
+func (l *Log) merge(names []string) (err error) {
 	first, err := os.Open(names[0] + segSuffix)
 	if err != nil {
 		return err
 	}
-	defer first.Close()
+	defer func() { err = errors.Join(err, durable.Release(first)) }()
 	if unix.Flock(int(first.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !l.mayMerge(names[0]) {
 		return errBusy // another process merges it, or has
 	}
@@ -136,12 +138,12 @@ func (l *Log) merge(names []string) error {
 }
 
 // replace waits until nobody searches: a search lists the segments first, and must find what it listed.
-func (l *Log) replace(tmp string, names []string) error {
+func (l *Log) replace(tmp string, names []string) (err error) {
 	dir, err := os.Open(l.dir)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { err = errors.Join(err, durable.Release(dir)) }()
 	for try := 0; unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil; try++ {
 		if try == 200 {
 			return errBusy
@@ -171,7 +173,7 @@ func (l *Log) hold() (release func()) {
 		return func() {} // the search itself says so
 	}
 	_ = unix.Flock(int(dir.Fd()), unix.LOCK_SH) // without locks nothing is merged either
-	return func() { _ = dir.Close() }
+	return func() { _ = durable.Release(dir) }
 }
 
 // mergeTo writes the segment that takes the place of names. It bears the time of the last record.

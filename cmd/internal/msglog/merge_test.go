@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/proxy"
+	"sluice/proxy/durable"
 )
 
 // several makes n sealed segments of 30 records each, the k-th begun in minute k of a day, and returns their paths.
@@ -167,7 +169,7 @@ func TestOneProcessMerges(t *testing.T) {
 			t.Errorf("merging: %v, want %v", err, want)
 		}
 		all(t, l, 90)
-		if err := other.Close(); want != nil && err != nil {
+		if err := durable.Release(other); want != nil && err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -254,4 +256,55 @@ func TestSearchesHoldMerging(t *testing.T) {
 		t.Errorf("%d segments, want 1", done)
 	}
 	all(t, l, 120)
+}
+
+// TestChildrenHoldNoLocks: a process that this one starts has its files, until it runs its program; who has let go of
+// a lock meanwhile has let go of it.
+func TestChildrenHoldNoLocks(t *testing.T) {
+	t.Parallel()
+	done, started := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer close(started)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := exec.Command("true").Run(); err != nil {
+				started <- err
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(done)
+		if err := <-started; err != nil {
+			t.Error(err)
+		}
+	}()
+	dir := t.TempDir()
+	names := several(t, dir, noon, 2)
+	l := openAt(t, dir, Options{Keep: 400 * 24 * time.Hour})
+	defer l.Close()
+	bad, err := os.ReadFile(names[1] + segSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := openSealed(names[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad[g.dir+3] ^= 4
+	if err := errors.Join(g.f.Close(), os.WriteFile(names[1]+segSuffix, bad, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		if i%3 == 0 {
+			several(t, dir, noon.AddDate(0, 0, 1), 1) // seals what was just closed
+		}
+		if _, err := l.mergeAll(noon.Add(24*time.Hour), nil); err == nil || errors.Is(err, errBusy) {
+			t.Fatalf("merging: %v, want the damage", err)
+		}
+	}
 }

@@ -96,7 +96,7 @@ func (l *Log) sealer() {
 var errStopped = errors.New("the log is being closed")
 
 // seal puts a sealed segment in the place of a finished one. Whatever moment it is interrupted at, one of them is whole.
-func (l *Log) seal(f finished) error {
+func (l *Log) seal(f finished) (err error) {
 	log, err := os.Open(f.name + logSuffix)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // sealed already, or cleaned away
@@ -104,7 +104,7 @@ func (l *Log) seal(f finished) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer func() { err = errors.Join(err, durable.Release(log)) }()
 	if unix.Flock(int(log.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil // somebody writes to it, or seals it
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sluice/proxy/durable"
 )
 
 // A segment is a file of blocks, name.log, with an index beside it, name.idx. A block is a header, a filter of the keys
@@ -142,7 +144,7 @@ func (s *segment) undo() error {
 }
 
 func (s *segment) close() error {
-	return errors.Join(s.log.Sync(), s.log.Close(), s.idx.Close())
+	return errors.Join(s.log.Sync(), durable.Release(s.log), s.idx.Close())
 }
 
 // clean removes the segments that nobody has written to for as long as records are kept, and what was not sealed to its end.

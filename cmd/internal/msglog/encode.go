@@ -110,7 +110,7 @@ var encoders = sync.Pool{New: func() any { return &encoder{} }}
 func (e *encoder) encode(r *proxy.Record) {
 	b := append(row(e.row[:0]), rowMark, 0, 0, 0, 0)
 	if !r.Start.IsZero() {
-		b = b.number(fieldStart, r.Start.UnixNano())
+		b = b.tagged(fieldStart, uint64(r.Start.UnixNano()))
 	}
 	b = b.number(fieldDuration, r.Duration.Microseconds())
 	b = b.number(fieldSize, r.Size)
@@ -202,6 +202,9 @@ func ordinal(id string, f flow.ID) (n int64) {
 		default:
 			return 0
 		}
+		if of >= math.MaxUint64/flow.Base { // it would begin anew, and be another flow's
+			return 0
+		}
 		of = of*flow.Base + uint64(c)
 	}
 	if of != uint64(f) || i == 0 || id[0] == '0' || len(id)-i-1 > 9 {
@@ -231,7 +234,7 @@ func (b row) verdict(v *filter.Verdict) row {
 		b = b.number(fieldHitClass, int64(h.Class))
 		b = b.number(fieldHitAction, int64(h.Action))
 		b = b.number(fieldHitPoints, int64(bits.Reverse64(math.Float64bits(finite(h.Points)))))
-		b = b.number(fieldHitScore, int64(100*finite(h.Score)))
+		b = b.number(fieldHitScore, int64(100*finite(h.Score)+1e-9)) // 0.57 is 57
 		b = b.number(fieldHitSMTP, int64(h.SMTP))
 		b = b.text(fieldHitEnhanced, h.Enhanced)
 		b = b.text(fieldHitText, h.Text)
@@ -250,7 +253,7 @@ func finite(f float64) float64 {
 	return f
 }
 
-// addKeys notes what the record can be found by.
+// addKeys notes what the record can be found by. Texts of strangers count as they are read.
 func (e *encoder) addKeys(r *proxy.Record) {
 	k := e.keys
 	k = append(k, hashNumber(keyFlow, uint64(r.Flow.ID)), hashNumber(keyUser, uint64(r.Flow.User.ID)),
@@ -265,7 +268,7 @@ func (e *encoder) addKeys(r *proxy.Record) {
 		k = append(k, hashText(keyCode, h.Code))
 	}
 	if r.Identity != "" {
-		k = append(k, hashText(keyIdentity, r.Identity))
+		k = append(k, hashText(keyIdentity, text(r.Identity)))
 	}
 	if r.Group != 0 {
 		k = append(k, hashNumber(keyCampaign, r.Group))
@@ -274,11 +277,11 @@ func (e *encoder) addKeys(r *proxy.Record) {
 		k = append(k, hashText(keyTicket, r.Ticket))
 	}
 	if r.From != "" {
-		whole, domain := hashAddress(keySender, keySenderDomain, r.From)
+		whole, domain := hashAddress(keySender, keySenderDomain, text(r.From))
 		k = append(k, whole, domain)
 	}
 	for i := range r.To {
-		whole, domain := hashAddress(keyRecipient, keyRecipientDomain, r.To[i].Address)
+		whole, domain := hashAddress(keyRecipient, keyRecipientDomain, text(r.To[i].Address))
 		k = append(k, whole, domain)
 	}
 	e.keys = k

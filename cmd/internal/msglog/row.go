@@ -58,7 +58,7 @@ func decode(row []byte) (*proxy.Record, error) {
 	for at := 0; at < len(b); {
 		f := field(b[at])
 		n, w := binary.Uvarint(b[at+1:])
-		if w <= 0 {
+		if w <= 0 || f == 0 { // zeros are where the disk never got what was written
 			return nil, errRow
 		}
 		at += 1 + w

@@ -67,6 +67,7 @@ func keepMemory(ctx context.Context) {
 	}
 	k := newMemoryKeeper(time.Now())
 	metrics.Read(k.samples)
+	k.allocated = k.at(2) // what it took to start is no rate
 	k.look(time.Now())
 	t := time.NewTicker(memoryEvery)
 	defer t.Stop()
@@ -129,8 +130,12 @@ func headroom(rate float64, scanned, used uint64) uint64 {
 	return min(max(uint64(rate*pause.Seconds()), leastHeadroom), max(mostHeadroom, used/2))
 }
 
-// gcPercent is the GOGC by which about room bytes of garbage gather over a heap with its stacks.
-func gcPercent(used, room uint64) int { return int(min(100*room/max(used, 1), mostGC)) }
+// gcPercent is the GOGC by which at least about room bytes of garbage gather over a heap with its stacks. Rounded down it would be 0
+// where a hundredth of a large heap is more than that, and the collector would never rest.
+func gcPercent(used, room uint64) int {
+	used = max(used, 1)
+	return int(min((100*room+used-1)/used, mostGC))
+}
 
 // limitMemory makes the collector work harder where memory really becomes scarce. GOMEMLIMIT in the environment wins.
 func limitMemory(cfg *config.Config, log *slog.Logger) {

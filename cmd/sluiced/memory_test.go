@@ -74,7 +74,7 @@ func TestHeadroom(t *testing.T) {
 	for _, c := range []struct {
 		used, room uint64
 		want       int
-	}{{0, leastHeadroom, mostGC}, {1 << 20, leastHeadroom, mostGC}, {mostHeadroom, mostHeadroom, 100}, {50 << 20, leastHeadroom, 8}, {1 << 30, 1 << 29, 50}} {
+	}{{0, leastHeadroom, mostGC}, {1 << 20, leastHeadroom, mostGC}, {mostHeadroom, mostHeadroom, 100}, {50 << 20, leastHeadroom, 8}, {1 << 30, 1 << 29, 50}, {1 << 30, leastHeadroom, 1}, {1 << 40, 1, 1}, {1 << 30, 16 << 20, 2}} {
 		if got := gcPercent(c.used, c.room); got != c.want {
 			t.Errorf("GOGC over %d bytes with room for %d is %d, want %d", c.used, c.room, got, c.want)
 		}

@@ -106,12 +106,17 @@ func (e *count) empty(now, length time.Duration) bool {
 	return e.reserved == 0 && e.window.Sum(now, length) == 0
 }
 
-// weight is the most that stands in one of the counts, but for bytes, which would outweigh messages.
+// likeOne is how many bytes weigh as much as one message.
+const likeOne = 16 << 10
+
+// weight is the most that stands in one of the counts. Where there is a budget of bytes alone, that is what it has.
 func (a *account) weight(now time.Duration) (most int) {
 	for k, e := range a.all(whose{}) {
-		if k.What != Bytes {
-			most = max(most, e.window.Sum(now, k.Window)+e.reserved)
+		n := e.window.Sum(now, k.Window) + e.reserved
+		if k.What == Bytes {
+			n = (n + likeOne - 1) / likeOne
 		}
+		most = max(most, n)
 	}
 	return most
 }

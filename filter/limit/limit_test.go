@@ -341,3 +341,17 @@ func BenchmarkRatePerMessage(b *testing.B) {
 		r.Settle(m, filter.Outcome{Accepted: 1})
 	}
 }
+
+// TestABudgetOfBytesIsNotWashedOut: many users who are new do not take its place, though it counts no messages.
+func TestABudgetOfBytesIsNotWashedOut(t *testing.T) {
+	t.Parallel()
+	c := NewCounts(shards * 8)
+	k := Key{User: 7, Scope: policy.OfPlan, What: Bytes, Window: policy.BytesDay.Window()}
+	c.Settle(k, 0, 10<<20)
+	for user := range uint32(shards * 100) {
+		c.SettleHour(user, Hour{}, Hour{1, 1})
+	}
+	if n, _ := c.Count(k); n != 10<<20 {
+		t.Errorf("%d bytes are booked, want %d", n, 10<<20)
+	}
+}

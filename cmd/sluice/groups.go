@@ -29,7 +29,7 @@ func (p *program) groups() []group {
 		{"How mail leaves", []*cobra.Command{p.poolCommand(), p.tlsCommand(), p.dkimCommand()}},
 		{"The content filter", []*cobra.Command{p.classifyCommand(), p.trainCommand(), p.untrainCommand(), p.modelCommand()}},
 		{"Whose mail goes through the proxy", []*cobra.Command{p.rolloutCommand(), p.gateCommand(), p.modeCommand(), p.exemptCommand(), p.bypassCommand()}},
-		{ownGroup, []*cobra.Command{p.setupCommand(), p.doctorCommand(), p.probeCommand(), p.backupCommand(), p.tokenCommand(), p.versionCommand()}},
+		{ownGroup, []*cobra.Command{p.setupCommand(), p.doctorCommand(), p.probeCommand(), p.backupCommand(), p.restoreCommand(), p.tokenCommand(), p.versionCommand()}},
 	}
 }
 

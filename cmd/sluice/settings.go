@@ -216,20 +216,3 @@ func (p *program) auditCommand() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 100, "how many at most")
 	return cmd
 }
-
-func (p *program) backupCommand() *cobra.Command {
-	return &cobra.Command{Use: "backup FILE", Short: "write a copy of users, settings, locks and audit log to a new file", Args: exactly("FILE"),
-		Long: `backup has sluiced write its database, as it is at this moment, to a new file of which it owns the folder. To go back, stop
-sluiced and put the file in the place of sluice.db in store.dir; the files sluice.db-wal and sluice.db-shm beside it must go.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := filepath.Abs(args[0])
-			if err != nil {
-				return err
-			}
-			var done api.Done
-			if err := p.client.Do(cmd.Context(), "POST", "/v1/backup", api.BackupRequest{Path: path}, &done); err != nil {
-				return err
-			}
-			return p.screen.done(done, "%s", done.Done)
-		}}
-}

@@ -144,6 +144,7 @@ type daemon struct {
 
 	audits    sync.WaitGroup // entries of the audit log on their way
 	change    sync.Mutex     // one change of users or configuration at a time
+	backing   sync.Mutex     // one backup at a time
 	rolling   sync.Mutex     // one step of a roll-out at a time
 	accepting sync.Mutex     // guards acceptors
 	acceptors []*acceptor

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sluice/cmd/internal/backup"
 	"sluice/cmd/internal/config"
 	"sluice/cmd/internal/inflight"
 	"sluice/cmd/internal/msglog"
@@ -21,6 +22,16 @@ func (d *daemon) openFiles(cfg *config.Config) (err error) {
 		if err := makeFolder(dir); err != nil {
 			return err
 		}
+	}
+	before, err := backup.Finish(cfg.Store.Dir)
+	if err != nil {
+		return err
+	}
+	if before != "" {
+		d.log.Warn("ended a restore that was interrupted", "before", before)
+	}
+	if err := removeGathered(cfg.Store.Dir); err != nil {
+		return err
 	}
 	d.store, err = store.Open(filepath.Join(cfg.Store.Dir, "sluice.db"), store.Options{Failed: func(err error) {
 		d.log.Error("the store failed", "err", err)

@@ -367,12 +367,3 @@ func (b backend) Acts(_ context.Context, limit int) ([]api.Act, error) {
 	}
 	return all, err
 }
-
-// Backup writes a copy of the database.
-func (b backend) Backup(_ context.Context, who, path string) (*api.Done, error) {
-	if err := b.d.store.Backup(path); err != nil {
-		return nil, &api.Problem{Status: http.StatusConflict, Code: "refused", What: err.Error(), Remedy: "name a new file in a folder that sluiced may write to"}
-	}
-	b.d.log.Info("backup written", "path", path, "by", who)
-	return &api.Done{Done: path + " holds the database as of now"}, b.d.store.Audit(store.Act{Who: who, What: "backup", Subject: path})
-}

@@ -11,20 +11,6 @@ import (
 	"time"
 )
 
-// restore puts a backup in the place of the database of a gateway whose sluiced does not run, as the manual says.
-func restore(t *testing.T, g *Gateway, backup string) {
-	t.Helper()
-	db := filepath.Join(g.Dir, "state", "sluice.db")
-	for _, old := range []string{db, db + "-wal", db + "-shm"} {
-		if err := os.Remove(old); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Rename(backup, db); err != nil { // sluiced wrote it and owns it
-		t.Fatal(err)
-	}
-}
-
 // TestUserSettings: settings are inherited, set, explained, exported, planned and imported, hold for a time or for good, and
 // over a restart; accounts share budgets.
 func TestUserSettings(t *testing.T) {
@@ -129,14 +115,13 @@ func TestUserSettings(t *testing.T) {
 	refused("nothing was changed", "settings", "import", file)
 	is("dave", "recipients_per_month", "7 by run time")
 
-	copied := filepath.Join(g.Dir, "state", "backup.db")
+	copied := filepath.Join(dir, "gw.sluice")
 	sluice(t, g, "backup", copied)
-	refused("could not write the backup", "backup", copied)
 	sluice(t, g, "user", "set", "dave", "recipients_per_month=9") // what the backup does not have
 	if err := g.Sluiced.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	restore(t, g, copied)
+	sluice(t, g, "restore", "--replace", copied)
 	if err := g.StartSluiced(ctx); err != nil {
 		t.Fatal(err)
 	}

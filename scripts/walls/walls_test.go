@@ -86,7 +86,7 @@ var walls = []wall{
 		because: "the observer reads, reports, and decides nothing",
 	},
 	{
-		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/durable", "proxy/probe",
+		tree: []string{"cmd/sluice"}, allow: []string{"cmd/internal/api", "cmd/internal/backup", "cmd/internal/config", "intercept/control", "intercept/ruleset", "proxy/durable", "proxy/probe",
 			"filter", "filter/message", "filter/policy", "filter/content", "filter/content/...", "filter/campaign", "intercept/flow"},
 		because: "the operator's command asks the daemons; of the host it looks at what any program may see, and files of mail it judges with the gateway's own code",
 	},

@@ -216,7 +216,11 @@ func chgrp(path, group string) error {
 	return nil
 }
 
-type peerKey struct{}
+// peerKey leads to the account at the other end, trustedKey to whether it may read the daemon's files anyway.
+type (
+	peerKey    struct{}
+	trustedKey struct{}
+)
 
 // withPeer remembers the account at the other end, for the audit log.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
@@ -236,6 +240,7 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if u, err := user.LookupId(strconv.FormatUint(uint64(cred.Uid), 10)); err == nil {
 		name = u.Username
 	}
+	ctx = context.WithValue(ctx, trustedKey{}, cred.Uid == 0 || int(cred.Uid) == os.Geteuid())
 	return context.WithValue(ctx, peerKey{}, name)
 }
 

@@ -2,8 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -15,7 +16,8 @@ type UserSettings interface {
 	ExportSettings(ctx context.Context) ([]SettingRow, error)
 	ImportSettings(ctx context.Context, who string, r SettingsImport) (*SettingsPlan, error)
 	Acts(ctx context.Context, limit int) ([]Act, error)
-	Backup(ctx context.Context, who, path string) (*Done, error)
+	// Backup calls begin once there is something to write.
+	Backup(ctx context.Context, who string, begin func(name string) io.Writer) error
 }
 
 // SettingKey is one setting that a user may have.
@@ -118,23 +120,20 @@ func (s *Server) settingRoutes() []route {
 				}
 				return s.back.Acts(r.Context(), limit)
 			}},
-		{method: "POST", path: "/v1/backup", summary: "write a copy of the database to a new file on the gateway", in: BackupRequest{}, out: Done{},
-			serve: func(r *http.Request) (any, error) {
-				var b BackupRequest
-				if err := body(r, &b); err != nil {
-					return nil, err
-				}
-				if !strings.HasPrefix(b.Path, "/") {
-					return nil, invalid("a backup needs the full path of a new file", `send {"path": "/var/lib/sluice/backup.db"}`)
-				}
-				return s.back.Backup(r.Context(), who(r.Context()), b.Path)
-			}},
+		{method: "GET", path: "/v1/backup", summary: "what makes the gateway the one it is, as a compressed tar archive with private keys: for root on the unix socket alone", raw: s.backup},
 	}
 }
 
-// BackupRequest names the file.
-type BackupRequest struct {
-	Path string `json:"path"`
+// backup hands out what root may read on the disk, and nobody else: private keys are among it.
+func (s *Server) backup(w http.ResponseWriter, r *http.Request) error {
+	if trusted, _ := r.Context().Value(trustedKey{}).(bool); !trusted || r.Header.Get("Authorization") != "" {
+		return &Problem{Status: http.StatusForbidden, Code: "not-root", What: "a backup has the private keys of the gateway", Remedy: "become root on the gateway; no token is enough"}
+	}
+	return s.back.Backup(r.Context(), who(r.Context()), func(name string) io.Writer {
+		w.Header().Set("Content-Type", "application/gzip")
+		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
+		return w
+	})
 }
 
 func (s *Server) changeSettings(r *http.Request) (any, error) {

@@ -65,6 +65,7 @@ var Scopes = []string{ScopeRead, ScopeLog, ScopeLocks, ScopeUsers, ScopeMail, Sc
 // counts. What is in none needs read for questions and all for changes.
 var areas = []struct{ path, ask, change string }{
 	{"/v1/tokens", ScopeAll, ScopeAll},
+	{"/v1/backup", ScopeAll, ScopeAll},
 	{"/v1/log", ScopeLog, ScopeAll},
 	{"/v1/searches", ScopeLog, ScopeLog},
 	{"/v1/why", ScopeLog, ScopeAll},

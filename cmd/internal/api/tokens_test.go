@@ -92,7 +92,8 @@ func TestTokens(t *testing.T) {
 		{"GET", "/v1/tokens", "Bearer read", "", 403, "has no scope all"},
 		{"GET", "/v1/tokens", "Bearer all", "", 200, "monitoring"},
 		{"POST", "/v1/users", "Bearer users", `{"name": "x", "prefixes": ["192.0.2.0/29"]}`, 200, `"name":"x"`},
-		{"POST", "/v1/backup", "Bearer users", `{"path": "/x"}`, 403, "has no scope all"},
+		{"GET", "/v1/backup", "Bearer users", "", 403, "has no scope all"},
+		{"GET", "/v1/backup", "Bearer all", "", 403, "become root on the gateway; no token is enough"},
 		{"GET", "/v1/no-such", "", "", 404, "there is no GET"},
 	} {
 		if status, got := ask(c.method, c.path, c.head, c.in); status != c.status || !strings.Contains(got, c.want) {

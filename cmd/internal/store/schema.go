@@ -308,3 +308,6 @@ func migrateIn(tx *sql.Tx) error {
 	_, err := tx.Exec(fmt.Sprintf("PRAGMA user_version = %d", version))
 	return err
 }
+
+// SchemaVersion is the version of the database that this program writes.
+func SchemaVersion() int { return len(migrations) }

@@ -87,6 +87,7 @@ const look = 500 * time.Millisecond
 func (s *session) pause(wait time.Duration) {
 	if wait > 0 {
 		s.rest()
+		_ = s.conn.Flush() // what was answered before is not to wait, too; an error comes again with the answer
 	}
 	for wait > 0 && !s.conn.HungUp() {
 		t := time.NewTimer(min(wait, look))

@@ -210,6 +210,7 @@ for 7 days.`,
 		},
 	}
 	f.add(allow)
+	allow.Flags().Lookup("for").Usage = "how `long`, like 30m, 2h or 7d, which is the most, and meant unless told"
 	reason := ""
 	forget := &cobra.Command{
 		Use: "forget SOURCE DESTINATION", Short: "forget a refusal and what was allowed for it", Args: exactly("SOURCE", "DESTINATION"),

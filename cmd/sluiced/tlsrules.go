@@ -205,7 +205,7 @@ func (d *daemon) refusalEvent(e distrust.Event) {
 	case distrust.Granted:
 		d.log.Warn(granted+" passes UNREAD from now on, bounded", "user", x.User, "source", x.Source, "target", x.Target, "until", x.Grant.Until, "why", x.Grant.Why, "by", x.Grant.By)
 	case distrust.Spent:
-		d.log.Warn("a source has used up what may pass unread in an hour; its connections end", "user", x.User, "source", x.Source, "target", x.Target)
+		d.log.Warn("a source has used up what may pass unread in an hour; nothing more of it passes", "user", x.User, "source", x.Source, "target", x.Target)
 	case distrust.Ended:
 		d.log.Info("mail of a client passes unread no more", "user", x.User, "source", x.Source, "target", x.Target)
 	}

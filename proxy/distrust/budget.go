@@ -58,13 +58,11 @@ func (b *budget) connect(now time.Time) bool {
 	return ok
 }
 
-// spend books n bytes, where there is room for all of them.
+// spend books n bytes, where there is room for all of them; else nothing is left, as somebody is told.
 func (b *budget) spend(now time.Time, n int) bool {
-	if b.used(now).bytes+n > Bytes {
-		return false
-	}
-	b.newest().bytes += n
-	return true
+	room := Bytes - b.used(now).bytes
+	b.newest().bytes += min(n, room)
+	return n <= room
 }
 
 // tellSpent tells whether somebody is to hear that nothing is left: once in an hour.

@@ -200,11 +200,22 @@ func (l *Ledger) MayPass(f *flow.Flow) (why string) {
 		}
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.granted(f, now) && l.budget(p.Source).left(now) {
-		return why
+	if !l.granted(f, now) {
+		l.mu.Unlock()
+		return ""
 	}
-	return ""
+	b := l.budget(p.Source)
+	left := b.left(now)
+	tell := !left && b.tellSpent(now)
+	told := Event{Spent, *l.entries[p]}
+	l.mu.Unlock()
+	if tell {
+		l.tell([]Event{told})
+	}
+	if !left {
+		return ""
+	}
+	return why
 }
 
 // Why something passes.

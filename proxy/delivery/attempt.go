@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"time"
 
 	"sluice/filter/reputation/replies"
 	"sluice/proxy/pool"
@@ -148,7 +146,7 @@ func (t *try) deliver() {
 	defer body.Release()
 	defer func() { t.low.Release() }()
 	waived := !env.RequireTLS && waivesTLS(body.Header())
-	tried := 0
+	tried, unkept, open := 0, false, r.hindered // open: why it is not known yet whether another way would do
 	for i := 0; i < len(r.ways); i++ {
 		w := &r.ways[i]
 		s, err := t.q.open(t.q.ctx, &call{Mail{env.User, env.Client, env.From, env.Class, t.ln.domain}, t.rcpts(true), waived, t.hold}, w)
@@ -162,12 +160,13 @@ func (t *try) deliver() {
 		if err != nil {
 			f := asFailure(err)
 			t.all(spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)})
-			t.missed, t.res.Host, t.res.Target = f.Error(), w.host, w.target
+			t.missed, t.res.Host, t.res.Target, open = f.Error(), w.host, w.target, err
 			continue
 		}
 		t.missed = ""
 		used := s.Begun() > 0
-		if t.transfer(s, w, body) {
+		switch t.transfer(s, w, body) {
+		case answered:
 			if !t.further() {
 				return
 			}
@@ -176,11 +175,21 @@ func (t *try) deliver() {
 				return
 			}
 			i--
-			continue
+		case lost:
+			if used { // a session that stood from before has ended meanwhile, which says nothing of the host
+				i--
+				continue
+			}
+			open = errors.New(t.missed)
+		case notNow:
+			open = errors.New(t.res.Note)
+		case unproven:
+			unkept = true
 		}
-		if used { // a session that stood from before has ended meanwhile, which says nothing of the host
-			i--
-		}
+	}
+	if unkept {
+		t.unkept(open)
+		return
 	}
 	if tried == 0 || t.told[t.asked[0]].Reply.Code == 0 {
 		t.all(ours(451, smtp.Enhanced{4, 4, 4}, "the gateway has no delivery address of the family that "+t.ln.domain+" has"))
@@ -278,76 +287,6 @@ func asFailure(err error) *relay.Failure {
 		return f
 	}
 	return &relay.Failure{Code: 451, Enh: smtp.Enhanced{4, 4, 3}, Text: err.Error()}
-}
-
-// transfer leads one transaction; false: another way is to be tried.
-func (t *try) transfer(s *relay.Session, w *way, body *smtp.Body) bool {
-	t.res.Host, t.res.Target, t.res.Source, t.up = w.host, w.target, s.Source(), w.up
-	if !t.res.Source.IsValid() {
-		t.res.Source = s.Local()
-	}
-	t.res.Leg = s.Leg()
-	body, r, ok := t.fit(s.Caps(), body)
-	if !ok {
-		t.all(r)
-		t.end(s, true)
-		return r.Code/100 == 5
-	}
-	t.portion(s.Caps().Limits.RcptMax)
-	mail := t.mail(s.Caps(), body)
-	rcpts := t.rcpts(s.Caps().Has(smtp.ExtDSN))
-	h := &answers{t: t, host: w.host}
-	if err := s.Group(&mail, rcpts, h); err != nil {
-		return t.broken(s, err, h.n)
-	}
-	taken := slices.DeleteFunc(slices.Clone(t.asked), func(i int) bool { return t.told[i].Fate != Delivered })
-	if len(taken) == 0 {
-		t.slow()
-		t.end(s, true)
-		t.through = true
-		return true
-	}
-	reply, err := s.Deliver(t.signatures(s.Caps(), body), body, time.Now().Add(10*time.Minute), t)
-	if err != nil {
-		f := asFailure(err)
-		t.res.Ambiguous = f.Sent
-		for _, i := range append(taken, t.rest...) {
-			t.told[i].Fate, t.told[i].Reply = Deferred, spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, w.host)}
-		}
-		if t.res.Note = f.Error(); !f.Sent {
-			t.missed = t.res.Note
-		}
-		t.end(s, false)
-		return true
-	}
-	if t.through = reply.Class() != 4; !t.through {
-		taken = append(taken, t.rest...)
-	}
-	for _, i := range taken {
-		t.told[i].Reply, t.told[i].Behind = replyOf(reply, w.host), true
-		t.told[i].Fate = fateOf(reply.Code)
-		if t.told[i].Fate == Delivered && t.told[i].Rcpt.Notify&smtp.NotifySuccess != 0 && !s.Caps().Has(smtp.ExtDSN) {
-			t.told[i].Fate = Relayed
-		}
-	}
-	t.slow()
-	t.end(s, true)
-	return true
-}
-
-// broken is a transaction that ended before its recipients were all heard; n of them were. False: another way is tried.
-func (t *try) broken(s *relay.Session, err error, n int) bool {
-	f := asFailure(err)
-	t.whole()
-	for k, i := range t.asked {
-		if k < n && t.told[i].Fate == Failed { // that one is certain
-			continue
-		}
-		t.told[i].Fate, t.told[i].Reply = Deferred, spool.Reply{Code: temporary(f.Code), Enh: f.Enh, Text: f.Text, Host: hostIf(f.Raw != nil, t.res.Host)}
-	}
-	t.missed, t.res.Note = f.Error(), f.Error()
-	t.end(s, false)
-	return n > 0
 }
 
 // slow notes when a destination says that it is too much for now: replies of class 4 that speak of the sender's rate or

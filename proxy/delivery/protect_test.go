@@ -27,10 +27,12 @@ type safe struct {
 	tlsa     tlspolicy.TLSA
 	messages atomic.Int32
 	plain    atomic.Int32 // MAIL in plain text
+	required atomic.Int32 // MAIL with REQUIRETLS
+	hello    string       // the answer to EHLO under TLS
 }
 
 // serveTLS starts one.
-func (w *world) serveTLS(addr string) *safe {
+func (w *world) serveTLS(addr string, skills ...string) *safe {
 	w.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -42,7 +44,7 @@ func (w *world) serveTLS(addr string) *safe {
 		w.t.Fatal(err)
 	}
 	sum := sha256.Sum256(der)
-	s := &safe{tlsa: tlspolicy.TLSA{Usage: 3, Matching: 1, Data: sum[:]}}
+	s := &safe{tlsa: tlspolicy.TLSA{Usage: 3, Matching: 1, Data: sum[:]}, hello: strings.Join(append([]string{"250-mx"}, skills...), "\r\n250-") + "\r\n250 SIZE 1000000"}
 	cfg := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	l, err := net.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), w.port).String())
 	if err != nil {
@@ -79,6 +81,8 @@ func (s *safe) session(c net.Conn, cfg *tls.Config) {
 			fmt.Fprint(c, "250 taken\r\n")
 		case verb == "EHLO" && !encrypted:
 			fmt.Fprint(c, "250-mx\r\n250 STARTTLS\r\n")
+		case verb == "EHLO":
+			fmt.Fprint(c, s.hello+"\r\n")
 		case verb == "STARTTLS":
 			fmt.Fprint(c, "220 go\r\n")
 			t := tls.Server(c, cfg)
@@ -92,6 +96,9 @@ func (s *safe) session(c net.Conn, cfg *tls.Config) {
 		default:
 			if verb == "MAIL" && !encrypted {
 				s.plain.Add(1)
+			}
+			if verb == "MAIL" && strings.HasSuffix(line, " REQUIRETLS\r\n") {
+				s.required.Add(1)
 			}
 			fmt.Fprint(c, "250 ok\r\n")
 		}

@@ -18,13 +18,15 @@ type way struct {
 	host   string
 	target netip.AddrPort
 	policy *tlspolicy.Policy
+	proof  *tlspolicy.Policy // what shows that mail for the domain may go there (RFC 8689 4.2.1); nil: nothing does
 	up     *Upstream
 }
 
 // route is where mail for a domain may go, the best first.
 type route struct {
-	site string // what hosts share
-	ways []way
+	site     string // what hosts share
+	ways     []way
+	hindered error // why there may be more ways; nil: there are none
 }
 
 // mostWays bounds the addresses that one try goes through.
@@ -73,7 +75,6 @@ func (q *Queue) exchangers(d *tlspolicy.Domain) (*route, error) {
 			break
 		}
 	}
-	var hindered error
 	known := false
 	for from := 0; from < len(hosts); {
 		to := from + 1
@@ -82,12 +83,12 @@ func (q *Queue) exchangers(d *tlspolicy.Domain) (*route, error) {
 		}
 		for _, h := range q.shuffled(hosts[from:to]) {
 			if h.Err != nil {
-				hindered = h.Err
+				r.hindered = h.Err
 				continue
 			}
 			known = known || len(h.Answer.Addrs) > 0
 			for _, a := range q.sorted(h.Answer.Addrs) {
-				r.ways = append(r.ways, way{host: h.Host, target: netip.AddrPortFrom(a, q.o.Port), policy: h.Policy})
+				r.ways = append(r.ways, way{host: h.Host, target: netip.AddrPortFrom(a, q.o.Port), policy: h.Policy, proof: h.Proof})
 			}
 		}
 		from = to
@@ -97,8 +98,8 @@ func (q *Queue) exchangers(d *tlspolicy.Domain) (*route, error) {
 		r.site = strings.ToLower(d.Hosts[0].Host)
 		r.ways = r.ways[:min(len(r.ways), mostWays)]
 		return r, nil
-	case hindered != nil:
-		return nil, no(451, smtp.Enhanced{4, 4, 3}, "no exchanger of %s can be used now: %v", d.Name, hindered)
+	case r.hindered != nil:
+		return nil, no(451, smtp.Enhanced{4, 4, 3}, "no exchanger of %s can be used now: %v", d.Name, r.hindered)
 	case known:
 		return nil, no(550, smtp.Enhanced{5, 4, 4}, "no exchanger of %s has an address on the internet", d.Name)
 	}
@@ -150,8 +151,12 @@ func (q *Queue) upstream(ctx context.Context, up *Upstream) (*route, error) {
 		return nil, no(451, smtp.Enhanced{4, 4, 3}, "could not find the address of the relay %s: %v", up.Host, err)
 	}
 	r := &route{site: fmt.Sprintf("%s:%d", strings.ToLower(up.Host), up.Port)}
+	var proof *tlspolicy.Policy
+	if up.Policy != nil && up.Policy.Level >= tlspolicy.Verify { // the operator names it, and no DNS
+		proof = up.Policy
+	}
 	for _, a := range q.sorted(addrs) {
-		r.ways = append(r.ways, way{host: up.Host, target: netip.AddrPortFrom(a, up.Port), policy: up.Policy, up: up})
+		r.ways = append(r.ways, way{host: up.Host, target: netip.AddrPortFrom(a, up.Port), policy: up.Policy, proof: proof, up: up})
 	}
 	if len(r.ways) == 0 {
 		return nil, no(451, smtp.Enhanced{4, 4, 4}, "the relay %s has no address", up.Host)

@@ -66,49 +66,76 @@ func TestTheQueueKeepsToWhatDomainsPublish(t *testing.T) {
 			}
 		})
 	}
-	for i, c := range []struct {
-		name string
-		rule string
-		code string // of the notice; "" for none
+	const offered, lacking = `ehlo#2: reply 250-mx\n250-PIPELINING\n250 REQUIRETLS`, `ehlo#2: reply 250-mx\n250 PIPELINING`
+	for _, c := range []struct {
+		name  string
+		peer  int      // the first of the domain's exchangers
+		rules []string // of each, in order
+		at    int      // which of them takes it; -1: it comes back
 	}{
-		{"REQUIRETLS", `ehlo#2: reply 250-mx\n250-PIPELINING\n250 REQUIRETLS`, ""},
-		{"REQUIRETLS that is not offered", `ehlo#2: reply 250-mx\n250 PIPELINING`, "5.7.30"},
+		{"REQUIRETLS", 6, []string{offered}, 0},
+		{"REQUIRETLS that is not offered", 7, []string{lacking}, -1},
+		{"REQUIRETLS that the second offers", 8, []string{lacking, offered}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := testContext(t)
-			s, domain, address := p.peer(t, 6+i)
-			s.Encrypt(nil)
-			p.tlsa(ctx, t, domain, address)
-			if err := s.Script(c.rule); err != nil {
-				t.Fatal(err)
-			}
-			x, _, err := underTLS(ctx, t, p.l, "alice", "203.0.113.1:587", anyCertificate)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := requireTLS(t, x, "required", "u@"+domain); !matches(got, []string{"250 ", "250 ", "354 ", "250 "}) {
-				t.Fatalf("the client hears %q", got)
-			}
-			if c.code == "" {
-				if m := messageOf(ctx, t, s, "u@"+domain); !m.TLS || !strings.Contains(m.Mail, "REQUIRETLS") {
-					t.Errorf("it arrived as %+v", m)
+			domain, all := "", []*Sink(nil)
+			for k, rule := range c.rules {
+				s, d, address := p.peer(t, c.peer+k)
+				s.Encrypt(nil)
+				p.tlsa(ctx, t, d, address)
+				if err := s.Script(rule); err != nil {
+					t.Fatal(err)
 				}
-				return
+				if all = append(all, s); k == 0 {
+					domain = d
+				} else {
+					p.records(t, domain+". 60 IN MX 20 mx."+d+".")
+				}
 			}
-			var all []struct{ To []struct{ Reply string } }
-			if !eventually(ctx, func() bool {
-				all = nil
-				return sluiceJSON(ctx, p.g, &all, "log", "--to", "u@"+domain, "--status", "refused") != nil || len(all) > 0
-			}) || !strings.Contains(all[0].To[0].Reply, c.code) {
-				t.Errorf("the log says %+v", all)
+			p.required(ctx, t, "u@"+domain)
+			if c.at < 0 {
+				p.comesBack(ctx, t, "u@"+domain, "5.7.30")
+			} else if m := messageOf(ctx, t, all[c.at], "u@"+domain); !m.TLS || !strings.Contains(m.Mail, "REQUIRETLS") {
+				t.Errorf("it arrived as %+v", m)
 			}
-			if slices.ContainsFunc(s.Sessions(), func(x Session) bool {
-				return slices.ContainsFunc(x.Lines, func(l string) bool { return strings.HasPrefix(l, "C: MAIL") })
-			}) {
-				t.Error("the destination heard of it")
+			if c.at == 0 { // the same server takes the mail of a domain of whose exchangers nobody knows for sure
+				p.records(t, "bare.example. 60 IN MX 10 mx."+domain+".")
+				p.required(ctx, t, "u@bare.example")
+				p.comesBack(ctx, t, "u@bare.example", "5.7.30")
+			}
+			for k, s := range all {
+				if n := len(heardRequired(s)); (n == 1) != (k == c.at) {
+					t.Errorf("exchanger %d heard of it %d times", k, n)
+				}
 			}
 		})
+	}
+}
+
+// required hands in a message with REQUIRETLS.
+func (p *protectLab) required(ctx context.Context, t *testing.T, to string) {
+	t.Helper()
+	x, _, err := underTLS(ctx, t, p.l, "alice", "203.0.113.1:587", anyCertificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if got := requireTLS(t, x, "required", to); !matches(got, []string{"250 ", "250 ", "354 ", "250 "}) {
+		t.Fatalf("the client hears %q", got)
+	}
+}
+
+// comesBack waits until mail to somebody is given up.
+func (p *protectLab) comesBack(ctx context.Context, t *testing.T, to, code string) {
+	t.Helper()
+	var all []struct{ To []struct{ Reply string } }
+	if !eventually(ctx, func() bool {
+		all = nil
+		return sluiceJSON(ctx, p.g, &all, "log", "--to", to, "--status", "refused") != nil || len(all) > 0
+	}) || len(all) == 0 || !strings.Contains(all[0].To[0].Reply, code) {
+		t.Errorf("the log says of %s: %+v", to, all)
 	}
 }
 

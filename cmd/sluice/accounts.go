@@ -15,14 +15,14 @@ import (
 
 func (p *program) accountsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "accounts", Short: "list, make and change accounts, plans and the network's budget", Args: cobra.NoArgs,
+		Use: "accounts", Short: "list, make and change accounts, plans and the network's budget", Args: none,
 		Long: `accounts lists what users inherit from and share: accounts, which may stand inside of each other, plans, and the network. A
 setting of theirs holds for each user who has none of his own; a budget is a limit of what all of them send together.
 "sluice users join USER ACCOUNT" makes a user a member.`,
 		Example: "  sluice accounts set plan basic messages_per_day=500 budget.recipients_per_hour=20000\n  sluice accounts set account house --plan basic\n  sluice accounts set network budget.messages_per_minute=3000",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.listGroups(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list accounts, plans and the network", Args: cobra.NoArgs,
+	list := &cobra.Command{Use: "list", Short: "list accounts, plans and the network", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listGroups(cmd.Context()) }}
 	reason := ""
 	remove := &cobra.Command{Use: "remove KIND NAME", Short: "remove an account or plan to which nobody belongs", Args: exactly("KIND", "NAME"),

@@ -15,14 +15,14 @@ import (
 
 func (p *program) addressesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "addresses", Short: "allow and block senders and recipients", Args: cobra.NoArgs,
+		Use: "addresses", Short: "allow and block senders and recipients", Args: none,
 		Long: `addresses lists which senders and recipients are blocked, or excused from some checks. PATTERN is an address, a domain,
 .customer.example for all domains below it, or an expression between slashes. The narrowest entry counts: that of the user
 before that of his account before that of everybody, an address before a domain before an expression.`,
 		Example: "  sluice addresses block sender spammer.example --reason \"sells lists\"\n  sluice addresses allow sender news@customer.example --skip content,learned --user alice --reason \"own newsletter\" --for 30d",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.listAddresses(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list entries", Args: cobra.NoArgs,
+	list := &cobra.Command{Use: "list", Short: "list entries", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listAddresses(cmd.Context()) }}
 	reason := ""
 	remove := &cobra.Command{Use: "remove ID", Short: "remove an entry", Args: exactly("ID"),

@@ -14,14 +14,15 @@ import (
 func (p *program) appealCommand() *cobra.Command {
 	state, limit := "open", 100
 	cmd := &cobra.Command{
-		Use: "appeal", Short: "see and decide what people say was no spam", Args: cobra.NoArgs,
+		Use: "appeal", Short: "see and decide what people say was no spam", Args: none,
 		Long: `An appeal comes from the page to which a refusal links ([public] in sluice.toml): whoever got the refusal says that the message was
 no spam. approve releases the held copy of it and teaches the filter; where none is held, its sender may send again for three days
 without the check that refused it, be it not for a virus. deny leaves everything as it is. Both need a reason; the sender sees on
 the page what was decided. Approved appeals are the false positives that "sluice status" shows.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.appeals(cmd.Context(), "open", 100) },
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "list appeals, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "list appeals, newest first", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.appeals(cmd.Context(), state, limit) },
 	}
 	list.Flags().StringVar(&state, "state", state, "only those that are open, approved or denied; empty: all")

@@ -31,7 +31,9 @@ type bypassFlags struct {
 func (p *program) bypassCommand() *cobra.Command {
 	var f bypassFlags
 	cmd := &cobra.Command{
-		Use: "bypass", Short: "let mail go around the proxy",
+		Use: "bypass", Short: "let mail go around the proxy", Args: none,
+		Long: "bypass lets mail go around the proxy, at once and also when both daemons are dead. Alone it shows what is bypassed.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.bypass(cmd.Context(), "status", f) },
 	}
 	on := &cobra.Command{
 		Use: "on --reason WHY", Short: "forward new connections untouched",
@@ -45,20 +47,20 @@ It speaks to sluice-intercept, as root, and needs no sluiced. Where no sluice-in
 			if f.reason == "" {
 				return fmt.Errorf("--reason is missing: %s", cmd.UseLine())
 			}
-			return cobra.NoArgs(cmd, args)
+			return none(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.bypass(cmd.Context(), "on", f) },
 	}
 	off := &cobra.Command{
-		Use: "off", Short: "end the bypass of a prefix, or every bypass", Args: cobra.NoArgs,
+		Use: "off", Short: "end the bypass of a prefix, or every bypass", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.bypass(cmd.Context(), "off", f) },
 	}
 	status := &cobra.Command{
-		Use: "status", Short: "show what is bypassed", Args: cobra.NoArgs,
+		Use: "status", Short: "show what is bypassed", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.bypass(cmd.Context(), "status", f) },
 	}
-	for _, c := range []*cobra.Command{on, off, status} {
-		c.Flags().StringVar(&f.file, "config", "/etc/sluice/sluice.toml", "configuration `file`, which tells where sluice-intercept is")
+	for _, c := range []*cobra.Command{cmd, on, off, status} {
+		c.Flags().StringVar(&f.file, "config", configFile(), "configuration `file`, which tells where sluice-intercept is")
 	}
 	for _, c := range []*cobra.Command{on, off} {
 		c.Flags().StringVar(&f.prefix, "prefix", "", "only sources in this `prefix`, or this address")

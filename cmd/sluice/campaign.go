@@ -18,14 +18,17 @@ import (
 func (p *program) campaignCommand() *cobra.Command {
 	q := api.CampaignQuery{}
 	cmd := &cobra.Command{
-		Use: "campaign", Short: "see and stop bursts of copies of one message", Args: cobra.NoArgs,
+		Use: "campaign", Short: "see and stop bursts of copies of one message", Args: none,
 		Long: `A campaign is a burst of near-duplicates, whoever sends them: messages that have most of their words, the places their links lead
 to, or their files in common. Rules hold a campaign whose copies look bad ([campaign] in sluice.toml); a person decides for all its
 copies at once. hold withholds further copies, refuse refuses them for good, release lets them pass whatever rules and the learned
 filter say, watch undoes a decision. lock refuses, and locks every user who sent a copy.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.campaigns(cmd.Context(), api.CampaignQuery{Copies: 3, Limit: 100})
+		},
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "list campaigns, those with the latest copies first", Args: cobra.NoArgs,
+		Use: "list", Short: "list campaigns, those with the latest copies first", Args: none,
 		Example: "  sluice campaign list --state held\n  sluice campaign list --copies 100",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.campaigns(cmd.Context(), q)
@@ -143,7 +146,7 @@ func (p *program) campaignDecision(do, short, done string) *cobra.Command {
 
 func (p *program) digestCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "digest", Short: "list files and texts that are refused, by their SHA-256", Args: cobra.NoArgs,
+		Use: "digest", Short: "list files and texts that are refused, by their SHA-256", Args: none,
 		Long: `digest lists the SHA-256 of files and of texts of messages that are refused whoever sends them. add and remove change the list; of
 prints those of a message: of its text as it is decoded, and of each attached file as far as the filter looks into it (512 KiB).`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.digests(cmd.Context()) },

@@ -262,7 +262,7 @@ func TestOutput(t *testing.T) {
 		"login", "login add customer.example --user alice", "login add customer.example", "login add bob@customer.example --user alice --own mail.customer.example:465 --own-tls implicit",
 		"login password customer.example --password-file testdata/password", "login password customer.example --password-file testdata/none", "login remove bob@customer.example", "guessers", "guessers forgive 192.0.2.66", "guessers forgive nobody",
 		"tls policy bank.example", "tls policy nowhere.example", "tls broken", "tls retry 198.51.100.30", "tls retry 198.51.100.31:25", "tls retry mx.example", "tls policy",
-		"model", "model back", "model doubt k3f9a9.1 spam", "model doubt k3f9a9.1", "train spam testdata/mails", "train ham --source trap testdata/mails/one.eml", "train good x", "train spam testdata/none", "untrain testdata/mails/one.eml", "untrain",
+		"model", "model back", "model doubt k3f9a9.1 spam", "model doubt k3f9a9.1", "train spam testdata/mails", "train ham --source trap testdata/mails/one.eml", "train good x", "train spam testdata/none", "untrain testdata/mails/one.eml", "untrain", "gate alice", "undo", "undo --check content", "restore", "restore testdata/none", "restore testdata/mails/one.eml", "backup testdata/mails/one.eml",
 	} {
 		args := strings.Fields(line)
 		code, out, errs := call(socket, 0, args...)

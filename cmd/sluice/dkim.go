@@ -11,14 +11,14 @@ import (
 
 func (p *program) dkimCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "dkim", Short: "make, show, replace and remove the keys that sign mail", Args: cobra.NoArgs,
+		Use: "dkim", Short: "make, show, replace and remove the keys that sign mail", Args: none,
 		Long: `Mail is signed (DKIM) where its user's setting dkim says so, in the name of the domain in From. generate makes a key and prints the
 TXT record to publish; the key signs as soon as the record is found in the DNS, also behind a CNAME. rotate makes a new key in its place:
 the old one signs until the new record is found, and its own record has to stay for dkim.keep after that. Private keys are
 shown to nobody; they lie in the folder dkim of store.dir.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.dkimList(cmd) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list all keys", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return p.dkimList(cmd) }}
+	list := &cobra.Command{Use: "list", Short: "list all keys", Args: none, RunE: func(cmd *cobra.Command, _ []string) error { return p.dkimList(cmd) }}
 	show := &cobra.Command{
 		Use: "show DOMAIN", Short: "show the records to publish, and what the DNS has of them now", Args: exactly("DOMAIN"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 func (p *program) doctorCommand() *cobra.Command {
 	file, noDNS := "", false
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "check daemons and host, and say what to do", Args: cobra.NoArgs,
+		Use: "doctor", Short: "check daemons and host, and say what to do", Args: none,
 		Long: `doctor checks the daemons, what the kernel can do (by trying it), sysctls, the way to the proxy, interfaces, where users'
 prefixes are routed, other firewalls, delivery addresses, names, the DNS, clock, limits, disks and certificates.
 Each line is ok, warn or fail, with the command that mends it. It ends with exit code 1 when something failed. As root it
@@ -38,6 +39,8 @@ sees more.`,
 // usualConfig is where the configuration is unless somebody says otherwise.
 const usualConfig = "/etc/sluice/sluice.toml"
 
+func configFile() string { return cmp.Or(os.Getenv("SLUICE_CONFIG"), usualConfig) }
+
 func (p *program) doctor(ctx context.Context, h *host, file string) error {
 	all := p.askDaemon(ctx)
 	var st api.Status
@@ -48,7 +51,7 @@ func (p *program) doctor(ctx context.Context, h *host, file string) error {
 		}
 	}
 	if file == "" {
-		file = usualConfig
+		file = configFile()
 	}
 	all = append(all, h.kernel()...)
 	all = append(all, h.system()...)

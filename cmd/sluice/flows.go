@@ -14,7 +14,7 @@ import (
 func (p *program) flowsCommand() *cobra.Command {
 	watch, user := false, ""
 	cmd := &cobra.Command{
-		Use: "flows", Short: "show the connections that are open now", Args: cobra.NoArgs,
+		Use: "flows", Short: "show the connections that are open now", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.shown(cmd.Context(), watch, func(ctx context.Context) error { return p.flows(ctx, user) })
 		},

@@ -14,7 +14,7 @@ func (p *program) gateCommand() *cobra.Command {
 	var q api.GateQuery
 	prefix, since := "", ""
 	cmd := &cobra.Command{
-		Use: "gate", Short: "show what stands before the next step of the roll-out", Args: cobra.NoArgs,
+		Use: "gate", Short: "show what stands before the next step of the roll-out", Args: none,
 		Long: `gate reads the message log and tells, for all users, one, or a prefix, whom the next step towards enforcement would hurt.
 Each line has a verdict: ok; look, somebody is concerned; stop, too many are; unknown, the present mode cannot show it.
 

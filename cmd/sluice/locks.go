@@ -16,7 +16,7 @@ import (
 func (p *program) locksCommand() *cobra.Command {
 	history, user, limit := false, "", 100
 	cmd := &cobra.Command{
-		Use: "locks", Short: "show who is locked, why and until when", Args: cobra.NoArgs,
+		Use: "locks", Short: "show who is locked, why and until when", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := url.Values{}
 			if user != "" {
@@ -144,7 +144,7 @@ inside it too; with --plan-only nothing is locked: it is said whom that would st
 			return fmt.Errorf("--reason is missing: %s", cmd.UseLine())
 		}
 		if account != "" {
-			return cobra.NoArgs(cmd, args)
+			return none(cmd, args)
 		}
 		return exactly("USER")(cmd, args)
 	}
@@ -157,7 +157,7 @@ func (p *program) unlockCommand() *cobra.Command {
 		Use: "unlock {USER | --account NAME}", Short: "lift a user's lock, or those of an account's users",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if account != "" {
-				return cobra.NoArgs(cmd, args)
+				return none(cmd, args)
 			}
 			return exactly("USER")(cmd, args)
 		},
@@ -197,7 +197,13 @@ func whole(l *api.Lock) string {
 func (p *program) undoCommand() *cobra.Command {
 	check, since := "", ""
 	cmd := &cobra.Command{
-		Use: "undo --check NAME --since TIME", Short: "lift all that a check locked by itself", Args: cobra.NoArgs,
+		Use: "undo --check NAME --since TIME", Short: "lift all that a check locked by itself",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if check == "" || since == "" {
+				return fmt.Errorf("--check and --since are both needed: %s", cmd.UseLine())
+			}
+			return none(cmd, args)
+		},
 		Long: `undo lifts every automatic lock that a check brought since a moment, for the day on which a check was wrong. A check that
 locks more than five users, and more than one in a hundred, within ten minutes stops locking by itself; then it only refuses.`,
 		Example: "  sluice undo --check content --since 2h",

@@ -28,7 +28,7 @@ type logFlags struct {
 func (p *program) logCommand() *cobra.Command {
 	var f logFlags
 	cmd := &cobra.Command{
-		Use: "log", Short: "search the message log, or follow it", Args: cobra.NoArgs,
+		Use: "log", Short: "search the message log, or follow it", Args: none,
 		Long: `log prints one line for every message, and for every session that never became one, the newest last.
 ` + "`sluice why ID`" + ` tells everything about one of them.
 

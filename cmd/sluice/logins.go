@@ -21,13 +21,13 @@ type loginFlags struct {
 
 func (p *program) loginCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "login", Short: "say who may log in on the smarthost ports", Args: cobra.NoArgs,
+		Use: "login", Short: "say who may log in on the smarthost ports", Args: none,
 		Long: `login lists the names by which customers log in on the smarthost ports. A name is a domain, which may send as everybody in
 it, or a mailbox. One is made for each domain that a user has by itself, without a password: sluice login password gives it one. Passwords
 are kept as Argon2id hashes; or the customer's own server is asked each time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listLogins(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list the logins", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list the logins", Args: none, RunE: cmd.RunE}
 	var f loginFlags
 	add := &cobra.Command{
 		Use: "add NAME --user USER", Short: "make a login and print what the customer needs", Args: exactly("NAME"),
@@ -133,7 +133,7 @@ func (f *loginFlags) password(in io.Reader) (string, error) {
 
 func (p *program) guessersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "guessers", Short: "show who guesses passwords on the smarthost ports", Args: cobra.NoArgs,
+		Use: "guessers", Short: "show who guesses passwords on the smarthost ports", Args: none,
 		Long: `guessers lists the addresses that tried wrong passwords: slowed down after 3 different ones, shut out after 10, for an
 hour and longer each time. An address from which good logins come regularly is never shut out.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listGuessers(cmd.Context()) },

@@ -127,6 +127,10 @@ Exit codes: 0 done, 1 refused or failed, 2 the command line makes no sense, 3 sl
 		}
 	}
 	root.SetHelpCommandGroupID(ownGroup)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Short = "print the help of a command"
+	}
 	return root
 }
 
@@ -159,6 +163,14 @@ func listed[T any](ctx context.Context, p *program, path, none string, cols []co
 	}
 	p.screen.table(cols, rows)
 	return nil
+}
+
+// none takes no arguments. Of a command with others below it a word is one that is not there, else it is too much.
+func none(cmd *cobra.Command, args []string) error {
+	if cmd.HasSubCommands() {
+		return cobra.NoArgs(cmd, args)
+	}
+	return exactly()(cmd, args)
 }
 
 // exactly demands n arguments and names them when they are missing.

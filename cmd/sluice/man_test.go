@@ -21,6 +21,7 @@ var update = flag.Bool("update", false, "write the golden files and the manual a
 func TestManual(t *testing.T) {
 	p := &program{screen: &screen{}, socket: defaultSocket}
 	t.Setenv("SLUICE_SOCKET", "")
+	t.Setenv("SLUICE_CONFIG", "")
 	golden(t, "../../deploy/man/sluice.8", manual(p.root()))
 }
 
@@ -37,7 +38,7 @@ func manual(root *cobra.Command) []byte {
 		commands(&b, c)
 	}
 	b.WriteString(".SH FILES\n.TP\n.I /run/sluice/api.sock\nsocket of the API\n.TP\n.I /etc/sluice/sluice.toml\nconfiguration, which \\fBsluice doctor\\fR compares the host with\n" +
-		".SH ENVIRONMENT\n.TP\n.B SLUICE_SOCKET\nsocket of the API\n.TP\n.B SLUICE_TOKEN\ntoken that says what may be done (sluice token)\n.TP\n.B NO_COLOR\nno colours\n.SH SEE ALSO\n.BR sluiced (8),\n.BR sluice-intercept (8),\n.BR sluice-observe (8),\n.BR sluice.toml (5)\n")
+		".SH ENVIRONMENT\n.TP\n.B SLUICE_SOCKET\nsocket of the API\n.TP\n.B SLUICE_CONFIG\nconfiguration, where \\-\\-config says none\n.TP\n.B SLUICE_TOKEN\ntoken that says what may be done (sluice token)\n.TP\n.B NO_COLOR\nno colours\n.SH SEE ALSO\n.BR sluiced (8),\n.BR sluice-intercept (8),\n.BR sluice-observe (8),\n.BR sluice.toml (5)\n")
 	return b.Bytes()
 }
 

@@ -16,7 +16,7 @@ import (
 
 func (p *program) modelCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "model", Short: "show and change the model of the content filter", Args: cobra.NoArgs,
+		Use: "model", Short: "show and change the model of the content filter", Args: none,
 		Long: `model shows by what the content filter judges, and what that is worth on this network. With content.learned = "auto" what was
 learnt refuses nothing until it has taken 5,000 messages for good, and no more than 0.02 % beside them are kinds of messages
 that it would have refused and that nobody has called bad. Those are listed: sluice log --id shows them, sluice model doubt
@@ -55,12 +55,12 @@ compares them; sluice model use puts it into use, with what it has proved until 
 	}
 	imported.Flags().BoolVar(&now, "now", false, "put it in the place of the one in use at once; it has to prove itself before it refuses anything")
 	list := &cobra.Command{
-		Use: "list", Short: "list the models: in use, in shadow, before, shipped", Args: cobra.NoArgs,
+		Use: "list", Short: "list the models: in use, in shadow, before, shipped", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listModels(cmd.Context()) },
 	}
 	drop := false
 	shadow := &cobra.Command{
-		Use: "shadow", Short: "compare the model in shadow with the one in use, or end the shadow", Args: cobra.NoArgs,
+		Use: "shadow", Short: "compare the model in shadow with the one in use, or end the shadow", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if drop {
 				return p.showModel(cmd.Context(), "DELETE", "/v1/model/shadow", nil)
@@ -82,7 +82,7 @@ shipped model begins anew. sluice model back undoes it.`,
 		},
 	}
 	back := &cobra.Command{
-		Use: "back", Short: "go back to the model before the last import, or before the day's first lesson", Args: cobra.NoArgs,
+		Use: "back", Short: "go back to the model before the last import, or before the day's first lesson", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.showModel(cmd.Context(), "POST", "/v1/model/back", nil)
 		},

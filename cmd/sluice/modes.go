@@ -64,7 +64,7 @@ func (f *ruleFlags) withReason(args cobra.PositionalArgs) cobra.PositionalArgs {
 func (p *program) modeCommand() *cobra.Command {
 	var f ruleFlags
 	cmd := &cobra.Command{
-		Use: "mode", Short: "say what happens to mail by source", Args: cobra.NoArgs,
+		Use: "mode", Short: "say what happens to mail by source", Args: none,
 		Long: `mode lists what happens to new mail connections by source prefix; the longest prefix wins, whoever has it. Rules made
 here beat the configuration at the same prefix and outlive restarts. They hold from the next connection on; open ones go on.
 
@@ -75,7 +75,7 @@ forwarded. reject: TCP reset. drop: no answer.
 What is looser than the configuration needs the prefix in intercept.runtime_loosen.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listModes(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list the modes by prefix", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list the modes by prefix", Args: none, RunE: cmd.RunE}
 	show := &cobra.Command{
 		Use: "show ADDRESS", Short: "show the mode of a source address or prefix, and what says so", Args: exactly("ADDRESS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -206,7 +206,7 @@ func (s *screen) mode(asked string, m *api.Mode) {
 func (p *program) exemptCommand() *cobra.Command {
 	var f ruleFlags
 	cmd := &cobra.Command{
-		Use: "exempt", Short: "treat destinations otherwise than their sources' mode says", Args: cobra.NoArgs,
+		Use: "exempt", Short: "treat destinations otherwise than their sources' mode says", Args: none,
 		Long: `exempt lists the destinations whose connections have a mode of their own, whatever their source's is. The longest prefix
 wins; with equal ones the one with a port. Exemptions made here beat those of the configuration for the same prefix and
 port, and outlive restarts. A lock is stronger.
@@ -214,7 +214,7 @@ port, and outlive restarts. A lock is stronger.
 What is less strict than intercept needs the prefix in intercept.runtime_exempt.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listExemptions(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list the exempt destinations", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list the exempt destinations", Args: none, RunE: cmd.RunE}
 	set := &cobra.Command{
 		Use: "set PREFIX MODE --reason WHY", Short: "give a destination a mode of its own",
 		Example: "  sluice exempt set 198.51.100.7 pass --for 7d --reason \"their filter takes our address for a forger's, ticket 4711\"",

@@ -23,7 +23,7 @@ connection must be. On intercepted flows this is only reported: the client decid
 			RunE: func(cmd *cobra.Command, args []string) error { return p.tlsPolicy(cmd.Context(), args[0]) },
 		},
 		{
-			Use: "broken", Short: "list the destinations whose handshake fails, to which mail goes in plain text", Args: cobra.NoArgs,
+			Use: "broken", Short: "list the destinations whose handshake fails, to which mail goes in plain text", Args: none,
 			RunE: func(cmd *cobra.Command, _ []string) error { return p.brokenTLS(cmd.Context()) },
 		},
 		{

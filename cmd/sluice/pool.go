@@ -16,18 +16,18 @@ import (
 
 func (p *program) poolCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "pool", Short: "see and change from which addresses mail leaves", Args: cobra.NoArgs,
+		Use: "pool", Short: "see and change from which addresses mail leaves", Args: none,
 		Long: `pool lists the delivery addresses by pool. Each is checked all the time: it is on this host, its PTR, HELO name and A or AAAA
 agree, and no list of bad senders has it. One that fails is not used until it is good again, as long as half of its pool is left.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.poolList(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list pools and addresses", Args: cobra.NoArgs,
+	list := &cobra.Command{Use: "list", Short: "list pools and addresses", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.poolList(cmd.Context()) }}
 	show := &cobra.Command{Use: "show NAME", Short: "tell all about one pool, or one address", Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error { return p.poolShow(cmd.Context(), args[0]) }}
 	check := &cobra.Command{Use: "check [ADDRESS]", Short: "check all addresses, or one, now", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return p.poolCheck(cmd.Context(), args) }}
-	relays := &cobra.Command{Use: "relays", Short: "list destinations that take mail for others, to which delivery auto uses customers' own addresses", Args: cobra.NoArgs,
+	relays := &cobra.Command{Use: "relays", Short: "list destinations that take mail for others, to which delivery auto uses customers' own addresses", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.poolRelays(cmd.Context()) }}
 	cmd.AddCommand(list, show, check, p.poolChange("suspend", "use an address no more until it is resumed", "is not used any more"),
 		p.poolChange("resume", "use a suspended address again, once it is good", "is the gate's again"), relays)

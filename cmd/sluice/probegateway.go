@@ -76,7 +76,7 @@ func (p *program) prepare(ctx context.Context, g *gatewayProbe) error {
 	if !st.Helper.Connected {
 		return fmt.Errorf("could not probe: sluice-intercept is not connected to sluiced: %s", st.Helper.Error)
 	}
-	cfg, err := config.Load(cmp.Or(g.file, st.Config.File, usualConfig))
+	cfg, err := config.Load(cmp.Or(g.file, st.Config.File, configFile()))
 	if err != nil {
 		return err
 	}

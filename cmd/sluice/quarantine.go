@@ -16,7 +16,7 @@ import (
 
 func (p *program) quarantineCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "quarantine", Short: "see, release and delete held messages", Args: cobra.NoArgs,
+		Use: "quarantine", Short: "see, release and delete held messages", Args: none,
 		Long: `The quarantine holds messages, encrypted, that content.on_spam, content.on_unsure or campaign.act want kept away from their
 recipients. list shows who sent what to whom and why it is held; show also the beginning of a message, with addresses and figures
 masked. release puts messages into the queue, with their own envelopes; delete drops them. With --train the content filter learns
@@ -27,7 +27,7 @@ from it. What is neither goes by itself after quarantine.retention.`,
 	}
 	q := api.HeldQuery{}
 	list := &cobra.Command{
-		Use: "list", Short: "list held messages, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "list held messages, newest first", Args: none,
 		Example: "  sluice quarantine list --user alice\n  sluice quarantine list --campaign C04K7QX0",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return p.heldMail(cmd.Context(), q) },
 	}
@@ -35,7 +35,7 @@ from it. What is neither goes by itself after quarantine.retention.`,
 	list.Flags().StringVar(&q.State, "state", "", "only those that are held, releasing or released; else all but released ones")
 	list.Flags().IntVar(&q.Limit, "limit", 100, "how many")
 	rotate := &cobra.Command{
-		Use: "rotate", Short: "make a new key and seal all held messages under it", Args: cobra.NoArgs,
+		Use: "rotate", Short: "make a new key and seal all held messages under it", Args: none,
 		Long: `rotate adds a new key to the key file and seals the keys of all held messages under it. The key before it stays in the file until
 the next time; older ones go.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -17,7 +17,7 @@ import (
 func (p *program) queueCommand() *cobra.Command {
 	watch := false
 	cmd := &cobra.Command{
-		Use: "queue", Short: "see and change what waits for delivery", Args: cobra.NoArgs,
+		Use: "queue", Short: "see and change what waits for delivery", Args: none,
 		Long: `queue tells how many deliveries wait for each domain. A delivery is a message to the recipients of one domain; list shows them,
 show tells all about one. hold, release, retry and delete take the id of a delivery, or flags that select several.`,
 		Example: "  sluice queue --watch",
@@ -61,7 +61,7 @@ func (p *program) queueLanes(ctx context.Context) error {
 func (p *program) queueList() *cobra.Command {
 	q, watch := api.QueueQuery{Limit: 100}, false
 	cmd := &cobra.Command{
-		Use: "list", Short: "list deliveries", Args: cobra.NoArgs,
+		Use: "list", Short: "list deliveries", Args: none,
 		Example: "  sluice queue list --user alice\n  sluice queue list --domain example.net --held\n  sluice queue list --watch --user alice",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.shown(cmd.Context(), watch, func(ctx context.Context) error { return p.queuePage(ctx, &q) })

@@ -13,7 +13,7 @@ func (p *program) replayCommand() *cobra.Command {
 	since := "30d"
 	var set []string
 	cmd := &cobra.Command{
-		Use: "replay [--since TIME] [--set NAME=VALUE]...", Short: "whom proposed lock settings would have locked", Args: cobra.NoArgs,
+		Use: "replay [--since TIME] [--set NAME=VALUE]...", Short: "whom proposed lock settings would have locked", Args: none,
 		Long: `replay runs settings of automatic locks over the message log, as if they had been in force for everybody, and shows whom they
 would have locked. Nothing is changed. What is not named is as it stands. The log does not have the texts: copies of one message
 are known by its group, or by sender and size. Only verdicts count: not complaints, refused logins and what destinations answered.`,

@@ -11,7 +11,7 @@ import (
 
 func (p *program) rolloutCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rollout", Short: "move users to enforcement, step by step", Args: cobra.NoArgs,
+		Use: "rollout", Short: "move users to enforcement, step by step", Args: none,
 		Long: `rollout shows the stage of all sources, and of each prefix that has one of its own:
 
 off, observe, shadow, canary 1%, canary 5%, canary 25%, enforce
@@ -23,7 +23,7 @@ intercepted, all addresses of a user together, and a larger share holds the user
 The first step to enforcement asks once what becomes of new connections while the proxy is dead.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.showRollout(cmd) },
 	}
-	status := &cobra.Command{Use: "status", Short: "show where the roll-out stands", Args: cobra.NoArgs, RunE: cmd.RunE}
+	status := &cobra.Command{Use: "status", Short: "show where the roll-out stands", Args: none, RunE: cmd.RunE}
 	var r api.RolloutRequest
 	forward := &cobra.Command{
 		Use: "forward TARGET", Short: "go one step forward: all, a prefix, or a user", Args: exactly("TARGET"),

@@ -105,7 +105,7 @@ func (p *program) saveSearchCommand() *cobra.Command {
 
 func (p *program) searchesCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "searches", Short: "list the saved searches", Args: cobra.NoArgs,
+		Use: "searches", Short: "list the saved searches", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return listed(cmd.Context(), p, "/v1/searches", "no searches yet: `sluice log save NAME` makes one",
 				[]column{{head: "NAME"}, {head: "CONDITIONS", cut: true}, {head: "BY"}, {head: "SINCE"}}, func(s *api.Search) []string {

@@ -127,13 +127,13 @@ func (p *program) changeSettings(ctx context.Context, c api.SettingsChange) erro
 }
 
 func (p *program) settingsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "settings", Short: "list, export and import settings of users", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "settings", Short: "list, export and import settings of users", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listKeys(cmd.Context()) }}
-	keys := &cobra.Command{Use: "keys", Short: "list all settings that a user may have, with their defaults", Args: cobra.NoArgs,
+	keys := &cobra.Command{Use: "keys", Short: "list all settings that a user may have, with their defaults", Args: none,
 		Long: "keys lists all settings that a user may have, with what holds where nothing is said of him. sluice.toml(5) tells what they mean.",
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listKeys(cmd.Context()) }}
 	form := "csv"
-	export := &cobra.Command{Use: "export", Short: "print what users have of their own", Args: cobra.NoArgs,
+	export := &cobra.Command{Use: "export", Short: "print what users have of their own", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rows []api.SettingRow
 			print, err := p.get(cmd.Context(), "/v1/settings/export", &rows)
@@ -199,12 +199,16 @@ func inherited(v string) string {
 
 func (p *program) auditCommand() *cobra.Command {
 	limit := 100
-	cmd := &cobra.Command{Use: "audit", Short: "list what was done by hand, the newest last", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "audit", Short: "list what was done by hand, the newest last", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var all []api.Act
 			print, err := p.get(cmd.Context(), fmt.Sprint("/v1/audit?limit=", limit), &all)
 			if err != nil || !print {
 				return err
+			}
+			if len(all) == 0 {
+				p.screen.say("nothing was done by hand yet")
+				return nil
 			}
 			rows := make([][]string, len(all))
 			for i, a := range all {

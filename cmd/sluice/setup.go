@@ -39,7 +39,7 @@ type setup struct {
 func (p *program) setupCommand() *cobra.Command {
 	s := &setup{screen: p.screen, names: net.DefaultResolver}
 	cmd := &cobra.Command{
-		Use: "setup", Short: "write a first configuration for this host, in which mail is only watched", Args: cobra.NoArgs,
+		Use: "setup", Short: "write a first configuration for this host, in which mail is only watched", Args: none,
 		Long: `setup looks at interfaces, routes and names of this host and writes a configuration in which every customer's mail is
 forwarded untouched and observed. It attaches and starts nothing.
 
@@ -59,7 +59,7 @@ new one with the ending .old.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.file, "config", "/etc/sluice/sluice.toml", "`file` to write")
+	f.StringVar(&s.file, "config", configFile(), "`file` to write")
 	f.StringVar(&s.name, "name", "", "fully qualified `name` of the gateway (default: this host's name, else that of an uplink's address)")
 	f.StringVar(&s.contact, "contact", "", "`mailbox` or telephone number that refusals name for questions")
 	f.StringVar(&s.helpURL, "help-url", "", "start of the link in refusals")

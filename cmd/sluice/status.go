@@ -14,7 +14,7 @@ import (
 func (p *program) statusCommand() *cobra.Command {
 	counters := false
 	cmd := &cobra.Command{
-		Use: "status", Short: "show the gateway at a glance", Args: cobra.NoArgs,
+		Use: "status", Short: "show the gateway at a glance", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if counters {
 				return p.counters(cmd)

@@ -15,7 +15,7 @@ import (
 
 func (p *program) tlsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "tls", Short: "say what becomes of clients' STARTTLS, and show how the leg to destinations is encrypted", Args: cobra.NoArgs,
+		Use: "tls", Short: "say what becomes of clients' STARTTLS, and show how the leg to destinations is encrypted", Args: none,
 		Long: `tls lists what becomes of STARTTLS on the client's leg: by default, of users with a setting of their own, and towards
 destinations, whose rule is the strongest. It holds from a connection's next EHLO on, and outlives restarts.
 
@@ -25,7 +25,7 @@ is in them is not read. strip: not offered, so that mail stays readable for whoe
 in the log, and is never a default.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listTLS(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list what becomes of STARTTLS", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list what becomes of STARTTLS", Args: none, RunE: cmd.RunE}
 	cmd.AddCommand(list, p.tlsSetCommand(), p.tlsUserCommand(), p.tlsRemoveCommand(), p.authorityCommand(), p.refusalsCommand())
 	cmd.AddCommand(p.onwardCommands()...)
 	return cmd
@@ -93,7 +93,7 @@ func (p *program) tlsRemoveCommand() *cobra.Command {
 func (p *program) authorityCommand() *cobra.Command {
 	only := false
 	cmd := &cobra.Command{
-		Use: "ca", Short: "show who certifies the names that clients ask for", Args: cobra.NoArgs,
+		Use: "ca", Short: "show who certifies the names that clients ask for", Args: none,
 		Long: `ca shows the authority that makes certificates for the very names that clients ask for, inside of tls.ca_domains only: its
 own certificate bars it from any other name, so who trusts it trusts nothing more. Clients that verify have to be given it:
 with --pem it is printed, for their store of trusted certificates. Its key is made at the first start and does not leave
@@ -176,7 +176,7 @@ func (p *program) listTLS(ctx context.Context) error {
 
 func (p *program) refusalsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "refusals", Short: "show for whom the gateway's certificate does not do, and let them pass", Args: cobra.NoArgs,
+		Use: "refusals", Short: "show for whom the gateway's certificate does not do, and let them pass", Args: none,
 		Long: `refusals lists the sources that refused the gateway's certificate for a destination: by a TLS alert about it, or three times
 within a day by a connection that ended in the handshake, or right after it without mail. Nothing passes for that alone.
 
@@ -188,7 +188,7 @@ of source and destination. Either way it is from the source's own address, 30 co
 for 7 days.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listRefusals(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list for whom, and what passes", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list for whom, and what passes", Args: none, RunE: cmd.RunE}
 	var f ruleFlags
 	allow := &cobra.Command{
 		Use: "allow SOURCE DESTINATION --reason WHY", Short: "let a source's STARTTLS to a destination pass unread",

@@ -14,7 +14,7 @@ import (
 
 func (p *program) tokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "token", Short: "say which programs may use the API, and for what", Args: cobra.NoArgs,
+		Use: "token", Short: "say which programs may use the API, and for what", Args: none,
 		Long: `token lists what programs show to use the API where they cannot open its socket (api.listen), or when they are to do less
 than those who can. Only a hash of a token is kept. What is done with one stands in the audit log under its name.
 
@@ -22,7 +22,7 @@ Scopes: read (figures, users, settings, locks), log (the message log, held and q
 users (users, their settings, accounts, logins and lists), mail (queue and quarantine), all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listTokens(cmd.Context()) },
 	}
-	list := &cobra.Command{Use: "list", Short: "list the tokens", Args: cobra.NoArgs, RunE: cmd.RunE}
+	list := &cobra.Command{Use: "list", Short: "list the tokens", Args: none, RunE: cmd.RunE}
 	var n api.NewToken
 	var lasts string
 	add := &cobra.Command{

@@ -17,11 +17,11 @@ import (
 
 func (p *program) usersCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "users", Aliases: []string{"user"}, Short: "list, show, add, change and remove users", Args: cobra.NoArgs,
+		Use: "users", Aliases: []string{"user"}, Short: "list, show, add, change and remove users", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
 	}
 	list := &cobra.Command{
-		Use: "list", Short: "list all users", Args: cobra.NoArgs,
+		Use: "list", Short: "list all users", Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listUsers(cmd.Context()) },
 	}
 	explain := false

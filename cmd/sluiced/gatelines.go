@@ -128,7 +128,7 @@ func (f *figures) traffic(g *api.Gate) api.GateLine {
 		minutes := int(math.Ceil(g.Until.Sub(f.first).Minutes()))
 		within := fmt.Sprintf("%d h %d min", minutes/60, minutes%60)
 		if minutes < 60 {
-			within = nouns(max(1, minutes), "minute", "minutes")
+			within = fmt.Sprintf("%d minutes", max(2, minutes))
 		}
 		l.Text += ", all within the last " + within
 	}

@@ -106,7 +106,7 @@ func (l *Lab) Terminal(host, root string, args ...string) error {
 		if host == HostGateway {
 			g := l.newGateway()
 			programs = filepath.Dir(g.bin("sluice"))
-			cmd.Env = append(cmd.Env, "SLUICE_SOCKET="+g.Socket, "PATH="+programs+":"+systemPath)
+			cmd.Env = append(cmd.Env, "SLUICE_SOCKET="+g.Socket, "SLUICE_CONFIG="+g.Config, "PATH="+programs+":"+systemPath)
 		}
 		if cmd.Path, err = exec.LookPath(filepath.Join(programs, args[0])); err != nil {
 			cmd.Path, err = exec.LookPath(args[0])

@@ -12,7 +12,7 @@ import (
 func Load(path string) (*Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("could not read the configuration: %w; give its path with --config", err)
+		return nil, fmt.Errorf("could not read the configuration: %w; `sluice setup` writes one, --config names another", err)
 	}
 	return Parse(path, data)
 }

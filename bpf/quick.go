@@ -234,11 +234,11 @@ func (d *Datapath) quicken(hosts, bound int) error {
 	}
 	var full error
 	err = eachEntry(d.objects.SourceHosts, func(k mailHostKey, s mailSource) { full = errors.Join(full, t.put(k, s)) })
-	if err = errors.Join(err, full); err == nil {
-		err = d.install(t)
-	}
-	if err != nil {
+	if err = errors.Join(err, full); err != nil {
 		return errors.Join(err, t.close())
+	}
+	if err := d.install(t); err != nil { // the programs may ask it all the same, and nobody would write there
+		return d.slowly(errors.Join(err, t.takeAll(), t.close()))
 	}
 	old := d.quick
 	d.quick = t

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -275,6 +277,43 @@ func TestABucketThatEmptiesAndFills(t *testing.T) {
 			t.Errorf("user %d has %d connections, want %d", user, got[user].SYN, want)
 		}
 	}
+}
+
+// TestATableThatFailsHalfWay: where a larger table comes into force and its pin does not, what is said of sources later holds all the
+// same, and all that was counted stays.
+func TestATableThatFailsHalfWay(t *testing.T) {
+	t.Parallel()
+	l := open(t, bpffs(t), Options{})
+	l.configure(Source{Mode: ModeDrop})
+	host := Source{Prefix: prefix("192.0.2.10/32"), User: 7, Mode: ModePass}
+	l.sources(host)
+	now := filepath.Join(l.plan.set, cellsPin)
+	l.run(MailIngress, v4.build(), skb{})
+	l.must(errors.Join(os.Remove(now), os.MkdirAll(filepath.Join(now, "in the way"), 0o700)))
+	if err := l.quicken(1<<14, 0); err == nil {
+		t.Fatal("no pin was in the way")
+	}
+	l.must(os.RemoveAll(now))
+	count := func(when string, want map[uint32]uint64) {
+		t.Helper()
+		l.run(MailIngress, v4.build(), skb{})
+		got, err := l.UserCounters()
+		l.must(err)
+		for user, n := range want {
+			if got[user].Passed != n {
+				t.Errorf("%s: user %d has %d connections, want %d", when, user, got[user].Passed, n)
+			}
+		}
+	}
+	count("at first", map[uint32]uint64{7: 2})
+	host.User = 8
+	l.must(l.PutSources(host))
+	count("another's", map[uint32]uint64{7: 2, 8: 1})
+	l.sources(host)
+	if l.config.Flags&mailConfigFlagCONFIG_QUICK == 0 {
+		t.Error("no table is in force again")
+	}
+	count("in a table again", map[uint32]uint64{7: 2, 8: 2})
 }
 
 // sum is what the cells counted of a user.

@@ -14,7 +14,7 @@ const pluginAgain = time.Hour
 // pluginAlarms tell programs which instances of plug-ins do not answer, and which do again. One that comes and goes is told of
 // once in a while, and in the end as it is.
 type pluginAlarms struct {
-	mu   sync.Mutex
+	mu   sync.Mutex // held from the look at the plug-ins until it is told: what is seen first is told first
 	told map[[2]string]*pluginTold // by plug-in and address
 }
 
@@ -24,10 +24,17 @@ type pluginTold struct {
 	died time.Time // when its death was told
 }
 
-// due are the events that the plug-ins' state at a time makes.
-func (a *pluginAlarms) due(all []scanner.Figures, now time.Time) (out []event) {
+// tell hands over the events that the plug-ins' state makes.
+func (a *pluginAlarms) tell(state func() []scanner.Figures, now time.Time, post func(event)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, e := range a.due(state(), now) {
+		post(e)
+	}
+}
+
+// due are the events that the plug-ins' state at a time makes. a.mu is held.
+func (a *pluginAlarms) due(all []scanner.Figures, now time.Time) (out []event) {
 	before := a.told
 	a.told = map[[2]string]*pluginTold{}
 	for _, f := range all {
@@ -60,9 +67,9 @@ func (d *daemon) tellOfPlugins(now time.Time) {
 	if d.retired() {
 		return
 	}
-	for _, e := range d.alarmed.due(d.plugins.Figures(), now) {
+	d.alarmed.tell(d.plugins.Figures, now, func(e event) {
 		if err := d.notices.post(e); err != nil {
 			d.log.Error("nobody was told how a plug-in is", "plugin", e.Plugin, "state", e.State, "err", err)
 		}
-	}
+	})
 }

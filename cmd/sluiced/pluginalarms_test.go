@@ -9,7 +9,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -109,5 +111,39 @@ func TestDeadPluginIsTold(t *testing.T) {
 	}
 	if n := strings.Count(g.log.String(), "a plug-in does not answer"); n != 3 {
 		t.Errorf("the log tells it %d times, want 3", n)
+	}
+}
+
+// TestPluginsAreToldInOrder: who saw a plug-in alive tells it after those who saw it dead before.
+func TestPluginsAreToldInOrder(t *testing.T) {
+	t.Parallel()
+	var a pluginAlarms
+	state := func(s scanner.State) []scanner.Figures {
+		return []scanner.Figures{{Name: "av", Instances: []scanner.Instance{{Address: "127.0.0.1:1", State: s}}}}
+	}
+	told := make(chan string, 4)
+	post := func(e event) { told <- e.State }
+	var both sync.WaitGroup
+	looked, later := make(chan struct{}), make(chan struct{})
+	both.Go(func() {
+		a.tell(func() []scanner.Figures {
+			close(looked)
+			<-later
+			return state(scanner.Dead)
+		}, time.Now(), post)
+	})
+	<-looked
+	both.Go(func() {
+		a.tell(func() []scanner.Figures { return state(scanner.Alive) }, time.Now(), post)
+	})
+	close(later)
+	both.Wait()
+	close(told)
+	var order []string
+	for s := range told {
+		order = append(order, s)
+	}
+	if !slices.Equal(order, []string{"dead", "alive"}) {
+		t.Errorf("told: %q, want that it is dead and then alive", order)
 	}
 }

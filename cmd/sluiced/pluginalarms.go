@@ -14,7 +14,7 @@ const pluginAgain = time.Hour
 // pluginAlarms tell programs which instances of plug-ins do not answer, and which do again. One that comes and goes is told of
 // once in a while, and in the end as it is.
 type pluginAlarms struct {
-	mu   sync.Mutex // held from the look at the plug-ins until it is told: what is seen first is told first
+	mu   sync.Mutex                // held from the look at the plug-ins until it is told: what is seen first is told first
 	told map[[2]string]*pluginTold // by plug-in and address
 }
 

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,4 +53,50 @@ func TestNoSuspectIsMissed(t *testing.T) {
 			t.Errorf("%d times somebody was marked, and %d of 5000 are suspects", marked, suspects)
 		}
 	})
+}
+
+// TestASuspectIsSeenAtOnce: who is judged is marked from then on, whoever else of his shard is judged or forgotten meanwhile.
+func TestASuspectIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	s, ts := policy.Default().Lock, newTallies()
+	stop := make(chan struct{})
+	var all, sweeps sync.WaitGroup
+	sweeps.Go(func() {
+		sh := ts.shard(0)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			sh.mu.Lock()
+			ts.sweep(sh, ts.now(), &s)
+			sh.mu.Unlock()
+		}
+	})
+	for i := range uint32(8) {
+		all.Go(func() {
+			for n := range uint32(500) {
+				user := shards * (n*8 + i) // all of one shard, and many of one bit
+				whom := Scope{User: user}
+				if n%3 == 0 {
+					ts.release(ts.now(), whom, &s)
+				} else {
+					ts.tell(whom, ladder.Event{Kind: ladder.Spam, Print: uint64(n) + 1}, Evidence{Code: "SPAM"}, &s)
+				}
+				if !ts.marked(user) {
+					t.Errorf("user %d is not marked", user)
+				}
+				if n%2 == 0 {
+					ts.forget(whom)
+					if ts.marked(user) {
+						t.Errorf("user %d is still marked", user)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(stop)
+	sweeps.Wait()
 }

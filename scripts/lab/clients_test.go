@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// examplePassword stands in the README's examples.
+// examplePassword stands in the examples of docs/clients.md.
 const examplePassword = "Rk3vZp9XgTq4mWc7sYdB"
 
 var exampleBlock = regexp.MustCompile("(?s)\n```\n(?:#|//) (\\S+)\n(.*?)```\n")
 
-// examples are the files that the README has customers write, by name.
+// examples are the files that docs/clients.md has customers write, by name.
 func examples(t *testing.T) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/clients.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,17 +76,17 @@ func (x *exampleLab) write(path, text string) {
 	}
 }
 
-// file is one of the README's.
+// file is one of the page's.
 func (x *exampleLab) file(name string) string {
 	x.t.Helper()
 	text, ok := x.files[name]
 	if !ok {
-		x.t.Fatalf("the README has no %s", name)
+		x.t.Fatalf("docs/clients.md has no %s", name)
 	}
 	return text
 }
 
-// into writes a file of the README, and whom to trust, into a root.
+// into writes a file of the page, and whom to trust, into a root.
 func (x *exampleLab) into(root string, names ...string) {
 	x.t.Helper()
 	x.write(filepath.Join(root, "etc/ssl/certs/ca-certificates.crt"), x.roots)
@@ -115,8 +115,8 @@ func exampleLetter(what string) []byte {
 	return []byte("From: web@customer.example\nTo: b@sink.example\nSubject: by " + what + "\n\nhello\n")
 }
 
-// TestReadmeExamples: mail servers and programs send by the smarthost with what the README has customers enter.
-func TestReadmeExamples(t *testing.T) {
+// TestClientExamples: mail servers and programs send by the smarthost with what docs/clients.md has customers enter.
+func TestClientExamples(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	x := startExamples(ctx, t)

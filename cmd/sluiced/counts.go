@@ -16,6 +16,7 @@ import (
 
 	"sluice/filter/limit"
 	"sluice/filter/lock"
+	"sluice/proxy/durable"
 	"sluice/proxy/pool"
 )
 
@@ -216,7 +217,7 @@ func (d *daemon) keepKept(ctx context.Context, c *keptFile, lost string) {
 	}
 }
 
-// close saves for the last time.
+// close saves for the last time, and leaves the files to the next process at once.
 func (c *keptFile) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -226,7 +227,7 @@ func (c *keptFile) close() error {
 	}
 	for _, f := range c.files {
 		if f != nil {
-			errs = append(errs, f.Sync(), f.Close())
+			errs = append(errs, f.Sync(), durable.Release(f))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,7 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/filter/limit"
+	"sluice/proxy/durable"
 	"sluice/proxy/pool"
 )
 
@@ -29,7 +32,9 @@ func TestCountsAreKeptByAKilledProcess(t *testing.T) {
 	}
 	kill := func(c *countsFile) { // the kernel closes what a killed process had open
 		for _, f := range c.files {
-			f.Close()
+			if err := durable.Release(f); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 	c := open(0)
@@ -104,6 +109,37 @@ func TestCountsAreHandedOver(t *testing.T) {
 	}
 }
 
+// TestChildrenHoldNoCounts: a process that is being started has the files of this one until it runs its program; when this one
+// closes them the next may write all the same.
+func TestChildrenHoldNoCounts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c, err := openCounts(dir, limit.NewCounts(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var childs [len(c.files)]int
+	for i, f := range c.files {
+		if childs[i], err = unix.Dup(int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(childs[i])
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	next, err := openCounts(dir, limit.NewCounts(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mine, err := next.keep(); err != nil || !mine {
+		t.Errorf("keep: %v, %v; want true", mine, err)
+	}
+	if err := next.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestChoicesOfAddressesAreKept by a killed process, and are damaged by nothing that stands in their place.
 func TestChoicesOfAddressesAreKept(t *testing.T) {
 	t.Parallel()
@@ -128,7 +164,9 @@ func TestChoicesOfAddressesAreKept(t *testing.T) {
 		t.Fatal("not adopted, or not saved")
 	}
 	for _, f := range c.files { // as the kernel does with those of a killed process
-		f.Close()
+		if err := durable.Release(f); err != nil {
+			t.Error(err)
+		}
 	}
 	if c, err = openChoices(dir, new(pool.Choices)); err != nil {
 		t.Fatal(err)

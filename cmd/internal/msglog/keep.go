@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sluice/proxy"
+	"sluice/proxy/durable"
 )
 
 // keeper holds the records that no segment has yet in a shared mapping of a file: writing there costs no system call,
@@ -113,7 +114,7 @@ func (l *Log) adoptFile(name string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = durable.Release(f) }() // only read; it is gone, or is tried again
 	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return nil // its process lives
 	}

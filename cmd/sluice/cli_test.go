@@ -216,6 +216,7 @@ func serve(t *testing.T) string {
 	}
 	f := fake{}
 	s := api.NewServer(api.Backend{Overview: f, Users: f, UserEditor: f, Importer: f, Ruler: f, Roller: f, Flows: f, Locks: f, Locker: f, Log: f, Gates: f, Observe: f, StartTLS: f, Refusals: f, Logins: f, Models: f, Onward: f, MailQueue: f, Campaigns: f, Quarantine: f, Appeals: f, AccountLocker: f, Suggester: f, Senders: f, Stories: f, HitActor: f, DKIM: f}, slog.New(slog.DiscardHandler))
+	s.Now = func() time.Time { return now }
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {

@@ -59,7 +59,7 @@ func (s *Server) putAddress(r *http.Request) (any, error) {
 		return nil, invalid("an entry is of a user, of an account, or of all", "name one of both")
 	case a.Reason == "" || len(a.Reason) > 100 || !printable(a.Reason):
 		return nil, invalid("an entry needs a reason of at most 100 printable ASCII characters", "say why")
-	case a.Until != nil && !a.Until.After(time.Now()):
+	case a.Until != nil && !a.Until.After(s.Now()):
 		return nil, invalid("until is over already", "give a moment to come")
 	}
 	return s.back.PutAddress(r.Context(), who(r.Context()), a)

@@ -78,7 +78,7 @@ func (s *Server) setMode(r *http.Request) (any, error) {
 	if err := body(r, &m); err != nil {
 		return nil, err
 	}
-	p, err := checkRule(m.Prefix, m.Mode, sourceModes, m.Reason, m.Until)
+	p, err := s.checkRule(m.Prefix, m.Mode, sourceModes, m.Reason, m.Until)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (s *Server) exempt(r *http.Request) (any, error) {
 	if x.Mode == "canary" {
 		return nil, invalid("a destination cannot be in mode canary: it is a share of sources' users", "exempt it with mode shadow, or set the mode of sources")
 	}
-	p, err := checkRule(x.Prefix, x.Mode, destinationModes, x.Reason, x.Until)
+	p, err := s.checkRule(x.Prefix, x.Mode, destinationModes, x.Reason, x.Until)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (s *Server) removeExemption(r *http.Request) (any, error) {
 }
 
 // checkRule refuses what no rule can be, whatever is in force.
-func checkRule(prefix, mode string, modes []string, reason string, until *time.Time) (p netip.Prefix, err error) {
+func (s *Server) checkRule(prefix, mode string, modes []string, reason string, until *time.Time) (p netip.Prefix, err error) {
 	if p, err = ParsePrefix(prefix); err != nil {
 		return p, err
 	}
@@ -145,12 +145,12 @@ func checkRule(prefix, mode string, modes []string, reason string, until *time.T
 	if err := checkReason(reason); err != nil {
 		return p, err
 	}
-	return p, checkUntil(until)
+	return p, s.checkUntil(until)
 }
 
 // checkUntil refuses an end that has passed; nil is for good.
-func checkUntil(until *time.Time) error {
-	if until != nil && !until.After(time.Now()) {
+func (s *Server) checkUntil(until *time.Time) error {
+	if until != nil && !until.After(s.Now()) {
 		return invalid(fmt.Sprintf("the end %s has passed", until.Format(time.RFC3339)), "give a later one, or none")
 	}
 	return nil

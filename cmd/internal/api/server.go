@@ -119,6 +119,8 @@ type Backend struct {
 
 // Server answers requests.
 type Server struct {
+	// Now is the clock by which ends are over, time.Now if nobody sets another before Serve.
+	Now  func() time.Time
 	back Backend
 	http http.Server
 	stop context.CancelFunc
@@ -126,7 +128,7 @@ type Server struct {
 
 // NewServer returns a server of b that reports what it could not answer to log.
 func NewServer(b Backend, log *slog.Logger) *Server {
-	s := &Server{back: b}
+	s := &Server{Now: time.Now, back: b}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.Handle(r.method+" "+r.path, s.admit(scopeOf(r.method, r.path), http.MaxBytesHandler(r.handler(log), max(r.limit, 1<<20))))

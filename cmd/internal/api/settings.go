@@ -146,9 +146,9 @@ func (s *Server) changeSettings(r *http.Request) (any, error) {
 		return nil, invalid("nobody is named", `send {"user": "alice", "set": {"messages_per_day": "5000"}}`)
 	case len(c.Set)+len(c.Unset) == 0:
 		return nil, invalid("nothing is to change", "name settings in set or unset; GET /v1/settings/keys lists all")
-	case c.Until != nil && !c.Until.After(time.Now()):
+	case c.Until != nil && !c.Until.After(s.Now()):
 		return nil, invalid("until is over already", "give a moment to come")
-	case c.Until != nil && c.Until.After(time.Now().AddDate(1, 0, 0)):
+	case c.Until != nil && c.Until.After(s.Now().AddDate(1, 0, 0)):
 		return nil, invalid("until is more than a year away", "change it for good, without until")
 	}
 	return s.back.ChangeSettings(r.Context(), who(r.Context()), c)

@@ -126,7 +126,7 @@ func (s *Server) setTLS(r *http.Request) (any, error) {
 	if t.Until != nil && t.User != "" {
 		return nil, invalid("a user's setting has no end", "leave until out, or make a rule for the destination")
 	}
-	if err := checkUntil(t.Until); err != nil {
+	if err := s.checkUntil(t.Until); err != nil {
 		return nil, err
 	}
 	return s.back.SetTLS(r.Context(), who(r.Context()), p, t)
@@ -177,7 +177,7 @@ func (s *Server) allowRefusal(r *http.Request) (any, error) {
 		err = checkReason(q.Reason)
 	}
 	if err == nil {
-		err = checkUntil(q.Until)
+		err = s.checkUntil(q.Until)
 	}
 	if err != nil {
 		return nil, err

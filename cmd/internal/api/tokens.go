@@ -134,7 +134,7 @@ func (s *Server) addToken(r *http.Request) (any, error) {
 			return nil, invalid(fmt.Sprintf("%q is no scope", one), "use some of "+strings.Join(Scopes, ", "))
 		}
 	}
-	if t.Until != nil && !t.Until.After(time.Now()) {
+	if t.Until != nil && !t.Until.After(s.Now()) {
 		return nil, invalid("until is over already", "give a moment to come")
 	}
 	return s.back.AddToken(r.Context(), who(r.Context()), t)

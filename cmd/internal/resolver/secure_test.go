@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +75,10 @@ func (n *nameServer) start(t *testing.T) netip.AddrPort {
 	}
 	at := pc.LocalAddr().(*net.UDPAddr).AddrPort()
 	ln, err := net.Listen("tcp", at.String())
+	if errors.Is(err, syscall.EADDRINUSE) { // the port is free for UDP alone: some connection on this host has it
+		defer pc.Close()
+		return n.start(t)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +181,7 @@ func TestAnotherServerIsAsked(t *testing.T) {
 	zone := map[string][]string{"a.secure. MX": {"a.secure. 300 IN MX 10 mx.a.secure."}}
 	first := &nameServer{codes: map[string]int{"a.secure. MX": dns.RcodeServerFailure}}
 	silent, second := &nameServer{quiet: true}, &nameServer{zone: zone}
-	s := NewSecure(SecureOptions{Servers: []netip.AddrPort{silent.start(t), first.start(t), second.start(t)}, Timeout: 200 * time.Millisecond})
+	s := NewSecure(SecureOptions{Servers: []netip.AddrPort{silent.start(t), first.start(t), second.start(t)}, Timeout: 2 * time.Second})
 	if a, err := s.Look(context.Background(), "a.secure", tlspolicy.MXs); err != nil || len(a.MX) != 1 {
 		t.Errorf("%v, %v", a, err)
 	}

@@ -232,11 +232,19 @@ func copyProgram(from, to string) error {
 		return err
 	}
 	defer func() { _ = in.Close() }() // only read
+	return writeProgram(to, in)
+}
+
+// writeProgram makes a program that can be run at once. No process is started while the file is open for writing: until it
+// runs its own program it would have it open, too, and whoever runs the file meanwhile would hear that it is busy.
+func writeProgram(to string, text io.Reader) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	out, err := os.OpenFile(to+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	_, err = io.Copy(out, text)
 	if err := errors.Join(err, out.Close()); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ func fakePrograms(t *testing.T) string {
 	dir := t.TempDir()
 	for _, p := range programs {
 		text := "#!/bin/sh\necho \"uid $(id -u) on $(hostname)\"\ngrep Cap /proc/self/status\ngrep ' bpf ' /proc/mounts\nls /sys/class/net\necho ready\nexec sleep 600\n"
-		if err := os.WriteFile(filepath.Join(dir, p), []byte(text), 0o755); err != nil {
+		if err := writeProgram(filepath.Join(dir, p), strings.NewReader(text)); err != nil {
 			t.Fatal(err)
 		}
 	}

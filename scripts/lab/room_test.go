@@ -90,7 +90,7 @@ func TestRoom(t *testing.T) {
 func withoutAdmin(t *testing.T, g *Gateway) {
 	t.Helper()
 	with := 0
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
 		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", g.Intercept.Pid()))
 		if err != nil || len(files) == 0 {
 			t.Fatal(files, err)
@@ -129,7 +129,7 @@ func roomless(t *testing.T, helper string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "roomless")
 	script := fmt.Sprintf("#!/bin/sh\nexec setpriv --bounding-set -sys_admin %s \"$@\"\n", helper)
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+	if err := writeProgram(path, strings.NewReader(script)); err != nil {
 		t.Fatal(err)
 	}
 	return path

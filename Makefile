@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # gotestsum prints one line per package and the runner's own summary at the end.
 TEST    := $(GO) tool gotestsum --format pkgname --
 # Tests in the lab wait for peers, retries and time-outs most of the time.
-LABTEST := $(TEST) -timeout 15m -parallel 4 -tags labtest
+LABTEST := $(TEST) -timeout 40m -parallel 4 -tags labtest
 DAEMONS := sluiced sluice-intercept sluice-observe sluice
 
 .PHONY: help
@@ -43,14 +43,14 @@ lab: deps build ## open the lab network and the gateway to play with, until Ctrl
 
 .PHONY: test
 test: deps build ## all four tiers; fails where one could not run
-	$(TEST) -race -timeout 10m ./...
+	$(TEST) -race -timeout 20m ./...
 	$(TEST) -timeout 10m -tags bpftest ./bpf/...
 	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/... ./proxy/spool
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(LABTEST) ./scripts/lab/...
 
 .PHONY: test-unit
 test-unit: ## tier 0: Go only
-	$(TEST) -race -timeout 10m ./...
+	$(TEST) -race -timeout 20m ./...
 
 .PHONY: test-bpf
 test-bpf: ## tier 2: the kernel's programs, in the kernel (root)

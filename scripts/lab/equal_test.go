@@ -142,8 +142,7 @@ func TestObserveDecidesLikeShadow(t *testing.T) {
 		for name, got := range by {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute+time.Duration(each)*100*time.Millisecond)
-				defer cancel()
+				ctx := testContext(t)
 				mode, path, _ := strings.Cut(name, " by ")
 				*got = decisions(ctx, t, mode, path, plans, each)
 			})

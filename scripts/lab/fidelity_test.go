@@ -29,8 +29,7 @@ type carriage struct {
 func TestMessagesKeepTheirBytes(t *testing.T) {
 	t.Parallel()
 	letters, all := fidelityLetters(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	startGatewayWith(t, l, unjudged)
 	carriages, err := carriagesOf(ctx, l)

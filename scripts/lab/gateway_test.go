@@ -22,14 +22,14 @@ func startGateway(t *testing.T, l *Lab, extra string) *Gateway {
 // startGatewayWith is startGateway with a configuration template of the test's own.
 func startGatewayWith(t *testing.T, l *Lab, config string) *Gateway {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	g, err := l.StartGateway(ctx, GatewayOptions{Config: config, Binaries: os.Getenv("SLUICE_BIN")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := g.Stop(ctx); err != nil {
 			t.Error("stop the gateway: ", err)
@@ -77,7 +77,7 @@ func sluiceJSON(ctx context.Context, g *Gateway, v any, args ...string) error {
 // sluice runs a command of the operator's that has to succeed.
 func sluice(t *testing.T, g *Gateway, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	out, err := g.Sluice(ctx, args...)
 	if err != nil || out.Code != 0 {

@@ -123,8 +123,7 @@ func (h *heldMessage) finish() error {
 // is refused, cut, lost or doubled, nobody waits, and what one process locks the other knows.
 func TestHandOversUnderLoad(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(120+rounds(3)*20)*time.Second)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	g := startGateway(t, l, "[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n")
 	in, err := l.Capture(ctx, "alice", "eth0", "tcp port 25")
@@ -175,7 +174,7 @@ func TestHandOversUnderLoad(t *testing.T) {
 			if old.Err() != nil {
 				t.Errorf("hand-over %d: the older process ended with %v", i+1, old.Err())
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("hand-over %d: the older process does not end; see %s", i+1, old.LogPath())
 		}
 	}
@@ -261,7 +260,7 @@ func lockAcross(t *testing.T, ctx context.Context, l *Lab, g *Gateway) {
 		t.Errorf("locked before the hand-over, the older process answered %v", r)
 	}
 	sluice(t, g, "unlock", "mallory")
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		r := send(spammer, "good")
 		if r.Code == 250 {
 			break

@@ -49,8 +49,7 @@ limits = {messages_per_hour = 0, recipients_per_hour = 0, connections_per_second
 func TestHostileSessions(t *testing.T) {
 	t.Parallel()
 	size := hostileSize()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute+3*size.time)
-	t.Cleanup(cancel)
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	stopPeers := openHostilePeers(ctx, t, l)
 	g := startGatewayWith(t, l, hostileConfig(size))

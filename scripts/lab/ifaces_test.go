@@ -15,7 +15,7 @@ import (
 
 // greetingAt connects and returns the greeting.
 func greetingAt(ctx context.Context, l *Lab, host, from, to string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	c, err := l.SMTP(ctx, host, from, to)
 	if err != nil {

@@ -208,7 +208,7 @@ func (l *Lab) Close() error {
 // test failed the lab's folder stays and the test's log names it.
 func ForTest(t testing.TB, o Options) *Lab {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	l, err := New(ctx, o)
 	if err != nil {

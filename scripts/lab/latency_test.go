@@ -30,8 +30,7 @@ func TestFasterThanDirect(t *testing.T) {
 	if os.Getenv("SLUICE_LATENCY") == "full" {
 		far, samples = []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond, 150 * time.Millisecond}, 50
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	startGatewayWith(t, l, farConfig)
 	d, err := l.Delay(ctx)

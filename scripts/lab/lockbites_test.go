@@ -324,7 +324,7 @@ keep_passed = true
 // pastTheDead opens a session that goes past a proxy that is dead; those tried in its first second wait for it instead.
 func pastTheDead(ctx context.Context, t *testing.T, l *Lab, host, to string) *Client {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		a, cancel := context.WithTimeout(ctx, time.Second)
 		conn, err := l.Dial(a, host, "", to)
 		cancel()

@@ -19,7 +19,7 @@ var atOnce = strings.Replace(GatewayConfig, "[lock]\n", "[lock]\nexplained_per_m
 // refused states that the kernel resets host's connection to raddr.
 func refused(t *testing.T, l *Lab, host, laddr, raddr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := l.Dial(ctx, host, laddr, raddr)
 	if err == nil {
@@ -33,7 +33,7 @@ func refused(t *testing.T, l *Lab, host, laddr, raddr string) {
 // served states that host's mail to raddr's MX arrives, answered 250.
 func served(t *testing.T, l *Lab, host, laddr, raddr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := l.Hello(ctx, host, laddr, raddr)
 	if err != nil {

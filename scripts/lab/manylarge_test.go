@@ -29,8 +29,7 @@ func TestManyLargeMessages(t *testing.T) {
 			t.Fatalf("SLUICE_LARGE is %q, want for instance 100x50", s)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	g := startGatewayWith(t, l, strings.Replace(unjudged, "[limits]", "[limits]\nmessage_size = \"64MiB\"", 1))
 	mx := hashingMX(t, l, "peer10")

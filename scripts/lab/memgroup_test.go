@@ -35,7 +35,7 @@ func memoryGroup(t *testing.T, bytes int) string {
 		t.Fatalf("could not make a control group: %v", err)
 	}
 	t.Cleanup(func() {
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // the kernel is slow to see it empty
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // the kernel is slow to see it empty
 			err := os.Remove(dir)
 			if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 				if err != nil {

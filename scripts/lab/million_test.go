@@ -18,8 +18,7 @@ import (
 // as many as SLUICE_PREFIXES says.
 func TestMillion(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	g := startGatewayWith(t, l, looseConfig)
 	n := 20_000

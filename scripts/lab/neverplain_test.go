@@ -143,8 +143,7 @@ func TestNeverPlainAfterSTARTTLS(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("SLUICE_SEED"), 10, 64); err == nil {
 		seed = n
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), max(5*time.Minute, time.Duration(want)*100*time.Millisecond))
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	var targets []string
 	var addrs []string

@@ -95,7 +95,7 @@ func quitAndWait(c *Client) error {
 // intercepted states that at least n connections of a user went through the gateway's own program.
 func intercepted(t *testing.T, g *Gateway, user string, n uint64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var u struct{ Kernel map[string]uint64 }
 	if err := sluiceJSON(ctx, g, &u, "users", "show", user); err != nil {

@@ -226,9 +226,6 @@ func TestQueueOutlivesKills(t *testing.T) {
 	kills := 3
 	if n, err := strconv.Atoi(os.Getenv("SLUICE_SOAK")); err == nil {
 		kills = n
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.Background(), time.Duration(n+60)*5*time.Second)
-		defer cancel()
 	}
 	g := startGatewayWith(t, l, queueLoadConfig)
 	var mu sync.Mutex

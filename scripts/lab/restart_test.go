@@ -98,8 +98,7 @@ func restartsUnderLoadBy(t *testing.T, path string) {
 	if path != "tcx" { // all of the programs' own steps are the same
 		few = 2
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(60+rounds(few)*40)*time.Second)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	// The clients' pace is above a customer's usual limits and sessions; they are not what is tried here.
 	g := startGatewayWith(t, l, by(path, GatewayConfig+"[limits]\nmessages_per_hour = 0\nrecipients_per_hour = 0\nconnections_per_second = 0\n"))

@@ -47,8 +47,7 @@ func post(ctx context.Context, g *Gateway, path string, v any) error {
 // request to the reply that shows it is at most 100 ms at p99: `make soak-settings`.
 func TestSettingsAreInForceAtOnce(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	rounds, campaign := 4, os.Getenv("SLUICE_SOAK") != ""
 	if campaign {

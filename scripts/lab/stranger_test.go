@@ -166,7 +166,7 @@ func forgedSourcesBy(t *testing.T, path string) {
 		}
 	}
 	for _, to := range []string{"203.0.113.1:25", "[2001:db8:203::1]:25", "192.0.2.1:25", "203.0.113.17:25"} {
-		soon, cancel := context.WithTimeout(ctx, 3*time.Second)
+		soon, cancel := context.WithTimeout(ctx, 20*time.Second)
 		c, err := l.SMTP(soon, "mallory", "", to)
 		cancel()
 		if err == nil && c.Greeting.Code/100 == 2 {

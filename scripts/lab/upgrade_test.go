@@ -31,7 +31,7 @@ func (k *knocker) start(l *Lab, host string, targets ...string) {
 	for _, to := range targets {
 		k.wg.Go(func() {
 			for !k.stop.Load() {
-				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				c, err := l.Dial(ctx, host, "", to)
 				cancel()
 				k.tries.Add(1)
@@ -67,8 +67,7 @@ func (k *knocker) end(t *testing.T) {
 func TestHelperUpgradesUnderLoad(t *testing.T) {
 	t.Parallel()
 	n := rounds(4)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(120+n*20)*time.Second)
-	defer cancel()
+	ctx := testContext(t)
 	l := ForTest(t, Options{})
 	config := strings.Replace(GatewayConfig, `name = "{{.Name}}"`, `name = "{{.Name}}"{{if eq .Name "dave"}}
 mode = "reject"{{end}}`, 1)

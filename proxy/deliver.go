@@ -139,7 +139,7 @@ func (s *session) answered(reply *smtp.Reply, at time.Time, e *ending) {
 		if !s.remote.Route().Own {
 			s.srv.cfg.Authority.Sent(s.remote.Source(), s.tx.passed[0].Domain, s.used)
 		}
-		if s.used.Sub(at) > longWait {
+		if s.used.Sub(at) > s.srv.longWait {
 			if _, err := s.conn.Probe(); err != nil {
 				e.status, e.note = Ambiguous, leftUnheard
 			}

@@ -22,10 +22,10 @@ func dribble(nc net.Conn, text string, pause time.Duration) {
 	}
 }
 
-// short gives every wait for the client half a second: progress of a byte now and then must not prolong it for ever.
+// short gives every wait for the client two seconds: progress of a byte now and then must not prolong it for ever.
 func short(r *rig) {
 	t := &r.cfg.Settings.Timeouts
-	t.Command, t.Block, t.Message = 500*time.Millisecond, 500*time.Millisecond, 800*time.Millisecond
+	t.Command, t.Block, t.Message = 2*time.Second, 2*time.Second, 3*time.Second
 }
 
 // TestProgressOfABytePerMoment: whoever sends one byte after the other, each well within the time-out, is cut off all the same.
@@ -193,7 +193,7 @@ func TestHalfClosedClient(t *testing.T) {
 			r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
 			want := Delivered
 			if late {
-				want = Ambiguous
+				want, r.srv.longWait = Ambiguous, 0
 				go func() { <-j.sent; half(); <-time.After(2 * longWait); close(mx.hold) }()
 			} else {
 				close(mx.hold)

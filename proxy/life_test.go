@@ -269,12 +269,12 @@ func isTimeout(err error) bool {
 func TestSilentClientIsLetGo(t *testing.T) {
 	t.Parallel()
 	mx := newRemote(t)
-	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Timeouts.Command = 100 * time.Millisecond })
+	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Timeouts.Command = 2 * time.Second })
 	p := r.hello()
 	p.want("421 4.4.2 gw.example: ")
 	p.closed()
 
-	r = newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Timeouts.Block = 100 * time.Millisecond })
+	r = newRig(t, mx.addr(), func(r *rig) { r.cfg.Settings.Timeouts.Block = time.Second })
 	p = r.hello()
 	p.envelope()
 	p.cmd("DATA", "354")
@@ -432,6 +432,7 @@ func TestClientThatLeavesWhileTheDestinationThinksIsAmbiguous(t *testing.T) {
 	mx := newRemote(t, func(r *remote) { r.hold = make(chan struct{}) })
 	j := sentOnly{make(chan struct{})}
 	r := newRig(t, mx.addr(), func(r *rig) { r.cfg.Inflight = j })
+	r.srv.longWait = 0
 	p := r.hello()
 	p.envelope()
 	p.cmd("DATA", "354")

@@ -32,6 +32,7 @@ type Server struct {
 	parkAfter time.Duration   // parkAfter, but in tests
 	mostWait  time.Duration   // mostWait, but in tests
 	stalled   time.Duration   // stalled, but in tests
+	longWait  time.Duration   // longWait, but in tests
 	lot       *park.Lot       // of sessions whose clients are silent; nil where the system has none
 	base      context.Context // ends when sessions must be cut
 	cut       context.CancelFunc
@@ -55,7 +56,7 @@ func New(c Config) (*Server, error) {
 	if c.Choices == nil {
 		c.Choices = new(pool.Choices)
 	}
-	s := &Server{cfg: c, noiseStep: noiseStep, parkAfter: parkAfter, mostWait: mostWait, stalled: stalled, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
+	s := &Server{cfg: c, noiseStep: noiseStep, parkAfter: parkAfter, mostWait: mostWait, stalled: stalled, longWait: longWait, sessions: make(map[*session]struct{}), users: make(map[uint32]int)}
 	if err := s.Configure(c.Settings); err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func TestIdleSessionsHaveNoGoroutine(t *testing.T) { // not parallel: goroutines
 
 func TestParkedSessionTimesOut(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, newRemote(t).addr(), func(r *rig) { r.cfg.Settings.Timeouts.Command = 300 * time.Millisecond })
+	r := newRig(t, newRemote(t).addr(), func(r *rig) { r.cfg.Settings.Timeouts.Command = 2 * time.Second })
 	p := r.hello()
 	p.want("421 4.4.2 gw.example: ")
 	p.closed()

@@ -64,6 +64,7 @@ func TestReadTimeout(t *testing.T) {
 		t.Errorf("ended after %v", d)
 	}
 	// The connection can still be used: what comes after a time-out is read.
+	c.SetReadTimeout(time.Minute)
 	if _, err := b.Write([]byte("NOOP\r\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -162,10 +163,10 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, b := tcpPair(t)
-	c := NewConn(a, Options{WriteTimeout: 400 * time.Millisecond})
+	c := NewConn(a, Options{WriteTimeout: 4 * time.Second})
 	got := make(chan []byte, 1)
 	go func() {
-		<-time.After(150 * time.Millisecond)
+		<-time.After(4 * time.Second / slices * 5 / 4)
 		all, _ := io.ReadAll(b)
 		got <- all
 	}()
@@ -207,7 +208,7 @@ func TestProbe(t *testing.T) {
 		tc.do(b)
 		pending, err := c.Probe()
 		// Loopback delivers at once in most kernels; wait for what must come.
-		for end := time.Now().Add(5 * time.Second); (pending != tc.pending || (err != nil) != tc.gone) && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); (pending != tc.pending || (err != nil) != tc.gone) && time.Now().Before(end); {
 			pending, err = c.Probe()
 		}
 		if pending != tc.pending || (err != nil) != tc.gone || tc.gone && !gone(err) {
@@ -231,7 +232,7 @@ func TestProbeWithoutSocket(t *testing.T) {
 	}
 	go b.Close()
 	var err error
-	for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); {
 		_, err = c.Probe()
 	}
 	if err != io.EOF {
@@ -287,7 +288,7 @@ func TestSockets(t *testing.T) {
 	} {
 		a, b := tcpPair(t)
 		nc := wrap(a)
-		c := NewConn(nc, Options{WriteTimeout: time.Second})
+		c := NewConn(nc, Options{WriteTimeout: time.Minute})
 		defer c.Close()
 		for _, msg := range [][]byte{[]byte("a\r\n"), big} {
 			body, err := BodyFromBytes(msg)
@@ -317,7 +318,7 @@ func TestSockets(t *testing.T) {
 		}
 		b.Close()
 		var err error
-		for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
+		for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); {
 			_, err = c.Probe()
 		}
 		if err != io.EOF {

@@ -209,7 +209,7 @@ func TestProbeTLS(t *testing.T) {
 		t.Fatal(r.Code, err)
 	}
 	pending, err := cli.Probe()
-	for end := time.Now().Add(5 * time.Second); !pending && err == nil && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); !pending && err == nil && time.Now().Before(end); {
 		pending, err = cli.Probe()
 	}
 	if !pending || err != nil {
@@ -219,7 +219,7 @@ func TestProbeTLS(t *testing.T) {
 		t.Fatal(r.Code, err)
 	}
 	srv.Close()
-	for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); {
 		_, err = cli.Probe()
 	}
 	if !gone(err) {
@@ -235,6 +235,7 @@ func TestTimeoutUnderTLS(t *testing.T) {
 	if _, err := srv.ReadCommand(); err != ErrTimeout {
 		t.Fatal(err)
 	}
+	srv.SetReadTimeout(time.Minute)
 	cli.WriteCommand("NOOP")
 	if err := cli.Flush(); err != nil {
 		t.Fatal(err)

@@ -130,14 +130,14 @@ func (w *world) again() {
 	w.start()
 }
 
-// freePort finds a port that is free on several loopback addresses.
+// freePort finds a port that is free on several loopback addresses. On one it is held, so that no other test is given it.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 

@@ -256,7 +256,7 @@ func vanishedAtItsEnd(l *netLab, p peer) {
 	l.within(l.cust, func() { hear = attachTCX(l, "c0", deaf, false) })
 	l.must(c.CloseWrite())
 	l.within(l.proxy, func() {
-		for end := time.Now().Add(5 * time.Second); !l.inLastACK(p, 42000); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !l.inLastACK(p, 42000); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				l.Fatal("the proxy's socket never waits for its last ACK")
 			}

@@ -175,7 +175,7 @@ func (p *place) connect(t *testing.T, from, to netip.Addr) {
 	d.SetMultipathTCP(false)
 	c, err := d.Dial("tcp", s.Addr().String())
 	// The kernel may still be at work on the IPv6 address.
-	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); err != nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		c, err = d.Dial("tcp", s.Addr().String())
 	}
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"sluice/intercept/flow"
 )
 
-const soon = 10 * time.Second // nothing here takes as long, unless it hangs
+const soon = time.Minute // nothing here takes as long, unless it hangs
 
 // slow is a check that says of whom it looks at a message, and ends when it is told.
 type slow struct {

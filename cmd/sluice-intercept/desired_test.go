@@ -56,7 +56,7 @@ func (g *gateway) doors(want int) {
 	count := func() string {
 		return strings.TrimSpace(g.gw.sh("ip -details link show type veth | grep -c 'alias sluice: door' || true"))
 	}
-	for until := time.Now().Add(10 * time.Second); count() != fmt.Sprint(want); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); count() != fmt.Sprint(want); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
 			g.t.Errorf("%s doors instead of %d", count(), want)
 			return

@@ -417,7 +417,7 @@ func (s *space) dial(local, remote string, patience time.Duration) (c net.Conn, 
 	d.SetMultipathTCP(false)
 	s.in(func() {
 		// The client's own former socket may still wait for the ACK of its FIN.
-		for until := time.Now().Add(time.Second); ; {
+		for until := time.Now().Add(20 * time.Second); ; {
 			c, err = d.Dial("tcp", remote)
 			if !errors.Is(err, unix.EADDRNOTAVAIL) || time.Now().After(until) {
 				return
@@ -429,12 +429,12 @@ func (s *space) dial(local, remote string, patience time.Duration) (c net.Conn, 
 
 // greeting connects, returns the first line and closes.
 func (s *space) greeting(local, remote string) (string, error) {
-	c, err := s.dial(local, remote, 5*time.Second)
+	c, err := s.dial(local, remote, 20*time.Second)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line), err
 }

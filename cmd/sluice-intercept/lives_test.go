@@ -114,13 +114,13 @@ func TestProxyDiesAndTheNextTakesOver(t *testing.T) {
 	g.helper(g.config(""))
 	p := g.proxy()
 	p.kill()
-	c, err := g.cust.dial("", mx4, 5*time.Second)
+	c, err := g.cust.dial("", mx4, 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	g.proxy()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.HasPrefix(line, "proxy ") {
 		t.Errorf("%q %v", line, err)
 	}

@@ -99,7 +99,7 @@ func TestPathIsChosen(t *testing.T) {
 func (g *gateway) namespacesOf(h *process, want int) int {
 	g.t.Helper()
 	seen := 0
-	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		all := make(map[string]bool)
 		links, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/net", helperPID(g.t, h)))
 		if err != nil {

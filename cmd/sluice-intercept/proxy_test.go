@@ -68,7 +68,7 @@ func (p *proxy) run() error {
 }
 
 func dialHelper(path string, give []control.Listener) (*control.Client, *control.Welcome, error) {
-	for until := time.Now().Add(15 * time.Second); ; {
+	for until := time.Now().Add(time.Minute); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		c, w, err := control.Dial(ctx, path, give)
 		cancel()
@@ -129,7 +129,7 @@ func greet(c *flow.Conn) {
 }
 
 func (p *proxy) obey(words []string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c := p.client.Load()
 	if len(words) == 0 {
@@ -271,7 +271,7 @@ func readSources(words []string) ([]control.Source, error) {
 
 func firstLine(c net.Conn) (string, error) {
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line), err
 }

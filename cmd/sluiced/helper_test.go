@@ -32,12 +32,12 @@ func listener(t *testing.T, f *os.File, port uint16) *flow.Listener {
 	return l
 }
 
-// waitFor waits until ok holds, at most ten seconds.
+// waitFor waits until ok holds, at most a minute.
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("it did not come about in ten seconds")
+			t.Fatal("it did not come about in a minute")
 		}
 	}
 }

@@ -27,7 +27,7 @@ func notified(t *testing.T) (supervisor, func() (string, bool)) {
 	t.Cleanup(func() { c.Close() })
 	return supervisor{socket: path}, func() (string, bool) {
 		t.Helper()
-		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		b, oob := make([]byte, 1024), make([]byte, unix.CmsgSpace(4))

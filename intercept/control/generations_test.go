@@ -10,7 +10,7 @@ import (
 
 func TestGenerations(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, f := tcpListener(t)
 	path := serve(t, &fakeHelper{listeners: []Listener{{"smtp", f}}}, anyone)
@@ -80,7 +80,7 @@ func TestGenerations(t *testing.T) {
 // TestYoungestProxyTakesOver: after a helper's restart an older and a newer proxy find it in any order, and both accept.
 func TestYoungestProxyTakesOver(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel) // after the parallel cases
 	for name, order := range map[string]func(older, newer *Client) error{
 		"the older says so first": func(o, n *Client) error { return errors.Join(o.Serving(ctx), n.Serving(ctx)) },
@@ -139,7 +139,7 @@ func TestYoungestProxyTakesOver(t *testing.T) {
 
 func TestProxyThatHearsNothingIsCutOff(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, f := tcpListener(t)
 	path := serve(t, &fakeHelper{listeners: []Listener{{"smtp", f}}}, anyone)

@@ -65,7 +65,7 @@ func serveBook(t *testing.T) (h *lockBook, path string, stop func()) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the server does not end: a lane holds it")
 		}
 	})
@@ -128,7 +128,7 @@ func TestLaneCarriesLocks(t *testing.T) {
 	}
 	select {
 	case <-c.Lost():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("nobody says that the helper is gone")
 	}
 }

@@ -25,7 +25,7 @@ func rawDial(t *testing.T, path string) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &raw{t, c}
@@ -132,7 +132,7 @@ func scripted(t *testing.T, answers ...string) string {
 
 func TestNewerHelper(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c, w, err := Dial(ctx, scripted(t,
 		`{"v":1,"id":1,"welcome":{"helper":"9","path":"carrier pigeon","local":null,"ports":[25],"delivery":null,"wings":2},"novelty":1}`,

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // sleeper counts how often it was resumed.
 type sleeper struct {

@@ -36,6 +36,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		return
 	}
 	s.fit(body)
+	asked := time.Now() // what the checks took is not the destination's
 	reply, err := s.transfer(body, until, e)
 	if reply == nil && err == nil {
 		return
@@ -43,7 +44,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	s.used = time.Now()
 	switch {
 	case err == nil:
-		s.srv.paces.took(s.flow.Target.Addr(), s.used.Sub(at))
+		s.srv.paces.took(s.flow.Target.Addr(), s.used.Sub(asked))
 		if s.heard = ""; reply.Class() == 4 {
 			if s.heard = firstLine(reply.Raw); s.keepDeferred(body, e) {
 				return

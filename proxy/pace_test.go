@@ -1,11 +1,15 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/filter"
+	"sluice/filter/message"
 )
 
 func TestPaces(t *testing.T) {
@@ -50,4 +54,28 @@ func TestSlowDestinationIsRemembered(t *testing.T) {
 			t.Errorf("message %d: the destination is not known as slow", i)
 		}
 	}
+}
+
+// ponder is a check that takes its time.
+type ponder struct{}
+
+func (ponder) Check(_ context.Context, _ filter.Phase, _ *message.Message, hits []filter.Hit) []filter.Hit {
+	time.Sleep(slowAnswer) // that is what it is like
+	return hits
+}
+
+// TestSlowChecksMakeNoSlowDestination: how long the checks took is not held against the destination.
+func TestSlowChecksMakeNoSlowDestination(t *testing.T) {
+	t.Parallel()
+	mx := newRemote(t)
+	r := newRig(t, mx.addr(), steps(filter.Step{Name: "ponder", Phases: []filter.Phase{filter.Data}, Check: ponder{}}))
+	p := r.hello()
+	for range 20 { // on a busy machine one or the other is slow
+		p.envelope()
+		p.send(goodMail, "250")
+		if !r.srv.paces.slow(mx.addr().Addr()) {
+			return
+		}
+	}
+	t.Error("it is held for slow")
 }

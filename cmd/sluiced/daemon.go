@@ -206,6 +206,7 @@ func newDaemon(cfg *config.Config, o options) (_ *daemon, err error) {
 	}
 	d.plugins = scanner.New(d.policy, d.pluginEvent)
 	d.plugins.Configure(pluginOptions(cfg.Plugin))
+	d.alarmed.path = filepath.Join(cfg.Store.Dir, "plugins.json")
 	d.lists = d.newLists()
 	d.lists.Configure(listOptions(cfg.DNSList))
 	d.traps = trap.New(d.trapped)

@@ -114,27 +114,70 @@ func TestDeadPluginIsTold(t *testing.T) {
 	}
 }
 
+// pluginIn is a plug-in with one instance in a state.
+func pluginIn(s scanner.State) func() []scanner.Figures {
+	return func() []scanner.Figures {
+		return []scanner.Figures{{Name: "av", Then: "451", Instances: []scanner.Instance{{Address: "127.0.0.1:1", State: s}}}}
+	}
+}
+
+// TestOnlyAnAnswerIsAlive: one that was told to be dead is told to be alive once it has answered, not where its settings changed or
+// the process is another since; and its death is not told again by that.
+func TestOnlyAnAnswerIsAlive(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	path := filepath.Join(t.TempDir(), "told")
+	a := &pluginAlarms{path: path}
+	for i, step := range []struct {
+		state   scanner.State
+		restart bool
+		later   time.Duration
+		want    string
+	}{
+		{scanner.Unknown, false, 0, ""}, {scanner.Failing, false, 0, ""}, {scanner.Dead, false, 0, "dead"},
+		{scanner.Unknown, false, 0, ""}, {scanner.Failing, false, 0, ""}, {scanner.Dead, false, 2 * pluginAgain, ""}, // it is told
+		{scanner.Unknown, true, 0, ""}, {scanner.Dead, true, 2 * pluginAgain, ""}, {scanner.Alive, true, 0, "alive"},
+		{scanner.Dead, true, 0, "dead"}, {scanner.Alive, false, 0, "alive"}, {scanner.Dead, true, pluginAgain / 2, ""}, {scanner.Alive, true, 0, ""},
+		{scanner.Dead, false, pluginAgain, "dead"},
+	} {
+		if now = now.Add(step.later); step.restart {
+			a = &pluginAlarms{path: path}
+		}
+		told := ""
+		if err := a.tell(pluginIn(step.state), now, func(e event) { told += e.State }); err != nil {
+			t.Fatal(err)
+		}
+		if told != step.want {
+			t.Errorf("step %d, %s: told is %q, want %q", i, step.state, told, step.want)
+		}
+	}
+	if err := os.WriteFile(path, []byte("[{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, told := &pluginAlarms{path: path}, 0
+	if err := a.tell(pluginIn(scanner.Dead), now, func(event) { told++ }); err == nil || told != 1 {
+		t.Errorf("with a damaged file: %v, %d told", err, told)
+	}
+}
+
 // TestPluginsAreToldInOrder: who saw a plug-in alive tells it after those who saw it dead before.
 func TestPluginsAreToldInOrder(t *testing.T) {
 	t.Parallel()
 	var a pluginAlarms
-	state := func(s scanner.State) []scanner.Figures {
-		return []scanner.Figures{{Name: "av", Instances: []scanner.Instance{{Address: "127.0.0.1:1", State: s}}}}
-	}
 	told := make(chan string, 4)
 	post := func(e event) { told <- e.State }
 	var both sync.WaitGroup
 	looked, later := make(chan struct{}), make(chan struct{})
 	both.Go(func() {
-		a.tell(func() []scanner.Figures {
+		_ = a.tell(func() []scanner.Figures { // which keeps nothing
 			close(looked)
 			<-later
-			return state(scanner.Dead)
+			return pluginIn(scanner.Dead)()
 		}, time.Now(), post)
 	})
 	<-looked
 	both.Go(func() {
-		a.tell(func() []scanner.Figures { return state(scanner.Alive) }, time.Now(), post)
+		_ = a.tell(pluginIn(scanner.Alive), time.Now(), post)
 	})
 	close(later)
 	both.Wait()

@@ -35,7 +35,7 @@ var left = []Part{
 	{Left: true, What: "mail that waits (spool)", Note: "not in it: a copy would be delivered twice: keep its disk, and mirror it", names: []string{"spool"}},
 	{Left: true, What: "held mail and samples of locks", Note: "not in it: copy the folders quarantine and samples; their keys are in here", names: []string{"quarantine", "samples"}},
 	{Left: true, What: "message log", Note: "not in it: copy log.dir from a snapshot of its file system"},
-	{Left: true, What: "connections, messages in flight, kernel tables, bypass", Note: "not in it: they belong to the moment", names: []string{"inflight", "spill"}},
+	{Left: true, What: "connections, messages in flight, kernel tables, bypass", Note: "not in it: they belong to the moment", names: []string{"inflight", "spill", "plugins.json"}},
 }
 
 const (

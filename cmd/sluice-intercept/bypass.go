@@ -145,7 +145,7 @@ func openBypasser(ctx context.Context, file, by string, stderr io.Writer) (bypas
 	if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ECONNREFUSED) {
 		return nil, err
 	}
-	fmt.Fprintln(stderr, "no sluice-intercept runs; what it left in the kernel is changed")
+	fmt.Fprintln(stderr, "no sluice-intercept runs; this is about what it left in the kernel")
 	l, err := control.Listen(set.socket, set.gid) // so that none starts meanwhile
 	if err != nil {
 		return nil, err

@@ -100,3 +100,48 @@ func TestReporterWaitsForSluiced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReporterSpeaksAtOnce: who asks for the observer right behind its start is told that it is there, also where sluiced came later.
+func TestReporterSpeaksAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "observe.sock")
+	log := make(firstLine, 1)
+	r := newReporter(path, slog.New(slog.NewTextHandler(log, nil)))
+	defer r.close()
+	<-log // it has found nobody
+	l, err := control.Listen(path, os.Getgid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reports := make(chan control.ObservedReport, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		served <- control.ServeObserved(ctx, l, func(control.Peer) bool { return true }, t.Logf, func(r control.ObservedReport) {
+			select {
+			case reports <- r:
+			default:
+			}
+		})
+	}()
+	select {
+	case <-reports:
+	case <-time.After(countersEvery - time.Second):
+		t.Error("no report came")
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// firstLine hears that something was written.
+type firstLine chan struct{}
+
+func (f firstLine) Write(b []byte) (int, error) {
+	select {
+	case f <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}

@@ -53,10 +53,13 @@ func (r *reporter) tell(seen uint64, loss control.ObservedLoss) {
 	r.state.Store(&control.ObservedReport{Seen: seen, Loss: loss})
 }
 
-// run sends each record, and the counters once in a while.
+// countersEvery is how often the counters are told: sluiced takes longer silence for an observer that is not there.
+const countersEvery = 5 * time.Second
+
+// run sends each record, and the counters at once and once in a while.
 func (r *reporter) run() {
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		select {
 		case o, open := <-r.records:
@@ -64,13 +67,17 @@ func (r *reporter) run() {
 				return
 			}
 			r.deliver(o)
-		case <-tick.C:
+		case <-next.C:
 			r.deliver(nil)
+			next.Reset(countersEvery)
+			if r.away { // it has waited
+				next.Reset(0)
+			}
 		}
 	}
 }
 
-// deliver sends one report, to another sluiced when the first has ended. Counters alone are not tried twice.
+// deliver sends one report, to another sluiced when the first has ended. Counters alone make way for records between two tries.
 func (r *reporter) deliver(o *control.Observed) {
 	for {
 		report := *r.state.Load()

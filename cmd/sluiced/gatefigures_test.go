@@ -259,7 +259,7 @@ func TestGateReadsTheLog(t *testing.T) {
 			t.Errorf("%s: %+v", path, r)
 		}
 	}
-	for _, path := range []string{"/v1/gate?prefix=192.0.2.0/24", "/v1/gate?since=" + time.Now().Add(time.Hour).Format("2006-01-02T15:04:05Z")} {
+	for _, path := range []string{"/v1/gate?prefix=192.0.2.0/24", "/v1/gate?since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339)} {
 		if got := get[api.Gate](g, path); got.Flows != 0 || got.Verdict != api.GateLook {
 			t.Errorf("%s: %+v", path, got)
 		}

@@ -130,7 +130,8 @@ func (d *Datapath) PutSources(list ...Source) (err error) {
 			return fmt.Errorf("could not write source %s: %w", s.Prefix, err)
 		}
 		if d.quick != nil && isHost(s.Prefix) {
-			if err := d.quick.put(hostKey(s.Prefix), v); err != nil {
+			err := d.quick.put(hostKey(s.Prefix), v)
+			if d.settle(&err, mostTurning); err != nil {
 				return err
 			}
 		}
@@ -154,7 +155,8 @@ func (d *Datapath) DeleteSources(prefixes ...netip.Prefix) (err error) {
 			return err
 		}
 		if d.quick != nil && isHost(p) {
-			if err := d.quick.remove(hostKey(p)); err != nil {
+			err := d.quick.remove(hostKey(p))
+			if d.settle(&err, mostTurning); err != nil {
 				return err
 			}
 		}

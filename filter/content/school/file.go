@@ -38,11 +38,14 @@ func (s *School) Unsaved() bool {
 	return was
 }
 
-// Unwritten says that the last save failed.
+// Unwritten says that the last save failed: the next one writes all anew.
 func (s *School) Unwritten() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.changed = true
+	s.changed, s.kept = true, s.previous != nil
+	if sh := s.shadow.Load(); sh != nil {
+		sh.changed = true
+	}
 }
 
 // Save writes model and lessons, and returns the number of the last lesson in them: what a journal has up to it is needed

@@ -3,6 +3,7 @@ package school
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 
 	"sluice/filter/content"
@@ -119,5 +120,28 @@ func TestShadowOutlivesTheProcess(t *testing.T) {
 	}
 	if err := n.LoadShadow(bytes.NewReader(file.Bytes()[:file.Len()/2])); err == nil || n.Report().Shadow == nil {
 		t.Errorf("half a file was taken: %v", err)
+	}
+}
+
+// TestAFailedSaveIsMadeUpFor: of what a full disk did not take nothing is taken for saved, neither the model before nor that in shadow.
+func TestAFailedSaveIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	s := open(t, Options{})
+	if _, err := s.Train(mail(1), true, "root", true); err != nil {
+		t.Fatal(err)
+	}
+	s.Import(sharp(t))
+	for i, fresh := range []bool{true, false, true, false} {
+		if i == 2 {
+			s.Unwritten()
+		}
+		before, err := s.SavePrevious(io.Discard)
+		_, shadow, serr := s.SaveShadow(io.Discard)
+		if err != nil || serr != nil || before != fresh || shadow != fresh {
+			t.Errorf("step %d: the model before is written: %t, that in shadow: %t, want %t; %v, %v", i, before, shadow, fresh, err, serr)
+		}
+	}
+	if !s.Unsaved() {
+		t.Error("there is nothing to save after a failure")
 	}
 }

@@ -95,7 +95,7 @@ func TestWhatPassesUnreadIsBounded(t *testing.T) {
 		t.Errorf("40 MB: %v, %v", r, err)
 	}
 	if _, r, err := c.Send("a@alice.example", []string{"larger@selfsigned.example"}, large[:20<<20]); err == nil {
-		t.Errorf("20 MB more: %v", r)
+		t.Fatalf("20 MB more: %v", r)
 	}
 	if err := u.g.Sluiced.WaitLog(ctx, "has used up what may pass unread in an hour"); err != nil {
 		t.Error(err)

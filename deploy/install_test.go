@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -110,6 +111,27 @@ func TestInstallRefusesARelativePrefix(t *testing.T) {
 	for _, args := range [][]string{{t.TempDir()}, {t.TempDir(), "usr"}, {t.TempDir(), "/"}} {
 		if out, err := exec.Command("../scripts/install", args...).CombinedOutput(); err == nil || !strings.Contains(string(out), "usage:") {
 			t.Errorf("install %q: %v %s", args, err, out)
+		}
+	}
+}
+
+// TestManualsShowAllTheirLines: troff leaves out a line that begins with a macro it does not know.
+func TestManualsShowAllTheirLines(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("man/*.[58]")
+	if err != nil || len(pages) < 5 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	macro := regexp.MustCompile(`^\.(\\"|TH|SH|SS|TP|PP|IP|B|I|BR|BI|RI|RB|IR|RS|RE|br|nf|fi)( |$)`)
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if (strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'")) && !macro.MatchString(line) {
+				t.Errorf("%s:%d would not be shown: %s", page, i+1, line)
+			}
 		}
 	}
 }

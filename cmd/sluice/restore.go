@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -65,10 +66,7 @@ func (r *restore) run(h *backup.Head) error {
 
 // target finds store.dir and the account of sluiced, by the configuration of this host where it has one.
 func (r *restore) target(h *backup.Head) (uid, gid int, err error) {
-	own := r.config
-	if own == "" {
-		own = h.Config
-	}
+	own := cmp.Or(r.config, os.Getenv("SLUICE_CONFIG"), h.Config)
 	dir, account := h.Dir, h.Account
 	switch _, err := os.Stat(own); {
 	case err == nil:

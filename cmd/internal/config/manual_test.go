@@ -45,6 +45,11 @@ and tls_roots of [delivery] take effect with the next restart.
 	return b.Bytes()
 }
 
+// escape writes text as troff shows it; a line that begins like a macro would not be shown.
 func escape(text string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(text, `\`, `\\`), "-", `\-`)
+	text = strings.ReplaceAll(strings.ReplaceAll(text, `\`, `\\`), "-", `\-`)
+	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
+		return `\&` + text
+	}
+	return text
 }

@@ -110,7 +110,7 @@ func (l *netLab) everybody(m Mode, f Fail) {
 // greeting fails the test unless who greets, having been reached at mx from cust.
 func (l *netLab) greeting(p peer, from, who string) net.Conn {
 	l.Helper()
-	c, line, err := l.dial(l.cust, reuse, from, at(p.mx, 25), 5*time.Second)
+	c, line, err := l.dial(l.cust, reuse, from, at(p.mx, 25), 20*time.Second)
 	if err != nil {
 		l.Fatalf("no answer from %s: %v; counters %v", p.mx, err, l.counts())
 	}

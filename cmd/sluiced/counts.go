@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,13 @@ type keptFile struct {
 type countsFile struct {
 	keptFile
 	counts *limit.Counts
+	given  atomic.Bool // to another process: from then on it is told what is booked
+}
+
+// give leaves the counts to another process. What is booked while they are saved may count twice there, and nothing not at all.
+func (c *countsFile) give() error {
+	c.given.Store(true)
+	return c.release()
 }
 
 // choicesFile keeps delivery addresses that were chosen otherwise than by the pool (DIP2).
@@ -64,7 +72,7 @@ const countsHead = 8 + 8 + 4 // number, length, checksum of all that follows the
 
 // openCounts restores counts from dir, or leaves that to claim where another process has them.
 func openCounts(dir string, counts *limit.Counts) (*countsFile, error) {
-	c := &countsFile{keptFile{what: counts}, counts}
+	c := &countsFile{keptFile: keptFile{what: counts}, counts: counts}
 	return c, c.open(dir, "counts")
 }
 

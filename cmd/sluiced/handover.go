@@ -47,7 +47,7 @@ func (d *daemon) retire() {
 	}
 	d.stopped = true
 	acceptors, houses := d.acceptors, d.houses
-	close(d.handedOver) // first: what is booked from now on is told, what was booked before is saved below
+	close(d.handedOver) // first: what is judged from now on is told, what was judged before is saved below
 	d.accepting.Unlock()
 	for _, a := range acceptors {
 		a.stop()
@@ -60,7 +60,7 @@ func (d *daemon) retire() {
 	d.closeHouses()
 	d.tellPlaces()
 	d.locks.Follow()
-	if err := d.counts.release(); err != nil {
+	if err := d.counts.give(); err != nil {
 		d.log.Error("could not save what users have sent for the next process; its limits are too wide", "err", err)
 	}
 	if err := d.conduct.release(); err != nil {

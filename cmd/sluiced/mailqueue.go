@@ -344,7 +344,7 @@ func (m *mailQueue) Tried(r *delivery.Result) {
 	}
 	if e.User != 0 {
 		failed, invalid := undelivered(r.Rcpts)
-		limit.Undelivered(toldCounts{m.d.counts.counts, m.d}, e.User, failed, invalid)
+		limit.Undelivered(m.d.toldCounts(), e.User, failed, invalid)
 	}
 	m.d.tally.Put(rec)
 	m.d.log.LogAttrs(context.Background(), slog.LevelDebug, "tried", slog.String("delivery", r.Delivery.String()), slog.String("host", r.Host), slog.Int("tries", r.Tries))

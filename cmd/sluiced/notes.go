@@ -96,11 +96,14 @@ func (d *daemon) heard(e control.Event) {
 	}
 }
 
-// toldCounts tells the process that has the counts what is booked here after the hand-over.
+// toldCounts tells the process that has the counts what is booked here after they were given to it.
 type toldCounts struct {
 	*limit.Counts
-	d *daemon
+	file   *countsFile
+	others func(note)
 }
+
+func (d *daemon) toldCounts() toldCounts { return toldCounts{d.counts.counts, d.counts, d.tellOthers} }
 
 func (c toldCounts) Settle(k limit.Key, reserved, n int) {
 	c.Counts.Settle(k, reserved, n)
@@ -109,15 +112,15 @@ func (c toldCounts) Settle(k limit.Key, reserved, n int) {
 
 func (c toldCounts) SettleHour(user uint32, reserved, n limit.Hour) {
 	c.Counts.SettleHour(user, reserved, n)
-	if n != (limit.Hour{}) && c.d.retired() {
+	if n != (limit.Hour{}) && c.file.given.Load() {
 		c.tell(limit.Key{User: user, What: limit.Messages, Window: time.Hour}, n.Messages)
 		c.tell(limit.Key{User: user, What: limit.Recipients, Window: time.Hour}, n.Recipients)
 	}
 }
 
 func (c toldCounts) tell(k limit.Key, n int) {
-	if n > 0 && c.d.retired() {
-		c.d.tellOthers(note{Booked: &booked{k, n}})
+	if n > 0 && c.file.given.Load() {
+		c.others(note{Booked: &booked{k, n}})
 	}
 }
 

@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	"sluice/filter"
+	"sluice/filter/limit"
 	"sluice/filter/lock"
 	mail "sluice/filter/message"
 	"sluice/intercept/flow"
@@ -41,5 +43,47 @@ func TestVerdictsAreToldWhole(t *testing.T) {
 				t.Errorf("%s, forwarded %v: %+v, %v; want %+v, %v", name, forwarded, got, counted, want, counts)
 			}
 		}
+	}
+}
+
+// TestWhatIsBookedIsGivenOnce: what a process booked before its counts went to another one is in them, and is not told besides; what
+// it books later is told.
+func TestWhatIsBookedIsGivenOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old, err := openCounts(dir, limit.NewCounts(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.close()
+	var told []booked
+	c := toldCounts{old.counts, old, func(n note) { told = append(told, *n.Booked) }}
+	failed := limit.Key{User: 1, What: limit.Failed, Window: time.Hour}
+	book := func() {
+		c.SettleHour(1, limit.Hour{Messages: 1, Recipients: 2}, limit.Hour{Messages: 1, Recipients: 2})
+		c.SettleHour(1, limit.Hour{Messages: 1, Recipients: 1}, limit.Hour{})
+		c.Settle(failed, 0, 3)
+	}
+	book()
+	if err := old.give(); err != nil {
+		t.Fatal(err)
+	}
+	before := len(told)
+	book()
+	next, err := openCounts(dir, limit.NewCounts(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.close()
+	for _, b := range told {
+		next.counts.Settle(b.Key, 0, b.N)
+	}
+	for what, want := range map[limit.Quantity]int{limit.Messages: 2, limit.Recipients: 4, limit.Failed: 6} {
+		if n, _ := next.counts.Count(limit.Key{User: 1, What: what, Window: time.Hour}); n != want {
+			t.Errorf("quantity %d: %d are booked in the next process, want %d", what, n, want)
+		}
+	}
+	if before != 0 || len(told) != 3 {
+		t.Errorf("%d and %d were told, want none and 3", before, len(told)-before)
 	}
 }

@@ -48,7 +48,7 @@ func (d *daemon) makeProxy(cfg *config.Config) error {
 	}})
 	d.elsewhere.gate = d.gate
 	d.busy = filter.NewTurns(max(1, runtime.GOMAXPROCS(0)-1)) // one processor is for who has just come
-	d.checks = d.pipeline(toldCounts{d.counts.counts, d}, d.limitMet)
+	d.checks = d.pipeline(d.toldCounts(), d.limitMet)
 	d.dialer = relay.NewDialer(relay.Options{Timeouts: onwardTimeouts(&cfg.Delivery), Own: d.link, Keep: cfg.Delivery.Reuse.D(), Chunks: cfg.Delivery.Chunks,
 		Servers: d.onward.finder, Roots: d.onward.roots, Leave: d.pools.leave})
 	d.proxy, err = proxy.New(proxy.Config{

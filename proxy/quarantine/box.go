@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,7 +105,7 @@ func Open(o Options) (*Box, error) {
 		}
 		o.Alarm(fmt.Errorf("the key file of held messages, %s, %s: %d held messages cannot be read; put their keys back from a copy, as further lines before the last", o.KeyFile, how, lost))
 	}
-	return b, b.removeStrays(all)
+	return b, b.compare(all)
 }
 
 // Refresh looks into the index for what other processes did, and returns all entries.
@@ -129,7 +130,18 @@ func (b *Box) Refresh() ([]Entry, error) {
 // strayAge is how old a file without an entry must be: a younger one may be on its way.
 const strayAge = 10 * time.Minute
 
-func (b *Box) removeStrays(all []Entry) error {
+// compare removes files without entries, and tells of entries without files: a database that was restored has them where the
+// folder is another one.
+func (b *Box) compare(all []Entry) error {
+	missing := 0
+	for i := range all {
+		if !b.there(&all[i]) {
+			missing++
+		}
+	}
+	if missing > 0 {
+		b.o.Alarm(fmt.Errorf("%d held messages are listed whose files are not in %s, as after a restore: put the files there from a copy, if there is one", missing, b.o.Dir))
+	}
 	known := make(map[string]bool, len(all))
 	for i := range all {
 		known[all[i].ID+suffix] = true
@@ -189,9 +201,14 @@ func (b *Box) Keep(l *Letter) (Entry, error) {
 		lock.Lock()
 		defer lock.Unlock()
 	}
-	if e, err := b.Known(l.Entry.Print); err == nil {
+	switch e, err := b.Known(l.Entry.Print); {
+	case err == nil && b.there(&e):
 		return b.again(e)
-	} else if !errors.Is(err, ErrUnknown) {
+	case err == nil: // its file is lost, and here it is once more
+		if err := b.drop([]Entry{e}); err != nil {
+			return Entry{}, err
+		}
+	case !errors.Is(err, ErrUnknown):
 		return Entry{}, err
 	}
 	if most := b.o.Most(); most > 0 {
@@ -220,6 +237,15 @@ func (b *Box) Keep(l *Letter) (Entry, error) {
 	b.users[e.User]++
 	b.bytes, b.count = b.bytes+e.Size, b.count+1
 	return e, nil
+}
+
+// there tells whether what an entry is about is kept, or needs to be no longer.
+func (b *Box) there(e *Entry) bool {
+	if e.State == Released {
+		return true
+	}
+	_, err := os.Lstat(b.path(e.ID))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // full tells a lack of room from other failures.

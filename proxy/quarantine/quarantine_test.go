@@ -196,3 +196,28 @@ func TestFingerprint(t *testing.T) {
 		t.Error("a message that cannot be read has a fingerprint")
 	}
 }
+
+// TestFileLost: an entry whose file is gone, as after a restore of the database alone, is told of at the start, and a further try of
+// the message is kept anew.
+func TestFileLost(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	lost, there := v.put(7, "r@sink.example"), v.put(7, "s@sink.example")
+	if err := os.Remove(v.file(lost.ID)); err != nil {
+		t.Fatal(err)
+	}
+	v.open()
+	if len(v.alarm) != 1 || !strings.Contains(v.alarm[0], "1 held messages are listed whose files are not in ") {
+		t.Errorf("alarms: %q", v.alarm)
+	}
+	again := v.put(7, "r@sink.example")
+	if _, err := v.Read(again.ID); err != nil || again.ID == lost.ID || again.Tries != 1 {
+		t.Errorf("kept anew: %+v, %v", again, err)
+	}
+	if n, _ := v.Figures(); n != 2 {
+		t.Errorf("%d are held", n)
+	}
+	if e := v.put(7, "s@sink.example"); e.ID != there.ID || e.Tries != 2 {
+		t.Errorf("a further try of what is there: %+v", e)
+	}
+}

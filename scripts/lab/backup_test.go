@@ -156,6 +156,7 @@ func TestBackupMovesAGateway(t *testing.T) {
 	}
 
 	sluice(t, g, "unlock", "mallory", "--reason", "later")
+	sluice(t, g, "mode", "remove", "192.0.2.50", "--reason", "later")
 	if err := g.Sluiced.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -170,5 +171,11 @@ func TestBackupMovesAGateway(t *testing.T) {
 	}
 	if out := sluice(t, g, "locks"); !strings.Contains(out, "mallory") {
 		t.Errorf("the lock is not back: %s", out)
+	}
+	if out := sluice(t, g, "mode", "show", "192.0.2.50"); !strings.Contains(out, "reject") {
+		t.Errorf("the rule is not back: %s", out)
+	}
+	if got := say(ctx, t, l, "mallory", "n@sink.example", "Subject: x\r\n\r\nhello\r\n"); !strings.HasPrefix(got, "451 4.7.1 gw.example: [LOCKED]") {
+		t.Errorf("who is locked again hears %q", got)
 	}
 }

@@ -144,8 +144,13 @@ func readFrom(f io.Reader, file, to string) (*Content, error) {
 	z.Multistream(false)
 	r := &reader{tar: tar.NewReader(z), to: to, sizes: map[string]int64{}}
 	err = r.all()
-	if err == nil {
+	switch {
+	case err == nil:
 		err = nothingLeft(z, in)
+	case errors.Is(err, errNewer):
+		if _, zerr := io.Copy(io.Discard, z); zerr != nil { // it only looks so
+			err = whole(zerr)
+		}
 	}
 	if err != nil {
 		if errors.Is(err, errNewer) || errors.Is(err, errForeign) {

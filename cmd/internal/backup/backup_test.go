@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -79,12 +80,12 @@ func inFile(t *testing.T, b []byte) string {
 }
 
 // before is a folder in use: old state, mail that waits, and what no backup knows.
-var before = map[string]string{"sluice.db": "old", "sluice.db-wal": "old, too", "habits.0": "old", "dkim/b._domainkey.x.org": "old", "spool/1": "mail", "note.txt": "mine"}
+var before = map[string]string{"sluice.db": "old", "sluice.db-wal": "old, too", "habits.0": "old", "dkim/b._domainkey.x.org": "old", "spool/1": "mail", "note.txt": "mine", "quarantine/1.held": "held"}
 
 // after is what has to stand there once it is restored, and what was moved aside.
 var (
-	after   = map[string]string{"sluice.db": "the database", "dkim/a._domainkey.x.org": "a key", "counts.1": "counts", "spool/1": "mail", "note.txt": "mine"}
-	movedTo = map[string]string{"sluice.db": "old", "sluice.db-wal": "old, too", "habits.0": "old", "dkim/b._domainkey.x.org": "old"}
+	after   = map[string]string{"sluice.db": "the database", "dkim/a._domainkey.x.org": "a key", "counts.1": "counts", "spool/1": "mail", "note.txt": "mine", "quarantine/1.held": "held"}
+	movedTo = map[string]string{"sluice.db": "old", "sluice.db-wal": "old, too", "habits.0": "old", "dkim/b._domainkey.x.org": "old", "quarantine/1.held": "held"}
 )
 
 // restored compares a folder, in which a restore has ended, with what it has to be.
@@ -140,7 +141,7 @@ func TestPutBack(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	file := inFile(t, written(t))
-	for step := range 2 + len(movedTo) + 3 {
+	for step := range 9 {
 		dir := t.TempDir()
 		plant(t, dir, before)
 		if _, err := Unpack(file, dir, os.Getuid(), os.Getgid()); err != nil {
@@ -157,7 +158,7 @@ func TestInterrupted(t *testing.T) {
 		for _, m := range moves[:step+1] {
 			err := error(nil)
 			if m[0] == "" {
-				err = os.Mkdir(filepath.Join(dir, m[1]), 0o700)
+				err = errors.Join(os.Mkdir(filepath.Join(dir, m[1]), 0o700), linkAll(filepath.Join(dir, "quarantine"), filepath.Join(dir, m[1], "quarantine")))
 			} else {
 				err = os.Rename(filepath.Join(dir, m[0]), filepath.Join(dir, m[1]))
 			}

@@ -106,7 +106,38 @@ func moveOld(dir, away string, like fs.FileInfo) error {
 			return err
 		}
 	}
+	for _, name := range indexed {
+		if err := linkAll(filepath.Join(dir, name), filepath.Join(away, name)); err != nil {
+			return err
+		}
+	}
 	return moveAll(dir, away, func(name string) bool { return Holds(name) || slices.Contains(journals, name) })
+}
+
+// indexed are folders whose files the database lists: what it does not know is removed from them, so what is moved aside has them, too.
+var indexed = []string{"quarantine", "samples"}
+
+// linkAll gives the files of a folder second names in another one.
+func linkAll(from, to string) error {
+	list, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, e := range list {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Link(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return durable.SyncFolder(to)
 }
 
 // moveAll moves what takes says out of one folder into another, and has that on the disk.

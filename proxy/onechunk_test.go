@@ -132,6 +132,17 @@ func TestWhoDoesNotTakeTheFirstChunkHearsDATA(t *testing.T) {
 	}
 }
 
+// TestWhoAnswersTheFirstChunkTwiceHearsDATA: the second answer would be taken for that to the message.
+func TestWhoAnswersTheFirstChunkTwiceHearsDATA(t *testing.T) {
+	t.Parallel()
+	for _, again := range []string{"250 2.0.0 queued as C0", "500 5.5.1 what?"} {
+		mx := newRemote(t, reply("BDAT", "250 2.0.0 so far\r\n"+again, "554 5.7.1 no"))
+		r := newRig(t, mx.addr(), chunking)
+		r.mail("250 2.0.0 queued as X1")
+		heard(t, mx, "1 EHLO", "1 MAIL", "1 BDAT", "2 EHLO", "2 MAIL", "2 DATA", "2 .")
+	}
+}
+
 // TestWhatIsSaidToTheFirstChunkOfTheMessage is the client's answer, if it may try again.
 func TestWhatIsSaidToTheFirstChunkOfTheMessage(t *testing.T) {
 	t.Parallel()

@@ -157,8 +157,14 @@ func (s *Session) firstChunk(fields []byte) (*smtp.Reply, error) {
 		s.conn.SetUntil(time.Time{})
 		return &s.rep, nil
 	}
-	s.taker.state.Store(takes)
-	return nil, nil
+	switch f := s.quiet(); { // who answers each line, or twice, would answer the message before it is there
+	case f == nil:
+		s.taker.state.Store(takes)
+		return nil, nil
+	case f.Raw != nil, errors.Is(f, net.ErrClosed):
+		return nil, f
+	}
+	return nil, s.noChunk()
 }
 
 // noChunk notes that the destination does not take chunks.

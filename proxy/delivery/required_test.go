@@ -103,3 +103,26 @@ func TestREQUIRETLSLooksAtEachExchanger(t *testing.T) {
 		})
 	}
 }
+
+// TestREQUIRETLSByARelay: one that the operator names, and has verified, needs nothing that is published.
+func TestREQUIRETLSByARelay(t *testing.T) {
+	t.Parallel()
+	for _, verified := range []bool{true, false} {
+		up := &Upstream{Host: "127.0.0.2"}
+		w := newWorld(t, func(o *Options) {
+			o.Upstream = func(uint32, string, string) *Upstream { return up }
+		})
+		up.Port = w.port
+		mx := w.serveTLS("127.0.0.2", "REQUIRETLS")
+		if verified {
+			up.Policy = &tlspolicy.Policy{Level: tlspolicy.DANE, Source: tlspolicy.Setting, TLSA: []tlspolicy.TLSA{mx.tlsa}}
+		}
+		env := w.mail("x@one.example")
+		env.RequireTLS = true
+		w.send(env, text)
+		o := w.next().Rcpts[0]
+		if is := o.Fate == Delivered && mx.required.Load() == 1; is != verified || !verified && (o.Reply.Enh != smtp.Enhanced{5, 7, 30} || mx.messages.Load() > 0) {
+			t.Errorf("verified %t: %+v", verified, o)
+		}
+	}
+}

@@ -179,7 +179,7 @@ type Relay struct {
 	Domains      []string `toml:"domains" doc:"Only mail to these domains."`
 	Login        string   `toml:"login" doc:"Name to log in with, within TLS alone."`
 	PasswordFile string   `toml:"password_file" doc:"File with the password in its first line."`
-	TLS          string   `toml:"tls" default:"opportunistic" enum:"opportunistic|required|verified" doc:"How the connection is to be protected."`
+	TLS          string   `toml:"tls" default:"opportunistic" enum:"opportunistic|required|verified" doc:"How the connection is to be protected. Mail with REQUIRETLS goes by a relay that is verified, and keeps it, alone."`
 }
 
 // Template says what happens to unknown sources.

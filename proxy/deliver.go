@@ -36,7 +36,6 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 		return
 	}
 	s.fit(body)
-	asked := time.Now() // what the checks took is not the destination's
 	reply, err := s.transfer(body, until, e)
 	if reply == nil && err == nil {
 		return
@@ -44,7 +43,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 	s.used = time.Now()
 	switch {
 	case err == nil:
-		s.srv.paces.took(s.flow.Target.Addr(), s.used.Sub(asked))
+		s.pace()
 		if s.heard = ""; reply.Class() == 4 {
 			if s.heard = firstLine(reply.Raw); s.keepDeferred(body, e) {
 				return
@@ -81,6 +80,7 @@ func (s *session) deliver(body *smtp.Body, at time.Time, e *ending) {
 
 // fit has the session take as little memory as it can until the destination has answered, where that is slow.
 func (s *session) fit(body *smtp.Body) {
+	s.asked = time.Now() // what the checks took is not the destination's
 	if !s.srv.paces.slow(s.flow.Target.Addr()) {
 		return
 	}
@@ -91,6 +91,9 @@ func (s *session) fit(body *smtp.Body) {
 		m.Data = body.Bytes()
 	}
 }
+
+// pace notes how long the destination took.
+func (s *session) pace() { s.srv.paces.took(s.flow.Target.Addr(), s.used.Sub(s.asked)) }
 
 // transfer gives the message to the onward session, which is a new one where there is none any more, and returns the final
 // reply. Neither that nor an error: the client was answered.

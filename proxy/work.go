@@ -25,6 +25,7 @@ type work struct {
 	lately  pool.Recent // where from the last mail left
 	taken   relay.Route // the way that it took
 	known   comparison  // of the onward leg
+	asked   time.Time   // when the message at hand went to the destination
 	verdict filter.Verdict
 	ending  ending
 	lines   lines

@@ -72,9 +72,10 @@ func (p *program) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "restore FILE", Short: "put back what backup wrote, on this host or a new one", Args: exactly("FILE"),
 		Long: `restore puts a backup back, all of it or nothing; sluiced must not run. On a new host: install Sluice of the same version or a newer one,
 make its account (systemd-sysusers), restore, look at the interfaces in the configuration, start the services. A file that is
-damaged or of a newer version is refused. What stood in store.dir before is refused to be lost: --replace moves it aside there, into
-before-restore- and the time, with a second name of each held message: those that came behind the backup go from the quarantine. Mail that waits
-and the message log stay as they are.
+damaged or of a newer version is refused.
+
+Where store.dir has a state already restore refuses; --replace moves it aside there, into before-restore- and the time, and each held
+message gets a second name in it: those that came behind the backup go from the quarantine. Mail that waits and the message log stay.
 
 Files of the configuration are put where they were, with their owners and modes, where none is yet; those that are there stay as they
 are, and it is said which of them differ.`,

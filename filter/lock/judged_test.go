@@ -313,6 +313,30 @@ func TestMarksSurviveARestart(t *testing.T) {
 	}
 }
 
+// TestMarksOfBothProcessesCount: four bad messages of the process that goes, which the one that comes takes over after it has judged
+// another one of the same sender, are five.
+func TestMarksOfBothProcessesCount(t *testing.T) {
+	t.Parallel()
+	old, next := newWorld(t), newWorld(t)
+	for i := range 4 {
+		old.sendAs(1, "web", fmt.Sprint("spam ", i), filter.Spam)
+	}
+	old.send(2, "spam", filter.Spam)
+	next.sendAs(1, "web", "spam of the next", filter.Spam)
+	next.send(1, "good", filter.Clean)
+	if err := next.keeper.Restore(old.keeper.Append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if st := next.keeper.Standing(Scope{2, ""}); st.Rung != ladder.Watched {
+		t.Errorf("who was judged by the older one alone stands at %s", st.Rung)
+	}
+	next.sendAs(1, "web", "one more", filter.Spam)
+	lk, locked := next.keeper.FindIn(Scope{1, "web"})
+	if !locked || len(lk.Evidence) != 6 || lk.Evidence[0].Message == "" {
+		t.Errorf("locked %v with %d pieces of evidence, want 6", locked, len(lk.Evidence))
+	}
+}
+
 // BenchmarkJudgedBad: the decision about a bad message of one of many identities.
 func BenchmarkJudgedBad(b *testing.B) {
 	w := &world{}

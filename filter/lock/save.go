@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-
-	"sluice/filter/lock/ladder"
 )
 
 // saved begins what Append writes; another form gets another number.
@@ -50,8 +48,8 @@ func (sh *tallyShard) append(dst []byte, t *tallies) []byte {
 // errSaved says that bytes are not of Append.
 var errSaved = errors.New("what was saved of senders is damaged")
 
-// Restore takes over what an earlier process knew, as Append wrote it. A sender of whom this process knows something bad
-// already keeps that. After an error a part may have been taken over.
+// Restore takes over what an earlier process knew, as Append wrote it. What this process knows against a sender already, since both
+// had mail of his while one handed over to the other, is added. After an error a part may have been taken over.
 func (l *Locks) Restore(b []byte) error {
 	if len(b) < 4 || binary.LittleEndian.Uint32(b) != saved {
 		return errSaved
@@ -94,9 +92,15 @@ func (l *Locks) restore(whom Scope, evidence, sender []byte) error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	have := t.sender(sh, whom, now, s)
-	if rung, _ := have.Judge(now, s); rung == ladder.Free && !have.OnProbation(now) {
-		*have = u
-		t.suspect(whom.User)
+	if have.OnProbation(now) { // what led to his lock counts no more
+		return nil
 	}
+	u.Join(&have.Sender)
+	for i := range have.evidence {
+		u.keep(have.evidence[i])
+	}
+	u.quiet = have.quiet
+	*have = u
+	t.suspect(whom.User)
 	return nil
 }

@@ -206,6 +206,11 @@ func (u *tally) remember(ev Evidence, e ladder.Event) {
 		}
 		ev.Print = e.Print
 	}
+	u.keep(ev)
+}
+
+// keep adds a piece of evidence, in the place of the oldest where there are too many.
+func (u *tally) keep(ev Evidence) {
 	if len(u.evidence) >= keepEvidence {
 		u.evidence = append(u.evidence[:0], u.evidence[1:]...)
 	}

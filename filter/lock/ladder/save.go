@@ -89,6 +89,14 @@ func (s *Sender) Restore(b []byte, now time.Duration) error {
 	return nil
 }
 
+// Join adds what speaks against a sender by a younger account of him.
+func (s *Sender) Join(younger *Sender) {
+	for i := range younger.marks {
+		m := &younger.marks[i]
+		s.mark(m.at, Event{Kind: m.kind, Print: m.print, Origin: m.origin, Firm: m.firm})
+	}
+}
+
 func (g *ring) restore(r *reader, now time.Duration) {
 	total := r.next()
 	if r.bad || total == 0 {

@@ -1,4 +1,6 @@
-//go:build linux
+//go:build linux && !race
+
+// Sessions are weighed as they run: with the race detector stacks are larger.
 
 package proxy
 

@@ -164,7 +164,7 @@ func TestHeaderShapes(t *testing.T) {
 		for _, packet := range c.packets {
 			g.send(t, packet)
 		}
-		for until := time.Now().Add(1 * time.Second); count(t, p, c.counter) == before; {
+		for until := time.Now().Add(time.Minute); count(t, p, c.counter) == before; {
 			if time.Now().After(until) {
 				t.Errorf("%d, %s: not counted as %s:\n%s", i, c.name, c.counter, g.gw.sh("nft list counters | grep -B1 'packets [1-9]'"))
 				break

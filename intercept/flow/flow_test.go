@@ -215,6 +215,12 @@ func TestAcceptDeadlineQueueAndClose(t *testing.T) {
 	if n != 3 || limit < 3 || err != nil {
 		t.Errorf("queue %d of %d, %v", n, limit, err)
 	}
+	if err := l.SetDeadline(time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) || l.AtOnce() {
+		t.Errorf("too late for those who wait: %v, at once %v", err, l.AtOnce())
+	}
 	l.SetDeadline(time.Time{})
 	for range 3 {
 		c, err := l.Accept()

@@ -66,7 +66,7 @@ type Listener struct {
 	raw    syscallConn
 	opt    Options
 	closed atomic.Bool
-	waited bool // the last Accept
+	waited bool // the last Accept, or took nothing
 }
 
 // syscallConn is what Listener needs of a raw connection.
@@ -173,6 +173,7 @@ func (l *Listener) accept() (fd int, peer syscall.Sockaddr, err error) {
 		}
 		return 0, nil, opError("accept", net.ErrClosed)
 	case rerr != nil:
+		l.waited = true // its time may have been over before it looked
 		return 0, nil, opError("accept", rerr)
 	case err != nil:
 		return 0, nil, opError("accept", os.NewSyscallError("accept4", err))
@@ -193,7 +194,7 @@ func addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// AtOnce tells whether the last Accept did not wait, so that more may be there. It is for the goroutine that accepts.
+// AtOnce tells whether the last Accept took what was there without waiting, so that more may be. It is for the goroutine that accepts.
 func (l *Listener) AtOnce() bool { return !l.waited }
 
 // SetDeadline makes a waiting and any later Accept return os.ErrDeadlineExceeded at t, so that its loop can beat while

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"sluice/cmd/internal/config"
 	"sluice/filter"
@@ -91,7 +92,7 @@ func (d *draft) Keep(_ context.Context, m *proxy.Kept) error {
 			return unkept(err)
 		}
 	}
-	env := envelopeOf(m)
+	env := d.k.envelopeOf(m)
 	var err error
 	if m.Withheld == nil {
 		_, err = d.d.Commit(&env, m.Trace, m.Body)
@@ -127,11 +128,11 @@ func tooManyWait(most int64) error {
 }
 
 // envelopeOf is the envelope of a message from the proxy.
-func envelopeOf(m *proxy.Kept) spool.Envelope {
+func (k keeper) envelopeOf(m *proxy.Kept) spool.Envelope {
 	env := spool.Envelope{
 		Message: m.ID, User: m.Flow.User.ID, UserName: m.Flow.User.Name, Identity: m.Login, Client: m.Flow.Client.Addr(), Received: m.At,
 		From: m.Mail.Address, UTF8: m.Mail.UTF8, RequireTLS: m.Mail.RequireTLS, Body: m.Mail.Body, Ret: m.Mail.Ret, EnvID: m.Mail.EnvID,
-		Verified: m.Login != "" && m.Mail.Address != "", // such a sender is the login's own (FRM1)
+		Verified: m.Mail.Address != "" && (m.Login != "" || k.own(m.Flow.User.ID, m.Mail.Address)), // with a login it is the login's own (FRM1)
 		As:       m.As,
 		Rcpts:    make([]spool.Rcpt, len(m.Rcpts)),
 	}
@@ -151,13 +152,18 @@ func envelopeOf(m *proxy.Kept) spool.Envelope {
 	return env
 }
 
+// own tells whether a sender is of a domain that is the user's by his settings, so that a notice may go there (DEL2, DEL3).
+func (k keeper) own(user uint32, sender string) bool {
+	return k.d.policy.Settings(user).Sender.Domains.Has(sender[strings.LastIndexByte(sender, '@')+1:])
+}
+
 // Later implements proxy.LateKeeper. Of mail that is on hold whoever releases it sees what becomes of it.
 func (k keeper) Later(ctx context.Context, f *flow.Flow, m *smtp.Mail, name string, held bool) error {
 	if m.RequireTLS {
 		return errors.New("REQUIRETLS was asked of its destination")
 	}
-	if _, ok := k.d.mail.NoticeTo(&spool.Envelope{User: f.User.ID}); !ok && !held && m.Address != "" {
-		return errors.New("a notice about it could go nowhere; give its user a contact")
+	if _, ok := k.d.mail.NoticeTo(&spool.Envelope{User: f.User.ID, Verified: k.own(f.User.ID, m.Address)}); !ok && !held && m.Address != "" {
+		return errors.New("a notice about it could go nowhere; give its user a contact, or name his domains")
 	}
 	if most := k.most(f.User.ID); most > 0 && k.d.waiting.Full(f.User.ID, most) {
 		return tooManyWait(most)

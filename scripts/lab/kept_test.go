@@ -9,14 +9,16 @@ import (
 	"testing"
 )
 
-// keepingConfig keeps what is withheld and what is put off; alice alone has somebody who can be told of a failure.
+// keepingConfig keeps what is withheld and what is put off; alice has somebody who can be told of a failure, and
+// dave senders who can.
 var keepingConfig = strings.NewReplacer(
 	`mode = "managed"`, "mode = \"managed\"\nwithheld = \"spool\"\ndeferred = \"spool\"",
-	`name = "{{.Name}}"`, "name = \"{{.Name}}\"{{if eq .Name \"alice\"}}\ncontact = \"alice@sink.example\"{{else if eq .Name \"mallory\"}}\nwithheld = \"451\"\ndeferred = \"pass\"\ncontact = \"m@sink.example\"{{end}}",
+	`name = "{{.Name}}"`, "name = \"{{.Name}}\"{{if eq .Name \"alice\"}}\ncontact = \"alice@sink.example\"{{else if eq .Name \"dave\"}}\nsender = { from_domains = [\"dave.example\"] }{{else if eq .Name \"mallory\"}}\nwithheld = \"451\"\ndeferred = \"pass\"\ncontact = \"m@sink.example\"{{end}}",
 ).Replace(GatewayConfig)
 
 // TestDeferredMailIsTriedAgain: a greylisted mail of alice is answered 250 and arrives later, once, from a delivery address;
-// bob has nobody to be told of a failure and mallory's setting hands it back, so both hear the destination's own answer, as
+// so is one of dave's from a domain of his;
+// bob has nobody to be told of a failure, dave's other senders are not known to be his, and mallory's setting hands it back, so both hear the destination's own answer, as
 // alice does where the destination she talks to is no exchanger of the recipient's domain.
 func TestDeferredMailIsTriedAgain(t *testing.T) {
 	t.Parallel()
@@ -41,6 +43,15 @@ func TestDeferredMailIsTriedAgain(t *testing.T) {
 		t.Errorf("it arrived from %v: %q", m.Peer, m.Data)
 	}
 	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	own, err := l.Swaks(ctx, "dave", "--server", "mx.grey.example", "--from", "d@dave.example", "--to", "own@grey.example", "--body", "kept")
+	if err != nil || own.Code != 0 || !strings.Contains(own.Stdout, "250 2.0.0 gw.example: kept as ") {
+		t.Errorf("dave, from a domain of his: exit %d, %v\n%s", own.Code, err, own.Stdout)
+	}
+	messageOf(ctx, t, l.Sink("grey"), "own@grey.example")
+	untilQueue(ctx, t, g, "the queue is empty", func(q map[string]queued) bool { return len(q) == 0 })
+	if out, err := l.Swaks(ctx, "dave", "--server", "mx.grey.example", "--from", "d@elsewhere.example", "--to", "w@grey.example"); err != nil || out.Code == 0 || !strings.Contains(out.Stdout, "451 4.7.1 Greylisted, try again later") {
+		t.Errorf("dave, from another domain: exit %d, %v\n%s", out.Code, err, out.Stdout)
+	}
 	for _, c := range []struct{ host, server, to string }{
 		{"bob", "mx.grey.example", "v@grey.example"},
 		{"mallory", "mx.grey.example", "w@grey.example"},
@@ -53,7 +64,7 @@ func TestDeferredMailIsTriedAgain(t *testing.T) {
 	if q := queue(ctx, t, g); len(q) != 0 {
 		t.Errorf("the queue has %+v", q)
 	}
-	if all := l.Sink("grey").Messages(); len(all) != 1 {
+	if all := l.Sink("grey").Messages(); len(all) != 2 {
 		t.Errorf("the greylisting server has %d messages", len(all))
 	}
 }

@@ -210,6 +210,35 @@ func TestWarmUp(t *testing.T) {
 		text = strings.Replace(text, fmt.Sprintf("helo = \"out%s.gw.example\"", a), fmt.Sprintf("helo = \"out%s.gw.example\"\nnew_since = %s", a, time.Now().UTC().Format(time.RFC3339)), 1)
 	}
 	g := startGatewayWith(t, l, text)
+	spendsTwoEach(ctx, t, l, g)
+	if a, err := poolMail(ctx, t, l, "alice", "", "notice@sink.example"); err != nil || a.String() != "203.0.113.18" {
+		t.Errorf("from a warm address: %v %v", a, err)
+	}
+}
+
+// TestMessagesOfADeliveryAddress: what an hour allows from an address to one provider, the others of its pool take over; with
+// none left the client keeps its mail, and another provider's goes on.
+func TestMessagesOfADeliveryAddress(t *testing.T) {
+	t.Parallel()
+	if left := time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)); left < time.Minute {
+		time.Sleep(left) // an hour of the clock is meant, and is not to end in the midst
+	}
+	ctx, l := testContext(t), ForTest(t, Options{})
+	g := startGatewayWith(t, l, strings.Replace(pooled, `check_every = "1s"`, `messages_per_address_and_hour = 2`, 1))
+	spendsTwoEach(ctx, t, l, g)
+	c, err := l.Hello(ctx, "alice", "", "198.51.100.27:25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, r, err := c.Send("a@alice.example", []string{"u@v4only.example"}, letter("alice", "elsewhere")); err != nil || r.Code != 250 {
+		t.Errorf("to another provider: %v, %v", r, err)
+	}
+}
+
+// spendsTwoEach: three addresses send two mails each to one provider, over a restart, and then no more.
+func spendsTwoEach(ctx context.Context, t *testing.T, l *Lab, g *Gateway) {
+	t.Helper()
 	// The exchangers' provider is known before the first mail is counted.
 	for i := range 2 {
 		if _, err := poolMail(ctx, t, l, "alice", "", fmt.Sprintf("known%d@sink.example", i)); err != nil {
@@ -231,13 +260,10 @@ func TestWarmUp(t *testing.T) {
 	}
 	for a, n := range from {
 		if n != 2 {
-			t.Errorf("%v sent %d on its first day, want 2: %v", a, n, from)
+			t.Errorf("%v sent %d to one provider, want 2: %v", a, n, from)
 		}
 	}
 	if _, err := poolMail(ctx, t, l, "alice", "a@alice.example", "w6@sink.example"); err == nil || !strings.Contains(err.Error(), "451") {
 		t.Errorf("with all spent: %v", err)
-	}
-	if a, err := poolMail(ctx, t, l, "alice", "", "notice@sink.example"); err != nil || a.String() != "203.0.113.18" {
-		t.Errorf("from a warm address: %v %v", a, err)
 	}
 }

@@ -91,11 +91,11 @@ func TestSessionsOfADeliveryAddress(t *testing.T) {
 	if r.Code != 250 {
 		t.Fatal(r)
 	}
-	bob, r := begin("bob", one)
-	if r.Code != 421 {
+	if _, r = begin("bob", one); r.Code != 421 {
 		t.Errorf("a third at once hears %s", r)
 	}
-	if bob, r = begin("bob", other); r.Code != 250 {
+	bob, r := begin("bob", other)
+	if r.Code != 250 {
 		t.Errorf("at another destination he hears %s", r)
 	}
 	finishes(t, bob)

@@ -44,13 +44,15 @@ lab: deps build ## open the lab network and the gateway to play with, until Ctrl
 .PHONY: test
 test: deps build ## all four tiers; fails where one could not run
 	$(TEST) -race -timeout 20m ./...
+	$(TEST) -run WeighLittle ./proxy
 	$(TEST) -timeout 10m -tags bpftest ./bpf/...
 	$(TEST) -timeout 10m -tags nettest ./intercept/... ./cmd/sluice-intercept/... ./scripts/bench/... ./proxy/spool
 	SLUICE_BIN=$(CURDIR)/$(BIN) $(LABTEST) ./scripts/lab/...
 
 .PHONY: test-unit
-test-unit: ## tier 0: Go only
+test-unit: ## tier 0: Go only, with the race detector but for what is weighed
 	$(TEST) -race -timeout 20m ./...
+	$(TEST) -run WeighLittle ./proxy
 
 .PHONY: test-bpf
 test-bpf: ## tier 2: the kernel's programs, in the kernel (root)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sluice/filter"
@@ -220,6 +221,10 @@ func TestUntestedListsRefuseNothing(t *testing.T) {
 // lists refuse is refused all the same.
 func TestListsDieBetweenTests(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, listsDie) // the list that is well has its time on any machine
+}
+
+func listsDie(t *testing.T) {
 	z := good()
 	slow, events := &zones{a: good().a}, make(chan Event, 10)
 	ls := New(&fixed{policy.Default()}, slow, z, func(e Event) { events <- e })

@@ -117,7 +117,11 @@ func TestWaitingSessionsWeighLittle(t *testing.T) { // not parallel: the process
 	for range many {
 		send()
 	}
-	if each := (weigh() - before) / many; each > 34<<10 {
+	each := (weigh() - before) / many
+	for tries := 0; each > 34<<10 && tries < 10; tries++ { // stacks shrink by half in each collection; on a busy machine some grew
+		each = (weigh() - before) / many
+	}
+	if each > 34<<10 {
 		t.Errorf("%d bytes for each session that waits for its destination, at most 34 KiB", each)
 	}
 }

@@ -63,7 +63,7 @@ func pipeliners(r *rig, users, sessions int) (stop func()) {
 // TestBusySessionsStandInNobodysWay: beside 100 sessions that pipeline without end a client who sends one mail waits for few
 // of their commands, not for a turn of each at every step. It is counted, not timed: the machine may be as slow as it likes.
 func TestBusySessionsStandInNobodysWay(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))) // where there is one processor nothing is kept free
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))) // sluiced takes two also where there is one
 	work := &toil{}
 	mx := newRemote(t)
 	r := newRig(t, mx.addr(), steps(filter.Step{Name: "toil", Phases: []filter.Phase{filter.Rcpt}, Check: work}))

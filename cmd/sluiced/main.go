@@ -102,6 +102,7 @@ func serve(cfg *config.Config, log *slog.Logger) int {
 	if err := errors.Join(syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}), unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)); err != nil {
 		log.Warn("could not forbid core files", "err", err)
 	}
+	takeTwoProcessors()
 	limitMemory(cfg, log)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -75,7 +75,7 @@ func (c custodian) Keep(_ context.Context, m *proxy.Kept, v *filter.Verdict) (pr
 	if err != nil {
 		return proxy.Custody{}, err
 	}
-	env := keeper{c.d}.envelopeOf(m)
+	env := keeper(c).envelopeOf(m)
 	l := quarantine.Letter{Envelope: &env, Trace: m.Trace, Text: m.Body.NewReader(), Entry: quarantine.Entry{
 		User: env.User, UserName: env.UserName, Login: m.Login, Client: env.Client, From: env.From, Size: m.Body.Size(), Message: m.ID, Print: print,
 	}}

@@ -174,6 +174,7 @@ func fuzzOne(t *testing.T, before string, input []byte) {
 	if m, s := settled.mail.Load(), settled.settled.Load(); m != s {
 		t.Errorf("%d transactions were begun, %d settled", m, s)
 	}
+	must(t, srv.Shutdown(context.Background()))
 	if n := srv.bodies.Load(); n != 0 {
 		t.Errorf("%d bytes of bodies are still accounted for", n)
 	}

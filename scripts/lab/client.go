@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -27,10 +28,17 @@ func (l *Lab) Listen(host, addr string) (net.Listener, error) {
 	return ln, err
 }
 
+// listen waits for an address whose listener was just closed: a process that another test is starting has it, too, until it
+// runs its own program.
 func listen(addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
-	return lc.Listen(context.Background(), "tcp", addr)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		ln, err := lc.Listen(context.Background(), "tcp", addr)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return ln, err
+		}
+	}
 }
 
 // Dial connects from host's namespace. laddr is "", an address, or an address

@@ -127,9 +127,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	return collect(workers, start, sh), nil
 }
 
-// claim takes the next message's place, or says that the run is over.
+// claim takes the next message's place, or says that the run is over. On a busy machine a short run may be over before any
+// session is open; the first to be open sends all the same, so that a run without messages is one in which none gets through.
 func (s *shared) claim() (uint32, bool) {
-	if s.over() {
+	if s.over() && s.next.Load() > 0 {
 		return 0, false
 	}
 	place := s.next.Add(1) - 1

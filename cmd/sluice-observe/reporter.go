@@ -69,10 +69,11 @@ func (r *reporter) run() {
 			r.deliver(o)
 		case <-next.C:
 			r.deliver(nil)
-			next.Reset(countersEvery)
+			pause := countersEvery
 			if r.away { // it has waited
-				next.Reset(0)
+				pause = 0
 			}
+			next.Reset(pause)
 		}
 	}
 }

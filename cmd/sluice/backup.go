@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/cmd/internal/backup"
+	"sluice/proxy/durable"
 )
 
 func (p *program) backupCommand() *cobra.Command {
@@ -43,6 +44,9 @@ files/etc/sluice/sluice.toml prints one file of it.`,
 			}
 			if err != nil {
 				return errors.Join(err, os.Remove(f.Name()))
+			}
+			if err := durable.SyncFolder(filepath.Dir(file)); err != nil {
+				return fmt.Errorf("could not bring %s to the disk: %w", file, err)
 			}
 			return p.content(c, "%s is a backup of %s. It has private keys: keep it elsewhere, and encrypted.", file, c.Gateway)
 		}}
@@ -102,14 +106,9 @@ are, and it is said which of them differ.`,
 
 // fileIs tells whether what is at path is exactly b. Nothing there is neither.
 func fileIs(path string, b []byte) (there, same bool, err error) {
-	f, err := os.Open(path)
+	have, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil
 	}
-	if err != nil {
-		return false, false, err
-	}
-	defer f.Close() // only read
-	have, err := io.ReadAll(io.LimitReader(f, int64(len(b))+1))
-	return true, string(have) == string(b), err
+	return true, bytes.Equal(have, b), err
 }

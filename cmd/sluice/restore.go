@@ -134,25 +134,13 @@ func (r *restore) configure(h *backup.Head) error {
 	return nil
 }
 
-// place writes a file with its owner and mode; its name is there once all of that is.
+// place writes a file with its owner and mode.
 func place(n backup.Named, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(n.Path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(n.Path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
 	uid, gid := n.Owners()
-	err = errors.Join(err, f.Chown(uid, gid), f.Chmod(n.Mode.Perm()), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), n.Path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return durable.SyncFolder(filepath.Dir(n.Path))
+	return durable.WriteFileOf(n.Path, b, n.Mode.Perm(), uid, gid)
 }
 
 func (r *restore) report(h *backup.Head) string {

@@ -65,11 +65,11 @@ func (b *budget) spend(now time.Time, n int) bool {
 	return n <= room
 }
 
-// tellSpent tells whether somebody is to hear that nothing is left: once in an hour.
-func (b *budget) tellSpent(now time.Time) bool {
-	if !b.told.IsZero() && now.Sub(b.told) < window {
-		return false
+// spent is what somebody is to hear of an entry where there was no room: once in an hour.
+func (b *budget) spent(room bool, e *Entry, now time.Time) []Event {
+	if room || !b.told.IsZero() && now.Sub(b.told) < window {
+		return nil
 	}
 	b.told = now
-	return true
+	return []Event{{Spent, *e}}
 }

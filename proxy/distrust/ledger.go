@@ -206,12 +206,9 @@ func (l *Ledger) MayPass(f *flow.Flow) (why string) {
 	}
 	b := l.budget(p.Source)
 	left := b.left(now)
-	tell := !left && b.tellSpent(now)
-	told := Event{Spent, *l.entries[p]}
+	told := b.spent(left, l.entries[p], now)
 	l.mu.Unlock()
-	if tell {
-		l.tell([]Event{told})
-	}
+	l.tell(told)
 	if !left {
 		return ""
 	}
@@ -270,12 +267,9 @@ func (l *Ledger) spend(p Pair, n int) bool {
 	}
 	b := l.budget(p.Source)
 	ok := b.spend(now, n)
-	tell := !ok && b.tellSpent(now)
-	told := Event{Spent, *e}
+	told := b.spent(ok, e, now)
 	l.mu.Unlock()
-	if tell {
-		l.tell([]Event{told})
-	}
+	l.tell(told)
 	return ok
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,7 +56,7 @@ func (u *unread) later(ctx context.Context, by time.Duration) {
 	}
 	for _, field := range []string{"First", "Last", "Learnt", "Grant.Since", "Grant.Until"} {
 		if _, err := db.ExecContext(ctx, `UPDATE refusals SET entry = json_set(entry, '$.'||?1, strftime('%Y-%m-%dT%H:%M:%fZ', entry->>('$.'||?1), ?2))
-			WHERE entry->>('$.'||?1) > '0002'`, field, "-"+by.Truncate(time.Second).String()[:strings.Index(by.Truncate(time.Second).String(), "h")]+" hours"); err != nil {
+			WHERE entry->>('$.'||?1) > '0002'`, field, fmt.Sprintf("-%d hours", by/time.Hour)); err != nil {
 			u.t.Fatal(err)
 		}
 	}

@@ -6,11 +6,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -87,10 +85,13 @@ func Write(w io.Writer, h Head, root string) error {
 	return errors.Join(a.tar.Close(), z.Close())
 }
 
+// sumLine is a line of the sums, as sha256sum(1) writes and checks them.
+const sumLine = "%x  %s\n"
+
 type writer struct {
 	tar  *tar.Writer
 	at   time.Time
-	sums bytes.Buffer // as sha256sum(1) writes and checks them
+	sums bytes.Buffer
 }
 
 func (a *writer) file(name, path string) error {
@@ -113,7 +114,7 @@ func (a *writer) put(name string, size int64, r io.Reader) error {
 	if _, err := io.Copy(io.MultiWriter(a.tar, sum), r); err != nil {
 		return fmt.Errorf("could not write %s: %w", name, err)
 	}
-	fmt.Fprintf(&a.sums, "%x  %s\n", sum.Sum(nil), name)
+	fmt.Fprintf(&a.sums, sumLine, sum.Sum(nil), name)
 	return nil
 }
 
@@ -252,10 +253,10 @@ func (r *reader) entry(h *tar.Header) error {
 
 func (r *reader) sum(name string, w io.Writer) error {
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(w, hash.Hash(sum)), r.tar); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w, sum), r.tar); err != nil {
 		return whole(err)
 	}
-	fmt.Fprintf(&r.sums, "%s  %s\n", hex.EncodeToString(sum.Sum(nil)), name)
+	fmt.Fprintf(&r.sums, sumLine, sum.Sum(nil), name)
 	return nil
 }
 

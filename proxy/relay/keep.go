@@ -101,7 +101,8 @@ func (k *keeper) room(w *way) bool {
 	return !k.shut && k.n < keptRoom && len(k.ways[*w]) < keptPerWay && k.at[w.route.place()] < keptPerPair && !k.isFull(w.route.Target.Addr(), time.Now())
 }
 
-// Take gives a kept session of the user by the route, or nil. It was alive a moment ago.
+// Take gives a kept session of the user by the route, or nil. It was alive a moment ago. One in plain text for want of a
+// handshake that works is given no more once that is tried again.
 func (d *Dialer) Take(user uint32, r Route) *Session {
 	k, w := &d.kept, way{user, r}
 	for {
@@ -115,7 +116,11 @@ func (d *Dialer) Take(user uint32, r Route) *Session {
 		k.drop(w, len(list)-1)
 		k.mu.Unlock()
 		one.timer.Stop()
-		if one.s.Alive() {
+		switch {
+		case !one.s.Alive():
+		case one.s.avoided && !d.shakes.fails(r.Target, time.Now()):
+			one.s.Quit()
+		default:
 			d.proveLater(one.s)
 			one.s.another = true
 			return one.s

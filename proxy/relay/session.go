@@ -37,6 +37,7 @@ type Session struct {
 	met        *tlspolicy.Policy // that the session was found to meet
 	leg        *tlspolicy.Leg    // made once
 	refusedTLS bool              // STARTTLS was offered, and refused
+	avoided    bool              // in plain text, since the handshake is known to fail
 
 	done   func()       // the session has ended
 	client Client       // of the message on its way

@@ -54,6 +54,17 @@ func (h *shakes) skip(target netip.AddrPort, now time.Time) bool {
 	return false
 }
 
+// fails tells whether the destination's handshake is known to fail, and is not to be tried now.
+func (h *shakes) fails(target netip.AddrPort, now time.Time) bool {
+	if !h.some.Load() {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	b := h.m[target]
+	return b != nil && now.Before(b.Again)
+}
+
 // failed remembers a failure; each one in a row has the next attempt wait twice as long.
 func (h *shakes) failed(target netip.AddrPort, f *Failure, now time.Time) {
 	h.mu.Lock()

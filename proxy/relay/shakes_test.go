@@ -89,6 +89,35 @@ func TestMemoryOfBrokenTLS(t *testing.T) {
 	}
 }
 
+// TestPlainSessionsGoWithTheirReason: a kept session is in plain text because the handshake fails; once that is tried again,
+// no mail goes over it.
+func TestPlainSessionsGoWithTheirReason(t *testing.T) {
+	t.Parallel()
+	ancient := serverOf(newIdentity(t, nil, time.Now().Add(time.Hour), "mx.a.example"))
+	ancient.MaxVersion = tls.VersionTLS11
+	for name, over := range map[string]func(*Dialer, netip.AddrPort){
+		"still fails": nil,
+		"by hand":     func(d *Dialer, at netip.AddrPort) { d.TryAgain(at) },
+		"it works":    func(d *Dialer, at netip.AddrPort) { d.shakes.worked(at) },
+		"it is time":  func(d *Dialer, at netip.AddrPort) { d.shakes.m[at].Again = time.Now() },
+	} {
+		m := newMX(t, ancient)
+		d := NewDialer(Options{Keep: wait})
+		t.Cleanup(d.Close)
+		r := Route{Target: m.addr, Helo: "gw.example"}
+		s := spoken(t, d, r)
+		if s.Caps().Encrypted || !d.Keep(7, s) {
+			t.Fatalf("%s: encrypted %v, or not kept", name, s.Caps().Encrypted)
+		}
+		if over != nil {
+			over(d, m.addr)
+		}
+		if got := d.Take(7, r); (got == s) != (over == nil) {
+			t.Errorf("%s: given is %v", name, got)
+		}
+	}
+}
+
 func TestOneSessionTriesABrokenHandshakeAgain(t *testing.T) {
 	t.Parallel()
 	var h shakes

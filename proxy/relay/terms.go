@@ -140,6 +140,7 @@ func (d *Dialer) opened(s *Session, t *terms, avoided bool) {
 		}
 		d.prove(s, t.policy, now)
 	case avoided:
+		s.avoided = true
 		d.legs.Avoided.Add(1)
 		s.caps.WantsCert = d.shakes.wantsCert(s.route.Target)
 	default:

@@ -298,12 +298,24 @@ func testOldTLS(p *protectLab, ctx context.Context, t *testing.T) {
 	cfg := p.ca.server(t, "mx.peer06.example", time.Hour)
 	cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
 	s.Encrypt(cfg)
-	for range 2 {
-		if r := p.send(ctx, t, address, "u@peer06.example"); r.Code != 250 {
-			t.Errorf("%s", r)
+	var some [4]*Client // at once: each leaves an onward session in plain text for the next mail (DEL13)
+	for i := range some {
+		c, err := p.l.Hello(ctx, "alice", "", address+":25")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, r, err := c.Send("a@alice.example", []string{"u@peer06.example"}, letter("alice", "onward")); err != nil || r.Code != 250 {
+			t.Errorf("%s, %v", r, err)
+		}
+		some[i] = c
+	}
+	for _, c := range some {
+		if err := c.Quit(); err != nil {
+			t.Error(err)
 		}
 	}
-	if m := s.Messages(); len(m) != 2 || m[0].TLS || len(s.Sessions()) > 4 {
+	if m := s.Messages(); len(m) != len(some) || m[0].TLS || len(s.Sessions()) > len(some)+2 {
 		t.Errorf("%d messages in %d sessions: the handshake is tried each time", len(m), len(s.Sessions()))
 	}
 	if r := p.send(ctx, t, address, "old@required.example"); r.Code != 451 || !strings.Contains(r.Raw, "encryption is required, and the handshake with the destination fails") {
@@ -314,7 +326,7 @@ func testOldTLS(p *protectLab, ctx context.Context, t *testing.T) {
 	}
 	s.Encrypt(p.ca.server(t, "mx.peer06.example", time.Hour))
 	sluice(t, p.g, "tls", "retry", address)
-	if r := p.send(ctx, t, address, "again@peer06.example"); r.Code != 250 || !s.Messages()[2].TLS {
+	if r := p.send(ctx, t, address, "again@peer06.example"); r.Code != 250 || !s.Messages()[len(some)].TLS {
 		t.Errorf("after it was mended: %s", r)
 	}
 	if out := sluice(t, p.g, "tls", "broken"); strings.Contains(out, address+":25") {

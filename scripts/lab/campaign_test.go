@@ -19,7 +19,7 @@ func parcelMail(name string) string {
 		"<a href=\"http://198.51.100.99/track/" + name + "8f3a77c1e2\">Confirm now</a>\r\n"
 }
 
-// say sends one mail and returns the reply to it.
+// say sends one mail and returns the reply to it, once the gateway has done what it does behind that: log, counts, what it learns.
 func say(ctx context.Context, t *testing.T, l *Lab, host, rcpt, mail string) string {
 	t.Helper()
 	c, err := l.Hello(ctx, host, "", "198.51.100.20:25")
@@ -31,6 +31,7 @@ func say(ctx context.Context, t *testing.T, l *Lab, host, rcpt, mail string) str
 	if err != nil {
 		t.Fatal(err)
 	}
+	_ = c.Quit() // the session may be over
 	return last.String()
 }
 

@@ -30,26 +30,13 @@ func TestContentFilter(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
 	g := startGatewayWith(t, l, bobUnblocked+"\n[content]\nlearned = \"always\"\n")
-	send := func(host, rcpt, mail string) string {
-		t.Helper()
-		c, err := l.Hello(ctx, host, "", "198.51.100.20:25")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		_, last, err := c.Send("a@"+host+".example", []string{rcpt}, []byte(mail))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return last.String()
-	}
 	for _, c := range []struct{ host, rcpt, mail, want string }{
 		{"alice", "minutes@sink.example", minutesMail, "250 "},
 		{"alice", "pills@sink.example", pillMail, "550 5.7.1 gw.example: [SPAM]"},
 		{"alice", "phish@sink.example", phishMail, "550 5.7.1 gw.example: [PHISH]"},
 		{"bob", "told@sink.example", pillMail, "250 "},
 	} {
-		if got := send(c.host, c.rcpt, c.mail); !strings.HasPrefix(got, c.want) {
+		if got := say(ctx, t, l, c.host, c.rcpt, c.mail); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s to %s hears %q, want %q", c.host, c.rcpt, got, c.want)
 		}
 	}
@@ -103,7 +90,7 @@ func TestContentFilter(t *testing.T) {
 	if out := sluice(t, g, "model", "import", other); !strings.Contains(out, "refuses at once") || !strings.Contains(out, "`sluice model shadow` compares them") {
 		t.Errorf("import: %s", out)
 	}
-	if got := send("bob", "beside@sink.example", pillMail); !strings.HasPrefix(got, "250 ") {
+	if got := say(ctx, t, l, "bob", "beside@sink.example", pillMail); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("beside a shadow bob hears %q", got)
 	}
 	if err := g.RestartSluiced(ctx); err != nil {

@@ -54,6 +54,9 @@ limits = { messages_per_hour = 0, recipients_per_hour = 0 }`, 1))
 			t.Fatalf("good message %d: %v %v", i, last, err)
 		}
 	}
+	if r, err := c.Cmd("NOOP"); err != nil || r.Code != 250 { // behind what the last message taught
+		t.Fatal(r, err)
+	}
 	var m struct {
 		Acting  bool
 		Missing string

@@ -99,13 +99,14 @@ func newLetterPlan(r *rand.Rand, user, n int) letterPlan {
 	return p
 }
 
-// replay sends a user's sessions one after the other.
-func replay(ctx context.Context, t *testing.T, l *Lab, c Customer, sessions [][]letterPlan) {
+// replay sends a user's sessions one after the other, each once the gateway is ready for it.
+func replay(ctx context.Context, t *testing.T, l *Lab, c Customer, sessions [][]letterPlan, ready func()) {
 	for i, s := range sessions {
 		to := "198.51.100.20:25"
 		if i%2 == 1 {
 			to = "[2001:db8:100::20]:25"
 		}
+		ready()
 		if err := playSession(ctx, l, c, to, s); err != nil {
 			t.Errorf("session %d of %s: %v", i, c.Name, err)
 			return

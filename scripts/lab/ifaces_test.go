@@ -176,16 +176,13 @@ fail = "open"{{end}}`, 1))
 	look := func(nonce string) Output {
 		t.Helper()
 		var out Output
-		for range 50 { // the log hears after the client
+		eventually(ctx, func() bool { // the log hears after the client, and until then the session is open
 			var err error
 			if out, err = g.Sluice(ctx, "probe", "--look", nonce); err != nil {
 				t.Fatal(err)
 			}
-			if out.Code == 0 {
-				break
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+			return out.Code == 0 && !strings.Contains(out.Stdout, "is here now")
+		})
 		return out
 	}
 	gateway := func(code int, want string, args ...string) {

@@ -15,7 +15,7 @@ import (
 func TestEarlyData(t *testing.T) {
 	t.Parallel()
 	ctx, l := testContext(t), ForTest(t, Options{})
-	startGatewayWith(t, l, strings.Replace(GatewayConfig, "[smtp]", "[smtp]\nnoop_interval = \"1s\"", 1))
+	g := startGateway(t, l, "")
 	open := func(last int, o SinkOptions) (*Sink, string) {
 		mx := MX{Name: fmt.Sprintf("early%d", last), Last: last, Only: "6", Sink: o}
 		if err := l.In(HostInternet, func() error { return l.startSink(mx) }); err != nil {
@@ -43,17 +43,6 @@ func TestEarlyData(t *testing.T) {
 	p.quit()
 	p.sees(sink, 2, "EHLO MAIL RCPT DATA MAIL RCPT DATA", "EHLO MAIL RCPT DATA")
 
-	sink, to = open(2002, SinkOptions{NoChunks: true})
-	p = newEarly(ctx, t, l, "bob", to)
-	p.group("354 ")
-	p.write(good)
-	if err := sink.WaitSessions(ctx, func(all []Session) bool { return len(all) > 0 && all[0].End != "" }); err != nil {
-		t.Error(err)
-	}
-	p.end([]byte("and that is all\r\n"), 250)
-	p.quit()
-	p.sees(sink, 1, "EHLO MAIL RCPT DATA", "EHLO MAIL RCPT DATA")
-
 	sink, to = open(2003, SinkOptions{NoChunks: true})
 	if err := sink.Script(`data#1: reply 451 4.3.0 not now, says the sink`); err != nil {
 		t.Fatal(err)
@@ -70,6 +59,22 @@ func TestEarlyData(t *testing.T) {
 	p.quit()
 	p.sees(sink, 1, "EHLO HELO MAIL RCPT DATA")
 
+	// A second is little to a busy machine: it counts only where it is to pass.
+	if err := g.Configure(strings.Replace(GatewayConfig, "[smtp]", "[smtp]\nnoop_interval = \"1s\"", 1), ""); err != nil {
+		t.Fatal(err)
+	}
+	reloads(t, ctx, g, 1)
+	sink, to = open(2002, SinkOptions{NoChunks: true})
+	p = newEarly(ctx, t, l, "bob", to)
+	p.group("354 ")
+	p.write(good)
+	if err := sink.WaitSessions(ctx, func(all []Session) bool { return len(all) > 0 && all[0].End != "" }); err != nil {
+		t.Error(err)
+	}
+	p.end([]byte("and that is all\r\n"), 250)
+	p.quit()
+	p.sees(sink, 1, "EHLO MAIL RCPT DATA", "EHLO MAIL RCPT DATA")
+
 	ps, err := up.Stop()
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +88,7 @@ func TestEarlyData(t *testing.T) {
 			t.Error("a byte of the message that was refused went onward")
 		}
 	}
-	if together != 4 { // two of alice's, and the first one each of the two who follow
+	if together != 4 { // two of alice's, and the first one each of mallory and bob
 		t.Errorf("%d groups left in one segment, want 4", together)
 	}
 }

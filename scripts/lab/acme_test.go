@@ -40,6 +40,9 @@ func shownAt(ctx context.Context, t *testing.T, l *Lab) *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Quit(); err != nil { // an address has ten sessions
+		t.Fatal(err)
+	}
 	return st.PeerCertificates[0]
 }
 

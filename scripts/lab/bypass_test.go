@@ -17,8 +17,8 @@ func bypassBy(t *testing.T, path string) {
 	const to4, to6 = "198.51.100.20:25", "[2001:db8:100::20]:25"
 	greeted := func(host, to, want string) {
 		t.Helper()
-		if a := try(ctx, l, host, to); !strings.HasPrefix(a.greeting, "220 "+want) {
-			t.Errorf("%s is greeted %q at %s, %v; want %s", host, a.greeting, to, a.err, want)
+		if got, err := greetingAt(ctx, l, host, "", to); !strings.HasPrefix(got, "220 "+want) {
+			t.Errorf("%s is greeted %q at %s, %v; want %s", host, got, to, err, want)
 		}
 	}
 	bypass := func(args ...string) string {

@@ -333,6 +333,9 @@ func TestLockIsTold(t *testing.T) {
 	}) {
 		t.Fatal("the webhook is not called")
 	}
+	// A kill while a notice leaves would have it arrive twice.
+	lettersTo(ctx, t, l, "desk@sink.example", 1)
+	untilQueue(ctx, t, g, "the notices do not leave", func(q map[string]queued) bool { return len(q) == 0 })
 	if err := g.Sluiced.Kill(); err != nil {
 		t.Fatal(err)
 	}
